@@ -1,0 +1,51 @@
+# Helpers of the build: a folder's CMakeLists.txt only lists its sources and what it links.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+
+add_library(ts_flags INTERFACE)
+target_compile_options(ts_flags INTERFACE
+  -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -fno-strict-aliasing
+  -ffp-contract=off -fno-omit-frame-pointer -g)
+target_compile_definitions(ts_flags INTERFACE _GNU_SOURCE)
+target_include_directories(ts_flags INTERFACE ${PROJECT_SOURCE_DIR})
+if(TS_WERROR)
+  target_compile_options(ts_flags INTERFACE -Werror)
+endif()
+if(TS_SANITIZE)
+  target_compile_options(ts_flags INTERFACE -fsanitize=${TS_SANITIZE} -fno-sanitize-recover=all)
+  target_link_options(ts_flags INTERFACE -fsanitize=${TS_SANITIZE})
+endif()
+if(TS_FUZZ)
+  target_compile_options(ts_flags INTERFACE -fsanitize=fuzzer-no-link,address,undefined)
+  target_link_options(ts_flags INTERFACE -fsanitize=address,undefined)
+endif()
+
+# ts_library(NAME SOURCES a.c b.c LINK lib...)
+function(ts_library name)
+  cmake_parse_arguments(A "" "" "SOURCES;LINK" ${ARGN})
+  add_library(${name} STATIC ${A_SOURCES})
+  target_link_libraries(${name} PUBLIC ts_flags ${A_LINK})
+endfunction()
+
+# ts_program(NAME SOURCES main.c LINK lib...)
+function(ts_program name)
+  cmake_parse_arguments(A "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${A_SOURCES})
+  target_link_libraries(${name} PRIVATE ts_flags ${A_LINK})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+endfunction()
+
+# ts_test(NAME SOURCES test.c LINK lib... [LABELS unit] [TIMEOUT seconds]): a cmocka program under CTest. It finds test data by
+# the macro TS_TEST_DATA.
+function(ts_test name)
+  cmake_parse_arguments(A "" "TIMEOUT" "SOURCES;LINK;LABELS" ${ARGN})
+  if(NOT A_TIMEOUT)
+    set(A_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${A_SOURCES})
+  target_link_libraries(${name} PRIVATE ts_flags ${A_LINK} cmocka)
+  target_compile_definitions(${name} PRIVATE TS_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data")
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests-bin)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${A_LABELS}" SKIP_RETURN_CODE 77)
+endfunction()
