@@ -16,6 +16,9 @@ if(TS_SANITIZE)
   target_link_options(ts_flags INTERFACE -fsanitize=${TS_SANITIZE})
 endif()
 if(TS_FUZZ)
+  if(NOT CMAKE_C_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "TS_FUZZ needs clang: configure with -DCMAKE_C_COMPILER=clang")
+  endif()
   target_compile_options(ts_flags INTERFACE -fsanitize=fuzzer-no-link,address,undefined)
   target_link_options(ts_flags INTERFACE -fsanitize=address,undefined)
 endif()
@@ -35,17 +38,67 @@ function(ts_program name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 endfunction()
 
-# ts_test(NAME SOURCES test.c LINK lib... [LABELS unit] [TIMEOUT seconds]): a cmocka program under CTest. It finds test data by
-# the macro TS_TEST_DATA.
-function(ts_test name)
-  cmake_parse_arguments(A "" "TIMEOUT" "SOURCES;LINK;LABELS" ${ARGN})
-  if(NOT A_TIMEOUT)
-    set(A_TIMEOUT 120)
+# ts_subdirectories(a b ...): adds those of the folders that have a CMakeLists.txt, in this order. With no name it adds nothing; a folder
+# that gains a CMakeLists.txt later is found by the next build.
+function(ts_subdirectories)
+  file(GLOB lists CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*/CMakeLists.txt)
+  foreach(folder ${ARGN})
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/CMakeLists.txt)
+      add_subdirectory(${folder})
+    endif()
+  endforeach()
+endfunction()
+
+# ts_include_pieces(): includes every *.cmake of the current folder. Each piece of the product registers its tests in a file of
+# its own, so that two changes seldom meet in one file.
+function(ts_include_pieces)
+  file(GLOB pieces CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cmake)
+  foreach(piece ${pieces})
+    include(${piece})
+  endforeach()
+endfunction()
+
+function(ts_set_test_properties name timeout serial)
+  if(NOT timeout)
+    set(timeout 120)
   endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} LABELS "${ARGN}" SKIP_RETURN_CODE 77)
+  if(serial)
+    set_tests_properties(${name} PROPERTIES RUN_SERIAL ON)
+  endif()
+endfunction()
+
+# ts_test(NAME SOURCES test.c LINK lib... [LABELS unit] [TIMEOUT seconds] [SERIAL]): a cmocka program under CTest. It finds test data
+# by the macro TS_TEST_DATA. SERIAL: nothing else runs beside it.
+function(ts_test name)
+  cmake_parse_arguments(A "SERIAL" "TIMEOUT" "SOURCES;LINK;LABELS" ${ARGN})
   add_executable(${name} ${A_SOURCES})
   target_link_libraries(${name} PRIVATE ts_flags ${A_LINK} cmocka)
   target_compile_definitions(${name} PRIVATE TS_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests-bin)
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${A_LABELS}" SKIP_RETURN_CODE 77)
+  ts_set_test_properties(${name} "${A_TIMEOUT}" "${A_SERIAL}" ${A_LABELS})
+endfunction()
+
+# ts_pytest(NAME test_file.py [LABELS process] [TIMEOUT seconds] [SERIAL]): a pytest file under CTest, run by Debian's Python. It finds
+# the build by TS_BUILD_DIR (programs are in its bin/) and the source tree by TS_SOURCE_DIR.
+function(ts_pytest name file)
+  cmake_parse_arguments(A "SERIAL" "TIMEOUT" "LABELS" ${ARGN})
+  add_test(NAME ${name}
+    COMMAND /usr/bin/python3 -B -m pytest -q -rs -p no:cacheprovider ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+  ts_set_test_properties(${name} "${A_TIMEOUT}" "${A_SERIAL}" ${A_LABELS})
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT
+    "TS_BUILD_DIR=${PROJECT_BINARY_DIR};TS_SOURCE_DIR=${PROJECT_SOURCE_DIR};PYTHONDONTWRITEBYTECODE=1")
+endfunction()
+
+# ts_fuzz(NAME SOURCES fuzz.c LINK lib...): a libFuzzer target, built with -DTS_FUZZ=ON. The test of the same name replays the
+# committed corpus in tests/fuzz/corpus/NAME.
+function(ts_fuzz name)
+  cmake_parse_arguments(A "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${A_SOURCES})
+  target_link_libraries(${name} PRIVATE ts_flags ${A_LINK})
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fuzz-bin)
+  add_test(NAME ${name} COMMAND ${name} -runs=0 ${CMAKE_CURRENT_SOURCE_DIR}/corpus/${name})
+  ts_set_test_properties(${name} 300 OFF fuzz)
 endfunction()

@@ -1,0 +1,43 @@
+#include "common/base/ts_error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The arguments may point into err->text, so the new text is built aside. */
+enum ts_status ts_error_set(struct ts_error *err, enum ts_status status, const char *format, ...)
+{
+    if (!err) {
+        return status;
+    }
+    char text[sizeof err->text];
+    va_list args;
+    va_start(args, format);
+    int length = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (length < 0) {
+        text[0] = '\0';
+    }
+    memcpy(err->text, text, strlen(text) + 1);
+    err->status = status;
+    return status;
+}
+
+enum ts_status ts_error_prefix(struct ts_error *err, const char *format, ...)
+{
+    if (!err) {
+        return TS_OK;
+    }
+    char text[sizeof err->text];
+    va_list args;
+    va_start(args, format);
+    int length = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (length < 0) {
+        return err->status;
+    }
+    size_t used = strlen(text);
+    snprintf(text + used, sizeof text - used, ": %s", err->text);
+    memcpy(err->text, text, strlen(text) + 1);
+    return err->status;
+}
