@@ -36,8 +36,9 @@ enum ts_status ts_error_prefix(struct ts_error *err, const char *format, ...)
     if (length < 0) {
         return err->status;
     }
-    size_t used = strlen(text);
-    snprintf(text + used, sizeof text - used, ": %s", err->text);
+    /* What does not fit is cut at its end: the context says more than the tail. */
+    strncat(text, ": ", sizeof text - 1 - strlen(text));
+    strncat(text, err->text, sizeof text - 1 - strlen(text));
     memcpy(err->text, text, strlen(text) + 1);
     return err->status;
 }
