@@ -87,7 +87,8 @@ static void test_below(void **state)
     for (int i = 0; i < 100; i++) {
         assert_int_equal(ts_rng_below(&rng, 1), 0);
     }
-    /* Three quarters of the range: a plain remainder would give the lower third twice as often as the rest. */
+    /* Three quarters of the range: a plain remainder would give the lower third twice as often as the rest.
+     */
     uint64_t bound = (UINT64_MAX / 4) * 3;
     unsigned low = 0;
     for (int i = 0; i < 30000; i++) {
