@@ -22,6 +22,8 @@ static void test_set_and_prefix(void **state)
     /* The old text as an argument of the new one. */
     assert_int_equal(ts_error_set(&err, TS_EIO, "again: %s", err.text), TS_EIO);
     assert_string_equal(err.text, "again: local.conf:3: key rate: 12 is too large");
+    ts_error_set(&err, TS_EIO, "short");
+    assert_string_equal(err.text, "short");
 }
 
 static void test_no_object(void **state)

@@ -63,10 +63,12 @@ static void test_hostile_value(void **state)
     big[sizeof big - 1] = '\0';
     ts_log_init("relay", TS_LOG_DEBUG);
     capture_begin();
-    ts_log(TS_LOG_DEBUG, "event=odd name=%s", "a\nb\x1b[0m\tc");
+    ts_log(TS_LOG_DEBUG, "event=odd name=%s",
+           "a\nb\x1b[0m\tc\x7f"
+           "d");
     ts_log(TS_LOG_ERROR, "event=%s", big);
     capture_end();
-    assert_non_null(strstr(captured, " debug relay event=odd name=a b [0m c\n"));
+    assert_non_null(strstr(captured, " debug relay event=odd name=a b [0m c d\n"));
     char *second = strchr(captured, '\n') + 1;
     assert_in_range(strlen(second), 1000, 2048);
     assert_string_equal(second + strlen(second) - 5, "y...\n");
