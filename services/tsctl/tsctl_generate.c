@@ -1,0 +1,122 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/ts_clock.h"
+#include "common/base/ts_mem.h"
+#include "services/tsctl/tsctl.h"
+
+static int run(const struct tsctl_request *r, struct ts_client *client)
+{
+    char why[TS_CLIENT_ERROR_BYTES];
+    struct ts_client_stream *stream = NULL;
+    struct ts_client_event event;
+    if (ts_client_start(client, &r->request, NULL, &stream, why) != 0)
+        return tsctl_fail("generate", 1, why);
+    do {
+        ts_client_poll(client, -1, &event);
+        if (event.kind == TS_CLIENT_TOKEN && !r->json) {
+            fwrite(event.token.text, 1, event.token.text_bytes, stdout);
+            fflush(stdout);
+        }
+    } while (event.kind != TS_CLIENT_END);
+    const struct ts_client_result *result = ts_client_result(stream);
+    bool failed = strcmp(result->finish, "error") == 0;
+    if (r->json) {
+        tsctl_print_json(result);
+    } else {
+        if (!failed || result->token_count)
+            putchar('\n');
+        fflush(stdout);
+        tsctl_print_summary(result);
+    }
+    if (failed && r->json)
+        tsctl_fail("generate", 1, result->error && *result->error ? result->error : result->reason);
+    ts_client_release(&stream);
+    return failed ? 1 : 0;
+}
+
+struct many {
+    struct ts_client_stream **streams;
+    size_t count, first, ended, failed;
+    ts_time shown;
+};
+
+static void show_progress(struct many *m, bool on)
+{
+    ts_time now = ts_clock_now();
+    if (!on || (now - m->shown < 5 * TS_MS && m->ended < m->count))
+        return;
+    m->shown = now;
+    fprintf(stderr, "{\"streams\": %zu, \"first\": %zu, \"ended\": %zu}\n", m->count, m->first, m->ended);
+}
+
+static void take_event(struct many *m, const struct ts_client_event *event)
+{
+    if (event->kind == TS_CLIENT_TOKEN && event->token.index == 0)
+        m->first++;
+    if (event->kind != TS_CLIENT_END)
+        return;
+    const struct ts_client_result *result = ts_client_result(event->stream);
+    m->ended++;
+    m->failed += strcmp(result->finish, "error") == 0;
+}
+
+static int run_many(const struct tsctl_request *r, const struct tsctl_batch *batch, struct ts_client *client)
+{
+    char why[TS_CLIENT_ERROR_BYTES];
+    struct ts_client_event event;
+    struct many m = {.count = batch->count, .streams = ts_xcalloc(batch->count + 1, sizeof *m.streams)};
+    int code = 0;
+    for (size_t i = 0; code == 0 && i < batch->count; i++) {
+        if (ts_client_start(client, &batch->items[i].request, NULL, &m.streams[i], why) != 0)
+            code = tsctl_fail("generate", 1, why);
+    }
+    while (code == 0 && m.ended < m.count) {
+        ts_client_poll(client, 20, &event);
+        take_event(&m, &event);
+        show_progress(&m, r->progress);
+    }
+    for (size_t i = 0; i < batch->count; i++) {
+        if (code == 0)
+            tsctl_print_json(ts_client_result(m.streams[i]));
+        ts_client_release(&m.streams[i]);
+    }
+    ts_free(m.streams);
+    return code ? code : m.failed ? 1 : 0;
+}
+
+static int run_requests(const struct tsctl_request *r, struct ts_client *client)
+{
+    struct tsctl_batch batch;
+    struct ts_error err = {0};
+    int code = 0;
+    if (tsctl_batch_load(r, &batch, &err) != TS_OK)
+        code = tsctl_fail("generate", 2, err.text);
+    else
+        code = run_many(r, &batch, client);
+    tsctl_batch_free(&batch);
+    return code;
+}
+
+int tsctl_generate(int argc, char **argv)
+{
+    struct tsctl_request r;
+    struct ts_client *client = NULL;
+    char why[TS_CLIENT_ERROR_BYTES];
+    int code = 0;
+    if (tsctl_request_parse("generate", argc, argv, &r, &code) != 0) {
+        tsctl_request_free(&r);
+        return code;
+    }
+    struct ts_client_options options = {.routers = r.routers.items,
+                                        .router_count = r.routers.count,
+                                        .client = *r.client ? r.client : NULL,
+                                        .give_up_ms = r.give_up_ms};
+    if (ts_client_open(&options, &client, why) != 0)
+        code = tsctl_fail("generate", 1, why);
+    else
+        code = *r.requests ? run_requests(&r, client) : run(&r, client);
+    ts_client_close(&client);
+    tsctl_request_free(&r);
+    return code;
+}

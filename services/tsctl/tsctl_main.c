@@ -1,0 +1,51 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_log.h"
+#include "services/tsctl/tsctl.h"
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} verbs[] = {
+    {"up", tsctl_up, "CONF: start a local cluster in the foreground; SIGTERM stops it"},
+    {"generate", tsctl_generate, "--router URL --prompt TEXT: send one request and print what comes"},
+    {"engine", tsctl_engine, "--model DIR --prompt TEXT: the same in one process, without sockets"},
+    {"status", tsctl_status, "--router URL: what runs, and how loaded it is"},
+    {"why", tsctl_why, "--router URL --client C --request-id R: what happened to a request"},
+    {"cancel", tsctl_cancel, "--router URL --client C --request-id R: cancel a request"},
+    {"drain", tsctl_drain, "--router URL --service ID: let a service finish and leave"},
+    {"codec", tsctl_codec, "encode|decode --codec C --dtype D --head-dim N FILE: the KV codec on a file"},
+    {"replay", tsctl_replay, "FILE: feed a recording to its core and compare the actions"},
+};
+
+int tsctl_fail(const char *verb, int code, const char *text)
+{
+    fprintf(stderr, "tsctl %s: %s\n", verb, text);
+    return code;
+}
+
+static int usage(FILE *to, int code)
+{
+    fprintf(to, "usage: tsctl VERB [--help] ...\n\n");
+    for (size_t i = 0; i < TS_ARRAY_SIZE(verbs); i++)
+        fprintf(to, "  %-9s %s\n", verbs[i].name, verbs[i].help);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    ts_log_init("tsctl", TS_LOG_WARN);
+    if (argc < 2)
+        return usage(stderr, 2);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
+        return usage(stdout, 0);
+    for (size_t i = 0; i < TS_ARRAY_SIZE(verbs); i++) {
+        if (strcmp(argv[1], verbs[i].name) == 0)
+            return verbs[i].run(argc - 1, argv + 1);
+    }
+    fprintf(stderr, "tsctl: unknown verb \"%s\"\n", argv[1]);
+    return usage(stderr, 2);
+}

@@ -1,0 +1,326 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_mem.h"
+#include "common/text/ts_json.h"
+#include "services/tsctl/tsctl.h"
+
+#define O(field, kind, fallback, lo, hi, text)                                                               \
+    {                                                                                                        \
+#field, kind, offsetof(struct tsctl_request, field), fallback, lo, hi, text                          \
+    }
+
+static const struct ts_option options[] = {
+    {"router", TS_OPTION_STRINGS, offsetof(struct tsctl_request, routers), "tcp://127.0.0.1:5555", 0, 0,
+     "client endpoint of the router; several with commas"},
+    O(model, TS_OPTION_STRING, NULL, 0, 0,
+      "generate: served name (default: the only one); engine: model folder"),
+    O(prompt, TS_OPTION_STRING, NULL, 0, 0, "text prompt"),
+    O(tokens, TS_OPTION_STRING, NULL, 0, 0, "token ids with commas, instead of --prompt"),
+    O(max_tokens, TS_OPTION_U32, "128", 1, 1e6, "output tokens at most"),
+    O(min_tokens, TS_OPTION_U32, "0", 0, 1e6, "no end before so many output tokens"),
+    O(temperature, TS_OPTION_F64, "1.0", 0, 100, "0 = greedy"),
+    O(top_k, TS_OPTION_U32, "0", 0, 1e6, "sample from the k best; 0 = off"),
+    O(top_p, TS_OPTION_F64, "1.0", 1e-6, 1, "nucleus; 1 = off"),
+    O(min_p, TS_OPTION_F64, "0", 0, 1, "keep p >= min_p * best; 0 = off"),
+    O(repetition_penalty, TS_OPTION_F64, "1.0", 0.01, 100, "1 = off"),
+    O(presence_penalty, TS_OPTION_F64, "0", -2, 2, "0 = off"),
+    O(frequency_penalty, TS_OPTION_F64, "0", -2, 2, "0 = off"),
+    O(seed, TS_OPTION_U64, "0", 0, 9e15, "0 = drawn"),
+    O(logprobs, TS_OPTION_U32, "0", 0, 20, "report the k best log-probabilities"),
+    O(stop, TS_OPTION_STRINGS, NULL, 0, 0, "stop strings, with commas"),
+    O(ignore_eos, TS_OPTION_BOOL, "false", 0, 0, "go on after the end token"),
+    O(deadline_ms, TS_OPTION_U32, "0", 0, 4e9, "whole request; 0 = none"),
+    O(reattach_ms, TS_OPTION_U32, "0", 0, 4e9,
+      "how long the router keeps it for a lost client; 0 = its default"),
+    O(give_up_ms, TS_OPTION_U32, "10000", 1, 4e9, "stop waiting for a router that does not answer"),
+    O(codec, TS_OPTION_STRING, NULL, 0, 0, "KV codec: none, i4 (default: the router's choice; engine: none)"),
+    O(request_id, TS_OPTION_STRING, NULL, 0, 0, "to attach, cancel or look up later (default: random)"),
+    O(client, TS_OPTION_STRING, NULL, 0, 0, "identity of this client (default: random)"),
+    O(device, TS_OPTION_STRING, "auto", 0, 0, "engine: cpu, modelled or auto"),
+    O(modelled_conf, TS_OPTION_STRING, NULL, 0, 0, "engine: coefficients of the modelled device"),
+    O(threads, TS_OPTION_U32, "0", 0, 1024, "engine: threads; 0 = all cores"),
+    O(json, TS_OPTION_BOOL, "false", 0, 0, "print one JSON document instead of the text"),
+    O(requests, TS_OPTION_STRING, NULL, 0, 0,
+      "file with one JSON request a line, all open at once; prints one JSON result a line"),
+    O(progress, TS_OPTION_BOOL, "false", 0, 0,
+      "with --requests: counts of open, started and ended streams on stderr"),
+};
+
+static const char *or_null(const char *text)
+{
+    return text && *text ? text : NULL;
+}
+
+static int parse_ids(struct tsctl_request *r)
+{
+    size_t capacity = 0;
+    for (const char *at = r->tokens; *at;) {
+        char *end;
+        errno = 0;
+        unsigned long long id = strtoull(at, &end, 10);
+        if (end == at || errno || id > UINT32_MAX || (*end && *end != ','))
+            return -1;
+        ts_array_reserve((void **)&r->ids, &capacity, r->id_count + 1, sizeof *r->ids);
+        r->ids[r->id_count++] = (uint32_t)id;
+        at = *end ? end + 1 : end;
+    }
+    return r->id_count ? 0 : -1;
+}
+
+static void fill(struct tsctl_request *r)
+{
+    r->request = (struct ts_client_request){.request_id = or_null(r->request_id),
+                                            .model = or_null(r->model),
+                                            .prompt = r->ids ? NULL : r->prompt,
+                                            .tokens = r->ids,
+                                            .token_count = r->id_count,
+                                            .temperature = (float)r->temperature,
+                                            .top_k = r->top_k,
+                                            .top_p = (float)r->top_p,
+                                            .min_p = (float)r->min_p,
+                                            .repetition_penalty = (float)r->repetition_penalty,
+                                            .presence_penalty = (float)r->presence_penalty,
+                                            .frequency_penalty = (float)r->frequency_penalty,
+                                            .seed = r->seed,
+                                            .max_tokens = r->max_tokens,
+                                            .min_tokens = r->min_tokens,
+                                            .logprobs = r->logprobs,
+                                            .ignore_eos = r->ignore_eos,
+                                            .stops = r->stop.items,
+                                            .stop_count = r->stop.count,
+                                            .deadline_ms = r->deadline_ms,
+                                            .reattach_ms = r->reattach_ms,
+                                            .codec = or_null(r->codec)};
+}
+
+int tsctl_request_parse(const char *verb, int argc, char **argv, struct tsctl_request *out, int *code)
+{
+    struct ts_error err = {0};
+    *out = (struct tsctl_request){.conf = NULL};
+    switch (ts_conf_load(verb, options, TS_ARRAY_SIZE(options), argc, argv, out, NULL, &out->conf, &err)) {
+    case TS_CONF_EXIT:
+        *code = 0;
+        return -1;
+    case TS_CONF_ERROR:
+        *code = tsctl_fail(verb, 2, err.text);
+        return -1;
+    case TS_CONF_RUN:
+        break;
+    }
+    if (*out->tokens && parse_ids(out) != 0) {
+        *code = tsctl_fail(verb, 2, "--tokens is not a list of token ids: expected e.g. --tokens 1,2,3");
+        return -1;
+    }
+    if (!*out->prompt && !out->ids && !*out->requests) {
+        *code = tsctl_fail(verb, 2, "nothing to do: give --prompt TEXT or --tokens 1,2,3");
+        return -1;
+    }
+    fill(out);
+    return 0;
+}
+
+void tsctl_request_free(struct tsctl_request *request)
+{
+    ts_conf_destroy(&request->conf);
+    ts_free(request->ids);
+}
+
+static enum ts_status read_ids(const struct ts_json *list, struct tsctl_request *r, struct ts_error *err)
+{
+    r->id_count = ts_json_count(list);
+    r->ids = ts_xcalloc(r->id_count ? r->id_count : 1, sizeof *r->ids);
+    for (size_t i = 0; i < r->id_count; i++) {
+        int64_t id;
+        if (!ts_json_integer(ts_json_at(list, i), &id) || id < 0 || id > UINT32_MAX)
+            return ts_error_set(err, TS_EINVAL, "tokens[%zu] is not a token id", i);
+        r->ids[i] = (uint32_t)id;
+    }
+    return TS_OK;
+}
+
+static enum ts_status read_key(const char *key, const struct ts_json *value, struct tsctl_request *r,
+                               struct ts_error *err)
+{
+    static const struct {
+        const char *key;
+        size_t offset;
+        char type; /* u: u32, d: double, b: bool, s: string, S: seed */
+    } keys[] = {
+        {"prompt", offsetof(struct tsctl_request, prompt), 's'},
+        {"max_tokens", offsetof(struct tsctl_request, max_tokens), 'u'},
+        {"min_tokens", offsetof(struct tsctl_request, min_tokens), 'u'},
+        {"temperature", offsetof(struct tsctl_request, temperature), 'd'},
+        {"top_k", offsetof(struct tsctl_request, top_k), 'u'},
+        {"top_p", offsetof(struct tsctl_request, top_p), 'd'},
+        {"min_p", offsetof(struct tsctl_request, min_p), 'd'},
+        {"seed", offsetof(struct tsctl_request, seed), 'S'},
+        {"ignore_eos", offsetof(struct tsctl_request, ignore_eos), 'b'},
+        {"logprobs", offsetof(struct tsctl_request, logprobs), 'u'},
+        {"codec", offsetof(struct tsctl_request, codec), 's'},
+        {"request_id", offsetof(struct tsctl_request, request_id), 's'},
+    };
+    int64_t integer = -1;
+    if (strcmp(key, "tokens") == 0)
+        return read_ids(value, r, err);
+    for (size_t i = 0; i < TS_ARRAY_SIZE(keys); i++) {
+        void *at = (char *)r + keys[i].offset;
+        bool ok = false;
+        if (strcmp(key, keys[i].key) != 0)
+            continue;
+        if (keys[i].type == 's')
+            ok = (*(const char **)at = ts_json_string(value, NULL)) != NULL;
+        else if (keys[i].type == 'd')
+            ok = ts_json_number(value, at);
+        else if (keys[i].type == 'b')
+            ok = ts_json_bool(value, at);
+        else if ((ok = ts_json_integer(value, &integer) && integer >= 0) && keys[i].type == 'S')
+            *(uint64_t *)at = (uint64_t)integer;
+        else if (ok)
+            *(uint32_t *)at = (uint32_t)integer;
+        return ok ? TS_OK : ts_error_set(err, TS_EINVAL, "key \"%s\" has a value of the wrong kind", key);
+    }
+    return ts_error_set(err, TS_EINVAL, "unknown key \"%s\"", key);
+}
+
+static enum ts_status read_line(const struct ts_json *doc, const struct tsctl_request *base,
+                                struct tsctl_request *r, struct ts_error *err)
+{
+    void *cursor = NULL;
+    const char *key;
+    enum ts_status status = TS_OK;
+    *r = *base;
+    r->ids = NULL;
+    r->id_count = 0;
+    for (const struct ts_json *value; status == TS_OK && (value = ts_json_next(doc, &cursor, &key, NULL));)
+        status = read_key(key, value, r, err);
+    if (status == TS_OK && !r->ids && !*r->prompt)
+        status = ts_error_set(err, TS_EINVAL, "neither prompt nor tokens");
+    fill(r);
+    return status;
+}
+
+enum ts_status tsctl_batch_load(const struct tsctl_request *base, struct tsctl_batch *out,
+                                struct ts_error *err)
+{
+    FILE *file = fopen(base->requests, "r");
+    char *line = NULL;
+    size_t size = 0;
+    ssize_t n;
+    enum ts_status status = TS_OK;
+    *out = (struct tsctl_batch){.count = 0};
+    if (!file)
+        return ts_error_set(err, TS_ENOTFOUND, "cannot read %s: %s", base->requests, strerror(errno));
+    while (status == TS_OK && (n = getline(&line, &size, file)) > 0) {
+        ts_array_reserve((void **)&out->items, &out->capacity, out->count + 1, sizeof *out->items);
+        ts_array_reserve((void **)&out->docs, &out->doc_capacity, out->count + 1, sizeof *out->docs);
+        out->docs[out->count] = NULL;
+        out->items[out->count] = *base;
+        out->items[out->count].ids = NULL;
+        status = ts_json_parse(line, (size_t)n, base->requests, &out->docs[out->count], err);
+        if (status == TS_OK)
+            status = read_line(out->docs[out->count], base, &out->items[out->count], err);
+        out->count++;
+    }
+    if (status != TS_OK)
+        ts_error_prefix(err, "%s line %zu", base->requests, out->count);
+    free(line);
+    fclose(file);
+    return status;
+}
+
+void tsctl_batch_free(struct tsctl_batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++) {
+        ts_json_destroy(&batch->docs[i]);
+        ts_free(batch->items[i].ids);
+    }
+    ts_free(batch->items);
+    ts_free(batch->docs);
+}
+
+static struct ts_json *token_ids(const struct ts_client_result *r)
+{
+    struct ts_json *list = ts_json_new_array();
+    for (size_t i = 0; i < r->token_count; i++)
+        ts_json_put_integer(list, NULL, r->tokens[i].token);
+    return list;
+}
+
+static struct ts_json *logprobs(const struct ts_client_result *r)
+{
+    struct ts_json *list = ts_json_new_array();
+    for (size_t i = 0; i < r->token_count; i++) {
+        const struct ts_client_token *t = &r->tokens[i];
+        if (t->top_count == 0)
+            continue;
+        struct ts_json *item = ts_json_new_object(), *top = ts_json_new_array();
+        ts_json_put_integer(item, "token", t->token);
+        ts_json_put_number(item, "logprob", t->logprob);
+        for (size_t j = 0; j < t->top_count; j++) {
+            struct ts_json *pair = ts_json_new_object();
+            ts_json_put_integer(pair, "token", t->top[j].token);
+            ts_json_put_number(pair, "logprob", t->top[j].logprob);
+            ts_json_put(top, NULL, &pair);
+        }
+        ts_json_put(item, "top", &top);
+        ts_json_put(list, NULL, &item);
+    }
+    return list;
+}
+
+static void put_text(struct ts_json *object, const char *key, const char *text)
+{
+    ts_json_put_string(object, key, text ? text : "", text ? strlen(text) : 0);
+}
+
+void tsctl_print_json(const struct ts_client_result *r)
+{
+    struct ts_json *doc = ts_json_new_object(), *ids = token_ids(r), *probs = logprobs(r);
+    put_text(doc, "request_id", r->request_id);
+    ts_json_put(doc, "tokens", &ids);
+    ts_json_put_string(doc, "text", r->text ? r->text : "", r->text_bytes);
+    ts_json_put(doc, "logprobs", &probs);
+    put_text(doc, "finish_reason", r->finish);
+    put_text(doc, "reason", r->reason);
+    put_text(doc, "error", r->error);
+    ts_json_put_integer(doc, "seed", (int64_t)r->seed);
+    ts_json_put_integer(doc, "prompt_tokens", r->prompt_tokens);
+    ts_json_put_integer(doc, "attempts", r->attempts);
+    ts_json_put_number(doc, "ttft_ms", r->ttft_ms);
+    ts_json_put_number(doc, "tpot_ms", r->tpot_ms);
+    ts_json_put_number(doc, "gap01_ms", r->gap01_ms);
+    ts_json_put_number(doc, "max_gap_ms", r->max_gap_ms);
+    ts_json_put_integer(doc, "kv_bytes_raw", (int64_t)r->kv_bytes_raw);
+    ts_json_put_integer(doc, "kv_bytes_sent", (int64_t)r->kv_bytes_sent);
+    put_text(doc, "codec", r->codec);
+    put_text(doc, "codec_why", r->codec_why);
+    put_text(doc, "prefill", r->prefill);
+    put_text(doc, "relay", r->relay);
+    put_text(doc, "decode", r->decode);
+    char *text = ts_json_dump(doc, false);
+    puts(text);
+    ts_free(text);
+    ts_json_destroy(&doc);
+}
+
+void tsctl_print_summary(const struct ts_client_result *r)
+{
+    fprintf(stderr,
+            "finish %s%s%s, prompt %u tokens, output %zu tokens, TTFT %.1f ms, TPOT %.2f ms, handover gap "
+            "%.1f ms\n",
+            r->finish, strcmp(r->reason, "none") == 0 || strcmp(r->reason, "finished") == 0 ? "" : ": ",
+            strcmp(r->reason, "none") == 0 || strcmp(r->reason, "finished") == 0 ? "" : r->reason,
+            r->prompt_tokens, r->token_count, r->ttft_ms, r->tpot_ms, r->gap01_ms);
+    if (r->kv_bytes_raw)
+        fprintf(stderr,
+                "KV %llu bytes raw, %llu sent (%.3f), codec %s (%s), prefill %s, relay %s, decode %s\n",
+                (unsigned long long)r->kv_bytes_raw, (unsigned long long)r->kv_bytes_sent,
+                (double)r->kv_bytes_sent / (double)r->kv_bytes_raw, r->codec, r->codec_why, r->prefill,
+                r->relay, r->decode);
+    if (r->error && *r->error)
+        fprintf(stderr, "%s\n", r->error);
+}

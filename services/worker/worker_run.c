@@ -1,0 +1,416 @@
+#include "services/worker/worker_run.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_crc32c.h"
+#include "common/base/ts_map.h"
+#include "common/base/ts_mem.h"
+#include "common/core/ts_modelled.h"
+#include "common/run/ts_jobs.h"
+#include "common/text/ts_textstream.h"
+#include "gpu/codec/ts_codec.h"
+
+#define WORKER_JOB_THREADS 1
+
+struct worker_run {
+    struct ts_engine *engine;
+    const struct ts_engine_info *info;
+    struct ts_tokenizer *tokenizer; /* NULL: token ids only */
+    struct ts_jobs *jobs;
+    struct ts_map *streams; /* tag -> struct ts_textstream */
+    struct ts_engine_row *rows;
+    size_t row_capacity;
+    struct ts_arena arena; /* texts of one BATCH_DONE */
+};
+
+struct tokenise_job {
+    struct ts_job job;
+    uint64_t id;
+    struct worker_run *run;
+    enum ts_prompt_kind kind;
+    struct ts_frame *frame;
+    uint32_t *ids;
+    size_t count;
+    enum ts_reason reason;
+    struct ts_error err;
+};
+
+struct scatter_job {
+    struct ts_job job;
+    uint64_t id;
+    struct worker_run *run;
+    struct ts_frame *frame;
+    struct ts_codec codec;
+    struct ts_codec_chunk chunk;
+    uint32_t layer, first_head; /* as the model counts */
+    uint32_t *blocks;
+    uint32_t block_count;
+    uint32_t crc;
+    uint64_t *digests;
+    enum ts_reason reason;
+};
+
+enum ts_status worker_run_open(const struct ts_engine_options *options, struct worker_run **out,
+                               struct ts_error *err)
+{
+    struct worker_run *run = ts_xcalloc(1, sizeof *run);
+    char path[4096];
+    ts_arena_init(&run->arena);
+    run->streams = ts_map_new();
+    run->jobs = ts_jobs_new(WORKER_JOB_THREADS);
+    enum ts_status status = ts_engine_open(options, &run->engine, err);
+    if (status == TS_OK) {
+        run->info = ts_engine_info(run->engine);
+        snprintf(path, sizeof path, "%s/tokenizer.json", options->model_dir ? options->model_dir : "");
+        if (access(path, F_OK) == 0)
+            status = ts_tokenizer_open(path, &run->tokenizer, err);
+    }
+    if (status != TS_OK) {
+        worker_run_close(&run);
+        return status;
+    }
+    *out = run;
+    return TS_OK;
+}
+
+static void free_job(struct ts_job *job);
+
+void worker_run_close(struct worker_run **run)
+{
+    struct worker_run *r = *run;
+    if (!r)
+        return;
+    ts_jobs_settle(r->jobs);
+    for (struct ts_job *job; (job = ts_jobs_take(r->jobs));)
+        free_job(job);
+    ts_jobs_destroy(&r->jobs);
+    ts_engine_close(&r->engine);
+    size_t cursor = 0;
+    struct ts_textstream *stream;
+    while ((stream = ts_map_next(r->streams, &cursor, NULL, NULL)))
+        ts_textstream_destroy(&stream);
+    ts_map_destroy(&r->streams);
+    ts_tokenizer_destroy(&r->tokenizer);
+    ts_arena_fini(&r->arena);
+    ts_free(r->rows);
+    ts_free(r);
+    *run = NULL;
+}
+
+const struct ts_engine_info *worker_run_info(const struct worker_run *run)
+{
+    return run->info;
+}
+
+bool worker_run_has_tokenizer(const struct worker_run *run)
+{
+    return run->tokenizer != NULL;
+}
+
+static void tokenise_ids(struct tokenise_job *job)
+{
+    const struct ts_frame *f = job->frame;
+    uint32_t vocab = job->run->info->model.vocab;
+    if (f->bytes == 0 || f->bytes % 4 != 0) {
+        ts_error_set(&job->err, TS_EINVAL, "a token prompt of %zu bytes is not a list of 32-bit ids",
+                     f->bytes);
+        return;
+    }
+    job->count = f->bytes / 4;
+    job->ids = ts_xmalloc(f->bytes);
+    memcpy(job->ids, f->data, f->bytes);
+    for (size_t i = 0; i < job->count; i++) {
+        if (job->ids[i] >= vocab) {
+            ts_error_set(&job->err, TS_EINVAL, "prompt token %zu is %u, but the model has %u ids", i,
+                         job->ids[i], vocab);
+            return;
+        }
+    }
+}
+
+static void run_tokenise(struct ts_job *base)
+{
+    struct tokenise_job *job = (struct tokenise_job *)base;
+    struct ts_tokenizer *tokenizer = job->run->tokenizer;
+    if (job->kind == TS_PROMPT_TOKENS)
+        tokenise_ids(job);
+    else if (job->kind == TS_PROMPT_CHAT)
+        ts_error_set(
+            &job->err, TS_EUNSUPPORTED,
+            "chat prompts need a chat template, which this version does not apply: send text or tokens");
+    else if (!tokenizer)
+        ts_error_set(&job->err, TS_EUNSUPPORTED, "the model folder has no tokenizer.json: send token ids");
+    else if (ts_tokenizer_encode(tokenizer, (const char *)job->frame->data, job->frame->bytes,
+                                 TS_ENCODE_ADD_SPECIAL, &job->ids, &job->count, &job->err) == TS_OK &&
+             job->count == 0)
+        ts_error_set(&job->err, TS_EINVAL, "the prompt is empty: send at least one token");
+    if (job->err.status != TS_OK)
+        job->reason = job->err.status == TS_EUNSUPPORTED ? TS_REASON_UNSUPPORTED : TS_REASON_BAD_REQUEST;
+}
+
+static void perform_tokenise(struct worker_run *run, struct ts_service *service,
+                             const struct ts_action_tokenise *a)
+{
+    struct tokenise_job *job = ts_xcalloc(1, sizeof *job);
+    job->job.run = run_tokenise;
+    job->id = a->job;
+    job->run = run;
+    job->kind = a->prompt_kind;
+    struct ts_frame *frame = ts_bulk_frame(ts_service_bulks(service), a->bulk);
+    job->frame = frame ? ts_frame_ref(frame) : ts_frame_new(0);
+    ts_jobs_submit(run->jobs, &job->job);
+}
+
+static void close_stream(struct worker_run *run, uint64_t tag)
+{
+    struct ts_textstream *stream = ts_map_remove_u64(run->streams, tag);
+    ts_textstream_destroy(&stream);
+}
+
+static void perform_text_open(struct worker_run *run, const struct ts_action_text_open *a)
+{
+    struct ts_text_stop stops[TS_STOPS_MAX];
+    const struct ts_model *model = &run->info->model;
+    struct ts_textstream_params params = {.eos = model->eos,
+                                          .eos_count = model->eos_count,
+                                          .ignore_eos = a->sampling.ignore_eos,
+                                          .min_tokens = a->sampling.min_tokens,
+                                          .max_tokens = a->sampling.max_tokens,
+                                          .stops = stops};
+    for (uint32_t i = 0; i < a->stops.count && i < TS_STOPS_MAX; i++) {
+        struct ts_str text = a->stops.data[i].text;
+        if (text.count > 0)
+            stops[params.stop_count++] = (struct ts_text_stop){text.data, text.count};
+    }
+    close_stream(run, a->tag);
+    struct ts_textstream *stream = ts_textstream_new(run->tokenizer, &params);
+    for (uint32_t i = 0; i < a->produced.count; i++) {
+        struct ts_text_event delivered;
+        ts_textstream_push(stream, a->produced.data[i], &delivered);
+    }
+    ts_map_put_u64(run->streams, a->tag, stream);
+}
+
+static void perform_batch(struct worker_run *run, const struct ts_action_batch *a)
+{
+    ts_array_reserve((void **)&run->rows, &run->row_capacity, a->rows.count, sizeof *run->rows);
+    for (uint32_t i = 0; i < a->rows.count; i++) {
+        const struct ts_batch_row *from = &a->rows.data[i];
+        run->rows[i] = (struct ts_engine_row){.tag = from->tag,
+                                              .position = from->position,
+                                              .token_count = from->tokens.count,
+                                              .tokens = from->tokens.data,
+                                              .blocks = from->blocks.data,
+                                              .block_count = from->blocks.count,
+                                              .sample = from->sample,
+                                              .sample_index = from->sample_index,
+                                              .sampling = from->sample ? &from->sampling : NULL,
+                                              .prompt_ids = from->prompt_ids.data,
+                                              .prompt_count = from->prompt_ids.count,
+                                              .output_ids = from->output_ids.data,
+                                              .output_count = from->output_ids.count};
+    }
+    struct ts_engine_batch batch = {
+        .id = a->batch, .rows = run->rows, .row_count = a->rows.count, .report_layers = a->report_layers};
+    struct ts_error err = {0};
+    enum ts_status status = ts_engine_submit(run->engine, &batch, &err);
+    if (status != TS_OK)
+        fprintf(stderr, "engine refused a batch: %s\n", err.text);
+    TS_ASSERT(status == TS_OK); /* the core builds batches within the engine's announced limits */
+}
+
+static void scatter_real(struct scatter_job *job)
+{
+    const struct ts_engine_info *info = job->run->info;
+    const struct ts_model *model = &info->model;
+    struct ts_codec_view view = {.pool = info->pool,
+                                 .pool_blocks = info->kv_blocks,
+                                 .pool_heads = info->shard.head_end - info->shard.head_begin,
+                                 .head_dim = model->head_dim,
+                                 .dtype = model->kv_dtype,
+                                 .blocks = job->blocks,
+                                 .block_count = job->block_count};
+    const void *payload = job->frame->data;
+    size_t bytes = job->frame->bytes;
+    if (ts_crc32c(0, payload, bytes) != job->crc ||
+        ts_codec_digest(&job->codec, model->head_dim, payload, bytes, &job->chunk, job->digests) != TS_OK ||
+        ts_codec_decode(&job->codec, payload, bytes, &job->chunk, &view) != TS_OK)
+        job->reason = TS_REASON_KV_CORRUPT;
+}
+
+static void run_scatter(struct ts_job *base)
+{
+    struct scatter_job *job = (struct scatter_job *)base;
+    const struct ts_codec_chunk *c = &job->chunk;
+    if (job->reason != TS_REASON_NONE)
+        return;
+    if (job->run->info->modelled) {
+        for (uint32_t h = 0; h < c->head_count; h++)
+            job->digests[h] =
+                ts_modelled_digest(job->layer, job->first_head + h, c->token_begin, c->token_count);
+    } else if (!job->frame) {
+        job->reason = TS_REASON_KV_CORRUPT;
+    } else {
+        scatter_real(job);
+    }
+}
+
+static void perform_scatter(struct worker_run *run, struct ts_service *service,
+                            const struct ts_action_scatter *a)
+{
+    struct scatter_job *job = ts_xcalloc(1, sizeof *job);
+    struct ts_frame *frame = ts_bulk_frame(ts_service_bulks(service), a->bulk);
+    const struct ts_shard *shard = &run->info->shard;
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)a->codec.count, a->codec.data);
+    job->job.run = run_scatter;
+    job->id = a->job;
+    job->run = run;
+    job->frame = frame ? ts_frame_ref(frame) : NULL;
+    job->layer = a->layer;
+    job->first_head = a->head_begin;
+    job->crc = a->crc32c;
+    job->chunk = (struct ts_codec_chunk){.layer = a->layer - shard->layer_begin,
+                                         .head_begin = a->head_begin - shard->head_begin,
+                                         .head_count = a->head_count,
+                                         .token_begin = a->token_begin,
+                                         .token_count = a->token_count};
+    job->digests = ts_xcalloc(a->head_count ? a->head_count : 1, sizeof *job->digests);
+    job->block_count = a->blocks.count;
+    job->blocks = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->blocks);
+    if (a->blocks.count)
+        memcpy(job->blocks, a->blocks.data, a->blocks.count * sizeof *job->blocks);
+    if (ts_codec_parse(name, &job->codec, NULL) != TS_OK)
+        job->reason = TS_REASON_KV_MISMATCH;
+    ts_jobs_submit(run->jobs, &job->job);
+}
+
+static void perform(void *context, struct ts_service *service, const struct ts_action *action)
+{
+    struct worker_run *run = context;
+    switch (action->kind) {
+    case TS_ACTION_TOKENISE:
+        perform_tokenise(run, service, &action->tokenise);
+        break;
+    case TS_ACTION_TEXT_OPEN:
+        perform_text_open(run, &action->text_open);
+        break;
+    case TS_ACTION_TEXT_CLOSE:
+        close_stream(run, action->text_close.tag);
+        break;
+    case TS_ACTION_BATCH:
+        perform_batch(run, &action->batch);
+        break;
+    case TS_ACTION_SCATTER:
+        perform_scatter(run, service, &action->scatter);
+        break;
+    default:
+        TS_ASSERT(!"an action that a worker does not perform");
+    }
+}
+
+static void fill_sample(struct worker_run *run, const struct ts_engine_sample *from,
+                        struct ts_batch_sample *to)
+{
+    struct ts_textstream *stream = ts_map_get_u64(run->streams, from->tag);
+    struct ts_top *top = ts_arena_alloc(&run->arena, sizeof *top * (from->top_count + 1));
+    to->tag = from->tag;
+    to->item =
+        (struct ts_token_item){.token = from->token, .logprob = from->logprob, .top = {top, from->top_count}};
+    for (uint32_t i = 0; i < from->top_count; i++)
+        top[i] = (struct ts_top){.token = from->top[i].token, .logprob = from->top[i].logprob};
+    if (!stream) /* closed while the batch ran: nobody will look at it */
+        return;
+    struct ts_text_event text;
+    ts_textstream_push(stream, from->token, &text);
+    to->item.text = (struct ts_str){ts_arena_copy(&run->arena, text.text, text.bytes), (uint32_t)text.bytes};
+    static const enum ts_finish finish[] = {[TS_TEXT_NONE] = TS_FINISH_NONE,
+                                            [TS_TEXT_STOP] = TS_FINISH_STOP,
+                                            [TS_TEXT_LENGTH] = TS_FINISH_LENGTH};
+    to->finish = finish[text.finish];
+}
+
+static void finish_batch(struct worker_run *run, struct ts_service *service,
+                         const struct ts_engine_event *from)
+{
+    ts_arena_reset(&run->arena);
+    struct ts_batch_sample *samples =
+        ts_arena_zalloc(&run->arena, sizeof *samples * (from->sample_count + 1));
+    bool ok = from->status == TS_OK;
+    for (uint32_t i = 0; ok && i < from->sample_count; i++)
+        fill_sample(run, &from->samples[i], &samples[i]);
+    struct ts_event event = {.kind = TS_EVENT_BATCH_DONE,
+                             .batch_done = {.batch = from->batch,
+                                            .reason = ok ? TS_REASON_NONE : TS_REASON_ENGINE,
+                                            .text = ts_str_of(ok ? "" : ts_status_name(from->status)),
+                                            .samples = {samples, ok ? from->sample_count : 0},
+                                            .compute_ns = from->compute_ns}};
+    ts_service_step(service, &event);
+}
+
+static void free_job(struct ts_job *base)
+{
+    if (base->run == run_tokenise) {
+        struct tokenise_job *job = (struct tokenise_job *)base;
+        ts_frame_unref(&job->frame);
+        ts_free(job->ids);
+    } else {
+        struct scatter_job *job = (struct scatter_job *)base;
+        ts_frame_unref(&job->frame);
+        ts_free(job->blocks);
+        ts_free(job->digests);
+    }
+    ts_free(base);
+}
+
+static void finish_job(struct ts_job *base, struct ts_service *service)
+{
+    struct ts_event event;
+    if (base->run == run_tokenise) {
+        struct tokenise_job *job = (struct tokenise_job *)base;
+        event = (struct ts_event){
+            .kind = TS_EVENT_TOKENISED,
+            .tokenised = {.job = job->id,
+                          .reason = job->reason,
+                          .text = ts_str_of(job->err.text),
+                          .ids = {job->ids, job->reason == TS_REASON_NONE ? (uint32_t)job->count : 0}}};
+    } else {
+        struct scatter_job *job = (struct scatter_job *)base;
+        event = (struct ts_event){.kind = TS_EVENT_SCATTERED,
+                                  .scattered = {.job = job->id,
+                                                .reason = job->reason,
+                                                .digests = {job->digests, job->chunk.head_count}}};
+    }
+    ts_service_step(service, &event);
+    free_job(base);
+}
+
+static void readable(void *context, struct ts_service *service)
+{
+    struct worker_run *run = context;
+    struct ts_engine_event from;
+    struct ts_job *job;
+    while ((job = ts_jobs_take(run->jobs)))
+        finish_job(job, service);
+    while (ts_engine_poll(run->engine, &from) == TS_OK) {
+        if (from.kind == TS_ENGINE_BATCH_DONE) {
+            finish_batch(run, service, &from);
+            continue;
+        }
+        struct ts_event event = {.kind = TS_EVENT_LAYER_DONE,
+                                 .layer_done = {.batch = from.batch, .layer = from.layer}};
+        ts_service_step(service, &event);
+    }
+}
+
+struct ts_service_hooks worker_run_hooks(struct worker_run *run)
+{
+    return (struct ts_service_hooks){.context = run,
+                                     .perform = perform,
+                                     .fds = {ts_jobs_fd(run->jobs), ts_engine_event_fd(run->engine)},
+                                     .fd_count = 2,
+                                     .readable = readable};
+}
