@@ -1,0 +1,3 @@
+foreach(piece schema session metrics msg)
+  ts_test(test_${piece} SOURCES test_${piece}.c LINK ts_core LABELS unit)
+endforeach()
