@@ -5,6 +5,7 @@
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "common/text/ts_tokenizer_impl.h"
+#include "common/text/ts_utf8.h"
 
 /* One stop string and how much of it the text so far ends with (Knuth, Morris, Pratt). */
 struct stop {
@@ -69,7 +70,7 @@ struct ts_textstream *ts_textstream_new(const struct ts_tokenizer *tok,
         stream->eos[i] = params->eos[i];
     stream->stops = ts_xcalloc(params->stop_count, sizeof *stream->stops);
     for (size_t i = 0; i < params->stop_count; i++)
-        if (params->stops[i].bytes > 0)
+        if (params->stops[i].bytes > 0 && ts_utf8_valid(params->stops[i].text, params->stops[i].bytes))
             stop_init(&stream->stops[stream->stop_count++], &params->stops[i]);
     if (tok)
         ts_detok_init(&stream->detok, &tok->table, TS_DECODE_SKIP_SPECIAL | TS_DECODE_CONTINUE);
@@ -133,12 +134,10 @@ static size_t held_back(const struct ts_textstream *stream)
     return held;
 }
 
-/* Gives the kept text out, but for the last `held` bytes, whole characters only. */
+/* Gives the kept text out, but for the last `held` bytes. */
 static void release(struct ts_textstream *stream, size_t held, struct ts_text_event *out)
 {
     size_t bytes = stream->kept.bytes - held;
-    while (bytes > 0 && bytes < stream->kept.bytes && ((uint8_t)stream->kept.data[bytes] & 0xC0) == 0x80)
-        bytes--; /* a stop string that is not UTF-8 may begin inside a character */
     ts_textbuf_append(&stream->event, stream->kept.data, bytes);
     stream->kept.bytes -= bytes;
     if (stream->kept.bytes > 0)

@@ -26,7 +26,7 @@ struct ts_textstream;
 enum ts_text_finish { TS_TEXT_NONE, TS_TEXT_STOP, TS_TEXT_LENGTH };
 
 struct ts_text_stop {
-    const char *text; /* not empty */
+    const char *text; /* one that is empty or not UTF-8 is never found */
     size_t bytes;
 };
 

@@ -230,9 +230,13 @@ static bool below_marks(const char *text, size_t bytes)
 
 char *ts_unicode_nfc(const char *text, size_t bytes, size_t *out_bytes)
 {
-    *out_bytes = bytes;
-    if (below_marks(text, bytes))
-        return ts_xstrndup(text, bytes);
+    if (below_marks(text, bytes)) {
+        char *same = ts_xmalloc(bytes + 1);
+        memcpy(same, text, bytes);
+        same[bytes] = '\0';
+        *out_bytes = bytes;
+        return same;
+    }
     struct codes codes = {0};
     size_t from = 0;
     for (size_t at = 0; at < bytes;) {
