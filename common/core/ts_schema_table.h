@@ -1,6 +1,6 @@
 /*
  * Macros that write the rows of schema tables, private to common/core (ts_msg_tables.c, ts_event.c) and
- * proto/ts_wire_record.c. The type of a plain field is taken from the member itself, so a table cannot
+ * proto/ts_wire.c. The type of a plain field is taken from the member itself, so a table cannot
  * disagree with its struct; sizes of enums and lists are checked by the compiler. TS_SCHEMA_* take the
  * struct's name without `struct ts_`.
  */

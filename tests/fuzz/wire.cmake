@@ -1,0 +1,1 @@
+ts_fuzz(fuzz_wire SOURCES fuzz_wire.c LINK ts_proto)
