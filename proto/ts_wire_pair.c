@@ -18,8 +18,7 @@ static struct ts_wire_pairs roots;
 static _Noreturn void disagree(const struct ts_schema *schema, const char *field, const char *why)
 {
     fprintf(stderr, "proto: %s.%s: %s\n", schema->name, field, why);
-    TS_ASSERT(!"tables and .proto files agree");
-    __builtin_unreachable();
+    ts_assert_failed("tables and .proto files agree", __FILE__, __LINE__);
 }
 
 static struct ts_wire_type *type_of(const ProtobufCMessageDescriptor *wire)
@@ -96,7 +95,7 @@ static const struct ts_wire_pair *pair_of(const struct ts_schema *schema,
             protobuf_c_message_descriptor_get_field_by_name(wire, field->name);
         if (!twin)
             disagree(schema, field->name, "missing in the .proto file");
-        if (!same_type(field, twin))
+        else if (!same_type(field, twin))
             disagree(schema, field->name, "of another type in the .proto file");
         if (field->when != 0 && field->when != twin->id)
             disagree(schema, field->name, "its kind is not its field number");
