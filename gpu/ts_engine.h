@@ -1,15 +1,18 @@
 /*
- * The coarse seam: what prefill and decode workers call. An engine owns the weights of a layer range and KV-head range of one model and
- * a paged KV pool, and computes ragged batches. There are two kinds behind this header: real (gpu/engine over a backend) and modelled
- * (gpu/sim: computes nothing, takes the time of a cost model, returns tokens that are a pure function of their history).
+ * The coarse seam: what prefill and decode workers call. An engine owns the weights of a layer range and
+ * KV-head range of one model and a paged KV pool, and computes ragged batches. There are two kinds behind
+ * this header: real (gpu/engine over a backend) and modelled (gpu/sim: computes nothing, takes the time of a
+ * cost model, returns tokens that are a pure function of their history).
  *
- * A batch is a list of rows. A row computes `token_count` new tokens of one sequence at absolute positions position..position+count-1,
- * reading and writing the sequence's KV blocks; when `sample` is set it also draws the token that follows. So a prefill chunk, a decode
- * step and the replay of produced tokens are the same operation, and the logits of a position depend on that sequence's tokens alone:
- * not on the batch, chunk cuts, thread count or phase (one summation order everywhere).
+ * A batch is a list of rows. A row computes `token_count` new tokens of one sequence at absolute positions
+ * position..position+count-1, reading and writing the sequence's KV blocks; when `sample` is set it also
+ * draws the token that follows. So a prefill chunk, a decode step and the replay of produced tokens are the
+ * same operation, and the logits of a position depend on that sequence's tokens alone: not on the batch,
+ * chunk cuts, thread count or phase (one summation order everywhere).
  *
- * Asynchronous: submit returns at once, one batch at a time; results come by poll. `fd` of ts_engine_event_fd becomes readable when
- * poll has something. All calls from one thread. Memory: the engine borrows the batch's arrays until BATCH_DONE was polled.
+ * Asynchronous: submit returns at once, one batch at a time; results come by poll. `fd` of ts_engine_event_fd
+ * becomes readable when poll has something. All calls from one thread. Memory: the engine borrows the batch's
+ * arrays until BATCH_DONE was polled.
  */
 #ifndef TS_GPU_ENGINE_H
 #define TS_GPU_ENGINE_H
@@ -43,10 +46,11 @@ struct ts_engine_row {
     const uint32_t *tokens; /* the input ids (ignored by a stage that does not own layer 0) */
     const uint32_t *blocks; /* block table covering positions 0 .. position+token_count-1 */
     uint32_t block_count;
-    bool sample;            /* draw the next token from the last position's logits */
-    uint32_t sample_index;  /* output index of the drawn token: 0 for the first one */
+    bool sample;                        /* draw the next token from the last position's logits */
+    uint32_t sample_index;              /* output index of the drawn token: 0 for the first one */
     const struct ts_sampling *sampling; /* NULL unless sample */
-    /* History for penalties, borrowed: prompt ids and the output ids drawn so far. May be empty when no penalty is set. */
+    /* History for penalties, borrowed: prompt ids and the output ids drawn so far. May be empty when no
+     * penalty is set. */
     const uint32_t *prompt_ids;
     uint32_t prompt_count;
     const uint32_t *output_ids;
@@ -57,18 +61,20 @@ struct ts_engine_batch {
     uint64_t id;
     const struct ts_engine_row *rows;
     uint32_t row_count;
-    /* Stage links: hidden states [sum of token_count][hidden] fp32 in for a stage that does not own layer 0, out for one that does not
-     * own the last layer; NULL otherwise. */
+    /* Stage links: hidden states [sum of token_count][hidden] fp32 in for a stage that does not own layer 0,
+     * out for one that does not own the last layer; NULL otherwise. */
     const float *hidden_in;
     float *hidden_out;
-    /* For tests and quality measurements: logits of the last position of each row [row_count][vocab] fp32, or NULL. */
+    /* For tests and quality measurements: logits of the last position of each row [row_count][vocab] fp32, or
+     * NULL. */
     float *logits_out;
     bool report_layers; /* deliver TS_ENGINE_LAYER_DONE events */
 };
 
 struct ts_engine_logprob {
     uint32_t token;
-    float logprob; /* natural log of the model's distribution before temperature and truncation, after penalties */
+    float logprob; /* natural log of the model's distribution before temperature and truncation, after
+                      penalties */
 };
 
 struct ts_engine_sample {
@@ -99,18 +105,21 @@ struct ts_engine_info {
     struct ts_shard shard;
     uint32_t kv_blocks;
     uint64_t pool_bytes;
-    int pool_fd;      /* memfd of the pool; -1 when modelled or on a device */
-    void *pool;       /* mapped pool, NULL when modelled or on a device */
+    int pool_fd; /* memfd of the pool; -1 when modelled or on a device */
+    void *pool;  /* mapped pool, NULL when modelled or on a device */
     bool modelled;
     const char *kind; /* "cpu avx512bf16", "cpu scalar", "modelled", ...: for logs and status */
 };
 
-enum ts_status ts_engine_open(const struct ts_engine_options *options, struct ts_engine **out, struct ts_error *err);
+enum ts_status ts_engine_open(const struct ts_engine_options *options, struct ts_engine **out,
+                              struct ts_error *err);
 void ts_engine_close(struct ts_engine **engine); /* waits for a running batch; null-safe */
 const struct ts_engine_info *ts_engine_info(const struct ts_engine *engine);
 /* TS_EAGAIN while a batch runs; TS_EINVAL names the row that is malformed. */
-enum ts_status ts_engine_submit(struct ts_engine *engine, const struct ts_engine_batch *batch, struct ts_error *err);
-enum ts_status ts_engine_poll(struct ts_engine *engine, struct ts_engine_event *out); /* TS_EAGAIN when there is nothing */
+enum ts_status ts_engine_submit(struct ts_engine *engine, const struct ts_engine_batch *batch,
+                                struct ts_error *err);
+enum ts_status ts_engine_poll(struct ts_engine *engine,
+                              struct ts_engine_event *out); /* TS_EAGAIN when there is nothing */
 int ts_engine_event_fd(const struct ts_engine *engine);
 /* Blocks until the next event: for tools and tests, not for services. */
 enum ts_status ts_engine_wait(struct ts_engine *engine, struct ts_engine_event *out);

@@ -1,0 +1,1 @@
+ts_pytest(process_stream test_stream.py)

@@ -1,0 +1,99 @@
+"""A prompt goes in, text streams out, through five real processes; the tokens are those of one process without sockets."""
+
+import json
+import os
+import subprocess
+
+from harness import CONF, DEMO, ROOT, TSCTL, Cluster, Streams, engine, random_requests, run, same_tokens
+
+VOCAB = json.load(open(os.path.join(DEMO, "config.json")))["vocab_size"]
+PROMPT = "First Citizen:"
+
+
+def test_text_equals_one_process():
+    flags = ["--prompt", PROMPT, "--max-tokens", 40, "--temperature", 0, "--seed", 1]
+    with Cluster("--codec", "none") as cluster:
+        got = cluster.generate(*flags)
+        cluster.settle()
+    want = json.loads(run("engine", "--model", DEMO, "--json", *flags).stdout)
+    assert got["tokens"] == want["tokens"] and len(got["tokens"]) > 0
+    assert got["text"] == want["text"]
+    assert got["codec"] == "none" and got["kv_bytes_raw"] > 0
+    assert (got["prefill"], got["relay"], got["decode"]) == ("prefill0", "relay0", "decode0")
+
+
+def test_i4_size_and_reference():
+    request = random_requests(3, 1, VOCAB, prompt=(640, 640), output=(24, 24))[0]
+    flags = ["--tokens", ",".join(map(str, request["tokens"])), "--max-tokens", 24, "--temperature", 0, "--seed", 1, "--ignore-eos"]
+    with Cluster("--codec", "i4") as cluster:
+        got = cluster.generate(*flags)
+    want = engine([request], "--codec", "i4")[0]
+    assert got["tokens"] == want["tokens"]
+    assert got["kv_bytes_sent"] <= 0.29 * got["kv_bytes_raw"], (got["kv_bytes_sent"], got["kv_bytes_raw"])
+
+
+def test_many_streams_at_once():
+    requests = random_requests(11, 100, VOCAB)
+    with Cluster("--codec", "none", "--prefill", 2, "--decode", 2) as cluster:
+        streams = Streams(cluster.router, requests)
+        got = streams.results()
+        status = cluster.settle()
+    assert status["accepted"] == len(requests) and status["refused"] == 0
+    same_tokens(got, engine(requests))
+
+
+def test_logprobs_and_stop():
+    flags = ["--prompt", PROMPT, "--max-tokens", 30, "--temperature", 0, "--seed", 1, "--logprobs", 3]
+    with Cluster("--codec", "none") as cluster:
+        got = cluster.generate(*flags)
+        stop = got["text"][5:8]
+        cut = cluster.generate(*flags, "--stop", stop)
+    want = json.loads(run("engine", "--model", DEMO, "--json", *flags).stdout)
+    assert got["logprobs"] == want["logprobs"] and len(got["logprobs"][0]["top"]) == 3
+    assert cut["finish_reason"] == "stop" and stop not in cut["text"] and got["text"].startswith(cut["text"])
+
+
+def test_status_lists_all_five_services():
+    with Cluster() as cluster:
+        status = cluster.status()
+        kinds = sorted(s["service"] for s in status["services"])
+        assert kinds == ["decode", "planner", "prefill", "relay", "router"]
+        for s in status["services"]:
+            assert s["pid"] == cluster.pid(s["id"]) and s["ready"] and len(s["incarnation"]) == 16
+            assert s["kv_blocks_used"] == 0 and s["in_flight"] == 0
+
+
+def test_cancel_ends_the_stream():
+    with Cluster() as cluster:
+        process = subprocess.Popen(
+            [TSCTL, "generate", "--router", cluster.router, "--json", "--prompt", PROMPT, "--max-tokens", 1900, "--ignore-eos",
+             "--client", "c1", "--request-id", "r1"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        while cluster.status()["running"] == 0:
+            assert process.poll() is None
+        run("cancel", "--router", cluster.router, "--client", "c1", "--request-id", "r1")
+        out, _ = process.communicate(timeout=60)
+        assert json.loads(out)["finish_reason"] == "cancelled"
+        cluster.settle()
+
+
+def test_deadline_ends_the_stream():
+    with Cluster() as cluster:
+        got = cluster.generate("--prompt", PROMPT, "--max-tokens", 1900, "--ignore-eos", "--deadline-ms", 300)
+        assert got["finish_reason"] == "deadline"
+        cluster.settle()
+
+
+def test_prompt_longer_than_the_context_is_refused_clearly():
+    with Cluster() as cluster:
+        done = run("generate", "--router", cluster.router, "--json", "--tokens", ",".join(["5"] * 3000), check=False)
+        assert done.returncode == 1
+        result = json.loads(done.stdout)
+        assert result["reason"] == "prompt_too_long" and "3000" in result["error"]
+
+
+def test_configuration_is_checked():
+    for service in ["router", "planner", "prefill", "relay", "decode"]:
+        done = subprocess.run([os.path.join(os.path.dirname(TSCTL), f"ts-{service}"), "--config", CONF, "--check-conf"],
+                              capture_output=True, text=True, cwd=ROOT, timeout=20)
+        assert done.returncode == 0, done.stderr
