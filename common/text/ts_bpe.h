@@ -11,7 +11,7 @@
 
 #include "common/text/ts_textbuf.h"
 
-#define TS_TOKEN_ID_MAX ((uint32_t)(1u << 22)) /* vocabularies in use end at 2^18 */
+#define TS_TOKEN_ID_MAX (UINT32_C(1) << 20) /* vocabularies in use end at 2^18 */
 
 struct ts_bpe_entry;
 struct ts_bpe_merge;

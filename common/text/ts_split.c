@@ -10,11 +10,13 @@ static void swap_text(struct ts_textbuf *a, struct ts_textbuf *b)
     *b = keep;
 }
 
-static void replace_all(const struct ts_norm_step *step, const struct ts_textbuf *text,
+/* Stops early once `out` has more than `bytes_max`. */
+static void replace_all(const struct ts_norm_step *step, const struct ts_textbuf *text, size_t bytes_max,
                         struct ts_textbuf *out)
 {
     const char *at = text->data, *end = text->data + text->bytes, *hit;
-    while ((hit = memmem(at, (size_t)(end - at), step->from.data, step->from.bytes)) != NULL) {
+    while (out->bytes <= bytes_max &&
+           (hit = memmem(at, (size_t)(end - at), step->from.data, step->from.bytes)) != NULL) {
         ts_textbuf_append(out, at, (size_t)(hit - at));
         ts_textbuf_append(out, step->to.data, step->to.bytes);
         at = hit + step->from.bytes;
@@ -43,7 +45,7 @@ enum ts_status ts_normalize(const struct ts_norm_step *steps, size_t count, size
             ts_textbuf_append(&next, text->data, text->bytes);
             break;
         case TS_NORM_REPLACE:
-            replace_all(step, text, &next);
+            replace_all(step, text, bytes_max, &next);
             break;
         }
         swap_text(text, &next);
@@ -146,7 +148,7 @@ static void append_marked(const struct ts_split_step *step, bool first, const ch
     const struct ts_norm_step spaces = {.kind = TS_NORM_REPLACE, .from = {" ", 1}, .to = step->mark};
     struct ts_textbuf piece = {0};
     ts_textbuf_append(&piece, text, bytes);
-    replace_all(&spaces, &piece, out);
+    replace_all(&spaces, &piece, SIZE_MAX, out);
     ts_free(piece.data);
 }
 

@@ -20,7 +20,7 @@ static enum ts_status load_vocab(struct ts_bpe *bpe, const struct ts_json *vocab
     while ((value = ts_json_next(vocab, &cursor, &key, &key_bytes)) != NULL) {
         int64_t id;
         if (!ts_json_integer(value, &id) || id < 0 || id >= TS_TOKEN_ID_MAX)
-            return ts_load_refuse(err, "model.vocab", key, value, "an id from 0 to 4194303");
+            return ts_load_refuse(err, "model.vocab", key, value, "an id below 2^20");
         if (!ts_bpe_add_token(bpe, key, key_bytes, (uint32_t)id))
             return ts_error_set(err, TS_EINVAL,
                                 "model.vocab: id %lld is given to \"%s\" and to an earlier token",
@@ -162,7 +162,7 @@ static enum ts_status read_added(struct ts_tokenizer *tok, const struct ts_json 
     if (status != TS_OK)
         return status;
     if (!ts_json_integer(ts_json_get(item, "id"), &id) || id < 0 || id >= TS_TOKEN_ID_MAX)
-        return ts_load_refuse(err, path, "id", ts_json_get(item, "id"), "an id from 0 to 4194303");
+        return ts_load_refuse(err, path, "id", ts_json_get(item, "id"), "an id below 2^20");
     if (!content || bytes > 1024) /* the search walks up to the length of the longest one at each place */
         return ts_load_refuse(err, path, "content", ts_json_get(item, "content"),
                               "a string of at most 1024 bytes");
