@@ -156,7 +156,7 @@ static enum ts_status load_byte_level(struct ts_tokenizer *tok, const struct ts_
                                       struct ts_error *err)
 {
     static const char *const keys[] = {"type", "add_prefix_space", "trim_offsets", "use_regex", NULL};
-    bool prefix, scan;
+    bool prefix = true, scan = true;
     enum ts_status status = ts_load_check_keys(value, path, keys, err);
     if (status == TS_OK)
         status = ts_load_bool(value, path, "add_prefix_space", true, &prefix, err);
@@ -182,7 +182,7 @@ static enum ts_status load_split(struct ts_tokenizer *tok, const struct ts_json 
     size_t bytes = 0;
     const char *regex = ts_json_string(ts_json_get(pattern, "Regex"), &bytes);
     const char *name = ts_json_string(behavior, NULL);
-    bool invert;
+    bool invert = false;
     enum ts_scan scan;
     enum ts_status status = ts_load_check_keys(value, path, keys, err);
     if (status == TS_OK)
@@ -201,7 +201,7 @@ static enum ts_status load_digits(struct ts_tokenizer *tok, const struct ts_json
                                   struct ts_error *err)
 {
     static const char *const keys[] = {"type", "individual_digits", NULL};
-    bool each;
+    bool each = false;
     enum ts_status status = ts_load_check_keys(value, path, keys, err);
     if (status == TS_OK)
         status = ts_load_bool(value, path, "individual_digits", false, &each, err);
@@ -220,7 +220,7 @@ static enum ts_status load_metaspace(struct ts_tokenizer *tok, const struct ts_j
         "type", "replacement", "prepend_scheme", "add_prefix_space", "split", "str_rep", NULL};
     const struct ts_json *scheme = ts_json_get(value, "prepend_scheme");
     const char *name = ts_json_is_null(scheme) ? "always" : ts_json_string(scheme, NULL);
-    bool add_prefix;
+    bool add_prefix = true;
     enum ts_status status = ts_load_check_keys(value, path, keys, err);
     if (status == TS_OK)
         status = load_text(tok, value, path, "replacement", mark, err);
@@ -340,7 +340,7 @@ static enum ts_status load_decoder_item(struct ts_tokenizer *tok, const struct t
     case STAGE_STRIP:
         return load_strip(tok, value, path, err);
     case STAGE_WHOLE: {
-        enum ts_prefix prefix;
+        enum ts_prefix prefix = TS_PREFIX_NEVER;
         bool split;
         out->byte_level = strcmp(type, "ByteLevel") == 0;
         out->metaspace = !out->byte_level;

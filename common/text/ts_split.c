@@ -133,8 +133,9 @@ static void cut(const struct ts_split_step *step, const char *text, size_t from,
 static void append_bytes_printable(const char *text, size_t bytes, struct ts_textbuf *out)
 {
     for (size_t i = 0; i < bytes; i++) {
-        char code[4];
-        ts_textbuf_append(out, code, ts_utf8_put(code_of_byte((uint8_t)text[i]), code));
+        char code[4] = {0};
+        size_t length = ts_utf8_put(code_of_byte((uint8_t)text[i]), code);
+        ts_textbuf_append(out, code, length);
     }
 }
 

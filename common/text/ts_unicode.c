@@ -237,7 +237,7 @@ char *ts_unicode_nfc(const char *text, size_t bytes, size_t *out_bytes)
         *out_bytes = bytes;
         return same;
     }
-    struct codes codes = {0};
+    struct codes codes = {.data = ts_xmalloc((bytes + 8) * sizeof *codes.data), .capacity = bytes + 8};
     size_t from = 0;
     for (size_t at = 0; at < bytes;) {
         uint32_t code;
