@@ -169,12 +169,14 @@ def train(args):
     best, began = math.inf, time.time()
     for step in range(args.steps):
         model.train()
-        long = step >= args.steps * 0.88 and step % 4 == 0  # full contexts near the end, so that long prompts work
-        x, y = batch_of(train_ids, rng, *((1, CONTEXT) if long else (args.batch, args.length)))
+        length = (256, 512, 1024, CONTEXT)[step % 4]  # all lengths up to the full context, so that long prompts work
+        x, y = batch_of(train_ids, rng, max(1, args.tokens // length), length)
         rate = args.rate * min(1.0, (step + 1) / 100) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+        with torch.autocast(device, dtype=torch.bfloat16):
+            logits = model(x)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten())
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -227,11 +229,10 @@ def check(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="judge the shipped model: held-out loss, twenty samples")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--length", type=int, default=192)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--tokens", type=int, default=3072, help="of one step")
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--every", type=int, default=200)
+    parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()

@@ -1,0 +1,3 @@
+#define CPU_LEVEL_NAME  "avx512"
+#define CPU_LEVEL_TABLE cpu_avx512
+#include "gpu/cpu/cpu_kernels.h"

@@ -1,0 +1,252 @@
+#include "gpu/engine/engine_cpu.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_mem.h"
+
+static void post(struct cpu_engine *e, struct ts_engine_event event)
+{
+    uint64_t one = 1;
+    pthread_mutex_lock(&e->lock);
+    e->events[e->event_tail++ % e->event_capacity] = event;
+    pthread_mutex_unlock(&e->lock);
+    ssize_t n = write(e->base.event_fd, &one, sizeof one);
+    TS_ASSERT(n == (ssize_t)sizeof one);
+}
+
+static void layer_done(struct cpu_engine *e, uint32_t layer)
+{
+    if (e->batch.report_layers)
+        post(e, (struct ts_engine_event){.kind = TS_ENGINE_LAYER_DONE, .batch = e->batch.id, .layer = layer});
+}
+
+static void run_batch(struct cpu_engine *e)
+{
+    ts_time begin = ts_clock_now();
+    uint32_t samples = cpu_forward(e, layer_done);
+    struct ts_engine_event done = {.kind = TS_ENGINE_BATCH_DONE,
+                                   .batch = e->batch.id,
+                                   .status = TS_OK,
+                                   .samples = e->samples,
+                                   .sample_count = samples,
+                                   .compute_ns = ts_clock_now() - begin};
+    post(e, done);
+}
+
+static void *engine_thread(void *arg)
+{
+    struct cpu_engine *e = arg;
+    pthread_mutex_lock(&e->lock);
+    for (;;) {
+        while (!e->stop && !e->busy)
+            pthread_cond_wait(&e->wake, &e->lock);
+        if (!e->busy)
+            break;
+        pthread_mutex_unlock(&e->lock);
+        run_batch(e);
+        pthread_mutex_lock(&e->lock);
+        while (!e->stop && e->busy) /* until the end of the batch was polled */
+            pthread_cond_wait(&e->wake, &e->lock);
+        if (e->stop)
+            break;
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+static enum ts_status cpu_submit(struct ts_engine *engine, const struct ts_engine_batch *batch,
+                                 struct ts_error *err)
+{
+    struct cpu_engine *e = (struct cpu_engine *)engine;
+    enum ts_status status = ts_engine_check(&engine->info, &e->options, batch, err);
+    if (status != TS_OK)
+        return status;
+    pthread_mutex_lock(&e->lock);
+    if (e->busy) {
+        status = TS_EAGAIN;
+    } else {
+        e->batch = *batch;
+        e->busy = true;
+        pthread_cond_signal(&e->wake);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return status;
+}
+
+static enum ts_status cpu_poll(struct ts_engine *engine, struct ts_engine_event *out)
+{
+    struct cpu_engine *e = (struct cpu_engine *)engine;
+    enum ts_status status = TS_EAGAIN;
+    uint64_t count;
+    pthread_mutex_lock(&e->lock);
+    if (e->event_head != e->event_tail) {
+        *out = e->events[e->event_head++ % e->event_capacity];
+        status = TS_OK;
+        if (out->kind == TS_ENGINE_BATCH_DONE) {
+            e->busy = false;
+            pthread_cond_signal(&e->wake);
+        }
+    }
+    if (e->event_head == e->event_tail) {
+        ssize_t n = read(engine->event_fd, &count, sizeof count);
+        (void)n; /* EAGAIN when it was reset before */
+    }
+    pthread_mutex_unlock(&e->lock);
+    return status;
+}
+
+static void free_workspace(struct cpu_engine *e)
+{
+    ts_free(e->hidden);
+    ts_free(e->normed);
+    ts_free(e->qkv);
+    ts_free(e->attended);
+    ts_free(e->gate_up);
+    ts_free(e->product);
+    ts_free(e->scores);
+    ts_free(e->logits);
+    ts_free(e->token_row);
+    ts_free(e->token_position);
+    ts_free(e->samples);
+    ts_free(e->events);
+}
+
+static void cpu_close(struct ts_engine *engine)
+{
+    struct cpu_engine *e = (struct cpu_engine *)engine;
+    if (e->thread_started) {
+        pthread_mutex_lock(&e->lock);
+        e->stop = true;
+        pthread_cond_signal(&e->wake);
+        pthread_mutex_unlock(&e->lock);
+        pthread_join(e->thread, NULL);
+    }
+    if (engine->info.pool)
+        munmap(engine->info.pool, engine->info.pool_bytes);
+    if (engine->info.pool_fd >= 0)
+        close(engine->info.pool_fd);
+    if (engine->event_fd >= 0)
+        close(engine->event_fd);
+    cpu_weights_free(e);
+    free_workspace(e);
+    ts_sampler_destroy(&e->sampler);
+    cpu_threads_destroy(&e->threads);
+    ts_hf_close(&e->hf);
+    pthread_mutex_destroy(&e->lock);
+    pthread_cond_destroy(&e->wake);
+    ts_free(e);
+}
+
+static const struct ts_engine_kind cpu_kind = {cpu_close, cpu_submit, cpu_poll};
+
+static float *floats(uint64_t count)
+{
+    float *p = ts_xaligned(64, count * sizeof *p);
+    memset(p, 0, count * sizeof *p);
+    return p;
+}
+
+static void alloc_workspace(struct cpu_engine *e)
+{
+    const struct ts_model *m = &e->base.info.model;
+    uint64_t tokens = e->options.max_batch_tokens, q = (uint64_t)e->q_heads * m->head_dim;
+    uint64_t kv = (uint64_t)e->kv_heads * m->head_dim, widest = q > m->intermediate ? q : m->intermediate;
+    e->hidden = floats(tokens * m->hidden);
+    e->normed = floats(tokens * m->hidden);
+    e->qkv = floats(tokens * (q + 2 * kv));
+    e->attended = floats(tokens * widest);
+    e->gate_up = floats(tokens * 2 * m->intermediate);
+    e->product = floats(tokens * m->hidden);
+    e->scores = floats((uint64_t)cpu_threads_count(e->threads) * m->context_tokens);
+    e->logits = floats(m->vocab);
+    e->token_row = ts_xcalloc(tokens, sizeof *e->token_row);
+    e->token_position = ts_xcalloc(tokens, sizeof *e->token_position);
+    e->samples = ts_xcalloc(e->options.max_batch_rows, sizeof *e->samples);
+    e->event_capacity = m->layers + 1; /* of one batch */
+    e->events = ts_xcalloc(e->event_capacity, sizeof *e->events);
+}
+
+static enum ts_status alloc_pool(struct cpu_engine *e, struct ts_error *err)
+{
+    struct ts_engine_info *info = &e->base.info;
+    uint64_t block = ts_model_kv_layer_block_bytes(&info->model, e->kv_heads) *
+                     (info->shard.layer_end - info->shard.layer_begin);
+    uint64_t blocks = e->options.kv_blocks ? e->options.kv_blocks : e->options.kv_bytes / block;
+    if (blocks == 0 || blocks > UINT32_MAX / 2)
+        return ts_error_set(err, TS_EINVAL, "a KV pool of %llu bytes holds no block of %llu: raise it",
+                            (unsigned long long)e->options.kv_bytes, (unsigned long long)block);
+    info->kv_blocks = (uint32_t)blocks;
+    info->pool_bytes = blocks * block;
+    info->pool_fd = memfd_create("thunderserve-kv", MFD_CLOEXEC);
+    if (info->pool_fd < 0 || ftruncate(info->pool_fd, (off_t)info->pool_bytes) != 0)
+        return ts_error_set(err, TS_EIO, "cannot make a KV pool of %llu bytes: %s; lower kv_cache_mib",
+                            (unsigned long long)info->pool_bytes, strerror(errno));
+    info->pool = mmap(NULL, info->pool_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, info->pool_fd, 0);
+    if (info->pool != MAP_FAILED)
+        return TS_OK;
+    info->pool = NULL;
+    return ts_error_set(err, TS_EIO, "cannot map a KV pool of %llu bytes: %s",
+                        (unsigned long long)info->pool_bytes, strerror(errno));
+}
+
+static enum ts_status set_shard(struct cpu_engine *e, struct ts_error *err)
+{
+    const struct ts_model *m = &e->base.info.model;
+    struct ts_shard s = e->options.shard;
+    if (s.layer_end == 0)
+        s.layer_end = m->layers;
+    if (s.head_end == 0)
+        s.head_end = m->kv_heads;
+    if (s.layer_begin >= s.layer_end || s.layer_end > m->layers || s.head_begin >= s.head_end ||
+        s.head_end > m->kv_heads)
+        return ts_error_set(
+            err, TS_EINVAL,
+            "shard of layers %u..%u and heads %u..%u does not fit a model of %u layers and %u KV heads",
+            s.layer_begin, s.layer_end, s.head_begin, s.head_end, m->layers, m->kv_heads);
+    e->base.info.shard = s;
+    e->kv_heads = s.head_end - s.head_begin;
+    e->q_heads = e->kv_heads * (m->heads / m->kv_heads);
+    return TS_OK;
+}
+
+enum ts_status ts_cpu_engine_open(const struct ts_engine_options *options, struct ts_engine **out,
+                                  struct ts_error *err)
+{
+    struct cpu_engine *e = ts_xcalloc(1, sizeof *e);
+    e->base.kind = &cpu_kind;
+    e->options = *options;
+    e->base.info.pool_fd = -1;
+    e->base.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->wake, NULL);
+    enum ts_status status = ts_hf_open(options->model_dir, &e->hf, err);
+    if (status == TS_OK) {
+        e->base.info.model = e->hf->model;
+        status = set_shard(e, err);
+    }
+    if (status == TS_OK)
+        status = cpu_weights_load(e, err);
+    if (status == TS_OK)
+        status = alloc_pool(e, err);
+    if (status == TS_OK) {
+        e->level = cpu_level_pick();
+        e->base.info.kind = e->level->name;
+        e->threads = cpu_threads_new(options->threads);
+        e->sampler = ts_sampler_new(&e->base.info.model);
+        alloc_workspace(e);
+        e->thread_started = pthread_create(&e->thread, NULL, engine_thread, e) == 0;
+        if (!e->thread_started)
+            status = ts_error_set(err, TS_EIO, "cannot start the engine's thread: %s", strerror(errno));
+    }
+    if (status != TS_OK) {
+        cpu_close(&e->base);
+        return status;
+    }
+    *out = &e->base;
+    return TS_OK;
+}

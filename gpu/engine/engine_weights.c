@@ -1,0 +1,235 @@
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/ts_mem.h"
+#include "gpu/engine/engine_cpu.h"
+
+/* A run of rows of one tensor that becomes a run of outputs of a packed matrix. */
+struct piece {
+    const struct ts_hf_tensor *tensor;
+    uint64_t row_begin, rows;
+    uint64_t column_begin; /* with the matrix's inputs as the number of columns */
+};
+
+static void pack_row(struct cpu_matrix *m, uint32_t output, const struct piece *p, uint64_t row)
+{
+    size_t base = ((size_t)(output / CPU_PANEL) * m->inputs) * CPU_PANEL + output % CPU_PANEL;
+    uint64_t columns = p->tensor->shape[1], from = row * columns + p->column_begin;
+    if (m->dtype == TS_DTYPE_BF16) {
+        const uint16_t *source = (const uint16_t *)p->tensor->data + from;
+        for (uint32_t k = 0; k < m->inputs; k++)
+            ((uint16_t *)m->panels)[base + (size_t)k * CPU_PANEL] = source[k];
+        return;
+    }
+    for (uint32_t k = 0; k < m->inputs; k++)
+        ((float *)m->panels)[base + (size_t)k * CPU_PANEL] = ts_hf_element(p->tensor, from + k);
+}
+
+static void pack(struct cpu_matrix *m, const struct piece *pieces, size_t count, uint32_t inputs)
+{
+    uint64_t outputs = 0;
+    bool bf16 = true;
+    for (size_t i = 0; i < count; i++) {
+        outputs += pieces[i].rows;
+        bf16 = bf16 && pieces[i].tensor->dtype == TS_DTYPE_BF16;
+    }
+    *m = (struct cpu_matrix){
+        .outputs = (uint32_t)outputs, .inputs = inputs, .dtype = bf16 ? TS_DTYPE_BF16 : TS_DTYPE_F32};
+    size_t bytes = (outputs + CPU_PANEL - 1) / CPU_PANEL * CPU_PANEL * inputs * ts_dtype_bytes(m->dtype);
+    m->panels = ts_xaligned(64, bytes);
+    memset(m->panels, 0, bytes);
+    uint32_t output = 0;
+    for (size_t i = 0; i < count; i++) {
+        for (uint64_t r = 0; r < pieces[i].rows; r++)
+            pack_row(m, output++, &pieces[i], pieces[i].row_begin + r);
+    }
+}
+
+static float *vector(const struct ts_hf_tensor *t, uint64_t begin, uint64_t count)
+{
+    float *v = ts_xcalloc(count, sizeof *v);
+    for (uint64_t i = 0; i < count; i++)
+        v[i] = ts_hf_element(t, begin + i);
+    return v;
+}
+
+struct loading {
+    struct cpu_engine *e;
+    uint32_t layer;
+    struct ts_error *err;
+    enum ts_status status; /* the first failure */
+};
+
+static const struct ts_hf_tensor *find(struct loading *l, const char *suffix, uint64_t rows, uint64_t columns)
+{
+    char name[256];
+    const struct ts_hf_tensor *t = NULL;
+    snprintf(name, sizeof name, "model.layers.%u.%s", l->layer, suffix);
+    if (l->status == TS_OK)
+        l->status = ts_hf_tensor(l->e->hf, name, rows, columns, &t, l->err);
+    return l->status == TS_OK ? t : NULL;
+}
+
+/* Biases of the q, k and v rows of the shard, one after the other. */
+static float *qkv_bias(struct loading *l, uint64_t q_begin, uint64_t kv_begin)
+{
+    const struct ts_model *m = &l->e->base.info.model;
+    uint64_t d = m->head_dim, nq = l->e->q_heads * d, nkv = l->e->kv_heads * d;
+    const struct ts_hf_tensor *q = find(l, "self_attn.q_proj.bias", m->heads * d, 0);
+    const struct ts_hf_tensor *k = find(l, "self_attn.k_proj.bias", m->kv_heads * d, 0);
+    const struct ts_hf_tensor *v = find(l, "self_attn.v_proj.bias", m->kv_heads * d, 0);
+    if (l->status != TS_OK)
+        return NULL;
+    float *bias = ts_xcalloc(nq + 2 * nkv, sizeof *bias);
+    for (uint64_t i = 0; i < nq; i++)
+        bias[i] = ts_hf_element(q, q_begin * d + i);
+    for (uint64_t i = 0; i < nkv; i++) {
+        bias[nq + i] = ts_hf_element(k, kv_begin * d + i);
+        bias[nq + nkv + i] = ts_hf_element(v, kv_begin * d + i);
+    }
+    return bias;
+}
+
+static void load_attention(struct loading *l, struct cpu_layer *layer)
+{
+    const struct ts_model *m = &l->e->base.info.model;
+    const struct ts_shard *shard = &l->e->base.info.shard;
+    uint64_t d = m->head_dim, group = m->heads / m->kv_heads, q_begin = shard->head_begin * group;
+    uint64_t nq = l->e->q_heads * d, nkv = l->e->kv_heads * d;
+    const struct ts_hf_tensor *q = find(l, "self_attn.q_proj.weight", m->heads * d, m->hidden);
+    const struct ts_hf_tensor *k = find(l, "self_attn.k_proj.weight", m->kv_heads * d, m->hidden);
+    const struct ts_hf_tensor *v = find(l, "self_attn.v_proj.weight", m->kv_heads * d, m->hidden);
+    const struct ts_hf_tensor *o = find(l, "self_attn.o_proj.weight", m->hidden, m->heads * d);
+    if (l->status != TS_OK)
+        return;
+    struct piece qkv[] = {
+        {q, q_begin * d, nq, 0}, {k, shard->head_begin * d, nkv, 0}, {v, shard->head_begin * d, nkv, 0}};
+    struct piece out[] = {{o, 0, m->hidden, q_begin * d}};
+    pack(&layer->qkv, qkv, 3, m->hidden);
+    pack(&layer->o, out, 1, (uint32_t)nq);
+    if (l->e->hf->qkv_bias)
+        layer->qkv.bias = qkv_bias(l, q_begin, shard->head_begin);
+    if (l->e->hf->o_bias && shard->head_begin == 0) { /* added once, by the shard of head 0 */
+        const struct ts_hf_tensor *bias = find(l, "self_attn.o_proj.bias", m->hidden, 0);
+        layer->o.bias = bias ? vector(bias, 0, m->hidden) : NULL;
+    }
+    if (l->e->hf->qk_norm) {
+        const struct ts_hf_tensor *qn = find(l, "self_attn.q_norm.weight", d, 0),
+                                  *kn = find(l, "self_attn.k_norm.weight", d, 0);
+        layer->q_norm = qn ? vector(qn, 0, d) : NULL;
+        layer->k_norm = kn ? vector(kn, 0, d) : NULL;
+    }
+}
+
+static void load_mlp(struct loading *l, struct cpu_layer *layer)
+{
+    const struct ts_model *m = &l->e->base.info.model;
+    const struct ts_hf_tensor *gate = find(l, "mlp.gate_proj.weight", m->intermediate, m->hidden);
+    const struct ts_hf_tensor *up = find(l, "mlp.up_proj.weight", m->intermediate, m->hidden);
+    const struct ts_hf_tensor *down = find(l, "mlp.down_proj.weight", m->hidden, m->intermediate);
+    const struct ts_hf_tensor *n1 = find(l, "input_layernorm.weight", m->hidden, 0);
+    const struct ts_hf_tensor *n2 = find(l, "post_attention_layernorm.weight", m->hidden, 0);
+    if (l->status != TS_OK)
+        return;
+    struct piece pair[] = {{gate, 0, m->intermediate, 0}, {up, 0, m->intermediate, 0}},
+                 one[] = {{down, 0, m->hidden, 0}};
+    pack(&layer->gate_up, pair, 2, m->hidden);
+    pack(&layer->down, one, 1, m->intermediate);
+    layer->attention_norm = vector(n1, 0, m->hidden);
+    layer->mlp_norm = vector(n2, 0, m->hidden);
+    if (!l->e->hf->mlp_bias)
+        return;
+    const struct ts_hf_tensor *gb = find(l, "mlp.gate_proj.bias", m->intermediate, 0),
+                              *ub = find(l, "mlp.up_proj.bias", m->intermediate, 0);
+    const struct ts_hf_tensor *db = find(l, "mlp.down_proj.bias", m->hidden, 0);
+    if (l->status != TS_OK)
+        return;
+    layer->gate_up.bias = ts_xcalloc(2 * (size_t)m->intermediate, sizeof(float));
+    for (uint32_t i = 0; i < m->intermediate; i++) {
+        layer->gate_up.bias[i] = ts_hf_element(gb, i);
+        layer->gate_up.bias[m->intermediate + i] = ts_hf_element(ub, i);
+    }
+    layer->down.bias = vector(db, 0, m->hidden);
+}
+
+static enum ts_status load_ends(struct cpu_engine *e, struct ts_error *err)
+{
+    const struct ts_model *m = &e->base.info.model;
+    const struct ts_shard *shard = &e->base.info.shard;
+    const struct ts_hf_tensor *norm, *head;
+    enum ts_status status =
+        ts_hf_tensor(e->hf, "model.embed_tokens.weight", m->vocab, m->hidden, &e->embedding, err);
+    if (status != TS_OK || shard->layer_end != m->layers)
+        return status;
+    status = ts_hf_tensor(e->hf, "model.norm.weight", m->hidden, 0, &norm, err);
+    if (status != TS_OK)
+        return status;
+    e->final_norm = vector(norm, 0, m->hidden);
+    head = e->embedding;
+    if (!e->hf->tied)
+        status = ts_hf_tensor(e->hf, "lm_head.weight", m->vocab, m->hidden, &head, err);
+    if (status == TS_OK)
+        pack(&e->lm_head, &(struct piece){head, 0, m->vocab, 0}, 1, m->hidden);
+    return status;
+}
+
+static void fill_rope(struct cpu_engine *e)
+{
+    const struct ts_model *m = &e->base.info.model;
+    uint32_t half = m->head_dim / 2;
+    double inverse[512], factor;
+    ts_rope_table(&e->hf->rope, m->head_dim, inverse, &factor);
+    e->cos = ts_xcalloc((size_t)m->context_tokens * half, sizeof *e->cos);
+    e->sin = ts_xcalloc((size_t)m->context_tokens * half, sizeof *e->sin);
+    for (uint32_t t = 0; t < m->context_tokens; t++) {
+        for (uint32_t i = 0; i < half; i++) {
+            e->cos[(size_t)t * half + i] = (float)(cos(t * inverse[i]) * factor);
+            e->sin[(size_t)t * half + i] = (float)(sin(t * inverse[i]) * factor);
+        }
+    }
+}
+
+enum ts_status cpu_weights_load(struct cpu_engine *e, struct ts_error *err)
+{
+    const struct ts_shard *shard = &e->base.info.shard;
+    struct loading l = {.e = e, .err = err};
+    e->layers = ts_xcalloc(shard->layer_end - shard->layer_begin, sizeof *e->layers);
+    for (uint32_t i = shard->layer_begin; i < shard->layer_end && l.status == TS_OK; i++) {
+        l.layer = i;
+        load_attention(&l, &e->layers[i - shard->layer_begin]);
+        load_mlp(&l, &e->layers[i - shard->layer_begin]);
+    }
+    if (l.status == TS_OK)
+        l.status = load_ends(e, err);
+    if (l.status == TS_OK)
+        fill_rope(e);
+    return l.status;
+}
+
+static void free_matrix(struct cpu_matrix *m)
+{
+    ts_free(m->panels);
+    ts_free(m->bias);
+}
+
+void cpu_weights_free(struct cpu_engine *e)
+{
+    const struct ts_shard *shard = &e->base.info.shard;
+    for (uint32_t i = 0; e->layers && i < shard->layer_end - shard->layer_begin; i++) {
+        struct cpu_layer *layer = &e->layers[i];
+        free_matrix(&layer->qkv);
+        free_matrix(&layer->o);
+        free_matrix(&layer->gate_up);
+        free_matrix(&layer->down);
+        ts_free(layer->attention_norm);
+        ts_free(layer->mlp_norm);
+        ts_free(layer->q_norm);
+        ts_free(layer->k_norm);
+    }
+    free_matrix(&e->lm_head);
+    ts_free(e->layers);
+    ts_free(e->final_norm);
+    ts_free(e->cos);
+    ts_free(e->sin);
+}
