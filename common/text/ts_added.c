@@ -131,15 +131,18 @@ bool ts_added_next(const struct ts_added_set *set, struct ts_added_cursor *curso
             continue;
         }
         size_t end = start + token->bytes;
-        cursor->search =
-            end; /* a token that is passed over still hides those that overlap it, as in the reference */
+        cursor->search = end; /* a token that is passed over still hides those that overlap it */
         if ((token->special && !parse_special) ||
             (token->single_word && !stands_alone(text, bytes, start, end)))
             continue;
+        if (token->rstrip)
+            end = space_after(text, bytes, end);
         if (token->lstrip)
-            start = space_before(text, bytes, start, cursor->done);
+            start = space_before(text, bytes, start > cursor->done ? start : cursor->done, cursor->done);
+        if (start >= end)
+            continue; /* a token of white space that the one before has taken */
         cursor->found = token;
-        cursor->found_end = token->rstrip ? space_after(text, bytes, end) : end;
+        cursor->found_end = end;
         if (start > cursor->done) {
             *out = (struct ts_added_part){.id = TS_TOKEN_NONE, .from = cursor->done, .to = start};
             cursor->done = start;

@@ -130,12 +130,14 @@ static void whole_words_can_skip_merges(void **state)
 
 static void added_tokens_match_longest_first(void **state)
 {
-    static const char added[] = "[{\"id\":256,\"content\":\"ab\",\"normalized\":false},"
-                                "{\"id\":257,\"content\":\"abab\",\"normalized\":false},"
-                                "{\"id\":258,\"content\":\"LL\",\"normalized\":false,\"lstrip\":true},"
-                                "{\"id\":259,\"content\":\"RR\",\"normalized\":false,\"rstrip\":true},"
-                                "{\"id\":260,\"content\":\"word\",\"normalized\":false,\"single_word\":true},"
-                                "{\"id\":261,\"content\":\"\xC3\xA9!\",\"normalized\":true}]";
+    static const char added[] =
+        "[{\"id\":256,\"content\":\"ab\",\"normalized\":false},"
+        "{\"id\":257,\"content\":\"abab\",\"normalized\":false},"
+        "{\"id\":258,\"content\":\"LL\",\"normalized\":false,\"lstrip\":true},"
+        "{\"id\":259,\"content\":\"RR\",\"normalized\":false,\"rstrip\":true},"
+        "{\"id\":260,\"content\":\"word\",\"normalized\":false,\"single_word\":true},"
+        "{\"id\":262,\"content\":\"\\t\",\"normalized\":false,\"lstrip\":true,\"rstrip\":true},"
+        "{\"id\":261,\"content\":\"\xC3\xA9!\",\"normalized\":true}]";
     (void)state;
     struct ts_tokenizer *tok = fixture_open(&(struct fixture){.byte_alphabet = true,
                                                               .normalizer = "{\"type\":\"NFC\"}",
@@ -145,7 +147,8 @@ static void added_tokens_match_longest_first(void **state)
     EXPECT_IDS(tok, "aba", 0, 256, 'a');
     EXPECT_IDS(tok, "x \n LLy", 0, 'x', 258, 'y');
     EXPECT_IDS(tok, "x LL RR  \xE3\x80\x80y", 0, 'x', 258, ' ', 259, 'y');
-    EXPECT_IDS(tok, "RR LL", 0, 259, 258); /* the space belongs to the first that takes it */
+    EXPECT_IDS(tok, "RR LL", 0, 259, 258);         /* the space belongs to the first that takes it */
+    EXPECT_IDS(tok, "a \t \tb", 0, 'a', 262, 'b'); /* the second one is taken as white space by the first */
     EXPECT_IDS(tok, "word.", 0, 260, '.');
     EXPECT_IDS(tok, "words", 0, 'w', 'o', 'r', 'd', 's');
     EXPECT_IDS(tok, "_word", 0, '_', 'w', 'o', 'r', 'd');
