@@ -1,0 +1,239 @@
+/*
+ * Who is there. A member is known by (role, id); its incarnation lives until a newer one says Hello or until
+ * it was silent too long, which is final: dead incarnations are fenced.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_log.h"
+#include "common/base/ts_mem.h"
+#include "services/router/router_impl.h"
+
+#define FENCED_MAX 4096
+
+struct member_key {
+    uint32_t role;
+    char id[TS_ID_BYTES_MAX + 1];
+};
+
+struct peer_key {
+    uint64_t channel, peer;
+};
+
+static struct member *find_peer(const struct router_core *core, enum ts_channel channel, uint64_t peer)
+{
+    struct peer_key key = {channel, peer};
+    return ts_map_get(core->peers, &key, sizeof key);
+}
+
+struct member *member_find(const struct router_core *core, enum ts_role role, const char *id)
+{
+    struct member_key key = {.role = role};
+    snprintf(key.id, sizeof key.id, "%s", id);
+    return ts_map_get(core->members, &key, sizeof key);
+}
+
+bool member_ready(const struct member *member)
+{
+    return member->session.up && !member->draining && (member->role != TS_ROLE_WORKER || member->synced);
+}
+
+bool relay_alive(const struct router_core *core, const struct member *worker)
+{
+    char id[TS_ID_BYTES_MAX + 1];
+    struct ts_str relay = worker->hello.profile.relay;
+    if (relay.count == 0)
+        return false;
+    snprintf(id, sizeof id, "%.*s", (int)relay.count, relay.data);
+    struct member *member = member_find(core, TS_ROLE_RELAY, id);
+    return member && member_ready(member);
+}
+
+void member_free(struct member *member)
+{
+    ts_arena_fini(&member->arena);
+    ts_free(member);
+}
+
+struct ts_action_send *member_send(struct router_core *core, struct member *member, enum ts_msg_kind kind)
+{
+    if (!member->session.up)
+        return NULL;
+    struct ts_action_send *s = ts_actions_send(core->out, member->channel, member->peer, kind);
+    ts_session_stamp(&member->session, core->now, &s->envelope);
+    return s;
+}
+
+static void send_reset(struct router_core *core, const struct ts_event_message *m, bool fenced)
+{
+    struct ts_action_send *s = ts_actions_send(core->out, m->channel, m->peer, TS_MSG_RESET);
+    s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
+    s->msg.reset.fenced = fenced;
+    s->msg.reset.reason = TS_REASON_PEER_LOST;
+}
+
+static void forget_peer(struct router_core *core, struct member *member)
+{
+    struct peer_key key = {member->channel, member->peer};
+    ts_map_remove(core->peers, &key, sizeof key);
+}
+
+static void fence(struct router_core *core, uint64_t incarnation)
+{
+    const void *oldest = NULL;
+    size_t cursor = 0, bytes = 0;
+    if (ts_map_count(core->fenced) >= FENCED_MAX && ts_map_next(core->fenced, &cursor, &oldest, &bytes)) {
+        uint64_t key;
+        memcpy(&key, oldest, sizeof key);
+        ts_map_remove_u64(core->fenced, key);
+    }
+    ts_map_put_u64(core->fenced, incarnation, core);
+}
+
+/* Final: its attempts fail, its incarnation never comes back. */
+static void lose(struct router_core *core, struct member *member, const char *why)
+{
+    struct member_key key = {.role = member->role};
+    snprintf(key.id, sizeof key.id, "%s", member->id);
+    ts_actions_log(core->out, TS_LOG_WARN, "event=member_lost role=%s id=%s incarnation=%016llx reason=%s",
+                   ts_role_name(member->role), member->id, (unsigned long long)member->incarnation, why);
+    fence(core, member->incarnation);
+    member->session.up = false;
+    forget_peer(core, member);
+    ts_map_remove(core->members, &key, sizeof key);
+    attempt_member_lost(core, member);
+    plan_member_lost(core, member);
+    plan_changed(core);
+    member_free(member);
+}
+
+static enum ts_role role_of(enum ts_channel channel)
+{
+    return channel == TS_CHANNEL_WORKER  ? TS_ROLE_WORKER
+           : channel == TS_CHANNEL_RELAY ? TS_ROLE_RELAY
+                                         : TS_ROLE_PLANNER;
+}
+
+static struct member *new_member(struct router_core *core, const struct ts_event_message *m)
+{
+    struct member_key key = {.role = m->msg.hello.role};
+    struct member *member = ts_xcalloc(1, sizeof *member);
+    ts_arena_init(&member->arena);
+    member->role = m->msg.hello.role;
+    member->incarnation = m->envelope.incarnation;
+    snprintf(member->id, sizeof member->id, "%.*s", (int)m->msg.hello.id.count, m->msg.hello.id.data);
+    snprintf(key.id, sizeof key.id, "%s", member->id);
+    ts_session_init(&member->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
+                    core->settings.timeout_ms * TS_MS);
+    ts_map_put(core->members, &key, sizeof key, member);
+    ts_actions_log(core->out, TS_LOG_INFO, "event=member_joined role=%s id=%s incarnation=%016llx",
+                   ts_role_name(member->role), member->id, (unsigned long long)member->incarnation);
+    return member;
+}
+
+static void on_hello(struct router_core *core, const struct ts_event_message *m)
+{
+    const struct ts_msg_hello *hello = &m->msg.hello;
+    struct ts_msg copy = {.kind = TS_MSG_HELLO};
+    char id[TS_ID_BYTES_MAX + 1];
+    if (hello->role != role_of(m->channel) || hello->id.count == 0 || m->envelope.incarnation == 0)
+        return;
+    if (ts_map_get_u64(core->fenced, m->envelope.incarnation)) {
+        send_reset(core, m, true);
+        return;
+    }
+    snprintf(id, sizeof id, "%.*s", (int)hello->id.count, hello->id.data);
+    struct member *member = member_find(core, hello->role, id);
+    if (member && member->incarnation != m->envelope.incarnation) {
+        lose(core, member, "replaced");
+        member = NULL;
+    }
+    if (!member)
+        member = new_member(core, m);
+    else
+        forget_peer(core, member);
+    struct member *other = find_peer(core, m->channel, m->peer);
+    if (other && other != member) /* one connection, another id: the old one is gone */
+        lose(core, other, "renamed");
+    ts_arena_reset(&member->arena);
+    ts_schema_copy(&ts_msg_schema, &copy, &m->msg, &member->arena);
+    member->hello = copy.hello;
+    member->channel = m->channel;
+    member->peer = m->peer;
+    member->synced = false;
+    member->snapshot_sent = 0;
+    struct peer_key key = {m->channel, m->peer};
+    ts_map_put(core->peers, &key, sizeof key, member);
+    ts_session_accept(&member->session, core->now, ts_rng_u64(&core->rng) | 1, m->envelope.incarnation);
+    struct ts_action_send *s = member_send(core, member, TS_MSG_WELCOME);
+    s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),
+                                             .session = member->session.id,
+                                             .heartbeat_ms = core->settings.heartbeat_ms,
+                                             .timeout_ms = core->settings.timeout_ms,
+                                             .term = core->term};
+    plan_changed(core);
+}
+
+static void session_lost(struct router_core *core, struct member *member)
+{
+    ts_session_down(&member->session, TS_TIME_NEVER);
+    member->dead_at = core->now + core->settings.timeout_ms * TS_MS;
+    plan_changed(core);
+}
+
+bool member_event(struct router_core *core, const struct ts_event_message *m, struct member **out)
+{
+    struct member *member = find_peer(core, m->channel, m->peer);
+    if (m->msg.kind == TS_MSG_HELLO) {
+        on_hello(core, m);
+        return false;
+    }
+    if (!member) {
+        send_reset(core, m, ts_map_get_u64(core->fenced, m->envelope.incarnation) != NULL);
+        return false;
+    }
+    switch (ts_session_receive(&member->session, core->now, &m->envelope)) {
+    case TS_SESSION_DELIVER:
+        *out = member;
+        return true;
+    case TS_SESSION_BROKEN:
+        session_lost(core, member);
+        send_reset(core, m, false);
+        return false;
+    case TS_SESSION_DROP:
+        break;
+    }
+    return false;
+}
+
+void member_unreachable(struct router_core *core, enum ts_channel channel, uint64_t peer)
+{
+    struct member *member = find_peer(core, channel, peer);
+    if (member && member->session.up)
+        session_lost(core, member);
+}
+
+void members_tick(struct router_core *core)
+{
+    struct member *member;
+    for (size_t cursor = 0; (member = ts_map_next(core->members, &cursor, NULL, NULL));) {
+        if (member->session.up && ts_session_expired(&member->session, core->now))
+            lose(core, member, "silence");
+        else if (!member->session.up && member->dead_at <= core->now)
+            lose(core, member, "disconnected");
+        else if (member->session.up && ts_session_heartbeat_due(&member->session, core->now))
+            member_send(core, member, TS_MSG_HEARTBEAT);
+    }
+}
+
+ts_time members_deadline(const struct router_core *core)
+{
+    ts_time at = TS_TIME_NEVER;
+    struct member *member;
+    for (size_t cursor = 0; (member = ts_map_next(core->members, &cursor, NULL, NULL));) {
+        ts_time due = member->session.up ? ts_session_deadline(&member->session) : member->dead_at;
+        at = due < at ? due : at;
+    }
+    return at;
+}

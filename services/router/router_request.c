@@ -1,0 +1,491 @@
+/*
+ * A request towards its client: admission, the stream as it was sent, its one end, and how long it is
+ * remembered.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_log.h"
+#include "common/base/ts_mem.h"
+#include "services/router/router_impl.h"
+
+#define FORWARDS_MAX    1024
+#define FORWARD_TIMEOUT (10 * TS_S)
+
+static struct ts_action_send *send_client(struct router_core *core, uint64_t peer, enum ts_msg_kind kind)
+{
+    struct ts_action_send *s = ts_actions_send(core->out, TS_CHANNEL_CLIENT, peer, kind);
+    s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
+    return s;
+}
+
+static char *make_key(struct ts_str client, struct ts_str request_id, size_t *bytes)
+{
+    char *key = ts_xmalloc((size_t)client.count + request_id.count + 2);
+    memcpy(key, client.count ? client.data : "", client.count);
+    key[client.count] = '\0';
+    memcpy(key + client.count + 1, request_id.count ? request_id.data : "", request_id.count);
+    *bytes = (size_t)client.count + request_id.count + 1;
+    return key;
+}
+
+struct record *record_find(const struct router_core *core, struct ts_str client, struct ts_str request_id)
+{
+    size_t bytes;
+    char *key = make_key(client, request_id, &bytes);
+    struct record *r = ts_map_get(core->records, key, bytes);
+    ts_free(key);
+    return r;
+}
+
+static void unqueue(struct router_core *core, struct record *r)
+{
+    *(r->queue_prev ? &r->queue_prev->queue_next : &core->queue_head) = r->queue_next;
+    *(r->queue_next ? &r->queue_next->queue_prev : &core->queue_tail) = r->queue_prev;
+    r->queue_prev = r->queue_next = NULL;
+    core->queued_count--;
+}
+
+/* By acceptance: a request that lost its worker does not lose its turn. */
+static void enqueue(struct router_core *core, struct record *r)
+{
+    struct record *after = core->queue_tail;
+    while (after && after->number > r->number)
+        after = after->queue_prev;
+    r->queue_prev = after;
+    r->queue_next = after ? after->queue_next : core->queue_head;
+    *(after ? &after->queue_next : &core->queue_head) = r;
+    *(r->queue_next ? &r->queue_next->queue_prev : &core->queue_tail) = r;
+    core->queued_count++;
+}
+
+void record_state_set(struct router_core *core, struct record *r, enum record_state state)
+{
+    static const uint8_t legal[] = {
+        [RECORD_QUEUED] = 1 << RECORD_ASSIGNED | 1 << RECORD_STREAMING | 1 << RECORD_ENDED,
+        [RECORD_ASSIGNED] = 1 << RECORD_QUEUED | 1 << RECORD_STREAMING | 1 << RECORD_ENDED,
+        [RECORD_STREAMING] = 1 << RECORD_QUEUED | 1 << RECORD_ENDED,
+        [RECORD_ENDED] = 0,
+    };
+    TS_ASSERT(legal[r->state] >> state & 1);
+    if (r->state == RECORD_QUEUED)
+        unqueue(core, r);
+    r->state = state;
+    if (state == RECORD_QUEUED) {
+        r->waiting_since = core->now;
+        enqueue(core, r);
+    }
+}
+
+static void free_items(struct record *r)
+{
+    for (size_t i = 0; i < r->count; i++) {
+        ts_free((char *)(uintptr_t)r->items[i].text.data);
+        ts_free((void *)(uintptr_t)r->items[i].top.data);
+    }
+    ts_free(r->items);
+    ts_free(r->tokens);
+}
+
+void record_free(struct record *r)
+{
+    free_items(r);
+    ts_arena_fini(&r->arena);
+    ts_free(r->key);
+    ts_free(r);
+}
+
+static void refuse(struct router_core *core, const struct ts_event_message *m, enum ts_reason reason,
+                   uint32_t retry_after_ms, const char *text)
+{
+    struct ts_action_send *s = send_client(core, m->peer, TS_MSG_REFUSED);
+    s->msg.refused =
+        (struct ts_msg_refused){.request_id = m->msg.generate.request_id,
+                                .reason = reason,
+                                .text = ts_str_of(ts_arena_printf(&core->out->arena, "%s", text)),
+                                .retry_after_ms = retry_after_ms};
+    core->counts.refused++;
+    ts_actions_drop(core->out, m->bulk);
+}
+
+static uintptr_t live_of(const struct router_core *core, struct ts_str client)
+{
+    return (uintptr_t)ts_map_get(core->per_client, client.data, client.count);
+}
+
+static void count_client(struct router_core *core, struct ts_str client, int change)
+{
+    uintptr_t live = live_of(core, client) + (uintptr_t)change;
+    if (live)
+        ts_map_put(core->per_client, client.data, client.count, (void *)live);
+    else
+        ts_map_remove(core->per_client, client.data, client.count);
+}
+
+static bool model_known(const struct router_core *core, struct ts_str model)
+{
+    struct member *member;
+    size_t workers = 0;
+    if (model.count == 0)
+        return true;
+    for (size_t cursor = 0; (member = ts_map_next(core->members, &cursor, NULL, NULL));) {
+        workers += member->role == TS_ROLE_WORKER;
+        if (member->role == TS_ROLE_WORKER && ts_str_equal(member->hello.profile.model, model))
+            return true;
+    }
+    return workers == 0; /* nobody there yet: wait rather than guess */
+}
+
+/* Words of a refusal, or NULL to admit. */
+static const char *admission(const struct router_core *core, const struct ts_event_message *m,
+                             enum ts_reason *reason, uint32_t *retry_ms)
+{
+    const struct router_settings *s = &core->settings;
+    const struct ts_msg_generate *g = &m->msg.generate;
+    const struct ts_sampling *p = &g->sampling;
+    *retry_ms = 0;
+    *reason = TS_REASON_BAD_REQUEST;
+    if (g->client.count == 0 || g->request_id.count == 0)
+        return "a request needs a client and a request id";
+    if (m->bulk.slot == 0 || m->bulk.bytes == 0)
+        return "the prompt is empty: send at least one token";
+    if (g->prompt_kind == 0)
+        return "the kind of the prompt is not given";
+    if (p->max_tokens == 0 || !(p->temperature >= 0) || !(p->top_p > 0 && p->top_p <= 1) ||
+        !(p->min_p >= 0 && p->min_p <= 1) || !(p->repetition_penalty > 0))
+        return "sampling is out of range: max_tokens >= 1, temperature >= 0, 0 < top_p <= 1, 0 <= min_p <= "
+               "1, repetition_penalty > 0";
+    if (g->next_index != g->produced.count)
+        return "a resumed request must bring as many produced tokens as next_index says";
+    *reason = TS_REASON_PROMPT_TOO_LONG;
+    if (m->bulk.bytes > s->prompt_bytes_max)
+        return "the prompt has more bytes than this router accepts: shorten it";
+    *reason = TS_REASON_MODEL_UNKNOWN;
+    if (!model_known(core, g->model))
+        return "no worker serves this model: ask tsctl status for what is served";
+    *retry_ms = 1000;
+    *reason = TS_REASON_DRAINING;
+    if (core->draining)
+        return "this router is shutting down: use another one";
+    *reason = TS_REASON_QUEUE_FULL;
+    if (core->live_count >= s->queue_max)
+        return "too many requests are under way: retry later";
+    *reason = TS_REASON_CLIENT_LIMIT;
+    if (live_of(core, g->client) >= s->per_client_max)
+        return "too many requests of this client are under way: retry later";
+    *reason = TS_REASON_MEMORY_FULL;
+    if (core->held_bytes + m->bulk.bytes > s->held_bytes_max)
+        return "too many bytes of prompts are held: retry later";
+    return NULL;
+}
+
+static void accept_resumed(struct router_core *core, struct record *r)
+{
+    for (uint32_t i = 0; i < r->generate.produced.count; i++) {
+        struct ts_token_item item = {.token = r->generate.produced.data[i]};
+        request_append(core, r, &item);
+    }
+}
+
+static struct record *accept_request(struct router_core *core, const struct ts_event_message *m)
+{
+    struct record *r = ts_xcalloc(1, sizeof *r);
+    struct ts_msg copy = {.kind = TS_MSG_GENERATE};
+    ts_arena_init(&r->arena);
+    ts_schema_copy(&ts_msg_schema, &copy, &m->msg, &r->arena);
+    r->generate = copy.generate;
+    r->key = make_key(r->generate.client, r->generate.request_id, &r->key_bytes);
+    r->number = core->next_number++;
+    r->prompt = m->bulk;
+    r->accepted_at = r->waiting_since = core->now;
+    r->deadline = r->generate.remaining_ms ? core->now + r->generate.remaining_ms * TS_MS : TS_TIME_NEVER;
+    r->client_peer = m->peer;
+    r->trace.assigned_ns = r->trace.prefill_begin_ns = r->trace.prefill_end_ns = r->trace.first_token_ns = -1;
+    r->trace.kv_open_ns = r->trace.kv_commit_ns = r->trace.decode_begin_ns = r->trace.end_ns = -1;
+    ts_map_put(core->records, r->key, r->key_bytes, r);
+    ts_map_put_u64(core->by_number, r->number, r);
+    count_client(core, r->generate.client, 1);
+    core->live_count++;
+    core->held_bytes += r->prompt.bytes;
+    core->counts.accepted++;
+    enqueue(core, r);
+    accept_resumed(core, r);
+    router_wake(core, r->deadline);
+    router_wake(core, core->now + core->settings.no_worker_ms * TS_MS);
+    return r;
+}
+
+static void send_end(struct router_core *core, struct record *r)
+{
+    if (!r->client_peer)
+        return;
+    struct ts_action_send *s = send_client(core, r->client_peer, TS_MSG_END);
+    s->msg.end = (struct ts_msg_end){.request_id = r->generate.request_id,
+                                     .epoch = core->incarnation,
+                                     .next_index = (uint32_t)r->count,
+                                     .finish = r->finish,
+                                     .reason = r->reason,
+                                     .text = ts_str_of(r->text)};
+    request_fill_trace(core, r, &s->msg.end.trace);
+}
+
+static void attach(struct router_core *core, struct record *r, const struct ts_event_message *m)
+{
+    const struct ts_msg_generate *g = &m->msg.generate;
+    r->client_peer = m->peer;
+    struct ts_action_send *s = send_client(core, m->peer, TS_MSG_ACCEPTED);
+    s->msg.accepted = (struct ts_msg_accepted){
+        .request_id = r->generate.request_id, .epoch = core->incarnation, .next_index = g->next_index};
+    if (g->next_index < r->count)
+        request_publish(core, r, g->next_index);
+    if (r->state == RECORD_ENDED)
+        send_end(core, r);
+}
+
+void request_generate(struct router_core *core, const struct ts_event_message *m)
+{
+    const struct ts_msg_generate *g = &m->msg.generate;
+    struct record *r = record_find(core, g->client, g->request_id);
+    enum ts_reason reason;
+    uint32_t retry_ms;
+    if (r && r->generate.digest != g->digest) {
+        refuse(core, m, TS_REASON_ID_CONFLICT, 0,
+               "this request id was used for another request: choose a new one");
+        return;
+    }
+    if (r) {
+        attach(core, r, m);
+        ts_actions_drop(core->out, m->bulk);
+        return;
+    }
+    const char *words = admission(core, m, &reason, &retry_ms);
+    if (words) {
+        refuse(core, m, reason, retry_ms, words);
+        return;
+    }
+    attach(core, accept_request(core, m), m);
+}
+
+void request_cancel(struct router_core *core, const struct ts_event_message *m)
+{
+    struct record *r = record_find(core, m->msg.cancel.client, m->msg.cancel.request_id);
+    uint64_t asking = m->peer;
+    if (r && r->state != RECORD_ENDED)
+        request_end(core, r, TS_FINISH_CANCELLED, TS_REASON_CANCELLED, "");
+    if (r && r->client_peer == asking)
+        return;                                                       /* has its End */
+    struct ts_action_send *s = send_client(core, asking, TS_MSG_END); /* an operator's answer */
+    s->msg.end = (struct ts_msg_end){.request_id = m->msg.cancel.request_id,
+                                     .epoch = core->incarnation,
+                                     .finish = r ? r->finish : TS_FINISH_ERROR,
+                                     .reason = r ? r->reason : TS_REASON_NOT_FOUND};
+}
+
+void request_append(struct router_core *core, struct record *r, const struct ts_token_item *item)
+{
+    size_t n = r->count;
+    ts_array_reserve((void **)&r->items, &r->item_capacity, n + 1, sizeof *r->items);
+    ts_array_reserve((void **)&r->tokens, &r->token_capacity, n + 1, sizeof *r->tokens);
+    struct ts_token_item *to = &r->items[n];
+    *to = *item;
+    to->text.data = item->text.count ? ts_xstrndup(item->text.data, item->text.count) : NULL;
+    to->top.data = NULL;
+    if (item->text.count)
+        memcpy((char *)(uintptr_t)to->text.data, item->text.data, item->text.count); /* may hold a NUL */
+    if (item->top.count) {
+        struct ts_top *top = ts_xcalloc(item->top.count, sizeof *top);
+        memcpy(top, item->top.data, item->top.count * sizeof *top);
+        to->top.data = top;
+    }
+    r->tokens[n] = item->token;
+    r->count++;
+    if (r->trace.first_token_ns < 0)
+        r->trace.first_token_ns = core->now - r->accepted_at;
+}
+
+void request_publish(struct router_core *core, struct record *r, size_t first)
+{
+    if (!r->client_peer || first >= r->count)
+        return;
+    struct ts_action_send *s = send_client(core, r->client_peer, TS_MSG_TOKENS);
+    s->msg.tokens = (struct ts_msg_tokens){.request_id = r->generate.request_id,
+                                           .epoch = core->incarnation,
+                                           .first_index = (uint32_t)first,
+                                           .items = {r->items + first, (uint32_t)(r->count - first)}};
+}
+
+void request_fill_trace(const struct router_core *core, const struct record *r, struct ts_trace *out)
+{
+    *out = r->trace;
+    out->client = r->generate.client;
+    out->request_id = r->generate.request_id;
+    out->rid = (struct ts_rid){core->incarnation, r->number, r->attempt};
+    out->finish = r->finish;
+    out->reason = r->reason;
+    out->output_tokens = (uint32_t)r->count;
+    out->attempts = r->attempt;
+    out->prefill = ts_str_of(r->prefill_id);
+    out->relay = ts_str_of(r->relay_id);
+    out->decode = ts_str_of(r->decode_id);
+    out->codec = ts_str_of(r->codec);
+    out->codec_why = ts_str_of(r->codec_why);
+}
+
+static void forget_oldest(struct router_core *core)
+{
+    struct record *r = core->ended_head;
+    core->ended_head = r->next;
+    *(r->next ? &r->next->prev : &core->ended_tail) = NULL;
+    core->ended_count--;
+    ts_map_remove(core->records, r->key, r->key_bytes);
+    record_free(r);
+}
+
+void request_end(struct router_core *core, struct record *r, enum ts_finish finish, enum ts_reason reason,
+                 const char *text)
+{
+    attempt_release(core, r, reason == TS_REASON_NONE ? TS_REASON_FINISHED : reason);
+    record_state_set(core, r, RECORD_ENDED);
+    r->finish = finish;
+    r->reason = reason;
+    snprintf(r->text, sizeof r->text, "%s", text);
+    r->ended_at = core->now;
+    r->trace.end_ns = core->now - r->accepted_at;
+    core->live_count--;
+    core->held_bytes -= r->prompt.bytes;
+    core->counts.ended++;
+    ts_map_remove_u64(core->by_number, r->number);
+    count_client(core, r->generate.client, -1);
+    ts_actions_drop(core->out, r->prompt);
+    r->prompt = (struct ts_bulk){.slot = 0};
+    send_end(core, r);
+    request_fill_trace(core, r, &ts_actions_add(core->out, TS_ACTION_TRACE)->trace.trace);
+    r->prev = core->ended_tail;
+    r->next = NULL;
+    *(core->ended_tail ? &core->ended_tail->next : &core->ended_head) = r;
+    core->ended_tail = r;
+    core->ended_count++;
+    router_wake(core, core->now + core->settings.ended_keep_ms * TS_MS);
+}
+
+void request_client_lost(struct router_core *core, uint64_t peer)
+{
+    struct record *r;
+    struct client *client = ts_map_remove_u64(core->clients, peer);
+    ts_free(client);
+    ts_actions_add(core->out, TS_ACTION_DISCONNECT)->disconnect =
+        (struct ts_action_disconnect){TS_CHANNEL_CLIENT, peer};
+    for (size_t cursor = 0; (r = ts_map_next(core->by_number, &cursor, NULL, NULL));) {
+        if (r->client_peer != peer)
+            continue;
+        r->client_peer = 0;
+        r->detached_at = core->now;
+        router_wake(core, core->now);
+    }
+}
+
+static ts_time reattach_until(const struct router_core *core, const struct record *r)
+{
+    uint32_t ms = r->generate.reattach_ms ? r->generate.reattach_ms : core->settings.reattach_ms;
+    return r->client_peer ? TS_TIME_NEVER : r->detached_at + ms * TS_MS;
+}
+
+/* Ends what is due; notes when the record wants to be looked at again. */
+static void sweep_record(struct router_core *core, struct record *r)
+{
+    ts_time reattach = reattach_until(core, r);
+    ts_time starved =
+        r->state == RECORD_QUEUED ? r->waiting_since + core->settings.no_worker_ms * TS_MS : TS_TIME_NEVER;
+    if (r->deadline <= core->now) {
+        request_end(core, r, TS_FINISH_DEADLINE, TS_REASON_DEADLINE, "the deadline of the request passed");
+    } else if (reattach <= core->now) {
+        request_end(core, r, TS_FINISH_CANCELLED, TS_REASON_CLIENT_LOST,
+                    "the client did not come back in time");
+    } else if (starved <= core->now) {
+        request_end(core, r, TS_FINISH_ERROR, TS_REASON_NO_WORKER,
+                    "no pair of prefill and decode workers (with a relay) took the request in time");
+    } else {
+        router_wake(core, r->deadline);
+        router_wake(core, reattach);
+        router_wake(core, starved);
+        if (r->state == RECORD_QUEUED && r->retry_at > core->now)
+            router_wake(core, r->retry_at);
+    }
+}
+
+void request_sweep(struct router_core *core)
+{
+    struct record *r;
+    struct client *client;
+    struct forwarded *f;
+    core->sweep_at = TS_TIME_NEVER;
+    for (size_t cursor = 0; (client = ts_map_next(core->clients, &cursor, NULL, NULL));) {
+        if (client->last_rx + core->settings.client_timeout_ms * TS_MS <= core->now)
+            request_client_lost(core, client->peer);
+        else
+            router_wake(core, client->last_rx + core->settings.client_timeout_ms * TS_MS);
+    }
+    for (size_t cursor = 0; (r = ts_map_next(core->by_number, &cursor, NULL, NULL));)
+        sweep_record(core, r);
+    for (size_t cursor = 0; (f = ts_map_next(core->forwards, &cursor, NULL, NULL));) {
+        if (f->until > core->now) {
+            router_wake(core, f->until);
+            continue;
+        }
+        ts_map_remove_u64(core->forwards, f->id);
+        ts_free(f);
+    }
+    while (
+        core->ended_count > core->settings.ended_keep_count ||
+        (core->ended_head && core->ended_head->ended_at + core->settings.ended_keep_ms * TS_MS <= core->now))
+        forget_oldest(core);
+    if (core->ended_head)
+        router_wake(core, core->ended_head->ended_at + core->settings.ended_keep_ms * TS_MS);
+}
+
+static struct member *tokenizer_worker(const struct router_core *core, struct ts_str model)
+{
+    struct member *member;
+    for (size_t cursor = 0; (member = ts_map_next(core->members, &cursor, NULL, NULL));) {
+        if (member->role == TS_ROLE_WORKER && member_ready(member) && member->hello.profile.tokenizer &&
+            (model.count == 0 || ts_str_equal(member->hello.profile.model, model)))
+            return member;
+    }
+    return NULL;
+}
+
+void request_forward(struct router_core *core, const struct ts_event_message *m)
+{
+    bool tokenize = m->msg.kind == TS_MSG_TOKENIZE;
+    struct member *worker =
+        tokenizer_worker(core, tokenize ? m->msg.tokenize.model : m->msg.detokenize.model);
+    if (!worker || ts_map_count(core->forwards) >= FORWARDS_MAX) {
+        struct ts_action_send *s = send_client(core, m->peer, TS_MSG_TOKENIZE_REPLY);
+        s->msg.tokenize_reply.id = tokenize ? m->msg.tokenize.id : m->msg.detokenize.id;
+        s->msg.tokenize_reply.reason = worker ? TS_REASON_QUEUE_FULL : TS_REASON_NO_WORKER;
+        return;
+    }
+    struct forwarded *f = ts_xcalloc(1, sizeof *f);
+    f->id = core->next_forward++;
+    f->client_peer = m->peer;
+    f->client_id = tokenize ? m->msg.tokenize.id : m->msg.detokenize.id;
+    f->until = core->now + FORWARD_TIMEOUT;
+    ts_map_put_u64(core->forwards, f->id, f);
+    router_wake(core, f->until);
+    struct ts_action_send *s = member_send(core, worker, m->msg.kind);
+    s->msg = m->msg;
+    *(tokenize ? &s->msg.tokenize.id : &s->msg.detokenize.id) = f->id;
+    s->bulk = m->bulk;
+}
+
+void request_forward_reply(struct router_core *core, const struct ts_msg_tokenize_reply *reply)
+{
+    struct forwarded *f = ts_map_remove_u64(core->forwards, reply->id);
+    if (!f)
+        return;
+    struct ts_action_send *s = send_client(core, f->client_peer, TS_MSG_TOKENIZE_REPLY);
+    s->msg.tokenize_reply = *reply;
+    s->msg.tokenize_reply.id = f->client_id;
+    ts_free(f);
+}

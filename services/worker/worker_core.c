@@ -1,0 +1,207 @@
+#include "services/worker/worker_impl.h"
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_mem.h"
+
+struct worker_settings worker_settings_defaults(void)
+{
+    return (struct worker_settings){.id = "worker",
+                                    .host = "localhost",
+                                    .relay_endpoint = "",
+                                    .max_rows = 256,
+                                    .max_batch_tokens = 2048,
+                                    .requests_max = 4096,
+                                    .heartbeat_ms = 500,
+                                    .timeout_ms = 3000,
+                                    .router_lost_ms = 30000,
+                                    .grant_wait_ms = 60000,
+                                    .credit_bytes = 8u << 20};
+}
+
+struct worker_core *worker_core_new(const struct worker_settings *settings, uint64_t incarnation)
+{
+    struct worker_core *core = ts_xcalloc(1, sizeof *core);
+    ts_time heartbeat = settings->heartbeat_ms * TS_MS, timeout = settings->timeout_ms * TS_MS;
+    TS_ASSERT(settings->router_count <= WORKER_ROUTERS_MAX);
+    core->settings = *settings;
+    core->incarnation = incarnation;
+    ts_rng_init(&core->rng, incarnation);
+    for (size_t i = 0; i < settings->router_count; i++) {
+        core->routers[i].peer = i + 1;
+        core->routers[i].lost_at = TS_TIME_NEVER;
+        ts_session_init(&core->routers[i].session, incarnation, heartbeat, timeout);
+    }
+    ts_session_init(&core->pool.session, incarnation, heartbeat, timeout);
+    core->kv_peers = ts_map_new();
+    core->tasks = ts_map_new();
+    core->by_tag = ts_map_new();
+    core->scatters = ts_map_new();
+    ts_kv_init(&core->kv, settings->pool.kv_blocks);
+    core->next_tag = core->next_job = core->next_batch = 1;
+    core->rows = ts_xcalloc(settings->max_rows, sizeof *core->rows);
+    core->row_tasks = ts_xcalloc(settings->max_rows, sizeof(struct task *));
+    return core;
+}
+
+static void free_task(struct task *t)
+{
+    for (size_t i = 0; i < t->item_count; i++) {
+        ts_free((char *)(uintptr_t)t->items[i].text.data);
+        ts_free((void *)(uintptr_t)t->items[i].top.data);
+    }
+    ts_free(t->items);
+    ts_free(t->outputs);
+    ts_free(t->prompt);
+    ts_free(t->blocks);
+    ts_free(t->digests);
+    ts_free(t->chunk_seen);
+    ts_arena_fini(&t->arena);
+    ts_free(t);
+}
+
+void worker_core_destroy(struct worker_core **core)
+{
+    struct worker_core *c = *core;
+    void *value;
+    if (!c)
+        return;
+    for (struct task *t = c->head, *next; t; t = next) {
+        next = t->next;
+        free_task(t);
+    }
+    for (size_t cursor = 0; (value = ts_map_next(c->kv_peers, &cursor, NULL, NULL));)
+        ts_free(value);
+    for (size_t cursor = 0; (value = ts_map_next(c->scatters, &cursor, NULL, NULL));)
+        ts_free(value);
+    ts_map_destroy(&c->kv_peers);
+    ts_map_destroy(&c->tasks);
+    ts_map_destroy(&c->by_tag);
+    ts_map_destroy(&c->scatters);
+    ts_kv_fini(&c->kv);
+    ts_free(c->rows);
+    ts_free(c->row_tasks);
+    ts_free(c);
+    *core = NULL;
+}
+
+static void on_message(struct worker_core *core, const struct ts_event_message *m)
+{
+    switch (m->channel) {
+    case TS_CHANNEL_WORKER:
+        link_router_message(core, m);
+        break;
+    case TS_CHANNEL_POOL:
+        link_pool_message(core, m);
+        break;
+    case TS_CHANNEL_KV:
+        link_kv_message(core, m);
+        break;
+    default:
+        break;
+    }
+    ts_actions_drop(core->out, m->bulk); /* actions made on the way borrow it */
+}
+
+void worker_core_step(struct worker_core *core, ts_time now, const struct ts_event *event,
+                      struct ts_actions *out)
+{
+    core->now = now;
+    core->out = out;
+    switch (event->kind) {
+    case TS_EVENT_START:
+        link_start(core);
+        break;
+    case TS_EVENT_MESSAGE:
+        on_message(core, &event->message);
+        break;
+    case TS_EVENT_SEND_FAILED:
+        link_unreachable(core, event->send_failed.channel, event->send_failed.peer);
+        break;
+    case TS_EVENT_TOKENISED:
+        prefill_tokenised(core, &event->tokenised);
+        break;
+    case TS_EVENT_LAYER_DONE:
+        if (event->layer_done.batch == core->batch)
+            prefill_layer_done(core, event->layer_done.layer);
+        break;
+    case TS_EVENT_BATCH_DONE:
+        batch_done(core, &event->batch_done);
+        break;
+    case TS_EVENT_SCATTERED:
+        decode_scattered(core, &event->scattered);
+        break;
+    case TS_EVENT_DRAIN:
+        core->draining = true;
+        break;
+    default:
+        break;
+    }
+    link_tick(core);
+    prefill_admit(core);
+    decode_admit(core);
+    batch_start(core);
+    if (core->draining && !core->head)
+        ts_actions_add(out, TS_ACTION_STOP);
+    core->out = NULL;
+}
+
+ts_time worker_core_deadline(const struct worker_core *core)
+{
+    ts_time at = link_deadline(core);
+    for (const struct task *t = core->head; t; t = t->next) {
+        if (t->state != TASK_GRANT_WAIT)
+            continue;
+        ts_time due = t->waiting_since + core->settings.grant_wait_ms * TS_MS;
+        at = due < at ? due : at;
+        break; /* the oldest waits longest */
+    }
+    return at;
+}
+
+bool worker_core_idle(const struct worker_core *core)
+{
+    return core->head == NULL;
+}
+
+struct worker_counts worker_core_counts(const struct worker_core *core)
+{
+    return core->counts;
+}
+
+uint32_t worker_core_blocks_used(const struct worker_core *core)
+{
+    return core->kv.blocks - core->kv.free_count;
+}
+
+bool worker_core_check(const struct worker_core *core, struct ts_error *err)
+{
+    uint64_t owned = 0, count = 0;
+    for (const struct task *t = core->head; t; t = t->next) {
+        count++;
+        owned += t->block_count;
+        for (uint32_t i = 0; i < t->block_count; i++) {
+            if (t->blocks[i] >= core->kv.blocks || core->kv.owner[t->blocks[i]] != t->tag) {
+                ts_error_set(err, TS_ECORRUPT, "block %u of task %llu is not its own", t->blocks[i],
+                             (unsigned long long)t->tag);
+                return false;
+            }
+        }
+        if (t->in_batch && !core->batch) {
+            ts_error_set(err, TS_ECORRUPT, "task %llu is in a batch that does not run",
+                         (unsigned long long)t->tag);
+            return false;
+        }
+    }
+    if (owned + core->kv.free_count != core->kv.blocks)
+        ts_error_set(err, TS_ECORRUPT, "%llu blocks owned and %u free of %u", (unsigned long long)owned,
+                     core->kv.free_count, core->kv.blocks);
+    else if (count != ts_map_count(core->by_tag) || count < ts_map_count(core->tasks))
+        ts_error_set(err, TS_ECORRUPT, "%llu tasks, %zu by tag, %zu by request", (unsigned long long)count,
+                     ts_map_count(core->by_tag), ts_map_count(core->tasks));
+    else if (ts_map_count(core->tasks) > core->settings.requests_max)
+        ts_error_set(err, TS_ECORRUPT, "%zu tasks exceed the bound of %u", ts_map_count(core->tasks),
+                     core->settings.requests_max);
+    else
+        return true;
+    return false;
+}

@@ -1,0 +1,175 @@
+/*
+ * What the parts of the worker core share. worker_core.c dispatches; worker_link.c keeps sessions;
+ * worker_task.c the life of a task and what goes to its router; worker_prefill.c and worker_decode.c the two
+ * roles; worker_batch.c the engine.
+ */
+#ifndef WORKER_IMPL_H
+#define WORKER_IMPL_H
+
+#include "common/base/ts_map.h"
+#include "common/base/ts_rng.h"
+#include "common/core/ts_kv.h"
+#include "common/core/ts_session.h"
+#include "services/worker/worker_core.h"
+
+enum task_state {
+    TASK_TOKENISING, /* prefill */
+    TASK_WAITING,    /* prefill: for blocks */
+    TASK_PREFILLING, /* prefill: chunks */
+    TASK_SEALED,     /* prefill: done, until Release */
+    TASK_ASSIGNED,   /* decode: until KvOpen */
+    TASK_GRANT_WAIT, /* decode: for blocks */
+    TASK_RECEIVING,  /* decode: chunks, end and commit */
+    TASK_READY,      /* decode: a row in each step */
+    TASK_FINISHED,   /* decode: done, until Release */
+    TASK_DYING       /* released or failed: until nothing reads or writes its blocks */
+};
+
+struct router_link {
+    uint64_t peer; /* 1.. */
+    struct ts_session session;
+    ts_time lost_at;     /* since when it is down; TS_TIME_NEVER while up */
+    uint64_t term, plan; /* the newest seen */
+};
+
+struct pool_link {
+    struct ts_session session;
+    bool usable; /* the relay has mapped our pool */
+};
+
+struct kv_peer { /* a relay that sends KV to us */
+    uint64_t peer;
+    struct ts_session session;
+};
+
+struct task {
+    struct task *prev, *next; /* all tasks, oldest acceptance first */
+    uint64_t tag;             /* names it towards engine, text streams and block table */
+    enum task_state state;
+    struct ts_rid rid;
+    enum ts_phase role;
+    struct router_link *router;
+    struct ts_arena arena; /* holds assign and what KvCommit brought */
+    struct ts_msg_assign assign;
+    struct ts_sampling sampling; /* with max_tokens clipped to the context */
+    ts_time accepted_at, arrived_at, began_at, waiting_since;
+    uint32_t *prompt;
+    uint32_t prompt_count;
+    uint32_t *blocks;
+    uint32_t block_count, block_capacity;
+    struct ts_token_item *items; /* output tokens with text; texts and tops on the heap */
+    uint32_t *outputs;           /* ids of all output tokens, produced ones included */
+    size_t item_count, item_capacity, output_count, output_capacity;
+    uint32_t item_first; /* output index of items[0] */
+    enum ts_finish finish;
+    bool in_batch, text_open;
+    /* prefill */
+    bool begun; /* the relay knows it and may read its blocks until KvFreed */
+    bool tokenising;
+    uint32_t done;  /* prompt tokens computed */
+    uint32_t taken; /* of the batch under way */
+    /* decode */
+    struct kv_peer *sender;
+    struct ts_msg_kv_open open; /* without spans */
+    uint32_t scatters;          /* under way */
+    uint64_t chunks_scattered, tiles_scattered;
+    uint64_t *digests;   /* [layer][head] of the open */
+    uint8_t *chunk_seen; /* bit per chunk number */
+    uint64_t chunk_limit;
+    bool ended, committed;
+    struct ts_msg_kv_end end; /* digests in arena */
+    uint32_t kv_length;       /* positions whose KV is in the pool */
+};
+
+struct scatter {
+    uint64_t job;
+    struct task *task;
+    uint64_t number, bytes;
+    uint32_t layer, head_begin, head_count, token_count;
+};
+
+struct worker_core {
+    struct worker_settings settings;
+    uint64_t incarnation;
+    struct ts_rng rng;
+    ts_time now;
+    struct ts_actions *out;
+    bool draining, started;
+    struct router_link routers[WORKER_ROUTERS_MAX];
+    struct pool_link pool;
+    struct ts_map *kv_peers; /* peer -> kv_peer */
+    struct ts_map *tasks;    /* rid + role -> task */
+    struct ts_map *by_tag;   /* tag -> task */
+    struct task *head, *tail;
+    struct ts_map *scatters; /* job -> scatter */
+    struct ts_kv kv;
+    uint64_t next_tag, next_job, next_batch;
+    uint64_t batch; /* under way; 0 = none */
+    struct ts_batch_row *rows;
+    struct task **row_tasks;
+    uint32_t row_count;
+    uint64_t done_tokens;
+    struct worker_counts counts;
+};
+
+/* worker_link.c */
+void link_start(struct worker_core *core);
+void link_tick(struct worker_core *core);
+ts_time link_deadline(const struct worker_core *core);
+void link_router_message(struct worker_core *core, const struct ts_event_message *m);
+void link_pool_message(struct worker_core *core, const struct ts_event_message *m);
+void link_kv_message(struct worker_core *core, const struct ts_event_message *m);
+void link_unreachable(struct worker_core *core, enum ts_channel channel, uint64_t peer);
+struct ts_action_send *send_router(struct worker_core *core, struct router_link *link,
+                                   enum ts_msg_kind kind); /* NULL: down */
+struct ts_action_send *send_pool(struct worker_core *core, enum ts_msg_kind kind);
+struct ts_action_send *send_kv(struct worker_core *core, struct kv_peer *peer, enum ts_msg_kind kind);
+
+/* worker_task.c */
+void task_assign(struct worker_core *core, struct router_link *link, const struct ts_event_message *m);
+void task_release(struct worker_core *core, struct ts_rid rid);
+struct task *task_find(const struct worker_core *core, struct ts_rid rid, enum ts_phase role);
+struct task *task_by_tag(const struct worker_core *core, uint64_t tag);
+void task_fail(struct worker_core *core, struct task *t, enum ts_reason reason, bool final, const char *text);
+void task_kill(struct worker_core *core, struct task *t);   /* drop it as soon as nothing uses its blocks */
+void task_settle(struct worker_core *core, struct task *t); /* frees a dying task that is quiet */
+void task_give_blocks(struct worker_core *core, struct task *t);
+bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens);
+void task_state_set(struct task *t, enum task_state state);
+void task_add_item(struct task *t, const struct ts_token_item *item);
+void task_add_output(struct task *t, uint32_t token);
+void task_send_output(struct worker_core *core, struct task *t, uint32_t from_index);
+void task_text_open(struct worker_core *core, struct task *t);
+void task_text_close(struct worker_core *core, struct task *t);
+void task_resync(struct worker_core *core, struct router_link *link);
+void task_resync_reply(struct worker_core *core, const struct ts_msg_resync_reply *m);
+void task_drop_router(struct worker_core *core, struct router_link *link);
+void task_clip(struct worker_core *core, struct task *t);
+
+/* worker_prefill.c */
+void prefill_assigned(struct worker_core *core, struct task *t, struct ts_bulk prompt);
+void prefill_tokenised(struct worker_core *core, const struct ts_event_tokenised *m);
+void prefill_admit(struct worker_core *core); /* blocks to those that wait */
+void prefill_layer_done(struct worker_core *core, uint32_t layer);
+void prefill_done(struct worker_core *core, struct task *t, const struct ts_batch_sample *sample);
+void prefill_pool_lost(struct worker_core *core);
+void prefill_freed(struct worker_core *core, const struct ts_msg_kv_freed *m);
+
+/* worker_decode.c */
+void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_open *m);
+void decode_chunk(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_chunk *m,
+                  struct ts_bulk bulk);
+void decode_end(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_end *m);
+void decode_commit(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_commit *m);
+void decode_abort(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_abort *m);
+void decode_scattered(struct worker_core *core, const struct ts_event_scattered *m);
+void decode_admit(struct worker_core *core); /* grants to those that wait */
+void decode_peer_lost(struct worker_core *core, struct kv_peer *peer);
+void decode_done(struct worker_core *core, struct task *t, uint32_t computed,
+                 const struct ts_batch_sample *sample);
+
+/* worker_batch.c */
+void batch_start(struct worker_core *core);
+void batch_done(struct worker_core *core, const struct ts_event_batch_done *m);
+
+#endif
