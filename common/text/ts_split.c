@@ -132,11 +132,10 @@ static void cut(const struct ts_split_step *step, const char *text, size_t from,
 
 static void append_bytes_printable(const char *text, size_t bytes, struct ts_textbuf *out)
 {
-    for (size_t i = 0; i < bytes; i++) {
-        char code[4] = {0};
-        size_t length = ts_utf8_put(code_of_byte((uint8_t)text[i]), code);
-        ts_textbuf_append(out, code, length);
-    }
+    /* the alphabet lies below U+0800: at most two bytes for one */
+    ts_array_reserve((void **)&out->data, &out->capacity, out->bytes + bytes * 2 + 4, 1);
+    for (size_t i = 0; i < bytes; i++)
+        out->bytes += ts_utf8_put(code_of_byte((uint8_t)text[i]), out->data + out->bytes);
 }
 
 static void append_marked(const struct ts_split_step *step, bool first, const char *text, size_t bytes,

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -106,4 +107,11 @@ void fixture_expect_text(const struct ts_tokenizer *tok, const uint32_t *ids, si
     assert_string_equal(got, text);
     assert_int_equal(bytes, strlen(text));
     ts_free(got);
+}
+
+ts_time fixture_cpu_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (ts_time)now.tv_sec * TS_S + now.tv_nsec;
 }

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/base/ts_clock.h"
 #include "common/text/ts_tokenizer.h"
 
 #define FIXTURE_BYTE_LEVEL                                                                                   \
@@ -36,6 +37,20 @@ void fixture_expect(const struct ts_tokenizer *tok, const char *text, size_t byt
                     const uint32_t *ids);
 #define EXPECT_IDS(tok, text, flags, ...)                                                                    \
     fixture_expect(tok, text, sizeof(text) - 1, flags, (const uint32_t[]){__VA_ARGS__, TS_TOKEN_NONE})
+
+/* Processor time of this process, since the machine may be busy; and what a bound is multiplied by where a
+ * sanitizer slows it down. */
+ts_time fixture_cpu_now(void);
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FIXTURE_SLOWDOWN 10
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define FIXTURE_SLOWDOWN 10
+#endif
+#endif
+#ifndef FIXTURE_SLOWDOWN
+#define FIXTURE_SLOWDOWN 1
+#endif
 
 void fixture_expect_text(const struct ts_tokenizer *tok, const uint32_t *ids, size_t count, unsigned flags,
                          const char *text);
