@@ -43,22 +43,6 @@ struct worker_core *worker_core_new(const struct worker_settings *settings, uint
     return core;
 }
 
-static void free_task(struct task *t)
-{
-    for (size_t i = 0; i < t->item_count; i++) {
-        ts_free((char *)(uintptr_t)t->items[i].text.data);
-        ts_free((void *)(uintptr_t)t->items[i].top.data);
-    }
-    ts_free(t->items);
-    ts_free(t->outputs);
-    ts_free(t->prompt);
-    ts_free(t->blocks);
-    ts_free(t->digests);
-    ts_free(t->chunk_seen);
-    ts_arena_fini(&t->arena);
-    ts_free(t);
-}
-
 void worker_core_destroy(struct worker_core **core)
 {
     struct worker_core *c = *core;
@@ -67,7 +51,7 @@ void worker_core_destroy(struct worker_core **core)
         return;
     for (struct task *t = c->head, *next; t; t = next) {
         next = t->next;
-        free_task(t);
+        task_free(t);
     }
     for (size_t cursor = 0; (value = ts_map_next(c->kv_peers, &cursor, NULL, NULL));)
         ts_free(value);

@@ -64,7 +64,8 @@ struct task {
     enum ts_finish finish;
     bool in_batch, text_open;
     /* prefill */
-    bool begun; /* the relay knows it and may read its blocks until KvFreed */
+    bool begun;       /* the relay knows it and may read its blocks until KvFreed */
+    bool relay_knows; /* since KvBegin, until the end: it must hear of a Release */
     bool tokenising;
     uint32_t done;  /* prompt tokens computed */
     uint32_t taken; /* of the batch under way */
@@ -126,6 +127,7 @@ struct ts_action_send *send_pool(struct worker_core *core, enum ts_msg_kind kind
 struct ts_action_send *send_kv(struct worker_core *core, struct kv_peer *peer, enum ts_msg_kind kind);
 
 /* worker_task.c */
+void task_free(struct task *t);
 void task_assign(struct worker_core *core, struct router_link *link, const struct ts_event_message *m);
 void task_release(struct worker_core *core, struct ts_rid rid);
 struct task *task_find(const struct worker_core *core, struct ts_rid rid, enum ts_phase role);

@@ -1,0 +1,338 @@
+/*
+ * The decode role: grant memory, take chunks, verify, then draw one token after the other.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_mem.h"
+#include "services/worker/worker_impl.h"
+
+#define WHOLE_TRANSFER  UINT64_MAX
+#define CHUNK_BYTES_MAX ((uint64_t)64 << 20)
+
+static void nack(struct worker_core *core, struct kv_peer *peer, struct ts_rid rid, uint64_t chunk,
+                 enum ts_reason reason, const char *text)
+{
+    struct ts_action_send *s = send_kv(core, peer, TS_MSG_KV_NACK);
+    core->counts.nacked++;
+    if (s)
+        s->msg.kv_nack =
+            (struct ts_msg_kv_nack){.rid = rid, .chunk = chunk, .reason = reason, .text = ts_str_of(text)};
+}
+
+/* Refuses the transfer and gives the attempt back to the router. */
+static void fail(struct worker_core *core, struct task *t, enum ts_reason reason, const char *text)
+{
+    if (t->sender)
+        nack(core, t->sender, t->rid, WHOLE_TRANSFER, reason, text);
+    t->sender = NULL;
+    task_fail(core, t, reason, false, text);
+}
+
+static const char *open_fault(const struct worker_core *core, const struct task *t,
+                              const struct ts_msg_kv_open *m)
+{
+    const struct ts_profile *p = &core->settings.profile;
+    if (m->decode_incarnation != t->router->session.self)
+        return "the transfer means another incarnation of this worker";
+    if (m->fingerprint != p->fingerprint)
+        return "the model fingerprints differ";
+    if (m->layers != p->layers || m->kv_heads != p->kv_heads || m->head_dim != p->head_dim ||
+        m->kv_dtype != p->kv_dtype || m->block_tokens != TS_KV_BLOCK_TOKENS)
+        return "the KV layouts differ";
+    if (m->layer_begin >= m->layer_end || m->layer_begin < p->layer_begin || m->layer_end > p->layer_end ||
+        m->head_begin >= m->head_end || m->head_begin < p->head_begin || m->head_end > p->head_end)
+        return "the transfer's layers or heads are not those of this worker";
+    if (!ts_str_equal(m->codec, t->assign.codec))
+        return "the codec is not the one of the assignment";
+    if (m->token_begin != 0 || m->token_count == 0 || m->token_count >= p->context_tokens)
+        return "the transfer's tokens do not fit the context";
+    return NULL;
+}
+
+void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_open *m)
+{
+    struct task *t = task_find(core, m->rid, TS_PHASE_DECODE);
+    if (!t) {
+        nack(core, peer, m->rid, WHOLE_TRANSFER, TS_REASON_NO_ASSIGN, "");
+        return;
+    }
+    if (t->state != TASK_ASSIGNED) /* a repeated Open of the same session */
+        return;
+    const char *fault = open_fault(core, t, m);
+    t->sender = peer;
+    if (fault) {
+        fail(core, t, TS_REASON_KV_MISMATCH, fault);
+        return;
+    }
+    if (ts_kv_blocks_for(m->token_count + 1) > core->kv.blocks) {
+        fail(core, t, TS_REASON_KV_NO_MEMORY, "the prompt is larger than the KV pool of the decode worker");
+        return;
+    }
+    t->open = *m;
+    t->open.codec = t->assign.codec;
+    t->open.chain = (struct ts_u64s){.count = 0};
+    t->prompt_count = m->token_count;
+    t->waiting_since = core->now;
+    task_clip(core, t);
+    task_state_set(t, TASK_GRANT_WAIT);
+}
+
+static uint32_t heads_of(const struct ts_msg_kv_open *o)
+{
+    return o->head_end - o->head_begin;
+}
+
+static void grant(struct worker_core *core, struct task *t)
+{
+    const struct ts_msg_kv_open *o = &t->open;
+    uint32_t layers = o->layer_end - o->layer_begin, blocks = ts_kv_blocks_for(o->token_count);
+    t->digests = ts_xcalloc((size_t)layers * heads_of(o), sizeof *t->digests);
+    t->chunk_limit = (uint64_t)layers * heads_of(o) * blocks; /* at least one tile pair in each */
+    t->chunk_seen = ts_xcalloc(t->chunk_limit / 8 + 1, 1);
+    t->began_at = core->now;
+    struct ts_action_send *s = send_kv(core, t->sender, TS_MSG_KV_GRANT);
+    if (s)
+        s->msg.kv_grant =
+            (struct ts_msg_kv_grant){.rid = t->rid, .credit_bytes = core->settings.credit_bytes};
+    task_state_set(t, TASK_RECEIVING);
+}
+
+void decode_admit(struct worker_core *core)
+{
+    for (struct task *t = core->head, *next; t; t = next) {
+        next = t->next;
+        if (t->state != TASK_GRANT_WAIT)
+            continue;
+        if (task_take_blocks(core, t, t->prompt_count + 1)) {
+            grant(core, t);
+        } else if (core->now - t->waiting_since >= core->settings.grant_wait_ms * TS_MS) {
+            fail(core, t, TS_REASON_KV_NO_MEMORY, "no memory for the transfer became free in time");
+        } else {
+            return; /* all or nothing, oldest first */
+        }
+    }
+}
+
+/* The receiving task of this transfer and session, or NULL. */
+static struct task *receiving(const struct worker_core *core, const struct kv_peer *peer, struct ts_rid rid)
+{
+    struct task *t = task_find(core, rid, TS_PHASE_DECODE);
+    return t && t->state == TASK_RECEIVING && t->sender == peer ? t : NULL;
+}
+
+static bool chunk_fits(const struct task *t, const struct ts_msg_kv_chunk *m, uint64_t bytes)
+{
+    const struct ts_msg_kv_open *o = &t->open;
+    uint64_t end = (uint64_t)m->token_begin + m->token_count;
+    if (m->layer < o->layer_begin || m->layer >= o->layer_end || m->head_begin < o->head_begin ||
+        m->head_count == 0 || m->head_count > o->head_end - m->head_begin)
+        return false;
+    if (m->token_begin % TS_KV_BLOCK_TOKENS != 0 || m->token_count == 0 || end > o->token_count ||
+        (end % TS_KV_BLOCK_TOKENS != 0 && end != o->token_count))
+        return false;
+    return m->number < t->chunk_limit && bytes > 0 && bytes <= CHUNK_BYTES_MAX;
+}
+
+static void scatter(struct worker_core *core, struct task *t, const struct ts_msg_kv_chunk *m,
+                    struct ts_bulk bulk, uint64_t bytes)
+{
+    struct scatter *job = ts_xcalloc(1, sizeof *job);
+    *job = (struct scatter){.job = core->next_job++,
+                            .task = t,
+                            .number = m->number,
+                            .bytes = bytes,
+                            .layer = m->layer,
+                            .head_begin = m->head_begin,
+                            .head_count = m->head_count,
+                            .token_count = m->token_count};
+    ts_map_put_u64(core->scatters, job->job, job);
+    t->scatters++;
+    struct ts_action *a = ts_actions_add(core->out, TS_ACTION_SCATTER);
+    a->scatter = (struct ts_action_scatter){.job = job->job,
+                                            .bulk = bulk,
+                                            .declared_bytes = m->declared_bytes,
+                                            .codec = t->assign.codec,
+                                            .blocks = {t->blocks, t->block_count},
+                                            .layer = m->layer,
+                                            .head_begin = m->head_begin,
+                                            .head_count = m->head_count,
+                                            .token_begin = m->token_begin,
+                                            .token_count = m->token_count,
+                                            .crc32c = m->crc32c};
+}
+
+void decode_chunk(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_chunk *m,
+                  struct ts_bulk bulk)
+{
+    struct task *t = receiving(core, peer, m->rid);
+    uint64_t bytes = bulk.slot ? bulk.bytes : core->settings.profile.modelled ? m->declared_bytes : 0;
+    if (!t)
+        return;
+    if (!chunk_fits(t, m, bytes)) {
+        fail(core, t, TS_REASON_KV_MISMATCH, "a chunk lies outside of its transfer");
+        return;
+    }
+    if (t->chunk_seen[m->number / 8] >> m->number % 8 & 1) /* sent twice: the first one counts */
+        return;
+    t->chunk_seen[m->number / 8] |= (uint8_t)(1u << m->number % 8);
+    scatter(core, t, m, bulk, bytes);
+}
+
+void decode_end(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_end *m)
+{
+    struct task *t = receiving(core, peer, m->rid);
+    if (!t || t->ended)
+        return;
+    uint32_t layers = t->open.layer_end - t->open.layer_begin;
+    if (m->digests.count != layers * heads_of(&t->open)) {
+        fail(core, t, TS_REASON_KV_MISMATCH, "the end of the transfer brings another number of digests");
+        return;
+    }
+    t->end = *m;
+    t->end.digests.data =
+        ts_arena_copy(&t->arena, m->digests.data, m->digests.count * sizeof *m->digests.data);
+    t->ended = true;
+}
+
+static void report(struct worker_core *core, struct task *t)
+{
+    struct ts_action_send *s = send_router(core, t->router, TS_MSG_REPORT);
+    if (s)
+        s->msg.report = (struct ts_msg_report){.rid = t->rid,
+                                               .role = TS_PHASE_DECODE,
+                                               .prompt_tokens = t->prompt_count,
+                                               .queue_ns = t->began_at - t->waiting_since,
+                                               .run_ns = core->now - t->began_at,
+                                               .kv_bytes_raw = t->end.bytes_raw,
+                                               .kv_bytes_sent = t->end.bytes_sent};
+}
+
+static void start(struct worker_core *core, struct task *t)
+{
+    struct ts_action_send *s = send_kv(core, t->sender, TS_MSG_KV_DONE);
+    if (s)
+        s->msg.kv_done.rid = t->rid;
+    t->sender = NULL;
+    t->kv_length = t->prompt_count;
+    report(core, t);
+    task_text_open(core, t);
+    task_state_set(t, TASK_READY);
+    if (t->item_count > 0) /* token 0 again, so that it survives the prefill worker */
+        task_send_output(core, t, 0);
+}
+
+/* Starts the task once every part has come, and only if every digest agrees. */
+static void verify(struct worker_core *core, struct task *t)
+{
+    const struct ts_msg_kv_open *o = &t->open;
+    uint32_t layers = o->layer_end - o->layer_begin;
+    uint64_t tiles = (uint64_t)layers * heads_of(o) * ts_kv_blocks_for(o->token_count);
+    if (t->state != TASK_RECEIVING || !t->ended || !t->committed || t->scatters > 0 ||
+        t->chunks_scattered < t->end.chunks)
+        return;
+    if (t->tiles_scattered != tiles ||
+        memcmp(t->digests, t->end.digests.data, (size_t)layers * heads_of(o) * sizeof *t->digests) != 0)
+        fail(core, t, TS_REASON_KV_CORRUPT, "the digests of the transfer do not agree");
+    else
+        start(core, t);
+}
+
+void decode_commit(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_commit *m)
+{
+    struct task *t = receiving(core, peer, m->rid);
+    if (!t || t->committed)
+        return;
+    if (m->senders != 1 || m->prompt_ids.count != t->prompt_count ||
+        (t->output_count == 0 && m->produced.count == 0)) {
+        fail(core, t, TS_REASON_KV_MISMATCH, "the commit does not fit the transfer");
+        return;
+    }
+    t->prompt = ts_xcalloc(m->prompt_ids.count, sizeof *t->prompt);
+    memcpy(t->prompt, m->prompt_ids.data, m->prompt_ids.count * sizeof *t->prompt);
+    if (t->output_count == 0) {
+        task_add_output(t, m->produced.data[0]);
+        task_add_item(t, &m->first);
+    } else {
+        t->item_first = (uint32_t)t->output_count;
+    }
+    t->committed = true;
+    verify(core, t);
+}
+
+void decode_abort(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_abort *m)
+{
+    struct task *t = task_find(core, m->rid, TS_PHASE_DECODE);
+    if (!t || t->sender != peer || (t->state != TASK_GRANT_WAIT && t->state != TASK_RECEIVING))
+        return;
+    t->sender = NULL;
+    task_fail(core, t, m->reason == TS_REASON_NONE ? TS_REASON_PEER_LOST : m->reason, false,
+              "the sender aborted the transfer");
+}
+
+void decode_peer_lost(struct worker_core *core, struct kv_peer *peer)
+{
+    for (struct task *t = core->head, *next; t; t = next) {
+        next = t->next;
+        if (t->sender != peer)
+            continue;
+        t->sender = NULL;
+        if (t->state == TASK_DYING)
+            task_settle(core, t);
+        else
+            task_fail(core, t, TS_REASON_PEER_LOST, false, "the session of the sending relay was lost");
+    }
+}
+
+static void account(struct worker_core *core, struct task *t, const struct scatter *job,
+                    const struct ts_event_scattered *m)
+{
+    const struct ts_msg_kv_open *o = &t->open;
+    uint64_t *row =
+        t->digests + (size_t)(job->layer - o->layer_begin) * heads_of(o) + (job->head_begin - o->head_begin);
+    for (uint32_t h = 0; h < job->head_count && h < m->digests.count; h++)
+        row[h] ^= m->digests.data[h];
+    t->chunks_scattered++;
+    t->tiles_scattered += (uint64_t)job->head_count * ts_kv_blocks_for(job->token_count);
+    struct ts_action_send *s = send_kv(core, t->sender, TS_MSG_KV_CREDIT);
+    if (s)
+        s->msg.kv_credit = (struct ts_msg_kv_credit){.rid = t->rid, .bytes = job->bytes};
+}
+
+void decode_scattered(struct worker_core *core, const struct ts_event_scattered *m)
+{
+    struct scatter *job = ts_map_remove_u64(core->scatters, m->job);
+    if (!job)
+        return;
+    struct task *t = job->task;
+    t->scatters--;
+    if (t->state == TASK_DYING) {
+        task_settle(core, t);
+    } else if (m->reason != TS_REASON_NONE) {
+        t->chunk_seen[job->number / 8] &= (uint8_t) ~(1u << job->number % 8);
+        nack(core, t->sender, t->rid, job->number, TS_REASON_KV_CORRUPT, "a chunk does not fit its checksum");
+    } else {
+        account(core, t, job, m);
+        verify(core, t);
+    }
+    ts_free(job);
+}
+
+void decode_done(struct worker_core *core, struct task *t, uint32_t computed,
+                 const struct ts_batch_sample *sample)
+{
+    t->kv_length += computed;
+    if (!sample)
+        return;
+    task_add_output(t, sample->item.token);
+    task_add_item(t, &sample->item);
+    t->finish = sample->finish;
+    core->done_tokens++;
+    task_send_output(core, t, (uint32_t)t->output_count - 1);
+    if (t->finish == TS_FINISH_NONE)
+        return;
+    task_state_set(t, TASK_FINISHED);
+    task_text_close(core, t);
+    task_give_blocks(core, t);
+}

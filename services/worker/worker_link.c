@@ -1,0 +1,364 @@
+/*
+ * Sessions: dialled ones to routers and to the relay of the host, accepted ones of relays that bring KV.
+ */
+#include <string.h>
+
+#include "common/base/ts_log.h"
+#include "common/base/ts_mem.h"
+#include "services/worker/worker_impl.h"
+
+#define HELLO_EVERY TS_S
+#define POOL_PEER   1
+
+static void fill_hello(const struct worker_core *core, struct ts_msg_hello *hello)
+{
+    const struct worker_settings *s = &core->settings;
+    *hello = (struct ts_msg_hello){.role = TS_ROLE_WORKER,
+                                   .id = ts_str_of(s->id),
+                                   .host = ts_str_of(s->host),
+                                   .version = ts_str_of("0.1.0"),
+                                   .pid = s->pid,
+                                   .profile = s->profile};
+}
+
+/* Says Hello on a dialled channel; again in a second unless welcomed. */
+static void say_hello(struct worker_core *core, enum ts_channel channel, uint64_t peer,
+                      struct ts_session *session)
+{
+    struct ts_action_send *s = ts_actions_send(core->out, channel, peer, TS_MSG_HELLO);
+    ts_session_stamp(session, core->now, &s->envelope);
+    fill_hello(core, &s->msg.hello);
+    session->hello_at = core->now + HELLO_EVERY;
+}
+
+static bool has_relay(const struct worker_core *core)
+{
+    return core->settings.relay_endpoint[0] != '\0';
+}
+
+void link_start(struct worker_core *core)
+{
+    for (size_t i = 0; i < core->settings.router_count; i++) {
+        struct ts_action *a = ts_actions_add(core->out, TS_ACTION_CONNECT);
+        a->connect = (struct ts_action_connect){TS_CHANNEL_WORKER, core->routers[i].peer,
+                                                ts_str_of(core->settings.routers[i])};
+    }
+    if (has_relay(core)) {
+        struct ts_action *a = ts_actions_add(core->out, TS_ACTION_CONNECT);
+        a->connect =
+            (struct ts_action_connect){TS_CHANNEL_POOL, POOL_PEER, ts_str_of(core->settings.relay_endpoint)};
+    }
+    core->started = true;
+}
+
+static struct ts_action_send *send_on(struct worker_core *core, enum ts_channel channel, uint64_t peer,
+                                      struct ts_session *session, enum ts_msg_kind kind)
+{
+    if (!session->up)
+        return NULL;
+    struct ts_action_send *s = ts_actions_send(core->out, channel, peer, kind);
+    ts_session_stamp(session, core->now, &s->envelope);
+    return s;
+}
+
+struct ts_action_send *send_router(struct worker_core *core, struct router_link *link, enum ts_msg_kind kind)
+{
+    return send_on(core, TS_CHANNEL_WORKER, link->peer, &link->session, kind);
+}
+
+struct ts_action_send *send_pool(struct worker_core *core, enum ts_msg_kind kind)
+{
+    return send_on(core, TS_CHANNEL_POOL, POOL_PEER, &core->pool.session, kind);
+}
+
+struct ts_action_send *send_kv(struct worker_core *core, struct kv_peer *peer, enum ts_msg_kind kind)
+{
+    return send_on(core, TS_CHANNEL_KV, peer->peer, &peer->session, kind);
+}
+
+static void send_reset(struct worker_core *core, enum ts_channel channel, uint64_t peer,
+                       enum ts_reason reason)
+{
+    struct ts_action_send *s = ts_actions_send(core->out, channel, peer, TS_MSG_RESET);
+    s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
+    s->msg.reset.reason = reason;
+}
+
+/* --- routers --- */
+
+static void router_down(struct worker_core *core, struct router_link *link)
+{
+    if (link->session.up)
+        link->lost_at = core->now;
+    ts_session_down(&link->session, core->now);
+}
+
+static void router_reset(struct worker_core *core, struct router_link *link, const struct ts_msg_reset *reset)
+{
+    if (reset->fenced) { /* declared dead: start over as somebody else towards this router */
+        ts_actions_log(core->out, TS_LOG_WARN, "event=fenced incarnation=%016llx",
+                       (unsigned long long)link->session.self);
+        task_drop_router(core, link);
+        link->session.self = ts_splitmix64(link->session.self) | 1;
+    }
+    router_down(core, link);
+}
+
+static void router_deliver(struct worker_core *core, struct router_link *link,
+                           const struct ts_event_message *m)
+{
+    switch (m->msg.kind) {
+    case TS_MSG_ASSIGN:
+        task_assign(core, link, m);
+        break;
+    case TS_MSG_RELEASE:
+        task_release(core, m->msg.release.rid);
+        break;
+    case TS_MSG_RESYNC_REPLY:
+        task_resync_reply(core, &m->msg.resync_reply);
+        break;
+    case TS_MSG_DRAIN:
+        core->draining = true;
+        break;
+    case TS_MSG_SET_PHASE: {
+        struct ts_action_send *s = send_router(core, link, TS_MSG_PHASE_REPLY);
+        s->msg.phase_reply = (struct ts_msg_phase_reply){
+            .term = m->msg.set_phase.term,
+            .plan = m->msg.set_phase.plan,
+            .phase = core->settings.profile.phase,
+            .reason = m->msg.set_phase.phase == core->settings.profile.phase ? TS_REASON_NONE
+                                                                             : TS_REASON_UNSUPPORTED};
+        break;
+    }
+    default:
+        break;
+    }
+}
+
+void link_router_message(struct worker_core *core, const struct ts_event_message *m)
+{
+    struct router_link *link = NULL;
+    for (size_t i = 0; i < core->settings.router_count; i++) {
+        if (core->routers[i].peer == m->peer)
+            link = &core->routers[i];
+    }
+    if (!link)
+        return;
+    if (m->msg.kind == TS_MSG_WELCOME) {
+        ts_session_welcomed(&link->session, core->now, &m->envelope, m->msg.welcome.session,
+                            m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
+        if (!link->session.up)
+            return;
+        link->lost_at = TS_TIME_NEVER;
+        task_resync(core, link);
+    } else if (m->msg.kind == TS_MSG_RESET) {
+        router_reset(core, link, &m->msg.reset);
+    } else if (ts_session_receive(&link->session, core->now, &m->envelope) == TS_SESSION_DELIVER) {
+        router_deliver(core, link, m);
+    } else if (!link->session.up && link->lost_at == TS_TIME_NEVER) {
+        link->lost_at = core->now;
+    }
+}
+
+/* --- the relay of the host --- */
+
+static void pool_down(struct worker_core *core)
+{
+    bool was = core->pool.session.up;
+    core->pool.usable = false;
+    ts_session_down(&core->pool.session, core->now);
+    if (was)
+        prefill_pool_lost(core);
+}
+
+void link_pool_message(struct worker_core *core, const struct ts_event_message *m)
+{
+    struct pool_link *pool = &core->pool;
+    if (m->msg.kind == TS_MSG_WELCOME) {
+        pool_down(core); /* of an earlier session, if any: its transfers are gone */
+        ts_session_welcomed(&pool->session, core->now, &m->envelope, m->msg.welcome.session,
+                            m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
+        struct ts_action_send *s = send_pool(core, TS_MSG_POOL);
+        if (s)
+            s->msg.pool = core->settings.pool;
+    } else if (m->msg.kind == TS_MSG_RESET) {
+        pool_down(core);
+    } else if (ts_session_receive(&pool->session, core->now, &m->envelope) == TS_SESSION_DELIVER) {
+        if (m->msg.kind == TS_MSG_POOL_REPLY) {
+            pool->usable = m->msg.pool_reply.reason == TS_REASON_NONE;
+            if (!pool->usable)
+                ts_actions_log(core->out, TS_LOG_ERROR, "event=pool_refused text=\"%.*s\"",
+                               (int)m->msg.pool_reply.text.count, m->msg.pool_reply.text.data);
+        } else if (m->msg.kind == TS_MSG_KV_FREED) {
+            prefill_freed(core, &m->msg.kv_freed);
+        }
+    } else if (!pool->session.up && pool->usable) {
+        pool->usable = false;
+        prefill_pool_lost(core);
+    }
+}
+
+/* --- relays that bring KV --- */
+
+static void kv_lost(struct worker_core *core, struct kv_peer *peer)
+{
+    decode_peer_lost(core, peer);
+    ts_map_remove_u64(core->kv_peers, peer->peer);
+    ts_free(peer);
+}
+
+static void kv_hello(struct worker_core *core, const struct ts_event_message *m)
+{
+    struct kv_peer *peer = ts_map_get_u64(core->kv_peers, m->peer);
+    if (m->msg.hello.role != TS_ROLE_RELAY || m->envelope.incarnation == 0)
+        return;
+    if (peer)
+        kv_lost(core, peer);
+    peer = ts_xcalloc(1, sizeof *peer);
+    peer->peer = m->peer;
+    ts_map_put_u64(core->kv_peers, m->peer, peer);
+    ts_session_init(&peer->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
+                    core->settings.timeout_ms * TS_MS);
+    ts_session_accept(&peer->session, core->now, ts_rng_u64(&core->rng) | 1, m->envelope.incarnation);
+    struct ts_action_send *s = send_kv(core, peer, TS_MSG_WELCOME);
+    s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),
+                                             .session = peer->session.id,
+                                             .heartbeat_ms = core->settings.heartbeat_ms,
+                                             .timeout_ms = core->settings.timeout_ms};
+}
+
+static void kv_deliver(struct worker_core *core, struct kv_peer *peer, const struct ts_event_message *m)
+{
+    switch (m->msg.kind) {
+    case TS_MSG_KV_OPEN:
+        decode_open(core, peer, &m->msg.kv_open);
+        break;
+    case TS_MSG_KV_CHUNK:
+        decode_chunk(core, peer, &m->msg.kv_chunk, m->bulk);
+        break;
+    case TS_MSG_KV_END:
+        decode_end(core, peer, &m->msg.kv_end);
+        break;
+    case TS_MSG_KV_COMMIT:
+        decode_commit(core, peer, &m->msg.kv_commit);
+        break;
+    case TS_MSG_KV_ABORT:
+        decode_abort(core, peer, &m->msg.kv_abort);
+        break;
+    default:
+        break;
+    }
+}
+
+void link_kv_message(struct worker_core *core, const struct ts_event_message *m)
+{
+    struct kv_peer *peer = ts_map_get_u64(core->kv_peers, m->peer);
+    if (m->msg.kind == TS_MSG_HELLO) {
+        kv_hello(core, m);
+        return;
+    }
+    if (m->msg.kind == TS_MSG_RESET)
+        return;
+    if (!peer) {
+        send_reset(core, TS_CHANNEL_KV, m->peer, TS_REASON_PEER_LOST);
+        return;
+    }
+    switch (ts_session_receive(&peer->session, core->now, &m->envelope)) {
+    case TS_SESSION_DELIVER:
+        kv_deliver(core, peer, m);
+        break;
+    case TS_SESSION_BROKEN:
+        send_reset(core, TS_CHANNEL_KV, m->peer, TS_REASON_PEER_LOST);
+        kv_lost(core, peer);
+        break;
+    case TS_SESSION_DROP:
+        break;
+    }
+}
+
+/* --- all --- */
+
+void link_unreachable(struct worker_core *core, enum ts_channel channel, uint64_t peer)
+{
+    if (channel == TS_CHANNEL_WORKER && peer >= 1 && peer <= core->settings.router_count)
+        router_down(core, &core->routers[peer - 1]);
+    else if (channel == TS_CHANNEL_POOL)
+        pool_down(core);
+    struct kv_peer *kv = channel == TS_CHANNEL_KV ? ts_map_get_u64(core->kv_peers, peer) : NULL;
+    if (kv)
+        kv_lost(core, kv);
+}
+
+static struct ts_load load_of(const struct worker_core *core)
+{
+    struct ts_load load = {.kv_blocks = core->kv.blocks,
+                           .kv_blocks_used = core->kv.blocks - core->kv.free_count};
+    for (const struct task *t = core->head; t; t = t->next) {
+        bool waits = t->state == TASK_TOKENISING || t->state == TASK_WAITING || t->state == TASK_ASSIGNED ||
+                     t->state == TASK_GRANT_WAIT;
+        load.waiting += waits;
+        load.running += !waits;
+        load.queued_tokens += t->role == TS_PHASE_PREFILL ? t->prompt_count - t->done : 0;
+    }
+    load.done_tokens = core->done_tokens;
+    return load;
+}
+
+static void router_tick(struct worker_core *core, struct router_link *link)
+{
+    if (ts_session_expired(&link->session, core->now))
+        router_down(core, link);
+    if (!link->session.up && link->lost_at != TS_TIME_NEVER &&
+        core->now - link->lost_at >= core->settings.router_lost_ms * TS_MS) {
+        task_drop_router(core, link);
+        link->lost_at = TS_TIME_NEVER;
+    }
+    if (!link->session.up && link->session.hello_at <= core->now)
+        say_hello(core, TS_CHANNEL_WORKER, link->peer, &link->session);
+    if (ts_session_heartbeat_due(&link->session, core->now))
+        send_router(core, link, TS_MSG_HEARTBEAT)->msg.heartbeat.load = load_of(core);
+}
+
+void link_tick(struct worker_core *core)
+{
+    struct kv_peer *peer;
+    if (!core->started)
+        return;
+    for (size_t i = 0; i < core->settings.router_count; i++)
+        router_tick(core, &core->routers[i]);
+    if (has_relay(core)) {
+        if (ts_session_expired(&core->pool.session, core->now))
+            pool_down(core);
+        if (!core->pool.session.up && core->pool.session.hello_at <= core->now)
+            say_hello(core, TS_CHANNEL_POOL, POOL_PEER, &core->pool.session);
+        if (ts_session_heartbeat_due(&core->pool.session, core->now))
+            send_pool(core, TS_MSG_HEARTBEAT);
+    }
+    for (size_t cursor = 0; (peer = ts_map_next(core->kv_peers, &cursor, NULL, NULL));) {
+        if (ts_session_expired(&peer->session, core->now))
+            kv_lost(core, peer);
+        else if (ts_session_heartbeat_due(&peer->session, core->now))
+            send_kv(core, peer, TS_MSG_HEARTBEAT);
+    }
+}
+
+ts_time link_deadline(const struct worker_core *core)
+{
+    ts_time at = TS_TIME_NEVER;
+    struct kv_peer *peer;
+    if (!core->started)
+        return at;
+    for (size_t i = 0; i < core->settings.router_count; i++) {
+        ts_time due = ts_session_deadline(&core->routers[i].session);
+        at = due < at ? due : at;
+    }
+    if (has_relay(core)) {
+        ts_time due = ts_session_deadline(&core->pool.session);
+        at = due < at ? due : at;
+    }
+    for (size_t cursor = 0; (peer = ts_map_next(core->kv_peers, &cursor, NULL, NULL));) {
+        ts_time due = ts_session_deadline(&peer->session);
+        at = due < at ? due : at;
+    }
+    return at;
+}

@@ -1,0 +1,191 @@
+/*
+ * The prefill role: tokenise, blocks, chunks; tell the relay what is ready; draw token 0; seal.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_hash.h"
+#include "common/base/ts_mem.h"
+#include "services/worker/worker_impl.h"
+
+void prefill_assigned(struct worker_core *core, struct task *t, struct ts_bulk prompt)
+{
+    if (!core->pool.usable) {
+        task_fail(core, t, TS_REASON_PEER_LOST, false, "this worker has no relay at the moment");
+        return;
+    }
+    struct ts_action *a = ts_actions_add(core->out, TS_ACTION_TOKENISE);
+    a->tokenise =
+        (struct ts_action_tokenise){.job = t->tag, .prompt_kind = t->assign.prompt_kind, .bulk = prompt};
+    t->tokenising = true;
+}
+
+void prefill_tokenised(struct worker_core *core, const struct ts_event_tokenised *m)
+{
+    struct task *t = task_by_tag(core, m->job);
+    char words[300];
+    if (!t)
+        return;
+    t->tokenising = false;
+    if (t->state == TASK_DYING) {
+        task_settle(core, t);
+        return;
+    }
+    if (m->reason != TS_REASON_NONE) {
+        snprintf(words, sizeof words, "%.*s", m->text.count < 280 ? (int)m->text.count : 280,
+                 m->text.count ? m->text.data : "");
+        task_fail(core, t, m->reason, true, words);
+        return;
+    }
+    if (m->ids.count >= core->settings.profile.context_tokens) {
+        snprintf(words, sizeof words, "the prompt has %u tokens, the model's context holds %u: shorten it",
+                 m->ids.count, core->settings.profile.context_tokens);
+        task_fail(core, t, TS_REASON_PROMPT_TOO_LONG, true, words);
+        return;
+    }
+    if (ts_kv_blocks_for(m->ids.count) > core->kv.blocks) {
+        task_fail(core, t, TS_REASON_KV_NO_MEMORY, false,
+                  "the prompt is larger than the KV pool of the prefill worker");
+        return;
+    }
+    t->prompt = ts_xcalloc(m->ids.count ? m->ids.count : 1, sizeof *t->prompt);
+    memcpy(t->prompt, m->ids.data, m->ids.count * sizeof *t->prompt);
+    t->prompt_count = m->ids.count;
+    task_clip(core, t);
+    task_state_set(t, TASK_WAITING);
+}
+
+static struct ts_u64s chain_of(struct worker_core *core, const struct task *t)
+{
+    uint32_t count = t->prompt_count / TS_KV_BLOCK_TOKENS;
+    uint64_t *chain = ts_arena_alloc(&core->out->arena, (count + 1) * sizeof *chain),
+             hash = core->settings.profile.fingerprint;
+    for (uint32_t i = 0; i < count; i++)
+        chain[i] = hash =
+            ts_hash64(t->prompt + i * TS_KV_BLOCK_TOKENS, TS_KV_BLOCK_TOKENS * sizeof *t->prompt, hash);
+    return (struct ts_u64s){chain, count};
+}
+
+static void begin(struct worker_core *core, struct task *t)
+{
+    struct ts_action_send *s = send_pool(core, TS_MSG_KV_BEGIN);
+    TS_ASSERT(s);
+    s->msg.kv_begin = (struct ts_msg_kv_begin){.rid = t->rid,
+                                               .decode = t->assign.decode,
+                                               .endpoint = t->assign.decode_endpoint,
+                                               .decode_incarnation = t->assign.decode_incarnation,
+                                               .codec = t->assign.codec,
+                                               .token_count = t->prompt_count,
+                                               .blocks = {t->blocks, t->block_count},
+                                               .chain = chain_of(core, t)};
+    t->begun = t->relay_knows = true;
+    t->began_at = core->now;
+    if (t->output_count == 0)
+        task_text_open(core, t);
+    task_state_set(t, TASK_PREFILLING);
+}
+
+void prefill_admit(struct worker_core *core)
+{
+    if (!core->pool.usable)
+        return;
+    for (struct task *t = core->head; t; t = t->next) {
+        if (t->state != TASK_WAITING)
+            continue;
+        if (!task_take_blocks(core, t, t->prompt_count))
+            return; /* in order of age: a large prompt is not starved by small ones */
+        begin(core, t);
+    }
+}
+
+void prefill_layer_done(struct worker_core *core, uint32_t layer)
+{
+    uint32_t count = 0;
+    struct ts_ready_item *items = ts_arena_zalloc(&core->out->arena, (core->row_count + 1) * sizeof *items);
+    for (uint32_t i = 0; i < core->row_count; i++) {
+        const struct task *t = core->row_tasks[i];
+        if (t->state == TASK_PREFILLING && t->begun)
+            items[count++] =
+                (struct ts_ready_item){.rid = t->rid, .token_begin = t->done, .token_count = t->taken};
+    }
+    struct ts_action_send *s = count ? send_pool(core, TS_MSG_KV_READY) : NULL;
+    if (s)
+        s->msg.kv_ready =
+            (struct ts_msg_kv_ready){.layer_begin = layer, .layer_end = layer + 1, .items = {items, count}};
+}
+
+static void report(struct worker_core *core, struct task *t)
+{
+    struct ts_action_send *s = send_router(core, t->router, TS_MSG_REPORT);
+    if (s)
+        s->msg.report = (struct ts_msg_report){.rid = t->rid,
+                                               .role = TS_PHASE_PREFILL,
+                                               .prompt_tokens = t->prompt_count,
+                                               .queue_ns = t->began_at - t->arrived_at,
+                                               .run_ns = core->now - t->began_at,
+                                               .relay = core->settings.profile.relay};
+}
+
+static void seal(struct worker_core *core, struct task *t)
+{
+    struct ts_action_send *s = send_pool(core, TS_MSG_KV_SEAL);
+    TS_ASSERT(s);
+    s->msg.kv_seal = (struct ts_msg_kv_seal){.rid = t->rid,
+                                             .prompt_ids = {t->prompt, t->prompt_count},
+                                             .produced = {t->outputs, (uint32_t)t->output_count}};
+    if (t->item_count > 0)
+        s->msg.kv_seal.first = t->items[0];
+}
+
+void prefill_done(struct worker_core *core, struct task *t, const struct ts_batch_sample *sample)
+{
+    t->done += t->taken;
+    if (t->done < t->prompt_count)
+        return;
+    report(core, t);
+    task_state_set(t, TASK_SEALED);
+    task_text_close(core, t);
+    if (t->output_count == 0) {
+        TS_ASSERT(sample);
+        task_add_output(t, sample->item.token);
+        task_add_item(t, &sample->item);
+        t->finish = sample->finish;
+        core->done_tokens++;
+        task_send_output(core, t, 0);
+    }
+    if (t->finish == TS_FINISH_NONE)
+        seal(core, t);
+}
+
+void prefill_freed(struct worker_core *core, const struct ts_msg_kv_freed *m)
+{
+    for (struct task *t = core->head, *next; t; t = next) {
+        next = t->next;
+        if (t->role != TS_PHASE_PREFILL || !t->begun || !ts_rid_equal(t->rid, m->rid))
+            continue;
+        t->begun = false;
+        if (t->state == TASK_SEALED)
+            task_give_blocks(core, t);
+        else if (t->state == TASK_PREFILLING) /* the relay gave up on it */
+            task_fail(core, t, TS_REASON_PEER_LOST, false, "the relay ended the transfer");
+        else
+            task_settle(core, t);
+    }
+}
+
+/* The session is over and with it all transfers: nothing reads our blocks for them any more that anybody
+ * would believe. */
+void prefill_pool_lost(struct worker_core *core)
+{
+    for (struct task *t = core->head, *next; t; t = next) {
+        next = t->next;
+        if (t->role != TS_PHASE_PREFILL || !t->relay_knows)
+            continue;
+        t->begun = t->relay_knows = false;
+        if (t->state == TASK_DYING)
+            task_settle(core, t);
+        else
+            task_fail(core, t, TS_REASON_PEER_LOST, false, "the session with the relay was lost");
+    }
+}

@@ -1,0 +1,319 @@
+/*
+ * The life of a task, and what its router hears of it.
+ */
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_log.h"
+#include "common/base/ts_mem.h"
+#include "services/worker/worker_impl.h"
+
+struct task_key {
+    uint64_t router, request, attempt, role;
+};
+
+static struct task_key key_of(struct ts_rid rid, enum ts_phase role)
+{
+    return (struct task_key){rid.router, rid.request, rid.attempt, role};
+}
+
+struct task *task_find(const struct worker_core *core, struct ts_rid rid, enum ts_phase role)
+{
+    struct task_key key = key_of(rid, role);
+    return ts_map_get(core->tasks, &key, sizeof key);
+}
+
+struct task *task_by_tag(const struct worker_core *core, uint64_t tag)
+{
+    return ts_map_get_u64(core->by_tag, tag);
+}
+
+void task_state_set(struct task *t, enum task_state state)
+{
+    static const uint16_t legal[] = {
+        [TASK_TOKENISING] = 1 << TASK_WAITING | 1 << TASK_DYING,
+        [TASK_WAITING] = 1 << TASK_PREFILLING | 1 << TASK_DYING,
+        [TASK_PREFILLING] = 1 << TASK_SEALED | 1 << TASK_DYING,
+        [TASK_SEALED] = 1 << TASK_DYING,
+        [TASK_ASSIGNED] = 1 << TASK_GRANT_WAIT | 1 << TASK_DYING,
+        [TASK_GRANT_WAIT] = 1 << TASK_RECEIVING | 1 << TASK_DYING,
+        [TASK_RECEIVING] = 1 << TASK_READY | 1 << TASK_DYING,
+        [TASK_READY] = 1 << TASK_FINISHED | 1 << TASK_DYING,
+        [TASK_FINISHED] = 1 << TASK_DYING,
+        [TASK_DYING] = 0,
+    };
+    TS_ASSERT(legal[t->state] >> state & 1);
+    t->state = state;
+}
+
+void task_free(struct task *t)
+{
+    for (size_t i = 0; i < t->item_count; i++) {
+        ts_free((char *)(uintptr_t)t->items[i].text.data);
+        ts_free((void *)(uintptr_t)t->items[i].top.data);
+    }
+    ts_free(t->items);
+    ts_free(t->outputs);
+    ts_free(t->prompt);
+    ts_free(t->blocks);
+    ts_free(t->digests);
+    ts_free(t->chunk_seen);
+    ts_arena_fini(&t->arena);
+    ts_free(t);
+}
+
+static void insert_by_age(struct worker_core *core, struct task *t)
+{
+    struct task *after = core->tail;
+    while (after && after->accepted_at > t->accepted_at)
+        after = after->prev;
+    t->prev = after;
+    t->next = after ? after->next : core->head;
+    *(after ? &after->next : &core->head) = t;
+    *(t->next ? &t->next->prev : &core->tail) = t;
+}
+
+static void unlink_task(struct worker_core *core, struct task *t)
+{
+    *(t->prev ? &t->prev->next : &core->head) = t->next;
+    *(t->next ? &t->next->prev : &core->tail) = t->prev;
+}
+
+static void refuse(struct worker_core *core, struct router_link *link, const struct ts_msg_assign *a,
+                   enum ts_reason reason)
+{
+    struct ts_action_send *s = send_router(core, link, TS_MSG_ASSIGN_REFUSED);
+    if (s)
+        s->msg.assign_refused =
+            (struct ts_msg_assign_refused){.rid = a->rid, .role = a->role, .reason = reason};
+}
+
+static enum ts_reason judge(const struct worker_core *core, const struct router_link *link,
+                            const struct ts_msg_assign *a)
+{
+    if (a->term < link->term || (a->term == link->term && a->plan < link->plan))
+        return TS_REASON_STALE_PLAN;
+    if (core->draining)
+        return TS_REASON_DRAINING;
+    if ((a->role != TS_PHASE_PREFILL && a->role != TS_PHASE_DECODE) ||
+        !(core->settings.profile.phase & a->role))
+        return TS_REASON_WRONG_PHASE;
+    if (ts_map_count(core->tasks) >= core->settings.requests_max)
+        return TS_REASON_BUSY;
+    if (a->fingerprint != core->settings.profile.fingerprint)
+        return TS_REASON_KV_MISMATCH;
+    return TS_REASON_NONE;
+}
+
+static struct task *new_task(struct worker_core *core, struct router_link *link,
+                             const struct ts_event_message *m)
+{
+    struct task *t = ts_xcalloc(1, sizeof *t);
+    struct ts_msg copy = {.kind = TS_MSG_ASSIGN};
+    ts_arena_init(&t->arena);
+    ts_schema_copy(&ts_msg_schema, &copy, &m->msg, &t->arena);
+    t->assign = copy.assign;
+    t->tag = core->next_tag++;
+    t->rid = t->assign.rid;
+    t->role = t->assign.role;
+    t->router = link;
+    t->sampling = t->assign.sampling;
+    t->arrived_at = t->waiting_since = core->now;
+    t->accepted_at = core->now - (ts_time)t->assign.age_ms * TS_MS;
+    t->state = t->role == TS_PHASE_PREFILL ? TASK_TOKENISING : TASK_ASSIGNED;
+    for (uint32_t i = 0; i < t->assign.produced.count; i++)
+        task_add_output(t, t->assign.produced.data[i]);
+    struct task_key key = key_of(t->rid, t->role);
+    ts_map_put(core->tasks, &key, sizeof key, t);
+    ts_map_put_u64(core->by_tag, t->tag, t);
+    insert_by_age(core, t);
+    return t;
+}
+
+void task_assign(struct worker_core *core, struct router_link *link, const struct ts_event_message *m)
+{
+    const struct ts_msg_assign *a = &m->msg.assign;
+    enum ts_reason reason = judge(core, link, a);
+    if (task_find(core, a->rid, a->role)) /* known from before a Resync */
+        return;
+    if (reason != TS_REASON_NONE) {
+        refuse(core, link, a, reason);
+        return;
+    }
+    link->term = a->term;
+    link->plan = a->plan;
+    struct task *t = new_task(core, link, m);
+    if (t->role == TS_PHASE_PREFILL)
+        prefill_assigned(core, t, m->bulk);
+}
+
+/* prompt_tokens + max_tokens must fit the context: the stream then ends with "length". */
+void task_clip(struct worker_core *core, struct task *t)
+{
+    uint32_t room = core->settings.profile.context_tokens - t->prompt_count;
+    if (t->sampling.max_tokens > room)
+        t->sampling.max_tokens = room;
+}
+
+void task_add_output(struct task *t, uint32_t token)
+{
+    ts_array_reserve((void **)&t->outputs, &t->output_capacity, t->output_count + 1, sizeof *t->outputs);
+    t->outputs[t->output_count++] = token;
+}
+
+void task_add_item(struct task *t, const struct ts_token_item *item)
+{
+    ts_array_reserve((void **)&t->items, &t->item_capacity, t->item_count + 1, sizeof *t->items);
+    struct ts_token_item *to = &t->items[t->item_count++];
+    *to = *item;
+    to->text.data = NULL;
+    to->top.data = NULL;
+    if (item->text.count) {
+        char *text = ts_xmalloc(item->text.count);
+        memcpy(text, item->text.data, item->text.count);
+        to->text.data = text;
+    }
+    if (item->top.count) {
+        struct ts_top *top = ts_xcalloc(item->top.count, sizeof *top);
+        memcpy(top, item->top.data, item->top.count * sizeof *top);
+        to->top.data = top;
+    }
+}
+
+void task_send_output(struct worker_core *core, struct task *t, uint32_t from_index)
+{
+    uint32_t last = t->item_first + (uint32_t)t->item_count;
+    uint32_t first = from_index < t->item_first ? t->item_first : from_index > last ? last : from_index;
+    struct ts_action_send *s = send_router(core, t->router, TS_MSG_OUTPUT);
+    if (!s)
+        return; /* Resync asks for it */
+    s->msg.output = (struct ts_msg_output){.rid = t->rid,
+                                           .role = t->role,
+                                           .first_index = first,
+                                           .items = {t->items + (first - t->item_first), last - first},
+                                           .finish = t->finish};
+}
+
+void task_text_open(struct worker_core *core, struct task *t)
+{
+    struct ts_action *a = ts_actions_add(core->out, TS_ACTION_TEXT_OPEN);
+    a->text_open = (struct ts_action_text_open){.tag = t->tag,
+                                                .sampling = t->sampling,
+                                                .stops = t->assign.stops,
+                                                .produced = {t->outputs, (uint32_t)t->output_count}};
+    t->text_open = true;
+}
+
+void task_text_close(struct worker_core *core, struct task *t)
+{
+    if (t->text_open)
+        ts_actions_add(core->out, TS_ACTION_TEXT_CLOSE)->text_close.tag = t->tag;
+    t->text_open = false;
+}
+
+bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens)
+{
+    uint32_t need = ts_kv_blocks_for(tokens);
+    size_t capacity = t->block_capacity;
+    if (need <= t->block_count)
+        return true;
+    ts_array_reserve((void **)&t->blocks, &capacity, need, sizeof *t->blocks);
+    t->block_capacity = (uint32_t)capacity;
+    if (!ts_kv_take(&core->kv, t->tag, need - t->block_count, t->blocks + t->block_count))
+        return false;
+    t->block_count = need;
+    return true;
+}
+
+void task_give_blocks(struct worker_core *core, struct task *t)
+{
+    ts_kv_give(&core->kv, t->tag, t->blocks, t->block_count);
+    t->block_count = 0;
+}
+
+void task_settle(struct worker_core *core, struct task *t)
+{
+    if (t->state != TASK_DYING || t->in_batch || t->scatters > 0 || t->begun || t->tokenising)
+        return;
+    task_give_blocks(core, t);
+    ts_map_remove_u64(core->by_tag, t->tag);
+    unlink_task(core, t);
+    task_free(t);
+}
+
+void task_kill(struct worker_core *core, struct task *t)
+{
+    struct task_key key = key_of(t->rid, t->role);
+    if (t->state == TASK_DYING)
+        return;
+    task_state_set(t, TASK_DYING);
+    ts_map_remove(core->tasks, &key, sizeof key);
+    task_text_close(core, t);
+    if (t->relay_knows) {
+        struct ts_action_send *s = send_pool(core, TS_MSG_RELEASE);
+        if (s)
+            s->msg.release = (struct ts_msg_release){.rid = t->rid, .reason = TS_REASON_CANCELLED};
+    }
+    task_settle(core, t);
+}
+
+void task_release(struct worker_core *core, struct ts_rid rid)
+{
+    struct task *p = task_find(core, rid, TS_PHASE_PREFILL), *d = task_find(core, rid, TS_PHASE_DECODE);
+    if (p)
+        task_kill(core, p);
+    if (d)
+        task_kill(core, d);
+}
+
+void task_fail(struct worker_core *core, struct task *t, enum ts_reason reason, bool final, const char *text)
+{
+    struct ts_action_send *s =
+        t->state == TASK_DYING ? NULL : send_router(core, t->router, TS_MSG_ATTEMPT_FAILED);
+    if (s)
+        s->msg.attempt_failed = (struct ts_msg_attempt_failed){
+            .rid = t->rid,
+            .role = t->role,
+            .reason = reason,
+            .final = final,
+            .text = ts_str_of(ts_arena_printf(&core->out->arena, "%.500s", text))};
+    task_kill(core, t);
+}
+
+void task_drop_router(struct worker_core *core, struct router_link *link)
+{
+    for (struct task *t = core->head, *next; t; t = next) {
+        next = t->next;
+        if (t->router == link)
+            task_kill(core, t);
+    }
+}
+
+void task_resync(struct worker_core *core, struct router_link *link)
+{
+    uint32_t count = 0;
+    struct ts_resync_item *items =
+        ts_arena_zalloc(&core->out->arena, (ts_map_count(core->tasks) + 1) * sizeof *items);
+    for (const struct task *t = core->head; t; t = t->next) {
+        if (t->router == link && t->state != TASK_DYING)
+            items[count++] = (struct ts_resync_item){
+                .rid = t->rid, .role = t->role, .next_index = t->item_first + (uint32_t)t->item_count};
+    }
+    send_router(core, link, TS_MSG_RESYNC)->msg.resync.items = (struct ts_resync_items){items, count};
+}
+
+void task_resync_reply(struct worker_core *core, const struct ts_msg_resync_reply *m)
+{
+    for (uint32_t i = 0; i < m->items.count; i++) {
+        const struct ts_resync_answer *a = &m->items.data[i];
+        struct task *t = task_find(core, a->rid, a->role);
+        if (!t)
+            continue;
+        if (a->verdict == TS_RESYNC_CANCEL) {
+            task_kill(core, t);
+        } else if (a->verdict == TS_RESYNC_RESEND) {
+            core->counts.resent++;
+            task_send_output(core, t, a->from_index);
+        }
+    }
+}
