@@ -1,0 +1,285 @@
+#include "services/planner/planner_core.h"
+
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_log.h"
+#include "common/base/ts_mem.h"
+#include "common/base/ts_rng.h"
+#include "common/core/ts_session.h"
+#include "services/planner/planner_algorithm.h"
+
+#define HELLO_EVERY TS_S
+
+struct router_link {
+    uint64_t peer;
+    struct ts_session session;
+    uint64_t term; /* the highest it has seen, as it last said */
+    bool has_snapshot, wants_plan;
+    struct ts_arena arena; /* holds snapshot */
+    struct ts_msg_snapshot snapshot;
+    struct planner_search *search; /* over snapshot, under way */
+};
+
+struct planner_core {
+    struct planner_settings settings;
+    ts_time now;
+    struct ts_actions *out;
+    bool started, draining;
+    struct router_link routers[PLANNER_ROUTERS_MAX];
+    uint64_t term;   /* ours; 0 = standby */
+    uint64_t number; /* of the last plan sent */
+    bool claimed;    /* a term was claimed once: again only when the holder is lost */
+};
+
+struct planner_settings planner_settings_defaults(void)
+{
+    return (struct planner_settings){.id = "planner",
+                                     .host = "localhost",
+                                     .heartbeat_ms = 500,
+                                     .timeout_ms = 3000,
+                                     .algorithm = &plan_uniform,
+                                     .step_work = 1000};
+}
+
+struct planner_core *planner_core_new(const struct planner_settings *settings, uint64_t incarnation)
+{
+    struct planner_core *core = ts_xcalloc(1, sizeof *core);
+    TS_ASSERT(settings->router_count <= PLANNER_ROUTERS_MAX && settings->algorithm);
+    core->settings = *settings;
+    for (size_t i = 0; i < settings->router_count; i++) {
+        core->routers[i].peer = i + 1;
+        ts_arena_init(&core->routers[i].arena);
+        ts_session_init(&core->routers[i].session, incarnation, settings->heartbeat_ms * TS_MS,
+                        settings->timeout_ms * TS_MS);
+    }
+    return core;
+}
+
+static void close_search(struct planner_core *core, struct router_link *r)
+{
+    if (r->search)
+        core->settings.algorithm->close(&r->search);
+}
+
+void planner_core_destroy(struct planner_core **core)
+{
+    struct planner_core *c = *core;
+    if (!c)
+        return;
+    for (size_t i = 0; i < c->settings.router_count; i++) {
+        close_search(c, &c->routers[i]);
+        ts_arena_fini(&c->routers[i].arena);
+    }
+    ts_free(c);
+    *core = NULL;
+}
+
+static struct ts_action_send *send_router(struct planner_core *core, struct router_link *r,
+                                          enum ts_msg_kind kind)
+{
+    struct ts_action_send *s = ts_actions_send(core->out, TS_CHANNEL_PLANNER, r->peer, kind);
+    ts_session_stamp(&r->session, core->now, &s->envelope);
+    return s;
+}
+
+static void say_hello(struct planner_core *core, struct router_link *r)
+{
+    const struct planner_settings *set = &core->settings;
+    struct ts_action_send *s = send_router(core, r, TS_MSG_HELLO);
+    s->msg.hello = (struct ts_msg_hello){.role = TS_ROLE_PLANNER,
+                                         .id = ts_str_of(set->id),
+                                         .host = ts_str_of(set->host),
+                                         .version = ts_str_of("0.1.0"),
+                                         .pid = set->pid};
+    r->session.hello_at = core->now + HELLO_EVERY;
+}
+
+static void down(struct planner_core *core, struct router_link *r)
+{
+    close_search(core, r);
+    r->has_snapshot = r->wants_plan = false;
+    ts_session_down(&r->session, core->now);
+}
+
+static uint64_t highest_term(const struct planner_core *core)
+{
+    uint64_t term = core->term;
+    for (size_t i = 0; i < core->settings.router_count; i++)
+        term = core->routers[i].term > term ? core->routers[i].term : term;
+    return term;
+}
+
+static void claim(struct planner_core *core)
+{
+    core->term = highest_term(core) + 1;
+    core->number = 0;
+    core->claimed = true;
+    for (size_t i = 0; i < core->settings.router_count; i++)
+        core->routers[i].wants_plan = core->routers[i].has_snapshot;
+    ts_actions_log(core->out, TS_LOG_INFO, "event=term_claimed term=%llu", (unsigned long long)core->term);
+}
+
+/* Whether the holder of the term in force is gone, so that somebody must claim. */
+static bool holder_lost(const struct planner_core *core, const struct ts_msg_snapshot *s)
+{
+    return s->holder.count == 0 && (!core->claimed || s->term > core->term || core->term == 0);
+}
+
+static void on_snapshot(struct planner_core *core, struct router_link *r, const struct ts_msg *m)
+{
+    struct ts_msg copy = {.kind = m->kind};
+    close_search(core, r);
+    ts_arena_reset(&r->arena);
+    ts_schema_copy(&ts_msg_schema, &copy, m, &r->arena);
+    r->snapshot = m->kind == TS_MSG_SNAPSHOT ? copy.snapshot : copy.update;
+    r->has_snapshot = r->wants_plan = true;
+    r->term = r->snapshot.term > r->term ? r->snapshot.term : r->term;
+    if (core->claimed && core->term && r->snapshot.term > core->term) {
+        ts_actions_log(core->out, TS_LOG_INFO, "event=standby term=%llu",
+                       (unsigned long long)r->snapshot.term);
+        core->term = 0;
+    }
+    if (!core->claimed || (core->term == 0 && holder_lost(core, &r->snapshot)))
+        claim(core);
+}
+
+static void on_reply(struct planner_core *core, struct router_link *r, const struct ts_msg_plan_reply *m)
+{
+    if (m->verdict != TS_PLAN_REFUSED || m->term != core->term)
+        return;
+    if (m->reason == TS_REASON_STALE_PLAN)
+        core->term = 0; /* superseded: stand by */
+    else if (m->reason == TS_REASON_BAD_PLAN)
+        ts_actions_log(core->out, TS_LOG_ERROR, "event=plan_refused router=%llu text=\"%.*s\"",
+                       (unsigned long long)r->peer, (int)m->text.count, m->text.count ? m->text.data : "");
+    /* a stale snapshot: the newer one is on its way and will be answered */
+}
+
+static void on_message(struct planner_core *core, const struct ts_event_message *m)
+{
+    if (m->channel != TS_CHANNEL_PLANNER || m->peer < 1 || m->peer > core->settings.router_count)
+        return;
+    struct router_link *r = &core->routers[m->peer - 1];
+    if (m->msg.kind == TS_MSG_WELCOME) {
+        r->has_snapshot = r->wants_plan = false;
+        ts_session_welcomed(&r->session, core->now, &m->envelope, m->msg.welcome.session,
+                            m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
+        r->term = m->msg.welcome.term > r->term ? m->msg.welcome.term : r->term;
+    } else if (m->msg.kind == TS_MSG_RESET) {
+        if (m->msg.reset.fenced)
+            r->session.self = ts_splitmix64(r->session.self) | 1;
+        down(core, r);
+    } else if (ts_session_receive(&r->session, core->now, &m->envelope) == TS_SESSION_DELIVER) {
+        if (m->msg.kind == TS_MSG_SNAPSHOT || m->msg.kind == TS_MSG_UPDATE)
+            on_snapshot(core, r, &m->msg);
+        else if (m->msg.kind == TS_MSG_PLAN_REPLY)
+            on_reply(core, r, &m->msg.plan_reply);
+        else if (m->msg.kind == TS_MSG_DRAIN)
+            core->draining = true;
+    } else if (!r->session.up) {
+        down(core, r);
+    }
+}
+
+/* Searches a little; sends the plan when the search is over. */
+static void plan_for(struct planner_core *core, struct router_link *r)
+{
+    const struct planner_algorithm *a = core->settings.algorithm;
+    struct ts_msg_plan plan = {.term = core->term,
+                               .planner = ts_str_of(core->settings.id),
+                               .algorithm = ts_str_of(a->name),
+                               .snapshot_version = r->snapshot.version};
+    if (!r->search)
+        r->search = a->open(&r->snapshot);
+    if (!a->step(r->search, core->settings.step_work))
+        return;
+    r->wants_plan = false;
+    bool found = a->best(r->search, &core->out->arena, &plan);
+    close_search(core, r);
+    if (!found) {
+        ts_actions_log(core->out, TS_LOG_INFO, "event=no_plan snapshot=%llu reason=no_pair_of_workers",
+                       (unsigned long long)r->snapshot.version);
+        return;
+    }
+    plan.number = ++core->number;
+    send_router(core, r, TS_MSG_PLAN)->msg.plan = plan;
+}
+
+static void tick(struct planner_core *core, struct router_link *r)
+{
+    if (ts_session_expired(&r->session, core->now))
+        down(core, r);
+    if (!r->session.up && r->session.hello_at <= core->now)
+        say_hello(core, r);
+    if (r->session.up && r->wants_plan && core->term)
+        plan_for(core, r);
+    if (ts_session_heartbeat_due(&r->session, core->now))
+        send_router(core, r, TS_MSG_HEARTBEAT);
+}
+
+void planner_core_step(struct planner_core *core, ts_time now, const struct ts_event *event,
+                       struct ts_actions *out)
+{
+    core->now = now;
+    core->out = out;
+    switch (event->kind) {
+    case TS_EVENT_START:
+        for (size_t i = 0; i < core->settings.router_count; i++) {
+            struct ts_action *a = ts_actions_add(out, TS_ACTION_CONNECT);
+            a->connect = (struct ts_action_connect){TS_CHANNEL_PLANNER, core->routers[i].peer,
+                                                    ts_str_of(core->settings.routers[i])};
+        }
+        core->started = true;
+        break;
+    case TS_EVENT_MESSAGE:
+        on_message(core, &event->message);
+        ts_actions_drop(out, event->message.bulk);
+        break;
+    case TS_EVENT_SEND_FAILED:
+        if (event->send_failed.peer >= 1 && event->send_failed.peer <= core->settings.router_count)
+            down(core, &core->routers[event->send_failed.peer - 1]);
+        break;
+    case TS_EVENT_DRAIN:
+        core->draining = true;
+        break;
+    default:
+        break;
+    }
+    for (size_t i = 0; core->started && i < core->settings.router_count; i++)
+        tick(core, &core->routers[i]);
+    if (core->draining)
+        ts_actions_add(out, TS_ACTION_STOP);
+    core->out = NULL;
+}
+
+ts_time planner_core_deadline(const struct planner_core *core)
+{
+    ts_time at = TS_TIME_NEVER;
+    for (size_t i = 0; core->started && i < core->settings.router_count; i++) {
+        const struct router_link *r = &core->routers[i];
+        ts_time due = r->session.up && r->search ? core->now : ts_session_deadline(&r->session);
+        at = due < at ? due : at;
+    }
+    return at;
+}
+
+bool planner_core_check(const struct planner_core *core, struct ts_error *err)
+{
+    for (size_t i = 0; i < core->settings.router_count; i++) {
+        if (core->routers[i].search && !core->routers[i].has_snapshot) {
+            ts_error_set(err, TS_ECORRUPT, "a search runs without its snapshot");
+            return false;
+        }
+    }
+    return true;
+}
+
+bool planner_core_idle(const struct planner_core *core)
+{
+    for (size_t i = 0; i < core->settings.router_count; i++) {
+        if (core->routers[i].search)
+            return false;
+    }
+    return true;
+}

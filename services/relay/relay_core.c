@@ -1,0 +1,162 @@
+#include "services/relay/relay_impl.h"
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_mem.h"
+
+struct relay_settings relay_settings_defaults(void)
+{
+    return (struct relay_settings){.id = "relay",
+                                   .host = "localhost",
+                                   .heartbeat_ms = 500,
+                                   .timeout_ms = 3000,
+                                   .encoded_bytes_max = 512u << 20,
+                                   .encode_jobs_max = 4,
+                                   .chunk_tokens_max = 512,
+                                   .open_retry_ms = 5000,
+                                   .idle_link_ms = 30000};
+}
+
+struct relay_core *relay_core_new(const struct relay_settings *settings, uint64_t incarnation)
+{
+    struct relay_core *core = ts_xcalloc(1, sizeof *core);
+    TS_ASSERT(settings->router_count <= RELAY_ROUTERS_MAX);
+    core->settings = *settings;
+    core->incarnation = incarnation;
+    ts_rng_init(&core->rng, incarnation);
+    for (size_t i = 0; i < settings->router_count; i++) {
+        core->routers[i].peer = i + 1;
+        ts_session_init(&core->routers[i].session, incarnation, settings->heartbeat_ms * TS_MS,
+                        settings->timeout_ms * TS_MS);
+    }
+    core->pools = ts_map_new();
+    core->links = ts_map_new();
+    core->link_peers = ts_map_new();
+    core->transfers = ts_map_new();
+    core->encodes = ts_map_new();
+    core->next_pool = core->next_job = 1;
+    core->next_peer = 1000; /* above the routers' numbers, never used twice */
+    return core;
+}
+
+void relay_core_destroy(struct relay_core **core)
+{
+    struct relay_core *c = *core;
+    struct link *link;
+    void *value;
+    if (!c)
+        return;
+    for (struct transfer *t = c->head, *next; t; t = next) {
+        next = t->next;
+        transfer_free(c, t);
+    }
+    for (size_t cursor = 0; (link = ts_map_next(c->links, &cursor, NULL, NULL));) {
+        ts_free(link->endpoint);
+        ts_free(link);
+    }
+    for (size_t cursor = 0; (value = ts_map_next(c->pools, &cursor, NULL, NULL));)
+        ts_free(value);
+    for (size_t cursor = 0; (value = ts_map_next(c->encodes, &cursor, NULL, NULL));)
+        ts_free(value);
+    ts_map_destroy(&c->pools);
+    ts_map_destroy(&c->links);
+    ts_map_destroy(&c->link_peers);
+    ts_map_destroy(&c->transfers);
+    ts_map_destroy(&c->encodes);
+    ts_free(c);
+    *core = NULL;
+}
+
+static void on_message(struct relay_core *core, const struct ts_event_message *m)
+{
+    switch (m->channel) {
+    case TS_CHANNEL_RELAY:
+        link_router_message(core, m);
+        break;
+    case TS_CHANNEL_POOL:
+        link_pool_message(core, m);
+        break;
+    case TS_CHANNEL_KV:
+        link_kv_message(core, m);
+        break;
+    default:
+        break;
+    }
+    ts_actions_drop(core->out, m->bulk);
+}
+
+void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event *event,
+                     struct ts_actions *out)
+{
+    core->now = now;
+    core->out = out;
+    switch (event->kind) {
+    case TS_EVENT_START:
+        link_start(core);
+        break;
+    case TS_EVENT_MESSAGE:
+        on_message(core, &event->message);
+        break;
+    case TS_EVENT_SEND_FAILED:
+        link_unreachable(core, event->send_failed.channel, event->send_failed.peer);
+        break;
+    case TS_EVENT_ENCODED:
+        encode_done(core, &event->encoded);
+        break;
+    case TS_EVENT_POOL_MAPPED:
+        link_pool_mapped(core, &event->pool_mapped);
+        break;
+    case TS_EVENT_DRAIN:
+        core->draining = true;
+        break;
+    default:
+        break;
+    }
+    link_tick(core);
+    transfer_tick(core);
+    encode_more(core);
+    if (core->draining && !core->head)
+        ts_actions_add(out, TS_ACTION_STOP);
+    core->out = NULL;
+}
+
+ts_time relay_core_deadline(const struct relay_core *core)
+{
+    ts_time links = link_deadline(core), transfers = transfer_deadline(core);
+    return links < transfers ? links : transfers;
+}
+
+bool relay_core_idle(const struct relay_core *core)
+{
+    return core->head == NULL;
+}
+
+bool relay_core_check(const struct relay_core *core, struct ts_error *err)
+{
+    uint64_t held = 0, encodes = 0, live = 0;
+    for (const struct transfer *t = core->head; t; t = t->next) {
+        uint64_t chunks = 0;
+        for (size_t i = 0; i < t->chunk_count; i++)
+            chunks += t->chunks[i].bytes;
+        held += t->held_bytes;
+        encodes += t->encodes;
+        live += t->state != TRANSFER_OVER;
+        if (chunks != t->held_bytes || (t->state == TRANSFER_OVER && t->chunk_count)) {
+            ts_error_set(err, TS_ECORRUPT, "transfer %llu holds %llu bytes and counts %llu",
+                         (unsigned long long)t->rid.request, (unsigned long long)chunks,
+                         (unsigned long long)t->held_bytes);
+            return false;
+        }
+        if (t->state == TRANSFER_OVER && t->encodes == 0) {
+            ts_error_set(err, TS_ECORRUPT, "transfer %llu is over and was not freed",
+                         (unsigned long long)t->rid.request);
+            return false;
+        }
+    }
+    if (held == core->held_bytes && encodes == ts_map_count(core->encodes) &&
+        live == ts_map_count(core->transfers))
+        return true;
+    ts_error_set(err, TS_ECORRUPT, "held %llu/%llu, encodes %llu/%zu, transfers %llu/%zu",
+                 (unsigned long long)held, (unsigned long long)core->held_bytes, (unsigned long long)encodes,
+                 ts_map_count(core->encodes), (unsigned long long)live, ts_map_count(core->transfers));
+    return false;
+}

@@ -1,0 +1,40 @@
+/*
+ * The relay as a state machine: KV pools of the workers of its host, links to decode workers, one transfer
+ * per attempt. Events in, actions out (common/core/ts_event.h). The protocol is common/core/README.md; states
+ * and limits are in this folder's README.
+ *
+ * Owns everything it remembers; strings of the settings are borrowed and must outlive it. One thread.
+ */
+#ifndef RELAY_CORE_H
+#define RELAY_CORE_H
+
+#include "common/core/ts_event.h"
+
+#define RELAY_ROUTERS_MAX 8
+
+struct relay_settings {
+    const char *id, *host;
+    uint32_t pid;
+    const char *routers[RELAY_ROUTERS_MAX]; /* endpoints of their relay channel */
+    size_t router_count;
+    uint32_t heartbeat_ms, timeout_ms;
+    uint64_t encoded_bytes_max; /* held for transfers; beyond, encoding waits */
+    uint32_t encode_jobs_max;
+    uint32_t chunk_tokens_max;
+    uint32_t open_retry_ms; /* decode does not know the attempt yet: ask again for so long */
+    uint32_t idle_link_ms;
+};
+
+struct relay_settings relay_settings_defaults(void);
+
+struct relay_core;
+
+struct relay_core *relay_core_new(const struct relay_settings *settings, uint64_t incarnation);
+void relay_core_destroy(struct relay_core **core);
+void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event *event,
+                     struct ts_actions *out);
+ts_time relay_core_deadline(const struct relay_core *core);
+bool relay_core_check(const struct relay_core *core, struct ts_error *err); /* invariants */
+bool relay_core_idle(const struct relay_core *core);                        /* no transfer */
+
+#endif

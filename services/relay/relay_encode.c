@@ -1,0 +1,168 @@
+/*
+ * What is encoded, and what may be sent: encoding starts as soon as a layer is ready and does not wait for
+ * the grant; sending follows the credit, in order.
+ */
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_mem.h"
+#include "services/relay/relay_impl.h"
+
+#define CHUNK_TRIES_MAX 3
+
+/* Bytes of a message beside its bulk frame: envelope with session and numbers, attempt, header fields. An
+ * upper estimate for the counters; the frame itself is counted exactly. */
+#define CHUNK_MESSAGE_BYTES 96u
+#define END_MESSAGE_BYTES   128u
+
+uint64_t encode_tiles(const struct transfer *t)
+{
+    return (uint64_t)(t->layout.layer_end - t->layout.layer_begin) * ts_kv_blocks_for(t->begin.token_count);
+}
+
+static void start(struct relay_core *core, struct transfer *t)
+{
+    struct encode *job = ts_xcalloc(1, sizeof *job);
+    *job = (struct encode){.job = core->next_job++, .transfer = t, .piece = t->pieces[t->piece_head++]};
+    ts_map_put_u64(core->encodes, job->job, job);
+    t->encodes++;
+    struct ts_action *a = ts_actions_add(core->out, TS_ACTION_ENCODE);
+    a->encode = (struct ts_action_encode){.job = job->job,
+                                          .pool = t->pool_id,
+                                          .codec = t->begin.codec,
+                                          .blocks = t->begin.blocks,
+                                          .layer = job->piece.layer,
+                                          .head_begin = t->layout.head_begin,
+                                          .head_count = t->layout.head_end - t->layout.head_begin,
+                                          .token_begin = job->piece.token_begin,
+                                          .token_count = job->piece.token_count};
+}
+
+void encode_more(struct relay_core *core)
+{
+    for (struct transfer *t = core->head; t; t = t->next) {
+        while (t->state != TRANSFER_OVER && t->piece_head < t->piece_count) {
+            if (ts_map_count(core->encodes) >= core->settings.encode_jobs_max)
+                return;
+            if (core->held_bytes >= core->settings.encoded_bytes_max && t->state != TRANSFER_STREAMING)
+                break; /* those that flow may finish: their chunks leave */
+            start(core, t);
+        }
+    }
+}
+
+static void keep_chunk(struct relay_core *core, struct transfer *t, const struct encode *job,
+                       const struct ts_event_encoded *m)
+{
+    uint32_t heads = t->layout.head_end - t->layout.head_begin;
+    uint64_t *row = t->digests + (size_t)(job->piece.layer - t->layout.layer_begin) * heads;
+    for (uint32_t h = 0; h < heads && h < m->digests.count; h++)
+        row[h] ^= m->digests.data[h];
+    ts_array_reserve((void **)&t->chunks, &t->chunk_capacity, t->chunk_count + 1, sizeof *t->chunks);
+    t->chunks[t->chunk_count++] = (struct chunk){.bulk = m->bulk,
+                                                 .bytes = m->bulk.slot ? m->bulk.bytes : m->declared_bytes,
+                                                 .declared_bytes = m->declared_bytes,
+                                                 .layer = job->piece.layer,
+                                                 .token_begin = job->piece.token_begin,
+                                                 .token_count = job->piece.token_count,
+                                                 .crc32c = m->crc32c,
+                                                 .escapes = m->escapes};
+    t->held_bytes += t->chunks[t->chunk_count - 1].bytes;
+    core->held_bytes += t->chunks[t->chunk_count - 1].bytes;
+    t->tiles_encoded += ts_kv_blocks_for(job->piece.token_count);
+}
+
+void encode_done(struct relay_core *core, const struct ts_event_encoded *m)
+{
+    struct encode *job = ts_map_remove_u64(core->encodes, m->job);
+    if (!job) {
+        ts_actions_drop(core->out, m->bulk);
+        return;
+    }
+    struct transfer *t = job->transfer;
+    t->encodes--;
+    if (t->state == TRANSFER_OVER) {
+        ts_actions_drop(core->out, m->bulk);
+        transfer_settle(core, t);
+    } else if (m->reason != TS_REASON_NONE) {
+        ts_actions_drop(core->out, m->bulk);
+        transfer_end(core, t, m->reason, "the codec refused the KV");
+    } else {
+        keep_chunk(core, t, job, m);
+        transfer_maybe_freed(core, t);
+        encode_send(core, t);
+    }
+    ts_free(job);
+}
+
+static void send_chunk(struct relay_core *core, struct transfer *t, size_t number)
+{
+    struct chunk *c = &t->chunks[number];
+    struct ts_action_send *s = send_link(core, t->link, TS_MSG_KV_CHUNK);
+    if (!s)
+        return;
+    s->bulk = c->bulk;
+    s->msg.kv_chunk = (struct ts_msg_kv_chunk){.rid = t->rid,
+                                               .number = number,
+                                               .layer = c->layer,
+                                               .head_begin = t->layout.head_begin,
+                                               .head_count = t->layout.head_end - t->layout.head_begin,
+                                               .token_begin = c->token_begin,
+                                               .token_count = c->token_count,
+                                               .escapes = c->escapes,
+                                               .declared_bytes = c->declared_bytes,
+                                               .crc32c = c->crc32c};
+    c->tries++;
+    t->bytes_sent += c->bytes + CHUNK_MESSAGE_BYTES;
+}
+
+static void send_end(struct relay_core *core, struct transfer *t)
+{
+    const struct ts_msg_pool *p = &t->layout;
+    uint32_t layers = p->layer_end - p->layer_begin, heads = p->head_end - p->head_begin;
+    t->bytes_sent += 2 * END_MESSAGE_BYTES + (uint64_t)layers * heads * sizeof *t->digests +
+                     3ull * t->seal.prompt_ids.count;
+    struct ts_action_send *s = send_link(core, t->link, TS_MSG_KV_END);
+    if (s)
+        s->msg.kv_end = (struct ts_msg_kv_end){.rid = t->rid,
+                                               .layer_begin = p->layer_begin,
+                                               .layer_end = p->layer_end,
+                                               .head_begin = p->head_begin,
+                                               .head_end = p->head_end,
+                                               .chunks = t->chunk_count,
+                                               .bytes_raw = (uint64_t)2 * layers * heads * p->head_dim * 2 *
+                                                            t->begin.token_count,
+                                               .bytes_sent = t->bytes_sent,
+                                               .digests = {t->digests, layers * heads}};
+    s = send_link(core, t->link, TS_MSG_KV_COMMIT);
+    if (s)
+        s->msg.kv_commit = (struct ts_msg_kv_commit){.rid = t->rid,
+                                                     .senders = 1,
+                                                     .prompt_ids = t->seal.prompt_ids,
+                                                     .produced = t->seal.produced,
+                                                     .first = t->seal.first};
+    t->state = TRANSFER_FLUSHING;
+}
+
+void encode_send(struct relay_core *core, struct transfer *t)
+{
+    if (t->state != TRANSFER_STREAMING)
+        return;
+    while (t->chunk_sent < t->chunk_count) {
+        uint64_t bytes = t->chunks[t->chunk_sent].bytes;
+        if (bytes > t->credit)
+            return;
+        t->credit -= bytes;
+        send_chunk(core, t, t->chunk_sent++);
+    }
+    if (t->sealed && t->tiles_encoded == encode_tiles(t))
+        send_end(core, t);
+}
+
+bool encode_resend(struct relay_core *core, struct transfer *t, uint64_t number)
+{
+    if (number >= t->chunk_sent || t->chunks[number].tries >= CHUNK_TRIES_MAX)
+        return false;
+    send_chunk(core, t, (size_t)number);
+    return true;
+}

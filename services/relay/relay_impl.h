@@ -1,0 +1,146 @@
+/*
+ * What the parts of the relay core share. relay_core.c dispatches; relay_link.c keeps sessions;
+ * relay_transfer.c a transfer from KvBegin to its one end; relay_encode.c what is encoded, and what may be
+ * sent.
+ */
+#ifndef RELAY_IMPL_H
+#define RELAY_IMPL_H
+
+#include "common/base/ts_map.h"
+#include "common/base/ts_rng.h"
+#include "common/core/ts_session.h"
+#include "services/relay/relay_core.h"
+
+enum transfer_state {
+    TRANSFER_OPENING,    /* link not up yet, or decode does not know the attempt yet */
+    TRANSFER_WAIT_GRANT, /* KvOpen is sent */
+    TRANSFER_STREAMING,  /* granted */
+    TRANSFER_FLUSHING,   /* all is sent, KvEnd and KvCommit too: until KvDone */
+    TRANSFER_OVER        /* ended; kept until its running encodes have come back */
+};
+
+struct router_link {
+    uint64_t peer;
+    struct ts_session session;
+};
+
+struct pool {      /* of one worker of this host */
+    uint64_t peer; /* of the pool channel */
+    struct ts_session session;
+    uint64_t id; /* in actions; 0 = not announced */
+    bool mapped;
+    struct ts_msg_pool layout; /* without path */
+};
+
+struct link { /* to a decode worker */
+    uint64_t peer;
+    char *endpoint;
+    struct ts_session session;
+    uint32_t transfers;
+    ts_time idle_since;
+};
+
+struct chunk {
+    struct ts_bulk bulk;
+    uint64_t bytes, declared_bytes;
+    uint32_t layer, token_begin, token_count, crc32c, escapes, tries;
+};
+
+struct piece { /* ready in the pool, not yet given to the codec */
+    uint32_t layer, token_begin, token_count;
+};
+
+struct transfer {
+    struct transfer *prev, *next; /* oldest first */
+    enum transfer_state state;
+    struct ts_rid rid;
+    struct ts_arena arena; /* holds begin and seal */
+    struct ts_msg_kv_begin begin;
+    struct ts_msg_kv_seal seal;
+    bool sealed, freed; /* freed: KvFreed is sent */
+    struct pool *pool;  /* NULL once its session is over */
+    struct ts_msg_pool layout;
+    struct link *link; /* NULL once it is over */
+    uint64_t pool_peer, pool_id;
+    ts_time began_at, open_at, open_until, backoff;
+    bool opened; /* decode heard of it in this session */
+    struct piece *pieces;
+    size_t piece_count, piece_head, piece_capacity;
+    uint64_t tiles_ready, tiles_encoded; /* (layer, block) pairs */
+    uint32_t encodes;                    /* under way */
+    struct chunk *chunks;
+    size_t chunk_count, chunk_sent, chunk_capacity;
+    uint64_t held_bytes, credit, bytes_sent;
+    uint64_t *digests; /* [layer][head] */
+};
+
+struct encode { /* a job under way */
+    uint64_t job;
+    struct transfer *transfer;
+    struct piece piece;
+};
+
+struct relay_core {
+    struct relay_settings settings;
+    uint64_t incarnation;
+    struct ts_rng rng;
+    ts_time now;
+    struct ts_actions *out;
+    bool draining, started;
+    struct router_link routers[RELAY_ROUTERS_MAX];
+    struct ts_map *pools;      /* peer -> pool */
+    struct ts_map *links;      /* endpoint -> link */
+    struct ts_map *link_peers; /* peer -> link */
+    struct ts_map *transfers;  /* rid -> transfer, not over */
+    struct ts_map *encodes;    /* job -> encode */
+    struct transfer *head, *tail;
+    uint64_t next_pool, next_peer, next_job;
+    uint64_t held_bytes;
+};
+
+/* relay_link.c */
+void link_start(struct relay_core *core);
+void link_tick(struct relay_core *core);
+ts_time link_deadline(const struct relay_core *core);
+void link_router_message(struct relay_core *core, const struct ts_event_message *m);
+void link_pool_message(struct relay_core *core, const struct ts_event_message *m);
+void link_kv_message(struct relay_core *core, const struct ts_event_message *m);
+void link_unreachable(struct relay_core *core, enum ts_channel channel, uint64_t peer);
+void link_pool_mapped(struct relay_core *core, const struct ts_event_pool_mapped *m);
+struct link *link_to(struct relay_core *core, struct ts_str endpoint);
+void link_release(struct relay_core *core, struct link *link);
+struct ts_action_send *send_router(struct relay_core *core, uint64_t router,
+                                   enum ts_msg_kind kind); /* by incarnation; NULL: down */
+struct ts_action_send *send_pool(struct relay_core *core, struct pool *pool, enum ts_msg_kind kind);
+struct ts_action_send *send_link(struct relay_core *core, struct link *link, enum ts_msg_kind kind);
+
+/* relay_transfer.c */
+struct transfer *transfer_find(const struct relay_core *core, struct ts_rid rid);
+void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_msg *m);
+void transfer_ready(struct relay_core *core, struct pool *pool, const struct ts_msg_kv_ready *m);
+void transfer_seal(struct relay_core *core, struct pool *pool, const struct ts_msg *m);
+void transfer_released(struct relay_core *core, struct pool *pool, const struct ts_msg_release *m);
+void transfer_grant(struct relay_core *core, struct link *link, const struct ts_msg_kv_grant *m);
+void transfer_credit(struct relay_core *core, struct link *link, const struct ts_msg_kv_credit *m);
+void transfer_done(struct relay_core *core, struct link *link, struct ts_rid rid);
+void transfer_nack(struct relay_core *core, struct link *link, const struct ts_msg_kv_nack *m);
+void transfer_aborted(struct relay_core *core, struct link *link, const struct ts_msg_kv_abort *m);
+void transfer_link_up(struct relay_core *core, struct link *link);
+void transfer_link_lost(struct relay_core *core, struct link *link);
+void transfer_pool_lost(struct relay_core *core, struct pool *pool);
+void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text);
+void transfer_settle(struct relay_core *core, struct transfer *t); /* frees one that is over and quiet */
+void transfer_maybe_freed(struct relay_core *core, struct transfer *t);
+void transfer_tick(struct relay_core *core);
+ts_time transfer_deadline(const struct relay_core *core);
+void transfer_free(struct relay_core *core, struct transfer *t);
+
+/* relay_encode.c */
+void encode_more(struct relay_core *core); /* as much as bounds allow, oldest transfer first */
+void encode_done(struct relay_core *core, const struct ts_event_encoded *m);
+void encode_send(struct relay_core *core,
+                 struct transfer *t); /* what the credit allows; the end when all is sent */
+bool encode_resend(struct relay_core *core, struct transfer *t, uint64_t number);
+uint64_t encode_tiles(const struct transfer *t); /* in all */
+
+#endif

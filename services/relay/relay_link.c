@@ -1,0 +1,373 @@
+/*
+ * Sessions: dialled ones to routers and decode workers, accepted ones of the workers of this host.
+ */
+#include <string.h>
+
+#include "common/base/ts_log.h"
+#include "common/base/ts_mem.h"
+#include "services/relay/relay_impl.h"
+
+#define HELLO_EVERY TS_S
+
+static void say_hello(struct relay_core *core, enum ts_channel channel, uint64_t peer,
+                      struct ts_session *session)
+{
+    const struct relay_settings *set = &core->settings;
+    struct ts_action_send *s = ts_actions_send(core->out, channel, peer, TS_MSG_HELLO);
+    ts_session_stamp(session, core->now, &s->envelope);
+    s->msg.hello = (struct ts_msg_hello){.role = TS_ROLE_RELAY,
+                                         .id = ts_str_of(set->id),
+                                         .host = ts_str_of(set->host),
+                                         .version = ts_str_of("0.1.0"),
+                                         .pid = set->pid};
+    session->hello_at = core->now + HELLO_EVERY;
+}
+
+static struct ts_action_send *send_on(struct relay_core *core, enum ts_channel channel, uint64_t peer,
+                                      struct ts_session *session, enum ts_msg_kind kind)
+{
+    if (!session->up)
+        return NULL;
+    struct ts_action_send *s = ts_actions_send(core->out, channel, peer, kind);
+    ts_session_stamp(session, core->now, &s->envelope);
+    return s;
+}
+
+struct ts_action_send *send_router(struct relay_core *core, uint64_t router, enum ts_msg_kind kind)
+{
+    for (size_t i = 0; i < core->settings.router_count; i++) {
+        struct router_link *r = &core->routers[i];
+        if (r->session.up && r->session.remote == router)
+            return send_on(core, TS_CHANNEL_RELAY, r->peer, &r->session, kind);
+    }
+    return NULL;
+}
+
+struct ts_action_send *send_pool(struct relay_core *core, struct pool *pool, enum ts_msg_kind kind)
+{
+    return pool ? send_on(core, TS_CHANNEL_POOL, pool->peer, &pool->session, kind) : NULL;
+}
+
+struct ts_action_send *send_link(struct relay_core *core, struct link *link, enum ts_msg_kind kind)
+{
+    return link ? send_on(core, TS_CHANNEL_KV, link->peer, &link->session, kind) : NULL;
+}
+
+static void send_reset(struct relay_core *core, uint64_t peer)
+{
+    struct ts_action_send *s = ts_actions_send(core->out, TS_CHANNEL_POOL, peer, TS_MSG_RESET);
+    s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
+    s->msg.reset.reason = TS_REASON_PEER_LOST;
+}
+
+void link_start(struct relay_core *core)
+{
+    for (size_t i = 0; i < core->settings.router_count; i++) {
+        struct ts_action *a = ts_actions_add(core->out, TS_ACTION_CONNECT);
+        a->connect = (struct ts_action_connect){TS_CHANNEL_RELAY, core->routers[i].peer,
+                                                ts_str_of(core->settings.routers[i])};
+    }
+    core->started = true;
+}
+
+/* --- routers --- */
+
+void link_router_message(struct relay_core *core, const struct ts_event_message *m)
+{
+    if (m->peer < 1 || m->peer > core->settings.router_count)
+        return;
+    struct ts_session *session = &core->routers[m->peer - 1].session;
+    if (m->msg.kind == TS_MSG_WELCOME) {
+        ts_session_welcomed(session, core->now, &m->envelope, m->msg.welcome.session,
+                            m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
+    } else if (m->msg.kind == TS_MSG_RESET) {
+        if (m->msg.reset.fenced) /* declared dead: come back as somebody else; transfers are judged by their
+                                    attempts */
+            session->self = ts_splitmix64(session->self) | 1;
+        ts_session_down(session, core->now);
+    } else if (ts_session_receive(session, core->now, &m->envelope) == TS_SESSION_DELIVER) {
+        if (m->msg.kind == TS_MSG_RELEASE) {
+            transfer_released(core, NULL, &m->msg.release);
+        } else if (m->msg.kind == TS_MSG_DRAIN) {
+            core->draining = true;
+        } else if (m->msg.kind == TS_MSG_REFEED) {
+            struct ts_action_send *s = send_router(core, session->remote, TS_MSG_TRANSFER);
+            s->msg.transfer = (struct ts_msg_transfer){.rid = m->msg.refeed.rid, .reason = TS_REASON_NO_COPY};
+        }
+    }
+}
+
+/* --- workers of this host --- */
+
+static void pool_lost(struct relay_core *core, struct pool *pool)
+{
+    transfer_pool_lost(core, pool);
+    if (pool->id)
+        ts_actions_add(core->out, TS_ACTION_UNMAP_POOL)->unmap_pool.pool = pool->id;
+    ts_map_remove_u64(core->pools, pool->peer);
+    ts_free(pool);
+}
+
+static void pool_hello(struct relay_core *core, const struct ts_event_message *m)
+{
+    struct pool *pool = ts_map_get_u64(core->pools, m->peer);
+    if (m->msg.hello.role != TS_ROLE_WORKER || m->envelope.incarnation == 0)
+        return;
+    if (pool)
+        pool_lost(core, pool);
+    pool = ts_xcalloc(1, sizeof *pool);
+    pool->peer = m->peer;
+    ts_map_put_u64(core->pools, m->peer, pool);
+    ts_session_init(&pool->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
+                    core->settings.timeout_ms * TS_MS);
+    ts_session_accept(&pool->session, core->now, ts_rng_u64(&core->rng) | 1, m->envelope.incarnation);
+    struct ts_action_send *s = send_pool(core, pool, TS_MSG_WELCOME);
+    s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),
+                                             .session = pool->session.id,
+                                             .heartbeat_ms = core->settings.heartbeat_ms,
+                                             .timeout_ms = core->settings.timeout_ms};
+}
+
+static void pool_announced(struct relay_core *core, struct pool *pool, const struct ts_msg_pool *m)
+{
+    if (pool->id)
+        return;
+    pool->id = core->next_pool++;
+    pool->layout = *m;
+    pool->layout.path = (struct ts_str){.count = 0};
+    struct ts_action *a = ts_actions_add(core->out, TS_ACTION_MAP_POOL);
+    a->map_pool = (struct ts_action_map_pool){.pool = pool->id, .layout = *m};
+}
+
+void link_pool_mapped(struct relay_core *core, const struct ts_event_pool_mapped *m)
+{
+    struct pool *pool;
+    for (size_t cursor = 0; (pool = ts_map_next(core->pools, &cursor, NULL, NULL));) {
+        if (pool->id != m->pool)
+            continue;
+        pool->mapped = m->reason == TS_REASON_NONE;
+        struct ts_action_send *s = send_pool(core, pool, TS_MSG_POOL_REPLY);
+        if (s)
+            s->msg.pool_reply = (struct ts_msg_pool_reply){.reason = m->reason, .text = m->text};
+        if (!pool->mapped)
+            ts_actions_log(core->out, TS_LOG_ERROR, "event=pool_refused text=\"%.*s\"", (int)m->text.count,
+                           m->text.data);
+    }
+}
+
+static void pool_deliver(struct relay_core *core, struct pool *pool, const struct ts_event_message *m)
+{
+    switch (m->msg.kind) {
+    case TS_MSG_POOL:
+        pool_announced(core, pool, &m->msg.pool);
+        break;
+    case TS_MSG_KV_BEGIN:
+        transfer_begin(core, pool, &m->msg);
+        break;
+    case TS_MSG_KV_READY:
+        transfer_ready(core, pool, &m->msg.kv_ready);
+        break;
+    case TS_MSG_KV_SEAL:
+        transfer_seal(core, pool, &m->msg);
+        break;
+    case TS_MSG_RELEASE:
+        transfer_released(core, pool, &m->msg.release);
+        break;
+    default:
+        break;
+    }
+}
+
+void link_pool_message(struct relay_core *core, const struct ts_event_message *m)
+{
+    struct pool *pool = ts_map_get_u64(core->pools, m->peer);
+    if (m->msg.kind == TS_MSG_HELLO) {
+        pool_hello(core, m);
+        return;
+    }
+    if (m->msg.kind == TS_MSG_RESET)
+        return;
+    if (!pool) {
+        send_reset(core, m->peer);
+        return;
+    }
+    switch (ts_session_receive(&pool->session, core->now, &m->envelope)) {
+    case TS_SESSION_DELIVER:
+        pool_deliver(core, pool, m);
+        break;
+    case TS_SESSION_BROKEN:
+        send_reset(core, m->peer);
+        pool_lost(core, pool);
+        break;
+    case TS_SESSION_DROP:
+        break;
+    }
+}
+
+/* --- decode workers --- */
+
+struct link *link_to(struct relay_core *core, struct ts_str endpoint)
+{
+    struct link *link = ts_map_get(core->links, endpoint.data, endpoint.count);
+    if (!link) {
+        link = ts_xcalloc(1, sizeof *link);
+        link->peer = core->next_peer++;
+        link->endpoint = ts_xstrndup(endpoint.data, endpoint.count);
+        ts_session_init(&link->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
+                        core->settings.timeout_ms * TS_MS);
+        ts_map_put(core->links, endpoint.data, endpoint.count, link);
+        ts_map_put_u64(core->link_peers, link->peer, link);
+        struct ts_action *a = ts_actions_add(core->out, TS_ACTION_CONNECT);
+        a->connect = (struct ts_action_connect){TS_CHANNEL_KV, link->peer, ts_str_of(link->endpoint)};
+        say_hello(core, TS_CHANNEL_KV, link->peer, &link->session);
+    }
+    link->transfers++;
+    return link;
+}
+
+void link_release(struct relay_core *core, struct link *link)
+{
+    link->transfers--;
+    link->idle_since = core->now;
+}
+
+static void link_down(struct relay_core *core, struct link *link)
+{
+    ts_session_down(&link->session, core->now);
+    transfer_link_lost(core, link);
+}
+
+static void close_link(struct relay_core *core, struct link *link)
+{
+    struct ts_action *a = ts_actions_add(core->out, TS_ACTION_DISCONNECT);
+    a->disconnect = (struct ts_action_disconnect){TS_CHANNEL_KV, link->peer};
+    ts_map_remove_u64(core->link_peers, link->peer);
+    ts_map_remove(core->links, link->endpoint, strlen(link->endpoint));
+    ts_free(link->endpoint);
+    ts_free(link);
+}
+
+static void link_deliver(struct relay_core *core, struct link *link, const struct ts_msg *m)
+{
+    switch (m->kind) {
+    case TS_MSG_KV_GRANT:
+        transfer_grant(core, link, &m->kv_grant);
+        break;
+    case TS_MSG_KV_CREDIT:
+        transfer_credit(core, link, &m->kv_credit);
+        break;
+    case TS_MSG_KV_DONE:
+        transfer_done(core, link, m->kv_done.rid);
+        break;
+    case TS_MSG_KV_NACK:
+        transfer_nack(core, link, &m->kv_nack);
+        break;
+    case TS_MSG_KV_ABORT:
+        transfer_aborted(core, link, &m->kv_abort);
+        break;
+    default:
+        break;
+    }
+}
+
+void link_kv_message(struct relay_core *core, const struct ts_event_message *m)
+{
+    struct link *link = ts_map_get_u64(core->link_peers, m->peer);
+    if (!link)
+        return;
+    if (m->msg.kind == TS_MSG_WELCOME) {
+        if (link->session.up)
+            link_down(core, link);
+        ts_session_welcomed(&link->session, core->now, &m->envelope, m->msg.welcome.session,
+                            m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
+        transfer_link_up(core, link);
+        return;
+    }
+    if (m->msg.kind == TS_MSG_RESET) {
+        link_down(core, link);
+        return;
+    }
+    switch (ts_session_receive(&link->session, core->now, &m->envelope)) {
+    case TS_SESSION_DELIVER:
+        link_deliver(core, link, &m->msg);
+        break;
+    case TS_SESSION_BROKEN:
+        link_down(core, link);
+        break;
+    case TS_SESSION_DROP:
+        break;
+    }
+}
+
+/* --- all --- */
+
+void link_unreachable(struct relay_core *core, enum ts_channel channel, uint64_t peer)
+{
+    struct link *link = channel == TS_CHANNEL_KV ? ts_map_get_u64(core->link_peers, peer) : NULL;
+    struct pool *pool = channel == TS_CHANNEL_POOL ? ts_map_get_u64(core->pools, peer) : NULL;
+    if (link)
+        link_down(core, link);
+    if (pool)
+        pool_lost(core, pool);
+    if (channel == TS_CHANNEL_RELAY && peer >= 1 && peer <= core->settings.router_count)
+        ts_session_down(&core->routers[peer - 1].session, core->now);
+}
+
+static void tick_link(struct relay_core *core, struct link *link)
+{
+    if (link->transfers == 0 && core->now - link->idle_since >= core->settings.idle_link_ms * TS_MS) {
+        close_link(core, link);
+        return;
+    }
+    if (ts_session_expired(&link->session, core->now))
+        link_down(core, link);
+    if (!link->session.up && link->session.hello_at <= core->now)
+        say_hello(core, TS_CHANNEL_KV, link->peer, &link->session);
+    if (ts_session_heartbeat_due(&link->session, core->now))
+        send_link(core, link, TS_MSG_HEARTBEAT);
+}
+
+void link_tick(struct relay_core *core)
+{
+    struct pool *pool;
+    struct link *link;
+    for (size_t i = 0; core->started && i < core->settings.router_count; i++) {
+        struct router_link *r = &core->routers[i];
+        if (ts_session_expired(&r->session, core->now))
+            ts_session_down(&r->session, core->now);
+        if (!r->session.up && r->session.hello_at <= core->now)
+            say_hello(core, TS_CHANNEL_RELAY, r->peer, &r->session);
+        if (ts_session_heartbeat_due(&r->session, core->now))
+            send_on(core, TS_CHANNEL_RELAY, r->peer, &r->session, TS_MSG_HEARTBEAT);
+    }
+    for (size_t cursor = 0; (pool = ts_map_next(core->pools, &cursor, NULL, NULL));) {
+        if (ts_session_expired(&pool->session, core->now))
+            pool_lost(core, pool);
+        else if (ts_session_heartbeat_due(&pool->session, core->now))
+            send_pool(core, pool, TS_MSG_HEARTBEAT);
+    }
+    for (size_t cursor = 0; (link = ts_map_next(core->links, &cursor, NULL, NULL));)
+        tick_link(core, link);
+}
+
+ts_time link_deadline(const struct relay_core *core)
+{
+    ts_time at = TS_TIME_NEVER, due;
+    struct pool *pool;
+    struct link *link;
+    for (size_t i = 0; core->started && i < core->settings.router_count; i++) {
+        due = ts_session_deadline(&core->routers[i].session);
+        at = due < at ? due : at;
+    }
+    for (size_t cursor = 0; (pool = ts_map_next(core->pools, &cursor, NULL, NULL));) {
+        due = ts_session_deadline(&pool->session);
+        at = due < at ? due : at;
+    }
+    for (size_t cursor = 0; (link = ts_map_next(core->links, &cursor, NULL, NULL));) {
+        due = ts_session_deadline(&link->session);
+        at = due < at ? due : at;
+        due = link->transfers ? TS_TIME_NEVER : link->idle_since + core->settings.idle_link_ms * TS_MS;
+        at = due < at ? due : at;
+    }
+    return at;
+}

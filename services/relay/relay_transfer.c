@@ -1,0 +1,387 @@
+/*
+ * A transfer from KvBegin to its one end.
+ */
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_log.h"
+#include "common/base/ts_mem.h"
+#include "services/relay/relay_impl.h"
+
+#define BACKOFF_MIN    (20 * TS_MS)
+#define BACKOFF_MAX    (200 * TS_MS)
+#define WHOLE_TRANSFER UINT64_MAX
+
+struct rid_key {
+    uint64_t router, request, attempt;
+};
+
+static struct rid_key key_of(struct ts_rid rid)
+{
+    return (struct rid_key){rid.router, rid.request, rid.attempt};
+}
+
+struct transfer *transfer_find(const struct relay_core *core, struct ts_rid rid)
+{
+    struct rid_key key = key_of(rid);
+    return ts_map_get(core->transfers, &key, sizeof key);
+}
+
+static void set_state(struct transfer *t, enum transfer_state state)
+{
+    static const uint8_t legal[] = {
+        [TRANSFER_OPENING] = 1 << TRANSFER_WAIT_GRANT | 1 << TRANSFER_OVER,
+        [TRANSFER_WAIT_GRANT] = 1 << TRANSFER_OPENING | 1 << TRANSFER_STREAMING | 1 << TRANSFER_OVER,
+        [TRANSFER_STREAMING] = 1 << TRANSFER_FLUSHING | 1 << TRANSFER_OVER,
+        [TRANSFER_FLUSHING] = 1 << TRANSFER_OVER,
+        [TRANSFER_OVER] = 0,
+    };
+    TS_ASSERT(legal[t->state] >> state & 1);
+    t->state = state;
+}
+
+static void report(struct relay_core *core, struct ts_rid rid, const struct transfer *t,
+                   enum ts_reason reason, const char *text)
+{
+    struct ts_action_send *s = send_router(core, rid.router, TS_MSG_TRANSFER);
+    if (!s)
+        return;
+    s->msg.transfer = (struct ts_msg_transfer){.rid = rid, .reason = reason, .text = ts_str_of(text)};
+    if (!t)
+        return;
+    const struct ts_msg_pool *p = &t->layout;
+    s->msg.transfer.bytes_raw = (uint64_t)2 * (p->layer_end - p->layer_begin) *
+                                (p->head_end - p->head_begin) * p->head_dim * 2 * t->begin.token_count;
+    s->msg.transfer.bytes_sent = t->bytes_sent;
+    s->msg.transfer.run_ns = core->now - t->began_at;
+}
+
+static void send_freed(struct relay_core *core, struct pool *pool, struct ts_rid rid)
+{
+    struct ts_action_send *s = send_pool(core, pool, TS_MSG_KV_FREED);
+    if (s)
+        s->msg.kv_freed.rid = rid;
+}
+
+static void drop_chunks(struct relay_core *core, struct transfer *t)
+{
+    for (size_t i = 0; i < t->chunk_count; i++)
+        ts_actions_drop(core->out, t->chunks[i].bulk);
+    core->held_bytes -= t->held_bytes;
+    t->held_bytes = 0;
+    t->chunk_count = t->chunk_sent = 0;
+}
+
+void transfer_free(struct relay_core *core, struct transfer *t)
+{
+    *(t->prev ? &t->prev->next : &core->head) = t->next;
+    *(t->next ? &t->next->prev : &core->tail) = t->prev;
+    ts_arena_fini(&t->arena);
+    ts_free(t->pieces);
+    ts_free(t->chunks);
+    ts_free(t->digests);
+    ts_free(t);
+}
+
+/* The worker may have its blocks back once nothing will read them again. */
+void transfer_maybe_freed(struct relay_core *core, struct transfer *t)
+{
+    bool quiet =
+        t->encodes == 0 && (t->state == TRANSFER_OVER || (t->sealed && t->tiles_encoded == encode_tiles(t)));
+    if (t->freed || !quiet)
+        return;
+    t->freed = true;
+    send_freed(core, t->pool, t->rid);
+}
+
+void transfer_settle(struct relay_core *core, struct transfer *t)
+{
+    transfer_maybe_freed(core, t);
+    if (t->state == TRANSFER_OVER && t->encodes == 0)
+        transfer_free(core, t);
+}
+
+void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
+{
+    struct rid_key key = key_of(t->rid);
+    set_state(t, TRANSFER_OVER);
+    ts_map_remove(core->transfers, &key, sizeof key);
+    report(core, t->rid, t, reason, text);
+    drop_chunks(core, t);
+    t->piece_head = t->piece_count;
+    if (t->link)
+        link_release(core, t->link);
+    t->link = NULL;
+    transfer_settle(core, t);
+}
+
+/* Ends it and tells decode. */
+static void abort_transfer(struct relay_core *core, struct transfer *t, enum ts_reason reason,
+                           const char *text)
+{
+    struct ts_action_send *s = t->opened ? send_link(core, t->link, TS_MSG_KV_ABORT) : NULL;
+    if (s)
+        s->msg.kv_abort = (struct ts_msg_kv_abort){.rid = t->rid, .reason = reason};
+    transfer_end(core, t, reason, text);
+}
+
+static const char *begin_fault(const struct pool *pool, const struct ts_msg_kv_begin *m)
+{
+    if (!pool->mapped)
+        return "the worker's KV pool is not mapped";
+    if (m->token_count == 0 || m->blocks.count != ts_kv_blocks_for(m->token_count))
+        return "the blocks do not cover the tokens";
+    for (uint32_t i = 0; i < m->blocks.count; i++) {
+        if (m->blocks.data[i] >= pool->layout.kv_blocks)
+            return "a block lies outside of the pool";
+    }
+    if (m->endpoint.count == 0 || m->codec.count == 0)
+        return "the decode endpoint or the codec is not given";
+    return NULL;
+}
+
+void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_msg *m)
+{
+    struct ts_rid rid = m->kv_begin.rid;
+    const char *fault = begin_fault(pool, &m->kv_begin);
+    if (transfer_find(core, rid))
+        return;
+    if (fault || core->draining) {
+        report(core, rid, NULL, fault ? TS_REASON_KV_MISMATCH : TS_REASON_DRAINING, fault ? fault : "");
+        send_freed(core, pool, rid);
+        return;
+    }
+    struct transfer *t = ts_xcalloc(1, sizeof *t);
+    struct ts_msg copy = {.kind = TS_MSG_KV_BEGIN};
+    struct rid_key key = key_of(rid);
+    ts_arena_init(&t->arena);
+    ts_schema_copy(&ts_msg_schema, &copy, m, &t->arena);
+    t->begin = copy.kv_begin;
+    t->rid = rid;
+    t->pool = pool;
+    t->pool_id = pool->id;
+    t->layout = pool->layout;
+    t->began_at = core->now;
+    t->open_until = core->now + core->settings.open_retry_ms * TS_MS;
+    t->backoff = BACKOFF_MIN;
+    t->digests = ts_xcalloc((size_t)(t->layout.layer_end - t->layout.layer_begin) *
+                                (t->layout.head_end - t->layout.head_begin),
+                            sizeof *t->digests);
+    t->prev = core->tail;
+    *(core->tail ? &core->tail->next : &core->head) = t;
+    core->tail = t;
+    ts_map_put(core->transfers, &key, sizeof key, t);
+    t->link = link_to(core, t->begin.endpoint);
+}
+
+static struct transfer *of_pool(const struct relay_core *core, const struct pool *pool, struct ts_rid rid)
+{
+    struct transfer *t = transfer_find(core, rid);
+    return t && t->pool == pool ? t : NULL;
+}
+
+static bool ready_fits(const struct transfer *t, uint32_t layer, const struct ts_ready_item *item)
+{
+    uint64_t end = (uint64_t)item->token_begin + item->token_count;
+    return layer >= t->layout.layer_begin && layer < t->layout.layer_end && item->token_count > 0 &&
+           item->token_begin % TS_KV_BLOCK_TOKENS == 0 && end <= t->begin.token_count &&
+           (end % TS_KV_BLOCK_TOKENS == 0 || end == t->begin.token_count);
+}
+
+static void add_piece(struct relay_core *core, struct transfer *t, uint32_t layer, uint32_t begin,
+                      uint32_t count)
+{
+    uint32_t most = core->settings.chunk_tokens_max / TS_KV_BLOCK_TOKENS * TS_KV_BLOCK_TOKENS;
+    t->tiles_ready += ts_kv_blocks_for(count);
+    while (count > 0) {
+        uint32_t n = count < most ? count : most;
+        ts_array_reserve((void **)&t->pieces, &t->piece_capacity, t->piece_count + 1, sizeof *t->pieces);
+        t->pieces[t->piece_count++] = (struct piece){layer, begin, n};
+        begin += n;
+        count -= n;
+    }
+}
+
+void transfer_ready(struct relay_core *core, struct pool *pool, const struct ts_msg_kv_ready *m)
+{
+    for (uint32_t i = 0; i < m->items.count; i++) {
+        const struct ts_ready_item *item = &m->items.data[i];
+        for (uint32_t layer = m->layer_begin; layer < m->layer_end; layer++) {
+            struct transfer *t = of_pool(core, pool, item->rid);
+            if (!t)
+                break;
+            if (ready_fits(t, layer, item) &&
+                t->tiles_ready + ts_kv_blocks_for(item->token_count) <= encode_tiles(t))
+                add_piece(core, t, layer, item->token_begin, item->token_count);
+            else
+                abort_transfer(core, t, TS_REASON_KV_MISMATCH,
+                               "the worker announced KV outside of its transfer");
+        }
+    }
+}
+
+void transfer_seal(struct relay_core *core, struct pool *pool, const struct ts_msg *m)
+{
+    struct transfer *t = of_pool(core, pool, m->kv_seal.rid);
+    struct ts_msg copy = {.kind = TS_MSG_KV_SEAL};
+    if (!t || t->sealed)
+        return;
+    ts_schema_copy(&ts_msg_schema, &copy, m, &t->arena);
+    t->seal = copy.kv_seal;
+    t->sealed = true;
+    transfer_maybe_freed(core, t);
+    encode_send(core, t);
+}
+
+void transfer_released(struct relay_core *core, struct pool *pool, const struct ts_msg_release *m)
+{
+    struct transfer *t = transfer_find(core, m->rid);
+    if (t)
+        abort_transfer(core, t, m->reason == TS_REASON_NONE ? TS_REASON_CANCELLED : m->reason, "released");
+    else
+        send_freed(core, pool, m->rid); /* of one that ended before; the worker may not have heard */
+}
+
+static void open_transfer(struct relay_core *core, struct transfer *t)
+{
+    const struct ts_msg_pool *p = &t->layout;
+    struct ts_action_send *s = send_link(core, t->link, TS_MSG_KV_OPEN);
+    if (!s)
+        return;
+    s->msg.kv_open = (struct ts_msg_kv_open){.rid = t->rid,
+                                             .fingerprint = p->fingerprint,
+                                             .decode_incarnation = t->begin.decode_incarnation,
+                                             .codec = t->begin.codec,
+                                             .layer_begin = p->layer_begin,
+                                             .layer_end = p->layer_end,
+                                             .layers = p->layers,
+                                             .head_begin = p->head_begin,
+                                             .head_end = p->head_end,
+                                             .kv_heads = p->kv_heads,
+                                             .head_dim = p->head_dim,
+                                             .kv_dtype = p->kv_dtype,
+                                             .block_tokens = TS_KV_BLOCK_TOKENS,
+                                             .token_count = t->begin.token_count,
+                                             .chain = t->begin.chain};
+    t->opened = true;
+    t->bytes_sent += 128 + t->begin.chain.count * sizeof(uint64_t);
+    set_state(t, TRANSFER_WAIT_GRANT);
+}
+
+static struct transfer *of_link(const struct relay_core *core, const struct link *link, struct ts_rid rid)
+{
+    struct transfer *t = transfer_find(core, rid);
+    return t && t->link == link ? t : NULL;
+}
+
+void transfer_grant(struct relay_core *core, struct link *link, const struct ts_msg_kv_grant *m)
+{
+    struct transfer *t = of_link(core, link, m->rid);
+    if (!t || t->state != TRANSFER_WAIT_GRANT)
+        return;
+    t->credit = m->credit_bytes;
+    set_state(t, TRANSFER_STREAMING);
+    encode_send(core, t);
+}
+
+void transfer_credit(struct relay_core *core, struct link *link, const struct ts_msg_kv_credit *m)
+{
+    struct transfer *t = of_link(core, link, m->rid);
+    if (!t || t->state != TRANSFER_STREAMING)
+        return;
+    t->credit += m->bytes;
+    encode_send(core, t);
+}
+
+void transfer_done(struct relay_core *core, struct link *link, struct ts_rid rid)
+{
+    struct transfer *t = of_link(core, link, rid);
+    if (t && t->state == TRANSFER_FLUSHING)
+        transfer_end(core, t, TS_REASON_NONE, "");
+}
+
+void transfer_nack(struct relay_core *core, struct link *link, const struct ts_msg_kv_nack *m)
+{
+    struct transfer *t = of_link(core, link, m->rid);
+    if (!t)
+        return;
+    if (m->chunk != WHOLE_TRANSFER) {
+        if (!encode_resend(core, t, m->chunk))
+            abort_transfer(core, t, TS_REASON_KV_CORRUPT, "a chunk arrived damaged too often");
+        return;
+    }
+    if (m->reason != TS_REASON_NO_ASSIGN || t->state != TRANSFER_WAIT_GRANT) {
+        transfer_end(core, t, m->reason == TS_REASON_NONE ? TS_REASON_INTERNAL : m->reason,
+                     ts_arena_printf(&core->out->arena, "%.*s", (int)m->text.count,
+                                     m->text.count ? m->text.data : ""));
+        return;
+    }
+    set_state(t, TRANSFER_OPENING); /* the Assign is on its way */
+    t->open_at = core->now + t->backoff;
+    t->backoff = t->backoff * 2 < BACKOFF_MAX ? t->backoff * 2 : BACKOFF_MAX;
+}
+
+void transfer_aborted(struct relay_core *core, struct link *link, const struct ts_msg_kv_abort *m)
+{
+    struct transfer *t = of_link(core, link, m->rid);
+    if (t)
+        transfer_end(core, t, m->reason == TS_REASON_NONE ? TS_REASON_CANCELLED : m->reason,
+                     "aborted by decode");
+}
+
+void transfer_link_up(struct relay_core *core, struct link *link)
+{
+    for (struct transfer *t = core->head; t; t = t->next) {
+        if (t->link == link && t->state == TRANSFER_OPENING)
+            open_transfer(core, t);
+    }
+}
+
+void transfer_link_lost(struct relay_core *core, struct link *link)
+{
+    for (struct transfer *t = core->head, *next; t; t = next) {
+        next = t->next;
+        if (t->link == link && t->state != TRANSFER_OVER && t->opened)
+            transfer_end(core, t, TS_REASON_PEER_LOST, "the session with the decode worker was lost");
+    }
+}
+
+void transfer_pool_lost(struct relay_core *core, struct pool *pool)
+{
+    for (struct transfer *t = core->head, *next; t; t = next) {
+        next = t->next;
+        if (t->pool != pool)
+            continue;
+        t->pool = NULL;
+        bool complete = t->sealed && t->tiles_encoded == encode_tiles(t);
+        if (t->state != TRANSFER_OVER && !complete)
+            abort_transfer(core, t, TS_REASON_PEER_LOST, "the session with the prefill worker was lost");
+    }
+}
+
+void transfer_tick(struct relay_core *core)
+{
+    for (struct transfer *t = core->head, *next; t; t = next) {
+        next = t->next;
+        if (t->state != TRANSFER_OPENING)
+            continue;
+        if (t->open_until <= core->now)
+            abort_transfer(core, t, TS_REASON_KV_TIMEOUT,
+                           "the decode worker could not be reached or did not know the attempt in time");
+        else if (t->link->session.up && t->open_at <= core->now)
+            open_transfer(core, t);
+    }
+}
+
+ts_time transfer_deadline(const struct relay_core *core)
+{
+    ts_time at = TS_TIME_NEVER;
+    for (const struct transfer *t = core->head; t; t = t->next) {
+        if (t->state != TRANSFER_OPENING)
+            continue;
+        at = t->open_until < at ? t->open_until : at;
+        if (t->link->session.up && t->open_at < at)
+            at = t->open_at;
+    }
+    return at;
+}
