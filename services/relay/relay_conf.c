@@ -1,0 +1,69 @@
+#include "services/relay/relay_conf.h"
+
+#include "common/base/ts_assert.h"
+
+#define O(field, kind, fallback, lo, hi, text)                                                               \
+    {                                                                                                        \
+#field, kind, offsetof(struct relay_conf, field), fallback, lo, hi, text                             \
+    }
+
+static const struct ts_option options[] = {
+    O(router, TS_OPTION_STRINGS, "tcp://127.0.0.1:5555", 0, 0, "client endpoints of the routers"),
+    O(listen, TS_OPTION_STRING, "ipc:///tmp/thunderserve-relay", 0, 0,
+      "where the workers of this host announce their KV pools"),
+    O(id, TS_OPTION_STRING, "relay", 0, 0, "name of this relay"),
+    O(host, TS_OPTION_STRING, "localhost", 0, 0, "name of this machine"),
+    O(encoded_mib_max, TS_OPTION_U32, "512", 1, 1e6, "MiB of encoded KV held; beyond, encoding waits"),
+    O(encode_threads, TS_OPTION_U32, "1", 1, 64, "threads of the codec"),
+    O(chunk_tokens_max, TS_OPTION_U32, "512", 16, 65536, "tokens of one layer in one message"),
+    O(open_retry_ms, TS_OPTION_U32, "5000", 10, 600000,
+      "how long a decode worker may not know a transfer yet"),
+    O(idle_link_ms, TS_OPTION_U32, "30000", 100, 3.6e6,
+      "an unused connection to a decode worker is closed after that"),
+    O(heartbeat_ms, TS_OPTION_U32, "500", 10, 60000, "to peers that hear nothing else"),
+    O(timeout_ms, TS_OPTION_U32, "3000", 50, 600000, "a peer silent for that long is lost"),
+    O(record, TS_OPTION_STRING, NULL, 0, 0, "write every event and action to this file, for tsctl replay"),
+    O(log_level, TS_OPTION_STRING, "info", 0, 0, "error, warn, info or debug"),
+};
+
+static enum ts_status fill(struct relay_conf *c, uint32_t pid, struct ts_error *err)
+{
+    c->settings = (struct relay_settings){.id = c->id,
+                                          .host = c->host,
+                                          .pid = pid,
+                                          .router_count = c->router.count,
+                                          .heartbeat_ms = c->heartbeat_ms,
+                                          .timeout_ms = c->timeout_ms,
+                                          .encoded_bytes_max = (uint64_t)c->encoded_mib_max << 20,
+                                          .encode_jobs_max = 4 * c->encode_threads,
+                                          .chunk_tokens_max = c->chunk_tokens_max,
+                                          .open_retry_ms = c->open_retry_ms,
+                                          .idle_link_ms = c->idle_link_ms};
+    if (c->router.count > RELAY_ROUTERS_MAX)
+        return ts_error_set(err, TS_EINVAL, "%zu routers: expected at most %d", c->router.count,
+                            RELAY_ROUTERS_MAX);
+    for (size_t i = 0; i < c->router.count; i++) {
+        if (ts_endpoint_of(c->router.items[i], TS_CHANNEL_RELAY, c->endpoints[i], err) != TS_OK)
+            return TS_EINVAL;
+        c->settings.routers[i] = c->endpoints[i];
+    }
+    return TS_OK;
+}
+
+enum ts_conf_outcome relay_conf_load(int argc, char **argv, uint32_t pid, struct relay_conf *out,
+                                     struct ts_error *err)
+{
+    *out = (struct relay_conf){.conf = NULL};
+    enum ts_conf_outcome outcome =
+        ts_conf_load("relay", options, TS_ARRAY_SIZE(options), argc, argv, out, NULL, &out->conf, err);
+    if (outcome != TS_CONF_ERROR && fill(out, pid, err) != TS_OK) {
+        ts_conf_destroy(&out->conf);
+        return TS_CONF_ERROR;
+    }
+    return outcome;
+}
+
+char *relay_conf_flags(const struct relay_conf *conf, size_t *bytes)
+{
+    return ts_conf_flags(options, TS_ARRAY_SIZE(options), conf, bytes);
+}

@@ -1,0 +1,65 @@
+#include "services/router/router_conf.h"
+
+#include "common/base/ts_assert.h"
+
+#define O(field, kind, fallback, lo, hi, text)                                                               \
+    {                                                                                                        \
+#field, kind, offsetof(struct router_conf, field), fallback, lo, hi, text                            \
+    }
+
+static const struct ts_option options[] = {
+    O(listen, TS_OPTION_STRING, "tcp://127.0.0.1:5555", 0, 0,
+      "client endpoint; admin, worker, relay and planner take the next ports"),
+    O(id, TS_OPTION_STRING, "router", 0, 0, "name of this router"),
+    O(codec, TS_OPTION_STRING, "i4", 0, 0, "KV codec where neither request nor plan names one: none, i4"),
+    O(heartbeat_ms, TS_OPTION_U32, "500", 10, 60000, "to members that hear nothing else"),
+    O(timeout_ms, TS_OPTION_U32, "3000", 50, 600000, "a member silent for that long is dead"),
+    O(queue_max, TS_OPTION_U32, "4096", 1, 1e6, "requests accepted and not ended"),
+    O(held_mib_max, TS_OPTION_U32, "256", 1, 1e6, "MiB of prompts held for them"),
+    O(prompt_bytes_max, TS_OPTION_U32, "8388608", 1, 2.6e8, "of one prompt"),
+    O(per_client_max, TS_OPTION_U32, "2048", 1, 1e6, "requests of one client under way"),
+    O(prefill_inflight_max, TS_OPTION_U32, "64", 1, 1e6, "at one prefill worker, until decode has the KV"),
+    O(decode_inflight_max, TS_OPTION_U32, "1024", 1, 1e6, "at one decode worker"),
+    O(client_timeout_ms, TS_OPTION_U32, "5000", 100, 3.6e6, "a client silent for that long is detached"),
+    O(reattach_ms, TS_OPTION_U32, "10000", 0, 3.6e6, "how long a request outlives its client"),
+    O(no_worker_ms, TS_OPTION_U32, "30000", 1, 3.6e6, "a request that finds no worker for that long ends"),
+    O(ended_keep_count, TS_OPTION_U32, "512", 0, 1e6,
+      "ended requests remembered, for clients that attach again"),
+    O(ended_keep_ms, TS_OPTION_U32, "60000", 0, 3.6e6, "and for how long"),
+    O(max_attempts, TS_OPTION_U32, "16", 1, 1000, "of one request"),
+    O(record, TS_OPTION_STRING, NULL, 0, 0, "write every event and action to this file, for tsctl replay"),
+    O(trace, TS_OPTION_STRING, NULL, 0, 0, "append a line for each ended request to this file"),
+    O(log_level, TS_OPTION_STRING, "info", 0, 0, "error, warn, info or debug"),
+};
+
+enum ts_conf_outcome router_conf_load(int argc, char **argv, struct router_conf *out, struct ts_error *err)
+{
+    *out = (struct router_conf){.conf = NULL};
+    return ts_conf_load("router", options, TS_ARRAY_SIZE(options), argc, argv, out, NULL, &out->conf, err);
+}
+
+char *router_conf_flags(const struct router_conf *conf, size_t *bytes)
+{
+    return ts_conf_flags(options, TS_ARRAY_SIZE(options), conf, bytes);
+}
+
+struct router_settings router_conf_settings(const struct router_conf *c, uint32_t pid)
+{
+    return (struct router_settings){.id = c->id,
+                                    .pid = pid,
+                                    .heartbeat_ms = c->heartbeat_ms,
+                                    .timeout_ms = c->timeout_ms,
+                                    .queue_max = c->queue_max,
+                                    .held_bytes_max = (uint64_t)c->held_mib_max << 20,
+                                    .prompt_bytes_max = c->prompt_bytes_max,
+                                    .per_client_max = c->per_client_max,
+                                    .prefill_inflight_max = c->prefill_inflight_max,
+                                    .decode_inflight_max = c->decode_inflight_max,
+                                    .client_timeout_ms = c->client_timeout_ms,
+                                    .reattach_ms = c->reattach_ms,
+                                    .no_worker_ms = c->no_worker_ms,
+                                    .ended_keep_count = c->ended_keep_count,
+                                    .ended_keep_ms = c->ended_keep_ms,
+                                    .max_attempts = c->max_attempts,
+                                    .default_codec = c->codec};
+}

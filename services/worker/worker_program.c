@@ -1,0 +1,182 @@
+#include "services/worker/worker_program.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "common/base/ts_log.h"
+#include "common/base/ts_mem.h"
+#include "common/base/ts_rng.h"
+#include "common/run/ts_main.h"
+#include "services/worker/worker_conf.h"
+#include "services/worker/worker_run.h"
+
+static void step(void *core, ts_time now, const struct ts_event *event, struct ts_actions *out)
+{
+    worker_core_step(core, now, event, out);
+}
+
+static ts_time deadline(const void *core)
+{
+    return worker_core_deadline(core);
+}
+
+struct program {
+    const char *service;
+    enum ts_phase phase;
+    struct worker_conf conf;
+    struct worker_run *run;
+    struct ts_net *net;
+    char kv_endpoint[TS_ENDPOINT_BYTES], pool_path[64];
+};
+
+static enum ts_status check(const struct program *p, struct ts_error *err)
+{
+    const struct worker_conf *c = &p->conf;
+    if (!*c->model && !(c->device[0] == 'm'))
+        return ts_error_set(err, TS_EINVAL, "no model: give --model DIR, a Hugging Face folder");
+    if (p->phase == TS_PHASE_PREFILL && (!*c->relay || !*c->pool))
+        return ts_error_set(
+            err, TS_EINVAL,
+            "no relay: prefill hands its KV to the relay of its host, give --relay ID and --pool ENDPOINT");
+    return TS_OK;
+}
+
+static enum ts_status open_engine(struct program *p, struct ts_error *err)
+{
+    const struct worker_conf *c = &p->conf;
+    struct ts_engine_options options = {.model_dir = c->model,
+                                        .device = c->device,
+                                        .modelled_conf = c->modelled_conf,
+                                        .kv_blocks = c->kv_blocks,
+                                        .kv_bytes = (uint64_t)c->kv_cache_mib << 20,
+                                        .threads = c->threads,
+                                        .max_batch_tokens = c->max_num_batched_tokens,
+                                        .max_batch_rows = c->max_num_seqs};
+    return worker_run_open(&options, &p->run, err);
+}
+
+static void describe(struct program *p)
+{
+    struct worker_conf *c = &p->conf;
+    const struct ts_engine_info *info = worker_run_info(p->run);
+    const struct ts_model *m = &info->model;
+    uint32_t context =
+        c->max_model_len && c->max_model_len < m->context_tokens ? c->max_model_len : m->context_tokens;
+    snprintf(p->pool_path, sizeof p->pool_path, "/proc/%d/fd/%d", getpid(), info->pool_fd);
+    c->settings.profile =
+        (struct ts_profile){.phases = TS_PHASE_BOTH,
+                            .phase = p->phase,
+                            .model = ts_str_of(*c->served_model_name ? c->served_model_name : m->name),
+                            .device = ts_str_of(info->kind),
+                            .fingerprint = m->fingerprint,
+                            .layers = m->layers,
+                            .kv_heads = m->kv_heads,
+                            .head_dim = m->head_dim,
+                            .vocab = m->vocab,
+                            .context_tokens = context,
+                            .kv_dtype = m->kv_dtype,
+                            .layer_begin = info->shard.layer_begin,
+                            .layer_end = info->shard.layer_end,
+                            .head_begin = info->shard.head_begin,
+                            .head_end = info->shard.head_end,
+                            .kv_blocks = info->kv_blocks,
+                            .max_rows = c->max_num_seqs,
+                            .max_batch_tokens = c->max_num_batched_tokens,
+                            .tokenizer = worker_run_has_tokenizer(p->run),
+                            .modelled = info->modelled,
+                            .kv_endpoint = ts_str_of(*c->kv_advertise ? c->kv_advertise : p->kv_endpoint),
+                            .relay = ts_str_of(c->relay)};
+    c->settings.pool = (struct ts_msg_pool){.path = ts_str_of(info->modelled ? "" : p->pool_path),
+                                            .bytes = info->pool_bytes,
+                                            .fingerprint = m->fingerprint,
+                                            .layer_begin = info->shard.layer_begin,
+                                            .layer_end = info->shard.layer_end,
+                                            .head_begin = info->shard.head_begin,
+                                            .head_end = info->shard.head_end,
+                                            .kv_blocks = info->kv_blocks,
+                                            .head_dim = m->head_dim,
+                                            .kv_dtype = m->kv_dtype,
+                                            .layers = m->layers,
+                                            .kv_heads = m->kv_heads};
+}
+
+static void *pack_settings(const struct program *p, size_t *bytes)
+{
+    size_t flag_bytes;
+    char *flags = worker_conf_flags(&p->conf, &flag_bytes);
+    struct ts_msg hello = {.kind = TS_MSG_HELLO,
+                           .hello = {.role = TS_ROLE_WORKER, .profile = p->conf.settings.profile}};
+    struct ts_msg pool = {.kind = TS_MSG_POOL, .pool = p->conf.settings.pool};
+    void *packed = ts_main_pack(p->conf.settings.pid, flags, flag_bytes, &hello, &pool, bytes);
+    ts_free(flags);
+    return packed;
+}
+
+static enum ts_status serve(struct program *p, int *code, struct ts_error *err)
+{
+    uint64_t incarnation = ts_random_u64();
+    struct worker_core *core = worker_core_new(&p->conf.settings, incarnation);
+    struct ts_service_core driven = {core, step, deadline};
+    struct ts_service_hooks hooks = worker_run_hooks(p->run);
+    struct ts_service *service = NULL;
+    size_t bytes;
+    void *packed = pack_settings(p, &bytes);
+    struct ts_service_options options = {.name = p->conf.id,
+                                         .record = p->conf.record,
+                                         .record_kind = p->service,
+                                         .record_settings = packed,
+                                         .record_settings_bytes = bytes,
+                                         .incarnation = incarnation};
+    enum ts_status status = ts_service_new(&options, p->net, &driven, &hooks, &service, err);
+    if (status == TS_OK) {
+        ts_log(TS_LOG_INFO, "event=ready id=%s device=\"%s\" kv_blocks=%u kv_endpoint=%s", p->conf.id,
+               worker_run_info(p->run)->kind, worker_run_info(p->run)->kv_blocks, p->kv_endpoint);
+        *code = ts_service_run(service);
+    }
+    worker_run_close(&p->run); /* before the core: a running batch reads its memory */
+    ts_service_destroy(&service);
+    worker_core_destroy(&core);
+    ts_free(packed);
+    return status;
+}
+
+static enum ts_status run(struct program *p, int *code, struct ts_error *err)
+{
+    enum ts_status status = ts_main_log(p->service, p->conf.log_level, err);
+    if (status == TS_OK)
+        status = check(p, err);
+    if (status == TS_OK)
+        status = open_engine(p, err);
+    if (status == TS_OK) {
+        p->net = ts_net_new(1);
+        status = ts_net_bind(p->net, TS_CHANNEL_KV, p->conf.kv_listen, p->kv_endpoint, err);
+    }
+    if (status == TS_OK) {
+        describe(p);
+        status = serve(p, code, err);
+    }
+    worker_run_close(&p->run);
+    ts_net_destroy(&p->net);
+    return status;
+}
+
+int worker_program(const char *service, enum ts_phase phase, int argc, char **argv)
+{
+    struct program p = {.service = service, .phase = phase};
+    struct ts_error err = {0};
+    int code = 0;
+    switch (worker_conf_load(service, argc, argv, (uint32_t)getpid(), &p.conf, &err)) {
+    case TS_CONF_EXIT:
+        ts_conf_destroy(&p.conf.conf);
+        return 0;
+    case TS_CONF_ERROR:
+        return ts_main_fail(service, 2, &err);
+    case TS_CONF_RUN:
+        break;
+    }
+    ts_service_prepare();
+    if (run(&p, &code, &err) != TS_OK)
+        code = ts_main_fail(service, 1, &err);
+    ts_conf_destroy(&p.conf.conf);
+    return code;
+}
