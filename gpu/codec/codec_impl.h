@@ -11,11 +11,12 @@
 
 struct codec_level {
     const char *name;
-    /* Quantises `rows` x head_dim 16-bit elements in groups; scales and minima are [row][group] fp16 bits,
-     * codes [row][group][group/2]. False: the tile must escape (NaN, infinity, or a parameter that fp16
-     * cannot hold); the output is then unspecified. */
-    bool (*encode_tile)(const uint16_t *in, enum ts_dtype dtype, uint32_t rows, uint32_t head_dim,
-                        uint32_t group, uint16_t *scales, uint16_t *minima, uint8_t *codes);
+    /* Quantises 16 x head_dim 16-bit elements in groups of 16 .. 256; scales and minima are [row][group] fp16
+     * bits, codes [row][group][group/2]. False: the tile must escape (see ts_codec.h); the output is then
+     * unspecified. */
+    bool (*encode_tile)(const uint16_t *in, enum ts_dtype dtype, uint32_t head_dim, uint32_t group,
+                        uint16_t *scales, uint16_t *minima, uint8_t *codes);
+    /* Scales and minima are finite. */
     void (*decode_tile)(const uint16_t *scales, const uint16_t *minima, const uint8_t *codes,
                         enum ts_dtype dtype, uint32_t rows, uint32_t head_dim, uint32_t group, uint16_t *out);
 };

@@ -69,7 +69,14 @@ static float widen(uint16_t bits, enum ts_dtype dtype)
     return dtype == TS_DTYPE_F16 ? codec_f16_to_f32(bits) : codec_bf16_to_f32(bits);
 }
 
-static bool group_parameters(const float *x, uint32_t group, uint16_t *scale, uint16_t *minimum)
+static uint16_t narrow(float value, enum ts_dtype dtype)
+{
+    return dtype == TS_DTYPE_F16 ? codec_f32_to_f16(value) : codec_f32_to_bf16(value);
+}
+
+/* False: the tile must escape. The last test covers the restored values between, which lie in order. */
+static bool group_parameters(const float *x, enum ts_dtype dtype, uint32_t group, uint16_t *scale,
+                             uint16_t *minimum)
 {
     float low = x[0], high = x[0];
     for (uint32_t i = 0; i < group; i++) {
@@ -83,8 +90,9 @@ static bool group_parameters(const float *x, uint32_t group, uint16_t *scale, ui
     if (!isfinite(zero))
         return false;
     *scale = codec_f32_to_f16((high + 0.0f - zero) / 15.0f);
-    float inverse = 1.0f / codec_f16_to_f32(*scale);
-    return isfinite(codec_f16_to_f32(*scale)) && (*scale == 0 || *scale == 0x8000 || isfinite(inverse));
+    float step = codec_f16_to_f32(*scale), top = zero + 15.0f * step;
+    return isfinite(step) && isfinite(widen(narrow(zero, dtype), dtype)) &&
+           isfinite(widen(narrow(top, dtype), dtype));
 }
 
 static uint8_t code_of(float x, float zero, float inverse)
@@ -99,7 +107,7 @@ static bool encode_group(const uint16_t *in, enum ts_dtype dtype, uint32_t group
     float x[256] = {0};
     for (uint32_t i = 0; i < group; i++)
         x[i] = widen(in[i], dtype);
-    if (!group_parameters(x, group, scale, minimum))
+    if (!group_parameters(x, dtype, group, scale, minimum))
         return false;
     if ((*scale & 0x7fff) == 0) {
         *scale = 0;
@@ -112,10 +120,10 @@ static bool encode_group(const uint16_t *in, enum ts_dtype dtype, uint32_t group
     return true;
 }
 
-static bool encode_tile(const uint16_t *in, enum ts_dtype dtype, uint32_t rows, uint32_t head_dim,
-                        uint32_t group, uint16_t *scales, uint16_t *minima, uint8_t *codes)
+static bool encode_tile(const uint16_t *in, enum ts_dtype dtype, uint32_t head_dim, uint32_t group,
+                        uint16_t *scales, uint16_t *minima, uint8_t *codes)
 {
-    uint32_t groups = rows * (head_dim / group);
+    uint32_t groups = TS_KV_BLOCK_TOKENS * (head_dim / group);
     for (uint32_t g = 0; g < groups; g++) {
         if (!encode_group(in + (size_t)g * group, dtype, group, &scales[g], &minima[g],
                           codes + (size_t)g * (group / 2)))
@@ -134,8 +142,8 @@ static void decode_tile(const uint16_t *scales, const uint16_t *minima, const ui
             uint8_t pair = codes[(size_t)g * half + i];
             float low = zero + (float)(pair & 15) * scale, high = zero + (float)(pair >> 4) * scale;
             uint16_t *at = out + (size_t)g * group + i;
-            at[0] = dtype == TS_DTYPE_F16 ? codec_f32_to_f16(low) : codec_f32_to_bf16(low);
-            at[half] = dtype == TS_DTYPE_F16 ? codec_f32_to_f16(high) : codec_f32_to_bf16(high);
+            at[0] = narrow(low, dtype);
+            at[half] = narrow(high, dtype);
         }
     }
 }

@@ -8,8 +8,17 @@
 #include "common/base/ts_hash.h"
 #include "gpu/codec/codec_impl.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#else
+#include <fenv.h>
+#endif
+
 #define TILE_TOKENS  TS_KV_BLOCK_TOKENS
 #define GROUP_MAX    256u
+#define GROUP_MIN    16u
+#define DIM_MAX      1024u
+#define TILES_MAX    (1u << 30)
 #define SEED_ESCAPED (1ULL << 63)
 
 static const struct {
@@ -40,34 +49,50 @@ const char *ts_codec_name(const struct ts_codec *codec)
     return "unknown";
 }
 
-/* The group in effect: as asked where it divides head_dim, else the largest power of two that does. */
+/* The group in effect: as asked, or the largest power of two that divides head_dim when that is smaller. */
 static uint32_t group_of(const struct ts_codec *codec, uint32_t head_dim)
 {
-    if (codec->group && head_dim % codec->group == 0)
-        return codec->group;
     uint32_t group = head_dim & -head_dim;
-    return group < GROUP_MAX ? group : GROUP_MAX;
+    return group < codec->group ? group : codec->group;
 }
 
 enum ts_status ts_codec_check(const struct ts_codec *codec, uint32_t head_dim, struct ts_error *err)
 {
-    if (codec->id == TS_CODEC_NONE)
-        return TS_OK;
-    if (codec->id != TS_CODEC_I4 || codec->key_bits != 4 || codec->value_bits != 4 ||
-        codec->flags != TS_CODEC_ASYM)
-        return ts_error_set(err, TS_EUNSUPPORTED, "unknown KV codec descriptor: id %d, %u/%u bits, flags %u",
-                            codec->id, codec->key_bits, codec->value_bits, codec->flags);
-    if (group_of(codec, head_dim) < 16)
+    bool none = codec->id == TS_CODEC_NONE;
+    uint32_t bits = none ? 16 : 4, flags = none ? 0 : TS_CODEC_ASYM, group = codec->group;
+    bool grouped = group >= GROUP_MIN && group <= GROUP_MAX && (group & (group - 1)) == 0;
+    if ((!none && codec->id != TS_CODEC_I4) || codec->key_bits != bits || codec->value_bits != bits ||
+        codec->flags != flags || (none ? group != 0 : !grouped))
+        return ts_error_set(err, TS_EUNSUPPORTED,
+                            "unknown KV codec descriptor: id %d, %u/%u bits, group %u, flags %u", codec->id,
+                            codec->key_bits, codec->value_bits, group, codec->flags);
+    if (head_dim == 0 || head_dim > DIM_MAX)
+        return ts_error_set(err, TS_EUNSUPPORTED, "the KV codecs take a head_dim of 1 to %u, not %u", DIM_MAX,
+                            head_dim);
+    if (!none && group_of(codec, head_dim) < GROUP_MIN)
         return ts_error_set(err, TS_EUNSUPPORTED,
                             "codec %s needs a head_dim that 16 divides, not %u: use codec none",
                             ts_codec_name(codec), head_dim);
     return TS_OK;
 }
 
+static uint64_t blocks_for(uint32_t tokens)
+{
+    return ((uint64_t)tokens + TILE_TOKENS - 1) / TILE_TOKENS;
+}
+
+bool ts_codec_shape_ok(uint32_t head_dim, const struct ts_codec_chunk *c)
+{
+    return head_dim >= 1 && head_dim <= DIM_MAX && c->token_begin % TILE_TOKENS == 0 &&
+           (uint64_t)c->token_begin + c->token_count <= UINT32_MAX &&
+           (uint64_t)c->head_begin + c->head_count <= UINT32_MAX &&
+           (c->token_count == 0 || c->head_count <= TILES_MAX / 2 / blocks_for(c->token_count));
+}
+
 /* Byte offsets of the sections of a payload. */
 struct layout {
     uint32_t tiles, blocks, group, groups; /* groups of one tile */
-    size_t bitmap, scales, minima, codes, raw, tile_bytes;
+    size_t scales, minima, codes, raw, tile_bytes;
 };
 
 static size_t align16(size_t n)
@@ -78,7 +103,10 @@ static size_t align16(size_t n)
 static struct layout layout_of(const struct ts_codec *codec, uint32_t head_dim, uint32_t heads,
                                uint32_t tokens)
 {
-    struct layout l = {.blocks = ts_kv_blocks_for(tokens), .tile_bytes = (size_t)TILE_TOKENS * head_dim * 2};
+    struct ts_codec_chunk shape = {.head_count = heads, .token_count = tokens};
+    TS_ASSERT(ts_codec_shape_ok(head_dim, &shape));
+    struct layout l = {.blocks = (uint32_t)blocks_for(tokens),
+                       .tile_bytes = (size_t)TILE_TOKENS * head_dim * 2};
     l.tiles = 2 * heads * l.blocks;
     if (codec->id == TS_CODEC_NONE)
         return l;
@@ -100,7 +128,8 @@ size_t ts_codec_bytes(const struct ts_codec *codec, uint32_t head_dim, uint32_t 
 
 size_t ts_codec_bytes_max(const struct ts_codec *codec, uint32_t head_dim, uint32_t heads, uint32_t tokens)
 {
-    return ts_codec_bytes(codec, head_dim, heads, tokens, 2 * heads * ts_kv_blocks_for(tokens));
+    struct layout l = layout_of(codec, head_dim, heads, tokens);
+    return l.raw + l.tiles * l.tile_bytes;
 }
 
 static uint16_t *tile_at(const struct ts_codec_view *view, const struct ts_codec_chunk *c, uint32_t kv,
@@ -121,8 +150,8 @@ static uint32_t rows_of(const struct ts_codec_chunk *c, uint32_t block)
 
 static void check_shape(const struct ts_codec_view *view, const struct ts_codec_chunk *c)
 {
-    TS_ASSERT(c->token_begin % TILE_TOKENS == 0);
-    TS_ASSERT(c->head_begin + c->head_count <= view->pool_heads);
+    TS_ASSERT(ts_codec_shape_ok(view->head_dim, c));
+    TS_ASSERT((uint64_t)c->head_begin + c->head_count <= view->pool_heads);
     TS_ASSERT((uint64_t)c->token_begin + c->token_count <= (uint64_t)view->block_count * TILE_TOKENS);
 }
 
@@ -138,13 +167,46 @@ static const uint16_t *padded(const uint16_t *tile, uint32_t rows, uint32_t head
 
 static const struct codec_level *level(void);
 
+/* Other libraries of a process may have set another rounding mode, or flushing of subnormals, on this thread:
+ * the bytes must not depend on it. */
+#if defined(__x86_64__)
+typedef unsigned int float_mode;
+
+static float_mode float_mode_enter(void)
+{
+    float_mode mode = _mm_getcsr();
+    _mm_setcsr(0x1f80); /* to nearest even, exceptions masked, no FTZ, no DAZ */
+    return mode;
+}
+
+static void float_mode_leave(float_mode mode)
+{
+    _mm_setcsr(mode);
+}
+#else
+typedef fenv_t float_mode;
+
+static float_mode float_mode_enter(void)
+{
+    float_mode mode;
+    fegetenv(&mode);
+    fesetenv(FE_DFL_ENV);
+    return mode;
+}
+
+static void float_mode_leave(float_mode mode)
+{
+    fesetenv(&mode);
+}
+#endif
+
 static void encode_one(const struct layout *l, const struct ts_codec_view *from, const uint16_t *tile,
                        uint32_t index, uint8_t *out, uint32_t *escapes)
 {
     uint8_t *codes = out + l->codes + (size_t)index * TILE_TOKENS * from->head_dim / 2;
     uint16_t *scales = (uint16_t *)(out + l->scales) + (size_t)index * l->groups;
     uint16_t *minima = (uint16_t *)(out + l->minima) + (size_t)index * l->groups;
-    if (level()->encode_tile(tile, from->dtype, TILE_TOKENS, from->head_dim, l->group, scales, minima, codes))
+    if (level()->encode_tile(tile, from->dtype, from->head_dim, l->group, scales, minima, codes))
         return;
     memset(scales, 0, (size_t)l->groups * 2);
     memset(minima, 0, (size_t)l->groups * 2);
@@ -166,11 +228,11 @@ static void clear_padding(const struct layout *l, uint32_t head_dim, uint8_t *ou
 size_t ts_codec_encode(const struct ts_codec *codec, const struct ts_codec_view *from,
                        const struct ts_codec_chunk *chunk, void *out, uint32_t *escapes)
 {
-    uint16_t scratch[TILE_TOKENS * 1024];
-    struct layout l = layout_of(codec, from->head_dim, chunk->head_count, chunk->token_count);
+    uint16_t scratch[TILE_TOKENS * DIM_MAX];
     uint32_t index = 0;
     check_shape(from, chunk);
-    TS_ASSERT(from->head_dim <= 1024);
+    struct layout l = layout_of(codec, from->head_dim, chunk->head_count, chunk->token_count);
+    float_mode mode = float_mode_enter();
     *escapes = 0;
     if (codec->id != TS_CODEC_NONE)
         clear_padding(&l, from->head_dim, out);
@@ -186,15 +248,55 @@ size_t ts_codec_encode(const struct ts_codec *codec, const struct ts_codec_view 
             }
         }
     }
+    float_mode_leave(mode);
     return ts_codec_bytes(codec, from->head_dim, chunk->head_count, chunk->token_count, *escapes);
 }
 
-static bool escaped(const uint8_t *payload, uint32_t index)
+static bool escaped(const uint8_t *payload, size_t index)
 {
     return payload[index / 8] >> index % 8 & 1;
 }
 
-/* Length against shape and bitmap; bits beyond the tiles must be zero. */
+static bool all_zero(const uint8_t *at, size_t bytes)
+{
+    return bytes == 0 || (at[0] == 0 && memcmp(at, at + 1, bytes - 1) == 0);
+}
+
+static bool padding_zero(const struct layout *l, uint32_t head_dim, const uint8_t *payload)
+{
+    size_t params = (size_t)l->tiles * l->groups * 2, codes = (size_t)l->tiles * TILE_TOKENS * head_dim / 2;
+    size_t bitmap = ((size_t)l->tiles + 7) / 8;
+    return all_zero(payload + bitmap, l->scales - bitmap) &&
+           all_zero(payload + l->scales + params, l->minima - l->scales - params) &&
+           all_zero(payload + l->minima + params, l->codes - l->minima - params) &&
+           all_zero(payload + l->codes + codes, l->raw - l->codes - codes);
+}
+
+/* Parameters of a tile that is not escaped: scales are finite and not negative, minima finite. */
+static bool parameters_sane(const uint16_t *scales, const uint16_t *minima, uint32_t groups)
+{
+    uint32_t bad = 0;
+    for (uint32_t g = 0; g < groups; g++)
+        bad |= (uint32_t)(scales[g] >= 0x7c00) | (uint32_t)((minima[g] & 0x7fff) >= 0x7c00);
+    return bad == 0;
+}
+
+/* What no encoder writes is refused, so that one cache has one encoding. */
+static bool tiles_sane(const struct layout *l, uint32_t head_dim, const uint8_t *payload)
+{
+    size_t params = (size_t)l->groups * 2, codes = (size_t)TILE_TOKENS * head_dim / 2;
+    for (uint32_t i = 0; i < l->tiles; i++) {
+        const uint8_t *scales = payload + l->scales + i * params, *minima = payload + l->minima + i * params;
+        if (escaped(payload, i)
+                ? !all_zero(scales, params) || !all_zero(minima, params) ||
+                      !all_zero(payload + l->codes + i * codes, codes)
+                : !parameters_sane((const uint16_t *)scales, (const uint16_t *)minima, l->groups))
+            return false;
+    }
+    return true;
+}
+
+/* The length against shape and bitmap, then the content. */
 static bool payload_fits(const struct ts_codec *codec, uint32_t head_dim, const struct ts_codec_chunk *c,
                          const struct layout *l, const uint8_t *payload, size_t bytes)
 {
@@ -203,12 +305,13 @@ static bool payload_fits(const struct ts_codec *codec, uint32_t head_dim, const 
         return bytes == l->tiles * l->tile_bytes;
     if (bytes < l->raw)
         return false;
-    for (uint32_t i = 0; i < l->scales * 8; i++) {
+    for (size_t i = 0; i < l->scales * 8; i++) {
         if (escaped(payload, i) && i >= l->tiles)
             return false;
         escapes += escaped(payload, i);
     }
-    return bytes == ts_codec_bytes(codec, head_dim, c->head_count, c->token_count, escapes);
+    return bytes == ts_codec_bytes(codec, head_dim, c->head_count, c->token_count, escapes) &&
+           padding_zero(l, head_dim, payload) && tiles_sane(l, head_dim, payload);
 }
 
 /* The sections of one tile of a checked payload. */
@@ -237,11 +340,12 @@ static struct tile_parts parts_of(const struct ts_codec *codec, uint32_t head_di
 enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload, size_t bytes,
                                const struct ts_codec_chunk *chunk, const struct ts_codec_view *to)
 {
-    struct layout l = layout_of(codec, to->head_dim, chunk->head_count, chunk->token_count);
     uint32_t index = 0, escapes = 0;
     check_shape(to, chunk);
+    struct layout l = layout_of(codec, to->head_dim, chunk->head_count, chunk->token_count);
     if (!payload_fits(codec, to->head_dim, chunk, &l, payload, bytes))
         return TS_ECORRUPT;
+    float_mode mode = float_mode_enter();
     for (uint32_t kv = 0; kv < 2; kv++) {
         for (uint32_t head = 0; head < chunk->head_count; head++) {
             for (uint32_t block = 0; block < l.blocks; block++, index++) {
@@ -256,14 +360,17 @@ enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload
             }
         }
     }
+    float_mode_leave(mode);
     return TS_OK;
 }
 
 enum ts_status ts_codec_digest(const struct ts_codec *codec, uint32_t head_dim, const void *payload,
                                size_t bytes, const struct ts_codec_chunk *chunk, uint64_t *digest)
 {
-    struct layout l = layout_of(codec, head_dim, chunk->head_count, chunk->token_count);
     uint32_t index = 0, escapes = 0;
+    if (!ts_codec_shape_ok(head_dim, chunk))
+        return TS_ECORRUPT;
+    struct layout l = layout_of(codec, head_dim, chunk->head_count, chunk->token_count);
     if (!payload_fits(codec, head_dim, chunk, &l, payload, bytes))
         return TS_ECORRUPT;
     for (uint32_t kv = 0; kv < 2; kv++) {

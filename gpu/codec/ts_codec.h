@@ -10,14 +10,23 @@
  * each section 16-byte aligned; tiles in the order [K|V][head][block]. Only the escape section depends on the
  * data; its length is declared in the chunk header and checked against the bitmap's population count.
  *
- * Codec `i4`: 4 bits, groups of 64 along head_dim (head_dim itself when smaller; groups never cross a head),
- * asymmetric, fp16 scale and fp16 minimum. Bit-exact rules: kernels.md 1.7. Byte j of a group's codes holds
- * element j (low nibble) and j + group/2 (high nibble). Codec `none` is the raw tiles. All functions are pure
- * and thread-safe; every dispatch level writes equal bytes.
+ * Codec `i4`: 4 bits in groups along head_dim, asymmetric, fp16 scale and fp16 minimum. The group in effect
+ * is the descriptor's (64) or, when smaller, the largest power of two that divides head_dim; groups never
+ * cross a head. Per group: zero = RN16(min), scale = RN16((max - zero) / 15), inv = 1 / scale, code =
+ * RNE((x - zero) * inv) clamped to 0..15, restored = RN_dtype(zero + code * scale). Byte j of a group's codes
+ * holds element j (low nibble) and j + group/2 (high nibble). A tile escapes, at every dispatch level, when
+ * an element is NaN or infinite, when zero or scale is not finite, or when RN_dtype(zero) or RN_dtype(zero +
+ * 15 * scale) is not finite. Codec `none` is the raw tiles.
+ *
+ * Anything that no encoder writes is refused on decoding: bytes other than zero in padding or in the
+ * parameters and codes of escaped tiles, scales that are negative or not finite, minima that are not finite.
+ * All functions are pure and thread-safe, whatever rounding mode the caller has set; every dispatch level
+ * writes equal bytes.
  */
 #ifndef TS_GPU_CODEC_H
 #define TS_GPU_CODEC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -61,6 +70,10 @@ enum ts_status ts_codec_parse(const char *name, struct ts_codec *out, struct ts_
 const char *ts_codec_name(const struct ts_codec *codec);
 enum ts_status ts_codec_check(const struct ts_codec *codec, uint32_t head_dim, struct ts_error *err);
 
+/* Whether a chunk announced by a peer is one that the functions below take: begins on a block, and its sizes
+ * can be computed. That heads, layer and blocks lie inside of the pool is for the caller to check. */
+bool ts_codec_shape_ok(uint32_t head_dim, const struct ts_codec_chunk *chunk);
+
 /* Largest payload of a chunk of that shape (all tiles escaped), and the payload when `escapes` tiles are
  * escaped. */
 size_t ts_codec_bytes_max(const struct ts_codec *codec, uint32_t head_dim, uint32_t heads, uint32_t tokens);
@@ -71,8 +84,8 @@ size_t ts_codec_bytes(const struct ts_codec *codec, uint32_t head_dim, uint32_t 
  * fail for a valid shape. */
 size_t ts_codec_encode(const struct ts_codec *codec, const struct ts_codec_view *from,
                        const struct ts_codec_chunk *chunk, void *out, uint32_t *escapes);
-/* Restores a payload into the pool's tiles. TS_ECORRUPT when the length or the bitmap does not fit the shape;
- * nothing is written then. */
+/* Restores a payload into the pool's tiles. TS_ECORRUPT when its length does not fit the shape
+ * or its content is none that an encoder writes; nothing is written then. */
 enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload, size_t bytes,
                                const struct ts_codec_chunk *chunk, const struct ts_codec_view *to);
 

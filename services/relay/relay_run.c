@@ -19,7 +19,7 @@
 struct pool {
     uint8_t *base; /* NULL when modelled */
     size_t bytes;
-    uint32_t layer_begin, head_begin, heads, blocks, head_dim;
+    uint32_t layer_begin, layers, head_begin, heads, blocks, head_dim;
     enum ts_dtype dtype;
     uint32_t running; /* jobs that read it */
     bool unmapped;    /* go once the last job has ended */
@@ -123,6 +123,7 @@ static void perform_map(struct relay_run *run, const struct ts_action_map_pool *
     job->pool = ts_xcalloc(1, sizeof *job->pool);
     *job->pool = (struct pool){.bytes = p->bytes,
                                .layer_begin = p->layer_begin,
+                               .layers = p->layer_end - p->layer_begin,
                                .head_begin = p->head_begin,
                                .heads = p->head_end - p->head_begin,
                                .blocks = p->kv_blocks,
@@ -170,8 +171,14 @@ static void run_encode(struct ts_job *base)
 static bool encode_sane(const struct encode_job *job, const struct ts_action_encode *a)
 {
     const struct pool *pool = job->pool;
-    if (a->layer < pool->layer_begin || a->head_begin < pool->head_begin ||
-        a->head_begin - pool->head_begin + a->head_count > pool->heads)
+    const struct ts_codec_chunk shape = {
+        .head_count = a->head_count, .token_begin = a->token_begin, .token_count = a->token_count};
+    if (a->layer < pool->layer_begin || a->layer - pool->layer_begin >= pool->layers ||
+        a->head_begin < pool->head_begin ||
+        (uint64_t)(a->head_begin - pool->head_begin) + a->head_count > pool->heads)
+        return false;
+    if (ts_codec_check(&job->codec, pool->head_dim, NULL) != TS_OK ||
+        !ts_codec_shape_ok(pool->head_dim, &shape))
         return false;
     if ((uint64_t)a->token_begin + a->token_count > (uint64_t)a->blocks.count * TS_KV_BLOCK_TOKENS)
         return false;
@@ -193,7 +200,6 @@ static void perform_encode(struct relay_run *run, const struct ts_action_encode 
     TS_ASSERT(job->pool);
     job->layer = a->layer;
     job->first_head = a->head_begin;
-    job->digests = ts_xcalloc(a->head_count ? a->head_count : 1, sizeof *job->digests);
     job->blocks = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->blocks);
     job->block_count = a->blocks.count;
     if (a->blocks.count)
@@ -209,6 +215,7 @@ static void perform_encode(struct relay_run *run, const struct ts_action_encode 
                                              .token_begin = a->token_begin,
                                              .token_count = a->token_count};
     }
+    job->digests = ts_xcalloc((size_t)job->chunk.head_count + 1, sizeof *job->digests);
     ts_jobs_submit(run->jobs, &job->job);
 }
 

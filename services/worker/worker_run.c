@@ -258,6 +258,26 @@ static void run_scatter(struct ts_job *base)
     }
 }
 
+/* What the peer announced against the shard and the pool: the codec takes these as given. */
+static bool scatter_sane(const struct scatter_job *job, const struct ts_action_scatter *a)
+{
+    const struct ts_engine_info *info = job->run->info;
+    const struct ts_shard *shard = &info->shard;
+    if (a->layer < shard->layer_begin || a->layer >= shard->layer_end || a->head_begin < shard->head_begin ||
+        (uint64_t)a->head_begin + a->head_count > shard->head_end)
+        return false;
+    if (ts_codec_check(&job->codec, info->model.head_dim, NULL) != TS_OK ||
+        !ts_codec_shape_ok(info->model.head_dim, &job->chunk))
+        return false;
+    if ((uint64_t)a->token_begin + a->token_count > (uint64_t)a->blocks.count * TS_KV_BLOCK_TOKENS)
+        return false;
+    for (uint32_t i = 0; i < a->blocks.count; i++) {
+        if (a->blocks.data[i] >= info->kv_blocks)
+            return false;
+    }
+    return true;
+}
+
 static void perform_scatter(struct worker_run *run, struct ts_service *service,
                             const struct ts_action_scatter *a)
 {
@@ -278,13 +298,15 @@ static void perform_scatter(struct worker_run *run, struct ts_service *service,
                                          .head_count = a->head_count,
                                          .token_begin = a->token_begin,
                                          .token_count = a->token_count};
-    job->digests = ts_xcalloc(a->head_count ? a->head_count : 1, sizeof *job->digests);
     job->block_count = a->blocks.count;
     job->blocks = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->blocks);
     if (a->blocks.count)
         memcpy(job->blocks, a->blocks.data, a->blocks.count * sizeof *job->blocks);
-    if (ts_codec_parse(name, &job->codec, NULL) != TS_OK)
+    if (ts_codec_parse(name, &job->codec, NULL) != TS_OK || !scatter_sane(job, a)) {
         job->reason = TS_REASON_KV_MISMATCH;
+        job->chunk.head_count = 0;
+    }
+    job->digests = ts_xcalloc((size_t)job->chunk.head_count + 1, sizeof *job->digests);
     ts_jobs_submit(run->jobs, &job->job);
 }
 
