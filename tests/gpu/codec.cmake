@@ -1,1 +1,2 @@
 ts_test(test_codec SOURCES test_codec.c LINK ts_codec LABELS gpu)
+ts_test(test_codec_levels SOURCES test_codec_levels.c LINK ts_codec LABELS gpu)
