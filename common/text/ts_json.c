@@ -165,7 +165,8 @@ const struct ts_json *ts_json_next(const struct ts_json *object, void **cursor, 
     if (!iter)
         return NULL;
     *key = json_object_iter_key(iter);
-    *key_bytes = json_object_iter_key_len(iter);
+    if (key_bytes)
+        *key_bytes = json_object_iter_key_len(iter);
     return own(json_object_iter_value(iter));
 }
 

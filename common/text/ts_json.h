@@ -51,7 +51,7 @@ size_t ts_json_count(const struct ts_json *value); /* members of an object or ar
 const struct ts_json *ts_json_get(const struct ts_json *object, const char *key);
 const struct ts_json *ts_json_at(const struct ts_json *array, size_t index);
 /* Members in the order of the file: start with *cursor = NULL; returns NULL at the end. Keys are
- * NUL-terminated. */
+ * NUL-terminated; `key_bytes` may be NULL. */
 const struct ts_json *ts_json_next(const struct ts_json *object, void **cursor, const char **key,
                                    size_t *key_bytes);
 

@@ -70,13 +70,13 @@ static void on_message(struct relay_core *core, const struct ts_event_message *m
 {
     switch (m->channel) {
     case TS_CHANNEL_RELAY:
-        link_router_message(core, m);
+        relay_link_router_message(core, m);
         break;
     case TS_CHANNEL_POOL:
-        link_pool_message(core, m);
+        relay_link_pool_message(core, m);
         break;
     case TS_CHANNEL_KV:
-        link_kv_message(core, m);
+        relay_link_kv_message(core, m);
         break;
     default:
         break;
@@ -91,19 +91,19 @@ void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event
     core->out = out;
     switch (event->kind) {
     case TS_EVENT_START:
-        link_start(core);
+        relay_link_start(core);
         break;
     case TS_EVENT_MESSAGE:
         on_message(core, &event->message);
         break;
     case TS_EVENT_SEND_FAILED:
-        link_unreachable(core, event->send_failed.channel, event->send_failed.peer);
+        relay_link_unreachable(core, event->send_failed.channel, event->send_failed.peer);
         break;
     case TS_EVENT_ENCODED:
         encode_done(core, &event->encoded);
         break;
     case TS_EVENT_POOL_MAPPED:
-        link_pool_mapped(core, &event->pool_mapped);
+        relay_link_pool_mapped(core, &event->pool_mapped);
         break;
     case TS_EVENT_DRAIN:
         core->draining = true;
@@ -111,7 +111,7 @@ void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event
     default:
         break;
     }
-    link_tick(core);
+    relay_link_tick(core);
     transfer_tick(core);
     encode_more(core);
     if (core->draining && !core->head)
@@ -121,7 +121,7 @@ void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event
 
 ts_time relay_core_deadline(const struct relay_core *core)
 {
-    ts_time links = link_deadline(core), transfers = transfer_deadline(core);
+    ts_time links = relay_link_deadline(core), transfers = transfer_deadline(core);
     return links < transfers ? links : transfers;
 }
 

@@ -98,7 +98,7 @@ void encode_done(struct relay_core *core, const struct ts_event_encoded *m)
 static void send_chunk(struct relay_core *core, struct transfer *t, size_t number)
 {
     struct chunk *c = &t->chunks[number];
-    struct ts_action_send *s = send_link(core, t->link, TS_MSG_KV_CHUNK);
+    struct ts_action_send *s = relay_send_link(core, t->link, TS_MSG_KV_CHUNK);
     if (!s)
         return;
     s->bulk = c->bulk;
@@ -122,7 +122,7 @@ static void send_end(struct relay_core *core, struct transfer *t)
     uint32_t layers = p->layer_end - p->layer_begin, heads = p->head_end - p->head_begin;
     t->bytes_sent += 2 * END_MESSAGE_BYTES + (uint64_t)layers * heads * sizeof *t->digests +
                      3ull * t->seal.prompt_ids.count;
-    struct ts_action_send *s = send_link(core, t->link, TS_MSG_KV_END);
+    struct ts_action_send *s = relay_send_link(core, t->link, TS_MSG_KV_END);
     if (s)
         s->msg.kv_end = (struct ts_msg_kv_end){.rid = t->rid,
                                                .layer_begin = p->layer_begin,
@@ -134,7 +134,7 @@ static void send_end(struct relay_core *core, struct transfer *t)
                                                             t->begin.token_count,
                                                .bytes_sent = t->bytes_sent,
                                                .digests = {t->digests, layers * heads}};
-    s = send_link(core, t->link, TS_MSG_KV_COMMIT);
+    s = relay_send_link(core, t->link, TS_MSG_KV_COMMIT);
     if (s)
         s->msg.kv_commit = (struct ts_msg_kv_commit){.rid = t->rid,
                                                      .senders = 1,

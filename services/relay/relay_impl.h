@@ -99,20 +99,20 @@ struct relay_core {
 };
 
 /* relay_link.c */
-void link_start(struct relay_core *core);
-void link_tick(struct relay_core *core);
-ts_time link_deadline(const struct relay_core *core);
-void link_router_message(struct relay_core *core, const struct ts_event_message *m);
-void link_pool_message(struct relay_core *core, const struct ts_event_message *m);
-void link_kv_message(struct relay_core *core, const struct ts_event_message *m);
-void link_unreachable(struct relay_core *core, enum ts_channel channel, uint64_t peer);
-void link_pool_mapped(struct relay_core *core, const struct ts_event_pool_mapped *m);
-struct link *link_to(struct relay_core *core, struct ts_str endpoint);
-void link_release(struct relay_core *core, struct link *link);
-struct ts_action_send *send_router(struct relay_core *core, uint64_t router,
-                                   enum ts_msg_kind kind); /* by incarnation; NULL: down */
-struct ts_action_send *send_pool(struct relay_core *core, struct pool *pool, enum ts_msg_kind kind);
-struct ts_action_send *send_link(struct relay_core *core, struct link *link, enum ts_msg_kind kind);
+void relay_link_start(struct relay_core *core);
+void relay_link_tick(struct relay_core *core);
+ts_time relay_link_deadline(const struct relay_core *core);
+void relay_link_router_message(struct relay_core *core, const struct ts_event_message *m);
+void relay_link_pool_message(struct relay_core *core, const struct ts_event_message *m);
+void relay_link_kv_message(struct relay_core *core, const struct ts_event_message *m);
+void relay_link_unreachable(struct relay_core *core, enum ts_channel channel, uint64_t peer);
+void relay_link_pool_mapped(struct relay_core *core, const struct ts_event_pool_mapped *m);
+struct link *relay_link_to(struct relay_core *core, struct ts_str endpoint);
+void relay_link_release(struct relay_core *core, struct link *link);
+struct ts_action_send *relay_send_router(struct relay_core *core, uint64_t router,
+                                         enum ts_msg_kind kind); /* by incarnation; NULL: down */
+struct ts_action_send *relay_send_pool(struct relay_core *core, struct pool *pool, enum ts_msg_kind kind);
+struct ts_action_send *relay_send_link(struct relay_core *core, struct link *link, enum ts_msg_kind kind);
 
 /* relay_transfer.c */
 struct transfer *transfer_find(const struct relay_core *core, struct ts_rid rid);

@@ -33,7 +33,7 @@ static struct ts_action_send *send_on(struct relay_core *core, enum ts_channel c
     return s;
 }
 
-struct ts_action_send *send_router(struct relay_core *core, uint64_t router, enum ts_msg_kind kind)
+struct ts_action_send *relay_send_router(struct relay_core *core, uint64_t router, enum ts_msg_kind kind)
 {
     for (size_t i = 0; i < core->settings.router_count; i++) {
         struct router_link *r = &core->routers[i];
@@ -43,12 +43,12 @@ struct ts_action_send *send_router(struct relay_core *core, uint64_t router, enu
     return NULL;
 }
 
-struct ts_action_send *send_pool(struct relay_core *core, struct pool *pool, enum ts_msg_kind kind)
+struct ts_action_send *relay_send_pool(struct relay_core *core, struct pool *pool, enum ts_msg_kind kind)
 {
     return pool ? send_on(core, TS_CHANNEL_POOL, pool->peer, &pool->session, kind) : NULL;
 }
 
-struct ts_action_send *send_link(struct relay_core *core, struct link *link, enum ts_msg_kind kind)
+struct ts_action_send *relay_send_link(struct relay_core *core, struct link *link, enum ts_msg_kind kind)
 {
     return link ? send_on(core, TS_CHANNEL_KV, link->peer, &link->session, kind) : NULL;
 }
@@ -60,7 +60,7 @@ static void send_reset(struct relay_core *core, uint64_t peer)
     s->msg.reset.reason = TS_REASON_PEER_LOST;
 }
 
-void link_start(struct relay_core *core)
+void relay_link_start(struct relay_core *core)
 {
     for (size_t i = 0; i < core->settings.router_count; i++) {
         struct ts_action *a = ts_actions_add(core->out, TS_ACTION_CONNECT);
@@ -72,7 +72,7 @@ void link_start(struct relay_core *core)
 
 /* --- routers --- */
 
-void link_router_message(struct relay_core *core, const struct ts_event_message *m)
+void relay_link_router_message(struct relay_core *core, const struct ts_event_message *m)
 {
     if (m->peer < 1 || m->peer > core->settings.router_count)
         return;
@@ -91,7 +91,7 @@ void link_router_message(struct relay_core *core, const struct ts_event_message 
         } else if (m->msg.kind == TS_MSG_DRAIN) {
             core->draining = true;
         } else if (m->msg.kind == TS_MSG_REFEED) {
-            struct ts_action_send *s = send_router(core, session->remote, TS_MSG_TRANSFER);
+            struct ts_action_send *s = relay_send_router(core, session->remote, TS_MSG_TRANSFER);
             s->msg.transfer = (struct ts_msg_transfer){.rid = m->msg.refeed.rid, .reason = TS_REASON_NO_COPY};
         }
     }
@@ -121,7 +121,7 @@ static void pool_hello(struct relay_core *core, const struct ts_event_message *m
     ts_session_init(&pool->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
                     core->settings.timeout_ms * TS_MS);
     ts_session_accept(&pool->session, core->now, ts_rng_u64(&core->rng) | 1, m->envelope.incarnation);
-    struct ts_action_send *s = send_pool(core, pool, TS_MSG_WELCOME);
+    struct ts_action_send *s = relay_send_pool(core, pool, TS_MSG_WELCOME);
     s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),
                                              .session = pool->session.id,
                                              .heartbeat_ms = core->settings.heartbeat_ms,
@@ -139,14 +139,14 @@ static void pool_announced(struct relay_core *core, struct pool *pool, const str
     a->map_pool = (struct ts_action_map_pool){.pool = pool->id, .layout = *m};
 }
 
-void link_pool_mapped(struct relay_core *core, const struct ts_event_pool_mapped *m)
+void relay_link_pool_mapped(struct relay_core *core, const struct ts_event_pool_mapped *m)
 {
     struct pool *pool;
     for (size_t cursor = 0; (pool = ts_map_next(core->pools, &cursor, NULL, NULL));) {
         if (pool->id != m->pool)
             continue;
         pool->mapped = m->reason == TS_REASON_NONE;
-        struct ts_action_send *s = send_pool(core, pool, TS_MSG_POOL_REPLY);
+        struct ts_action_send *s = relay_send_pool(core, pool, TS_MSG_POOL_REPLY);
         if (s)
             s->msg.pool_reply = (struct ts_msg_pool_reply){.reason = m->reason, .text = m->text};
         if (!pool->mapped)
@@ -178,7 +178,7 @@ static void pool_deliver(struct relay_core *core, struct pool *pool, const struc
     }
 }
 
-void link_pool_message(struct relay_core *core, const struct ts_event_message *m)
+void relay_link_pool_message(struct relay_core *core, const struct ts_event_message *m)
 {
     struct pool *pool = ts_map_get_u64(core->pools, m->peer);
     if (m->msg.kind == TS_MSG_HELLO) {
@@ -206,7 +206,7 @@ void link_pool_message(struct relay_core *core, const struct ts_event_message *m
 
 /* --- decode workers --- */
 
-struct link *link_to(struct relay_core *core, struct ts_str endpoint)
+struct link *relay_link_to(struct relay_core *core, struct ts_str endpoint)
 {
     struct link *link = ts_map_get(core->links, endpoint.data, endpoint.count);
     if (!link) {
@@ -225,7 +225,7 @@ struct link *link_to(struct relay_core *core, struct ts_str endpoint)
     return link;
 }
 
-void link_release(struct relay_core *core, struct link *link)
+void relay_link_release(struct relay_core *core, struct link *link)
 {
     link->transfers--;
     link->idle_since = core->now;
@@ -270,7 +270,7 @@ static void link_deliver(struct relay_core *core, struct link *link, const struc
     }
 }
 
-void link_kv_message(struct relay_core *core, const struct ts_event_message *m)
+void relay_link_kv_message(struct relay_core *core, const struct ts_event_message *m)
 {
     struct link *link = ts_map_get_u64(core->link_peers, m->peer);
     if (!link)
@@ -301,7 +301,7 @@ void link_kv_message(struct relay_core *core, const struct ts_event_message *m)
 
 /* --- all --- */
 
-void link_unreachable(struct relay_core *core, enum ts_channel channel, uint64_t peer)
+void relay_link_unreachable(struct relay_core *core, enum ts_channel channel, uint64_t peer)
 {
     struct link *link = channel == TS_CHANNEL_KV ? ts_map_get_u64(core->link_peers, peer) : NULL;
     struct pool *pool = channel == TS_CHANNEL_POOL ? ts_map_get_u64(core->pools, peer) : NULL;
@@ -324,10 +324,10 @@ static void tick_link(struct relay_core *core, struct link *link)
     if (!link->session.up && link->session.hello_at <= core->now)
         say_hello(core, TS_CHANNEL_KV, link->peer, &link->session);
     if (ts_session_heartbeat_due(&link->session, core->now))
-        send_link(core, link, TS_MSG_HEARTBEAT);
+        relay_send_link(core, link, TS_MSG_HEARTBEAT);
 }
 
-void link_tick(struct relay_core *core)
+void relay_link_tick(struct relay_core *core)
 {
     struct pool *pool;
     struct link *link;
@@ -344,13 +344,13 @@ void link_tick(struct relay_core *core)
         if (ts_session_expired(&pool->session, core->now))
             pool_lost(core, pool);
         else if (ts_session_heartbeat_due(&pool->session, core->now))
-            send_pool(core, pool, TS_MSG_HEARTBEAT);
+            relay_send_pool(core, pool, TS_MSG_HEARTBEAT);
     }
     for (size_t cursor = 0; (link = ts_map_next(core->links, &cursor, NULL, NULL));)
         tick_link(core, link);
 }
 
-ts_time link_deadline(const struct relay_core *core)
+ts_time relay_link_deadline(const struct relay_core *core)
 {
     ts_time at = TS_TIME_NEVER, due;
     struct pool *pool;

@@ -43,7 +43,7 @@ static void set_state(struct transfer *t, enum transfer_state state)
 static void report(struct relay_core *core, struct ts_rid rid, const struct transfer *t,
                    enum ts_reason reason, const char *text)
 {
-    struct ts_action_send *s = send_router(core, rid.router, TS_MSG_TRANSFER);
+    struct ts_action_send *s = relay_send_router(core, rid.router, TS_MSG_TRANSFER);
     if (!s)
         return;
     s->msg.transfer = (struct ts_msg_transfer){.rid = rid, .reason = reason, .text = ts_str_of(text)};
@@ -58,7 +58,7 @@ static void report(struct relay_core *core, struct ts_rid rid, const struct tran
 
 static void send_freed(struct relay_core *core, struct pool *pool, struct ts_rid rid)
 {
-    struct ts_action_send *s = send_pool(core, pool, TS_MSG_KV_FREED);
+    struct ts_action_send *s = relay_send_pool(core, pool, TS_MSG_KV_FREED);
     if (s)
         s->msg.kv_freed.rid = rid;
 }
@@ -110,7 +110,7 @@ void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason re
     drop_chunks(core, t);
     t->piece_head = t->piece_count;
     if (t->link)
-        link_release(core, t->link);
+        relay_link_release(core, t->link);
     t->link = NULL;
     transfer_settle(core, t);
 }
@@ -119,7 +119,7 @@ void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason re
 static void abort_transfer(struct relay_core *core, struct transfer *t, enum ts_reason reason,
                            const char *text)
 {
-    struct ts_action_send *s = t->opened ? send_link(core, t->link, TS_MSG_KV_ABORT) : NULL;
+    struct ts_action_send *s = t->opened ? relay_send_link(core, t->link, TS_MSG_KV_ABORT) : NULL;
     if (s)
         s->msg.kv_abort = (struct ts_msg_kv_abort){.rid = t->rid, .reason = reason};
     transfer_end(core, t, reason, text);
@@ -171,7 +171,7 @@ void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_
     *(core->tail ? &core->tail->next : &core->head) = t;
     core->tail = t;
     ts_map_put(core->transfers, &key, sizeof key, t);
-    t->link = link_to(core, t->begin.endpoint);
+    t->link = relay_link_to(core, t->begin.endpoint);
 }
 
 static struct transfer *of_pool(const struct relay_core *core, const struct pool *pool, struct ts_rid rid)
@@ -245,7 +245,7 @@ void transfer_released(struct relay_core *core, struct pool *pool, const struct 
 static void open_transfer(struct relay_core *core, struct transfer *t)
 {
     const struct ts_msg_pool *p = &t->layout;
-    struct ts_action_send *s = send_link(core, t->link, TS_MSG_KV_OPEN);
+    struct ts_action_send *s = relay_send_link(core, t->link, TS_MSG_KV_OPEN);
     if (!s)
         return;
     s->msg.kv_open = (struct ts_msg_kv_open){.rid = t->rid,

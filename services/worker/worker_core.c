@@ -72,13 +72,13 @@ static void on_message(struct worker_core *core, const struct ts_event_message *
 {
     switch (m->channel) {
     case TS_CHANNEL_WORKER:
-        link_router_message(core, m);
+        worker_link_router_message(core, m);
         break;
     case TS_CHANNEL_POOL:
-        link_pool_message(core, m);
+        worker_link_pool_message(core, m);
         break;
     case TS_CHANNEL_KV:
-        link_kv_message(core, m);
+        worker_link_kv_message(core, m);
         break;
     default:
         break;
@@ -93,13 +93,13 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
     core->out = out;
     switch (event->kind) {
     case TS_EVENT_START:
-        link_start(core);
+        worker_link_start(core);
         break;
     case TS_EVENT_MESSAGE:
         on_message(core, &event->message);
         break;
     case TS_EVENT_SEND_FAILED:
-        link_unreachable(core, event->send_failed.channel, event->send_failed.peer);
+        worker_link_unreachable(core, event->send_failed.channel, event->send_failed.peer);
         break;
     case TS_EVENT_TOKENISED:
         prefill_tokenised(core, &event->tokenised);
@@ -120,7 +120,7 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
     default:
         break;
     }
-    link_tick(core);
+    worker_link_tick(core);
     prefill_admit(core);
     decode_admit(core);
     batch_start(core);
@@ -131,7 +131,7 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
 
 ts_time worker_core_deadline(const struct worker_core *core)
 {
-    ts_time at = link_deadline(core);
+    ts_time at = worker_link_deadline(core);
     for (const struct task *t = core->head; t; t = t->next) {
         if (t->state != TASK_GRANT_WAIT)
             continue;

@@ -14,7 +14,7 @@
 static void nack(struct worker_core *core, struct kv_peer *peer, struct ts_rid rid, uint64_t chunk,
                  enum ts_reason reason, const char *text)
 {
-    struct ts_action_send *s = send_kv(core, peer, TS_MSG_KV_NACK);
+    struct ts_action_send *s = worker_send_kv(core, peer, TS_MSG_KV_NACK);
     core->counts.nacked++;
     if (s)
         s->msg.kv_nack =
@@ -92,7 +92,7 @@ static void grant(struct worker_core *core, struct task *t)
     t->chunk_limit = (uint64_t)layers * heads_of(o) * blocks; /* at least one tile pair in each */
     t->chunk_seen = ts_xcalloc(t->chunk_limit / 8 + 1, 1);
     t->began_at = core->now;
-    struct ts_action_send *s = send_kv(core, t->sender, TS_MSG_KV_GRANT);
+    struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_GRANT);
     if (s)
         s->msg.kv_grant =
             (struct ts_msg_kv_grant){.rid = t->rid, .credit_bytes = core->settings.credit_bytes};
@@ -198,7 +198,7 @@ void decode_end(struct worker_core *core, struct kv_peer *peer, const struct ts_
 
 static void report(struct worker_core *core, struct task *t)
 {
-    struct ts_action_send *s = send_router(core, t->router, TS_MSG_REPORT);
+    struct ts_action_send *s = worker_send_router(core, t->router, TS_MSG_REPORT);
     if (s)
         s->msg.report = (struct ts_msg_report){.rid = t->rid,
                                                .role = TS_PHASE_DECODE,
@@ -211,7 +211,7 @@ static void report(struct worker_core *core, struct task *t)
 
 static void start(struct worker_core *core, struct task *t)
 {
-    struct ts_action_send *s = send_kv(core, t->sender, TS_MSG_KV_DONE);
+    struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_DONE);
     if (s)
         s->msg.kv_done.rid = t->rid;
     t->sender = NULL;
@@ -295,7 +295,7 @@ static void account(struct worker_core *core, struct task *t, const struct scatt
         row[h] ^= m->digests.data[h];
     t->chunks_scattered++;
     t->tiles_scattered += (uint64_t)job->head_count * ts_kv_blocks_for(job->token_count);
-    struct ts_action_send *s = send_kv(core, t->sender, TS_MSG_KV_CREDIT);
+    struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_CREDIT);
     if (s)
         s->msg.kv_credit = (struct ts_msg_kv_credit){.rid = t->rid, .bytes = job->bytes};
 }

@@ -114,17 +114,17 @@ struct worker_core {
 };
 
 /* worker_link.c */
-void link_start(struct worker_core *core);
-void link_tick(struct worker_core *core);
-ts_time link_deadline(const struct worker_core *core);
-void link_router_message(struct worker_core *core, const struct ts_event_message *m);
-void link_pool_message(struct worker_core *core, const struct ts_event_message *m);
-void link_kv_message(struct worker_core *core, const struct ts_event_message *m);
-void link_unreachable(struct worker_core *core, enum ts_channel channel, uint64_t peer);
-struct ts_action_send *send_router(struct worker_core *core, struct router_link *link,
-                                   enum ts_msg_kind kind); /* NULL: down */
-struct ts_action_send *send_pool(struct worker_core *core, enum ts_msg_kind kind);
-struct ts_action_send *send_kv(struct worker_core *core, struct kv_peer *peer, enum ts_msg_kind kind);
+void worker_link_start(struct worker_core *core);
+void worker_link_tick(struct worker_core *core);
+ts_time worker_link_deadline(const struct worker_core *core);
+void worker_link_router_message(struct worker_core *core, const struct ts_event_message *m);
+void worker_link_pool_message(struct worker_core *core, const struct ts_event_message *m);
+void worker_link_kv_message(struct worker_core *core, const struct ts_event_message *m);
+void worker_link_unreachable(struct worker_core *core, enum ts_channel channel, uint64_t peer);
+struct ts_action_send *worker_send_router(struct worker_core *core, struct router_link *link,
+                                          enum ts_msg_kind kind); /* NULL: down */
+struct ts_action_send *worker_send_pool(struct worker_core *core, enum ts_msg_kind kind);
+struct ts_action_send *worker_send_kv(struct worker_core *core, struct kv_peer *peer, enum ts_msg_kind kind);
 
 /* worker_task.c */
 void task_free(struct task *t);

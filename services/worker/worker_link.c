@@ -36,7 +36,7 @@ static bool has_relay(const struct worker_core *core)
     return core->settings.relay_endpoint[0] != '\0';
 }
 
-void link_start(struct worker_core *core)
+void worker_link_start(struct worker_core *core)
 {
     for (size_t i = 0; i < core->settings.router_count; i++) {
         struct ts_action *a = ts_actions_add(core->out, TS_ACTION_CONNECT);
@@ -61,17 +61,18 @@ static struct ts_action_send *send_on(struct worker_core *core, enum ts_channel 
     return s;
 }
 
-struct ts_action_send *send_router(struct worker_core *core, struct router_link *link, enum ts_msg_kind kind)
+struct ts_action_send *worker_send_router(struct worker_core *core, struct router_link *link,
+                                          enum ts_msg_kind kind)
 {
     return send_on(core, TS_CHANNEL_WORKER, link->peer, &link->session, kind);
 }
 
-struct ts_action_send *send_pool(struct worker_core *core, enum ts_msg_kind kind)
+struct ts_action_send *worker_send_pool(struct worker_core *core, enum ts_msg_kind kind)
 {
     return send_on(core, TS_CHANNEL_POOL, POOL_PEER, &core->pool.session, kind);
 }
 
-struct ts_action_send *send_kv(struct worker_core *core, struct kv_peer *peer, enum ts_msg_kind kind)
+struct ts_action_send *worker_send_kv(struct worker_core *core, struct kv_peer *peer, enum ts_msg_kind kind)
 {
     return send_on(core, TS_CHANNEL_KV, peer->peer, &peer->session, kind);
 }
@@ -121,7 +122,7 @@ static void router_deliver(struct worker_core *core, struct router_link *link,
         core->draining = true;
         break;
     case TS_MSG_SET_PHASE: {
-        struct ts_action_send *s = send_router(core, link, TS_MSG_PHASE_REPLY);
+        struct ts_action_send *s = worker_send_router(core, link, TS_MSG_PHASE_REPLY);
         s->msg.phase_reply = (struct ts_msg_phase_reply){
             .term = m->msg.set_phase.term,
             .plan = m->msg.set_phase.plan,
@@ -135,7 +136,7 @@ static void router_deliver(struct worker_core *core, struct router_link *link,
     }
 }
 
-void link_router_message(struct worker_core *core, const struct ts_event_message *m)
+void worker_link_router_message(struct worker_core *core, const struct ts_event_message *m)
 {
     struct router_link *link = NULL;
     for (size_t i = 0; i < core->settings.router_count; i++) {
@@ -171,14 +172,14 @@ static void pool_down(struct worker_core *core)
         prefill_pool_lost(core);
 }
 
-void link_pool_message(struct worker_core *core, const struct ts_event_message *m)
+void worker_link_pool_message(struct worker_core *core, const struct ts_event_message *m)
 {
     struct pool_link *pool = &core->pool;
     if (m->msg.kind == TS_MSG_WELCOME) {
         pool_down(core); /* of an earlier session, if any: its transfers are gone */
         ts_session_welcomed(&pool->session, core->now, &m->envelope, m->msg.welcome.session,
                             m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
-        struct ts_action_send *s = send_pool(core, TS_MSG_POOL);
+        struct ts_action_send *s = worker_send_pool(core, TS_MSG_POOL);
         if (s)
             s->msg.pool = core->settings.pool;
     } else if (m->msg.kind == TS_MSG_RESET) {
@@ -220,7 +221,7 @@ static void kv_hello(struct worker_core *core, const struct ts_event_message *m)
     ts_session_init(&peer->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
                     core->settings.timeout_ms * TS_MS);
     ts_session_accept(&peer->session, core->now, ts_rng_u64(&core->rng) | 1, m->envelope.incarnation);
-    struct ts_action_send *s = send_kv(core, peer, TS_MSG_WELCOME);
+    struct ts_action_send *s = worker_send_kv(core, peer, TS_MSG_WELCOME);
     s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),
                                              .session = peer->session.id,
                                              .heartbeat_ms = core->settings.heartbeat_ms,
@@ -250,7 +251,7 @@ static void kv_deliver(struct worker_core *core, struct kv_peer *peer, const str
     }
 }
 
-void link_kv_message(struct worker_core *core, const struct ts_event_message *m)
+void worker_link_kv_message(struct worker_core *core, const struct ts_event_message *m)
 {
     struct kv_peer *peer = ts_map_get_u64(core->kv_peers, m->peer);
     if (m->msg.kind == TS_MSG_HELLO) {
@@ -278,7 +279,7 @@ void link_kv_message(struct worker_core *core, const struct ts_event_message *m)
 
 /* --- all --- */
 
-void link_unreachable(struct worker_core *core, enum ts_channel channel, uint64_t peer)
+void worker_link_unreachable(struct worker_core *core, enum ts_channel channel, uint64_t peer)
 {
     if (channel == TS_CHANNEL_WORKER && peer >= 1 && peer <= core->settings.router_count)
         router_down(core, &core->routers[peer - 1]);
@@ -316,10 +317,10 @@ static void router_tick(struct worker_core *core, struct router_link *link)
     if (!link->session.up && link->session.hello_at <= core->now)
         say_hello(core, TS_CHANNEL_WORKER, link->peer, &link->session);
     if (ts_session_heartbeat_due(&link->session, core->now))
-        send_router(core, link, TS_MSG_HEARTBEAT)->msg.heartbeat.load = load_of(core);
+        worker_send_router(core, link, TS_MSG_HEARTBEAT)->msg.heartbeat.load = load_of(core);
 }
 
-void link_tick(struct worker_core *core)
+void worker_link_tick(struct worker_core *core)
 {
     struct kv_peer *peer;
     if (!core->started)
@@ -332,17 +333,17 @@ void link_tick(struct worker_core *core)
         if (!core->pool.session.up && core->pool.session.hello_at <= core->now)
             say_hello(core, TS_CHANNEL_POOL, POOL_PEER, &core->pool.session);
         if (ts_session_heartbeat_due(&core->pool.session, core->now))
-            send_pool(core, TS_MSG_HEARTBEAT);
+            worker_send_pool(core, TS_MSG_HEARTBEAT);
     }
     for (size_t cursor = 0; (peer = ts_map_next(core->kv_peers, &cursor, NULL, NULL));) {
         if (ts_session_expired(&peer->session, core->now))
             kv_lost(core, peer);
         else if (ts_session_heartbeat_due(&peer->session, core->now))
-            send_kv(core, peer, TS_MSG_HEARTBEAT);
+            worker_send_kv(core, peer, TS_MSG_HEARTBEAT);
     }
 }
 
-ts_time link_deadline(const struct worker_core *core)
+ts_time worker_link_deadline(const struct worker_core *core)
 {
     ts_time at = TS_TIME_NEVER;
     struct kv_peer *peer;

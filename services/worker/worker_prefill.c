@@ -69,7 +69,7 @@ static struct ts_u64s chain_of(struct worker_core *core, const struct task *t)
 
 static void begin(struct worker_core *core, struct task *t)
 {
-    struct ts_action_send *s = send_pool(core, TS_MSG_KV_BEGIN);
+    struct ts_action_send *s = worker_send_pool(core, TS_MSG_KV_BEGIN);
     TS_ASSERT(s);
     s->msg.kv_begin = (struct ts_msg_kv_begin){.rid = t->rid,
                                                .decode = t->assign.decode,
@@ -109,7 +109,7 @@ void prefill_layer_done(struct worker_core *core, uint32_t layer)
             items[count++] =
                 (struct ts_ready_item){.rid = t->rid, .token_begin = t->done, .token_count = t->taken};
     }
-    struct ts_action_send *s = count ? send_pool(core, TS_MSG_KV_READY) : NULL;
+    struct ts_action_send *s = count ? worker_send_pool(core, TS_MSG_KV_READY) : NULL;
     if (s)
         s->msg.kv_ready =
             (struct ts_msg_kv_ready){.layer_begin = layer, .layer_end = layer + 1, .items = {items, count}};
@@ -117,7 +117,7 @@ void prefill_layer_done(struct worker_core *core, uint32_t layer)
 
 static void report(struct worker_core *core, struct task *t)
 {
-    struct ts_action_send *s = send_router(core, t->router, TS_MSG_REPORT);
+    struct ts_action_send *s = worker_send_router(core, t->router, TS_MSG_REPORT);
     if (s)
         s->msg.report = (struct ts_msg_report){.rid = t->rid,
                                                .role = TS_PHASE_PREFILL,
@@ -129,7 +129,7 @@ static void report(struct worker_core *core, struct task *t)
 
 static void seal(struct worker_core *core, struct task *t)
 {
-    struct ts_action_send *s = send_pool(core, TS_MSG_KV_SEAL);
+    struct ts_action_send *s = worker_send_pool(core, TS_MSG_KV_SEAL);
     TS_ASSERT(s);
     s->msg.kv_seal = (struct ts_msg_kv_seal){.rid = t->rid,
                                              .prompt_ids = {t->prompt, t->prompt_count},

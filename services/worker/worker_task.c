@@ -82,7 +82,7 @@ static void unlink_task(struct worker_core *core, struct task *t)
 static void refuse(struct worker_core *core, struct router_link *link, const struct ts_msg_assign *a,
                    enum ts_reason reason)
 {
-    struct ts_action_send *s = send_router(core, link, TS_MSG_ASSIGN_REFUSED);
+    struct ts_action_send *s = worker_send_router(core, link, TS_MSG_ASSIGN_REFUSED);
     if (s)
         s->msg.assign_refused =
             (struct ts_msg_assign_refused){.rid = a->rid, .role = a->role, .reason = reason};
@@ -184,7 +184,7 @@ void task_send_output(struct worker_core *core, struct task *t, uint32_t from_in
 {
     uint32_t last = t->item_first + (uint32_t)t->item_count;
     uint32_t first = from_index < t->item_first ? t->item_first : from_index > last ? last : from_index;
-    struct ts_action_send *s = send_router(core, t->router, TS_MSG_OUTPUT);
+    struct ts_action_send *s = worker_send_router(core, t->router, TS_MSG_OUTPUT);
     if (!s)
         return; /* Resync asks for it */
     s->msg.output = (struct ts_msg_output){.rid = t->rid,
@@ -250,7 +250,7 @@ void task_kill(struct worker_core *core, struct task *t)
     ts_map_remove(core->tasks, &key, sizeof key);
     task_text_close(core, t);
     if (t->relay_knows) {
-        struct ts_action_send *s = send_pool(core, TS_MSG_RELEASE);
+        struct ts_action_send *s = worker_send_pool(core, TS_MSG_RELEASE);
         if (s)
             s->msg.release = (struct ts_msg_release){.rid = t->rid, .reason = TS_REASON_CANCELLED};
     }
@@ -269,7 +269,7 @@ void task_release(struct worker_core *core, struct ts_rid rid)
 void task_fail(struct worker_core *core, struct task *t, enum ts_reason reason, bool final, const char *text)
 {
     struct ts_action_send *s =
-        t->state == TASK_DYING ? NULL : send_router(core, t->router, TS_MSG_ATTEMPT_FAILED);
+        t->state == TASK_DYING ? NULL : worker_send_router(core, t->router, TS_MSG_ATTEMPT_FAILED);
     if (s)
         s->msg.attempt_failed = (struct ts_msg_attempt_failed){
             .rid = t->rid,
@@ -299,7 +299,7 @@ void task_resync(struct worker_core *core, struct router_link *link)
             items[count++] = (struct ts_resync_item){
                 .rid = t->rid, .role = t->role, .next_index = t->item_first + (uint32_t)t->item_count};
     }
-    send_router(core, link, TS_MSG_RESYNC)->msg.resync.items = (struct ts_resync_items){items, count};
+    worker_send_router(core, link, TS_MSG_RESYNC)->msg.resync.items = (struct ts_resync_items){items, count};
 }
 
 void task_resync_reply(struct worker_core *core, const struct ts_msg_resync_reply *m)
