@@ -43,17 +43,14 @@ static void *engine_thread(void *arg)
     struct cpu_engine *e = arg;
     pthread_mutex_lock(&e->lock);
     for (;;) {
-        while (!e->stop && !e->busy)
+        while (!e->stop && !e->pending)
             pthread_cond_wait(&e->wake, &e->lock);
-        if (!e->busy)
+        if (!e->pending)
             break;
+        e->pending = false;
         pthread_mutex_unlock(&e->lock);
         run_batch(e);
         pthread_mutex_lock(&e->lock);
-        while (!e->stop && e->busy) /* until the end of the batch was polled */
-            pthread_cond_wait(&e->wake, &e->lock);
-        if (e->stop)
-            break;
     }
     pthread_mutex_unlock(&e->lock);
     return NULL;
@@ -71,7 +68,7 @@ static enum ts_status cpu_submit(struct ts_engine *engine, const struct ts_engin
         status = TS_EAGAIN;
     } else {
         e->batch = *batch;
-        e->busy = true;
+        e->busy = e->pending = true;
         pthread_cond_signal(&e->wake);
     }
     pthread_mutex_unlock(&e->lock);
@@ -87,10 +84,8 @@ static enum ts_status cpu_poll(struct ts_engine *engine, struct ts_engine_event 
     if (e->event_head != e->event_tail) {
         *out = e->events[e->event_head++ % e->event_capacity];
         status = TS_OK;
-        if (out->kind == TS_ENGINE_BATCH_DONE) {
+        if (out->kind == TS_ENGINE_BATCH_DONE)
             e->busy = false;
-            pthread_cond_signal(&e->wake);
-        }
     }
     if (e->event_head == e->event_tail) {
         ssize_t n = read(engine->event_fd, &count, sizeof count);

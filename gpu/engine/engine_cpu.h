@@ -46,7 +46,9 @@ struct cpu_engine {
     bool thread_started;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    bool busy, stop;
+    bool busy;    /* from submit until the end of the batch was polled */
+    bool pending; /* submitted, and not yet taken by the thread */
+    bool stop;
     struct ts_engine_event *events; /* ring of finished layers and the batch */
     size_t event_capacity, event_head, event_tail;
 };
