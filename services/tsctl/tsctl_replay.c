@@ -1,6 +1,6 @@
 /*
  * Feeds a recording to a fresh core of the same kind and settings: the same events must give the same
- * actions, byte for byte.
+ * actions, byte for byte. --print shows both.
  */
 #include <stdio.h>
 #include <string.h>
@@ -126,8 +126,19 @@ static const struct {
     {"decode", open_worker, step_worker, close_worker},
 };
 
-static enum ts_status feed(struct ts_record_reader *reader, size_t kind, void *core, uint64_t *steps,
-                           uint64_t *actions, struct ts_error *err)
+static void print_step(ts_time now, const struct ts_event *event, const struct ts_actions *out)
+{
+    char line[2000];
+    ts_schema_print(&ts_event_schema, event, line, sizeof line);
+    printf("%.6f < %s\n", (double)now / 1e9, line);
+    for (size_t i = 0; i < out->count; i++) {
+        ts_schema_print(&ts_action_schema, &out->items[i], line, sizeof line);
+        printf("    > %s\n", line);
+    }
+}
+
+static enum ts_status feed(struct ts_record_reader *reader, size_t kind, bool print, void *core,
+                           uint64_t *steps, uint64_t *actions, struct ts_error *err)
 {
     struct ts_actions out;
     struct ts_event event;
@@ -138,6 +149,8 @@ static enum ts_status feed(struct ts_record_reader *reader, size_t kind, void *c
     while ((status = ts_record_next(reader, &now, &event, err)) == TS_OK) {
         ts_actions_clear(&out);
         kinds[kind].step(core, now, &event, &out);
+        if (print)
+            print_step(now, &event, &out);
         if (!ts_record_same(reader, &out, difference, sizeof difference)) {
             status = ts_error_set(err, TS_ECORRUPT, "step %llu differs: %.500s", (unsigned long long)*steps,
                                   difference);
@@ -150,7 +163,7 @@ static enum ts_status feed(struct ts_record_reader *reader, size_t kind, void *c
     return status == TS_ECLOSED ? TS_OK : status;
 }
 
-static enum ts_status replay(const char *path, struct ts_error *err)
+static enum ts_status replay(const char *path, bool print, struct ts_error *err)
 {
     struct ts_record_reader *reader = NULL;
     struct ts_record_header header;
@@ -173,7 +186,7 @@ static enum ts_status replay(const char *path, struct ts_error *err)
     else
         status = kinds[kind].open(&settings, header.incarnation, &r, err);
     if (status == TS_OK)
-        status = feed(reader, kind, r.core, &steps, &actions, err);
+        status = feed(reader, kind, print, r.core, &steps, &actions, err);
     if (r.core)
         kinds[kind].close(r.core);
     ts_conf_destroy(&r.conf);
@@ -188,12 +201,15 @@ static enum ts_status replay(const char *path, struct ts_error *err)
 int tsctl_replay(int argc, char **argv)
 {
     struct ts_error err = {0};
-    if (argc < 2 || strncmp(argv[1], "--", 2) == 0) {
-        fprintf(argc < 2 ? stderr : stdout, "usage: tsctl replay FILE ...\n");
-        return argc < 2 ? 2 : 0;
+    bool print = argc > 1 && strcmp(argv[1], "--print") == 0;
+    int first = print ? 2 : 1;
+    if (argc <= first || strncmp(argv[first], "--", 2) == 0) {
+        bool help = argc > 1 && strcmp(argv[1], "--help") == 0;
+        fprintf(help ? stdout : stderr, "usage: tsctl replay [--print] FILE ...\n");
+        return help ? 0 : 2;
     }
-    for (int i = 1; i < argc; i++) {
-        if (replay(argv[i], &err) != TS_OK)
+    for (int i = first; i < argc; i++) {
+        if (replay(argv[i], print, &err) != TS_OK)
             return tsctl_fail("replay", 1, err.text);
     }
     return 0;
