@@ -4,6 +4,15 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A text that comes from outside (a file name, a value) must not make two lines of one. */
+static void keep_one_line(char *text)
+{
+    for (; *text; text++) {
+        if ((unsigned char)*text < ' ')
+            *text = ' ';
+    }
+}
+
 /* The arguments may point into err->text, so the new text is built aside. */
 enum ts_status ts_error_set(struct ts_error *err, enum ts_status status, const char *format, ...)
 {
@@ -18,6 +27,7 @@ enum ts_status ts_error_set(struct ts_error *err, enum ts_status status, const c
     if (length < 0) {
         text[0] = '\0';
     }
+    keep_one_line(text);
     memcpy(err->text, text, strlen(text) + 1);
     err->status = status;
     return status;
@@ -39,6 +49,7 @@ enum ts_status ts_error_prefix(struct ts_error *err, const char *format, ...)
     /* What does not fit is cut at its end: the context says more than the tail. */
     strncat(text, ": ", sizeof text - 1 - strlen(text));
     strncat(text, err->text, sizeof text - 1 - strlen(text));
+    keep_one_line(text);
     memcpy(err->text, text, strlen(text) + 1);
     return err->status;
 }

@@ -1,7 +1,8 @@
 /*
  * Words for a person beside a status. Used where somebody will read the reason: configuration, model loading,
  * command lines. The text names the thing, the offending value and the remedy. Callers may prefix context on
- * the way up. Every `err` parameter may be NULL. No allocation; thread-compatible (one object, one thread).
+ * the way up. A text is one line: control characters become blanks. Every `err` parameter may be NULL. No
+ * allocation; thread-compatible (one object, one thread).
  */
 #ifndef TS_BASE_ERROR_H
 #define TS_BASE_ERROR_H

@@ -7,9 +7,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/base/ts_arena.h"
+#include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
+#include "common/run/ts_conf_print.h"
+
+#define CONF_FILE_BYTES_MAX (1 << 20)
+#define VALUE_SHOWN_BYTES   100
+
+/* All services of a machine share one file; a group that nobody reads would be ignored in silence. */
+static const char *const known_groups[] = {"up", "router", "planner", "relay", "prefill", "decode"};
 
 struct ts_conf {
     struct ts_arena arena;
@@ -20,6 +29,7 @@ struct loader {
     const struct ts_option *options;
     size_t count;
     char *into;
+    const char **origins; /* of each option's value, in words */
     struct ts_conf *conf;
     struct ts_error *err;
 };
@@ -62,40 +72,75 @@ static size_t distance(const char *a, const char *b)
     return row[n];
 }
 
-static const char *nearest(const struct loader *l, const char *name)
+struct nearest {
+    const char *name, *best;
+    size_t least;
+};
+
+static void compare(struct nearest *n, const char *candidate)
 {
-    const char *best = "--help lists all";
-    size_t least = strlen(name) / 2 + 1;
-    for (size_t i = 0; i < l->count; i++) {
-        size_t d = distance(name, l->options[i].name);
-        if (d < least) {
-            least = d;
-            best = l->options[i].name;
-        }
+    size_t d = distance(n->name, candidate);
+    if (d < n->least) {
+        n->least = d;
+        n->best = candidate;
     }
-    return best;
+}
+
+/* The valid key that was probably meant, with dashes if `flag`; words for a person if none is near. */
+static const char *nearest_key(const struct loader *l, const char *name, bool flag)
+{
+    struct nearest n = {.name = name, .least = strlen(name) / 2 + 1};
+    for (size_t i = 0; i < l->count; i++)
+        compare(&n, l->options[i].name);
+    if (!n.best)
+        return "--help lists all";
+    char *words = ts_arena_printf(&l->conf->arena, "did you mean %s%s?", flag ? "--" : "", n.best);
+    for (char *p = words + strlen("did you mean "); flag && *p; p++)
+        *p = *p == '_' ? '-' : *p;
+    return words;
+}
+
+static const char *expected(const struct ts_option *o, char *words, size_t size)
+{
+    bool bounded = o->min != 0 || o->max != 0;
+    double max = bounded ? o->max : (o->type == TS_OPTION_U32 ? (double)UINT32_MAX : 9e15);
+    switch (o->type) {
+    case TS_OPTION_STRING:
+        return "a text in quotes";
+    case TS_OPTION_STRINGS:
+        return "a text in quotes, or a list of at most 64 of them";
+    case TS_OPTION_BOOL:
+        return "true or false";
+    case TS_OPTION_CHOICE:
+        snprintf(words, size, "one of %s", o->fallback + (o->fallback[0] == '|'));
+        return words;
+    default:
+        snprintf(words, size, "a %snumber from %.16g to %.16g", o->type == TS_OPTION_F64 ? "" : "whole ",
+                 o->min, max);
+        return words;
+    }
 }
 
 static enum ts_status bad_value(const struct loader *l, const struct ts_option *o, const char *value,
-                                const char *where, const char *expected)
+                                const char *where)
 {
-    return ts_error_set(l->err, TS_EINVAL, "%s: %s = \"%s\" (%s): expected %s", l->service, o->name, value,
-                        where, expected);
+    char words[96];
+    return ts_error_set(l->err, TS_EINVAL, "%s: %s = %.*s%s: expected %s", where, o->name, VALUE_SHOWN_BYTES,
+                        *value ? value : "(nothing)", strlen(value) > VALUE_SHOWN_BYTES ? "..." : "",
+                        expected(o, words, sizeof words));
 }
 
 static enum ts_status set_number(const struct loader *l, const struct ts_option *o, const char *value,
                                  const char *where)
 {
-    char expected[96], *end;
+    char *end;
     errno = 0;
     double number = strtod(value, &end);
     bool whole = o->type == TS_OPTION_F64 || number == floor(number);
     bool bounded = o->min != 0 || o->max != 0;
     double max = bounded ? o->max : (o->type == TS_OPTION_U32 ? (double)UINT32_MAX : 9e15);
-    snprintf(expected, sizeof expected, "a %snumber from %g to %g", o->type == TS_OPTION_F64 ? "" : "whole ",
-             o->min, max);
     if (end == value || *end || errno || !isfinite(number) || !whole || number < o->min || number > max)
-        return bad_value(l, o, value, where, expected);
+        return bad_value(l, o, value, where);
     if (o->type == TS_OPTION_U32)
         *(uint32_t *)slot(l, o) = (uint32_t)number;
     else if (o->type == TS_OPTION_U64)
@@ -113,15 +158,29 @@ static enum ts_status set_strings(const struct loader *l, const struct ts_option
     list->count = 0;
     for (char *item = strtok_r(copy, ",", &save); item; item = strtok_r(NULL, ",", &save)) {
         if (list->count == TS_CONF_STRINGS_MAX)
-            return bad_value(l, o, value, where, "at most 64 items");
+            return bad_value(l, o, value, where);
         list->items[list->count++] = item;
     }
     return TS_OK;
 }
 
+static enum ts_status set_choice(const struct loader *l, const struct ts_option *o, const char *value,
+                                 const char *where)
+{
+    size_t length = strlen(value);
+    for (const char *at = o->fallback; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL) {
+        if (strcspn(at, "|") == length && memcmp(at, value, length) == 0) {
+            *(const char **)slot(l, o) = ts_arena_printf(&l->conf->arena, "%s", value);
+            return TS_OK;
+        }
+    }
+    return bad_value(l, o, value, where);
+}
+
 static enum ts_status set_value(const struct loader *l, const struct ts_option *o, const char *value,
                                 const char *where)
 {
+    l->origins[o - l->options] = where;
     switch (o->type) {
     case TS_OPTION_STRING:
         *(const char **)slot(l, o) = ts_arena_printf(&l->conf->arena, "%s", value);
@@ -130,9 +189,11 @@ static enum ts_status set_value(const struct loader *l, const struct ts_option *
         return set_strings(l, o, value, where);
     case TS_OPTION_BOOL:
         if (strcmp(value, "true") != 0 && strcmp(value, "false") != 0)
-            return bad_value(l, o, value, where, "true or false");
+            return bad_value(l, o, value, where);
         *(bool *)slot(l, o) = strcmp(value, "true") == 0;
         return TS_OK;
+    case TS_OPTION_CHOICE:
+        return set_choice(l, o, value, where);
     default:
         return set_number(l, o, value, where);
     }
@@ -144,15 +205,24 @@ static enum ts_status set_fallbacks(const struct loader *l)
         const struct ts_option *o = &l->options[i];
         if (o->type == TS_OPTION_STRING)
             *(const char **)slot(l, o) = "";
-        if (o->fallback && set_value(l, o, o->fallback, "default") != TS_OK)
+        l->origins[i] = "default";
+        if (o->type == TS_OPTION_CHOICE)
+            *(const char **)slot(l, o) =
+                ts_arena_printf(&l->conf->arena, "%.*s", (int)strcspn(o->fallback, "|"), o->fallback);
+        else if (o->fallback && set_value(l, o, o->fallback, "default") != TS_OK)
             return TS_EINVAL;
     }
     return TS_OK;
 }
 
-/* The text of a scalar setting, so that file, environment and command line go through one parser. NULL: not a
- * scalar. */
-static const char *scalar_text(struct ts_conf *conf, const config_setting_t *setting)
+static bool is_list(const config_setting_t *setting)
+{
+    return config_setting_type(setting) == CONFIG_TYPE_ARRAY ||
+           config_setting_type(setting) == CONFIG_TYPE_LIST;
+}
+
+/* The text of a setting, so that file, environment and command line go through one parser. */
+static const char *text_of(struct ts_conf *conf, const config_setting_t *setting)
 {
     switch (config_setting_type(setting)) {
     case CONFIG_TYPE_INT:
@@ -164,21 +234,46 @@ static const char *scalar_text(struct ts_conf *conf, const config_setting_t *set
         return config_setting_get_bool(setting) ? "true" : "false";
     case CONFIG_TYPE_STRING:
         return config_setting_get_string(setting);
+    case CONFIG_TYPE_GROUP:
+        return "{ ... }";
     default:
-        return NULL;
+        return "( ... )";
     }
 }
 
-static const char *list_text(struct ts_conf *conf, const config_setting_t *setting)
+/* Whether the file wrote it as its type wants: 64 is a number and "64" is a text. */
+static bool written_well(const struct ts_option *o, const config_setting_t *setting)
 {
-    const char *text = "";
-    for (int i = 0; i < config_setting_length(setting); i++) {
-        const char *item = scalar_text(conf, config_setting_get_elem(setting, (unsigned)i));
-        if (!item)
-            return NULL;
-        text = ts_arena_printf(&conf->arena, "%s%s%s", text, i ? "," : "", item);
+    int type = config_setting_type(setting);
+    bool whole = type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64;
+    switch (o->type) {
+    case TS_OPTION_STRING:
+    case TS_OPTION_STRINGS:
+    case TS_OPTION_CHOICE:
+        return type == CONFIG_TYPE_STRING;
+    case TS_OPTION_BOOL:
+        return type == CONFIG_TYPE_BOOL;
+    case TS_OPTION_F64:
+        return whole || type == CONFIG_TYPE_FLOAT;
+    default:
+        return whole;
     }
-    return text;
+}
+
+static enum ts_status set_list(const struct loader *l, const struct ts_option *o,
+                               const config_setting_t *setting, const char *where)
+{
+    struct ts_conf_strings *list = slot(l, o);
+    int count = config_setting_length(setting);
+    list->count = 0;
+    l->origins[o - l->options] = where;
+    for (int i = 0; i < count; i++) {
+        const config_setting_t *item = config_setting_get_elem(setting, (unsigned)i);
+        if (!written_well(o, item) || count > TS_CONF_STRINGS_MAX)
+            return bad_value(l, o, text_of(l->conf, count > TS_CONF_STRINGS_MAX ? setting : item), where);
+        list->items[list->count++] = ts_arena_printf(&l->conf->arena, "%s", config_setting_get_string(item));
+    }
+    return TS_OK;
 }
 
 static enum ts_status set_from_file(const struct loader *l, const char *path, const config_setting_t *setting)
@@ -187,34 +282,94 @@ static enum ts_status set_from_file(const struct loader *l, const char *path, co
     const struct ts_option *o = find_option(l, name);
     unsigned line = config_setting_source_line(setting);
     if (!o)
-        return ts_error_set(l->err, TS_EINVAL, "%s:%u: unknown key \"%s\" in group %s; did you mean %s?",
-                            path, line, name, l->service, nearest(l, name));
-    int type = config_setting_type(setting);
-    bool list = type == CONFIG_TYPE_ARRAY || type == CONFIG_TYPE_LIST;
-    const char *value =
-        list && o->type == TS_OPTION_STRINGS ? list_text(l->conf, setting) : scalar_text(l->conf, setting);
+        return ts_error_set(l->err, TS_EINVAL, "%s:%u: unknown key \"%s\" in group %s; %s", path, line, name,
+                            l->service, nearest_key(l, name, false));
     char *where = ts_arena_printf(&l->conf->arena, "%s:%u", path, line);
-    if (!value)
-        return bad_value(l, o, "(a group or list)", where, "a single value");
+    if (is_list(setting) && o->type == TS_OPTION_STRINGS)
+        return set_list(l, o, setting, where);
+    const char *value = text_of(l->conf, setting);
+    if (!written_well(o, setting)) {
+        bool quoted = config_setting_type(setting) == CONFIG_TYPE_STRING;
+        return bad_value(l, o, quoted ? ts_arena_printf(&l->conf->arena, "\"%s\"", value) : value, where);
+    }
     return set_value(l, o, value, where);
+}
+
+static bool includes_others(const char *text)
+{
+    for (const char *at = text; (at = strstr(at, "@include")); at++) {
+        const char *line = at;
+        while (line > text && (line[-1] == ' ' || line[-1] == '\t'))
+            line--;
+        if (line == text || line[-1] == '\n')
+            return true;
+    }
+    return false;
+}
+
+/* The whole file as text: libconfig itself would end the process over a folder, and follow @include anywhere.
+ */
+static enum ts_status read_text(const char *path, char text[CONF_FILE_BYTES_MAX + 1], struct ts_error *err)
+{
+    struct stat st;
+    FILE *file = fopen(path, "re");
+    bool folder = file && fstat(fileno(file), &st) == 0 && S_ISDIR(st.st_mode);
+    const char *trouble = folder ? "it is a folder" : file ? NULL : strerror(errno);
+    size_t bytes = trouble ? 0 : fread(text, 1, CONF_FILE_BYTES_MAX + 1, file);
+    if (file)
+        fclose(file);
+    if (trouble)
+        return ts_error_set(err, TS_ENOTFOUND,
+                            "cannot read the configuration file %s: %s; give an existing file", path,
+                            trouble);
+    if (bytes > CONF_FILE_BYTES_MAX)
+        return ts_error_set(err, TS_ELIMIT, "the configuration file %s has more than %d bytes: is it one?",
+                            path, CONF_FILE_BYTES_MAX);
+    if (memchr(text, '\0', bytes))
+        return ts_error_set(err, TS_EINVAL, "the configuration file %s holds NUL bytes: is it a text file?",
+                            path);
+    text[bytes] = '\0';
+    if (includes_others(text))
+        return ts_error_set(err, TS_EUNSUPPORTED, "%s: @include is not supported: put all groups in one file",
+                            path);
+    return TS_OK;
 }
 
 static enum ts_status read_file(config_t *file, const char *path, struct ts_error *err)
 {
-    config_init(file);
-    if (config_read_file(file, path))
-        return TS_OK;
-    enum ts_status status;
-    if (config_error_type(file) == CONFIG_ERR_FILE_IO)
-        status = ts_error_set(err, TS_ENOTFOUND,
-                              "cannot read the configuration file %s: %s; give an existing --config", path,
-                              strerror(errno));
-    else
-        status = ts_error_set(err, TS_EINVAL,
-                              "%s:%d: %s; a file is groups of key = value; lines (libconfig syntax)", path,
-                              config_error_line(file), config_error_text(file));
-    config_destroy(file);
+    char *text = ts_xmalloc(CONF_FILE_BYTES_MAX + 1);
+    enum ts_status status = read_text(path, text, err);
+    if (status == TS_OK) {
+        config_init(file);
+        if (!config_read_string(file, text)) {
+            status =
+                ts_error_set(err, TS_EINVAL, "%s:%d: %s; a file is made of groups, NAME = { key = value; };",
+                             path, config_error_line(file), config_error_text(file));
+            config_destroy(file);
+        }
+    }
+    ts_free(text);
     return status;
+}
+
+static enum ts_status check_group(const struct loader *l, const config_setting_t *group, const char *path)
+{
+    const char *name = config_setting_name(group);
+    unsigned line = config_setting_source_line(group);
+    struct nearest n = {.name = name, .least = SIZE_MAX};
+    for (size_t i = 0; i < TS_ARRAY_SIZE(known_groups); i++)
+        compare(&n, known_groups[i]);
+    compare(&n, l->service);
+    if (n.least != 0)
+        return ts_error_set(
+            l->err, TS_EINVAL,
+            "%s:%u: unknown group \"%s\"; did you mean %s? Groups are up, router, planner, relay, "
+            "prefill and decode",
+            path, line, name, n.best ? n.best : "router");
+    if (!config_setting_is_group(group))
+        return ts_error_set(l->err, TS_EINVAL, "%s:%u: \"%s\" must be a group: %s = { key = value; };", path,
+                            line, name, name);
+    return TS_OK;
 }
 
 static enum ts_status load_file(const struct loader *l, const char *path)
@@ -223,10 +378,10 @@ static enum ts_status load_file(const struct loader *l, const char *path)
     enum ts_status status = read_file(&file, path, l->err);
     if (status != TS_OK)
         return status;
-    const config_setting_t *group = config_lookup(&file, l->service);
-    if (group && !config_setting_is_group(group))
-        status = ts_error_set(l->err, TS_EINVAL, "%s:%u: \"%s\" must be a group: %s = { key = value; };",
-                              path, config_setting_source_line(group), l->service, l->service);
+    const config_setting_t *root = config_root_setting(&file);
+    for (int i = 0; status == TS_OK && i < config_setting_length(root); i++)
+        status = check_group(l, config_setting_get_elem(root, (unsigned)i), path);
+    const config_setting_t *group = status == TS_OK ? config_lookup(&file, l->service) : NULL;
     for (int i = 0; status == TS_OK && group && i < config_setting_length(group); i++)
         status = set_from_file(l, path, config_setting_get_elem(group, (unsigned)i));
     config_destroy(&file);
@@ -241,7 +396,8 @@ static enum ts_status load_environment(const struct loader *l)
         for (size_t j = 0; from[j] && j + 4 < sizeof name; j++)
             name[3 + j] = (char)toupper((unsigned char)from[j]);
         const char *value = getenv(name);
-        if (value && set_value(l, &l->options[i], value, name) != TS_OK)
+        const char *where = value ? ts_arena_printf(&l->conf->arena, "environment %s", name) : NULL;
+        if (value && set_value(l, &l->options[i], value, where) != TS_OK)
             return TS_EINVAL;
     }
     return TS_OK;
@@ -264,7 +420,7 @@ static const char *flag_value(int argc, char **argv, int *i, char *name, size_t 
     if (is_bool &&
         (*i + 1 >= argc || (strcmp(argv[*i + 1], "true") != 0 && strcmp(argv[*i + 1], "false") != 0)))
         return "true";
-    if (*i + 1 >= argc)
+    if (*i + 1 >= argc || strncmp(argv[*i + 1], "--", 2) == 0)
         return NULL;
     return argv[++*i];
 }
@@ -295,10 +451,11 @@ static enum ts_status load_flag(const struct loader *l, int argc, char **argv, i
         const char *value = flag_value(argc, argv, i, name, sizeof name, plain);
         const struct ts_option *o = find_option(l, name);
         if (!o && strcmp(name, "config") != 0)
-            return ts_error_set(l->err, TS_EINVAL, "%s: unknown flag %s; did you mean --%s?", l->service, arg,
-                                nearest(l, name));
+            return ts_error_set(l->err, TS_EINVAL, "unknown flag %.*s; %s", VALUE_SHOWN_BYTES, arg,
+                                nearest_key(l, name, true));
         if (!value)
-            return ts_error_set(l->err, TS_EINVAL, "%s: flag %s needs a value", l->service, arg);
+            return ts_error_set(l->err, TS_EINVAL, "flag %s needs a value: %s VALUE, or %s=VALUE", arg, arg,
+                                arg);
         if (!o)
             flags->config = value;
         else if (apply)
@@ -321,104 +478,11 @@ static enum ts_status load_arguments(const struct loader *l, int argc, char **ar
             arguments->items[arguments->count++] = argv[i];
         } else {
             return ts_error_set(l->err, TS_EINVAL,
-                                "%s: unexpected argument \"%s\"; settings are given as --name value",
-                                l->service, argv[i]);
+                                "unexpected argument \"%.*s\"; settings are given as --name value",
+                                VALUE_SHOWN_BYTES, argv[i]);
         }
     }
     return TS_OK;
-}
-
-static void write_plain(FILE *to, const struct ts_option *o, const void *at)
-{
-    const struct ts_conf_strings *list = at;
-    switch (o->type) {
-    case TS_OPTION_STRING:
-        fputs(*(const char *const *)at, to);
-        break;
-    case TS_OPTION_STRINGS:
-        for (size_t i = 0; i < list->count; i++)
-            fprintf(to, "%s%s", i ? "," : "", list->items[i]);
-        break;
-    case TS_OPTION_U32:
-        fprintf(to, "%u", *(const uint32_t *)at);
-        break;
-    case TS_OPTION_U64:
-        fprintf(to, "%llu", (unsigned long long)*(const uint64_t *)at);
-        break;
-    case TS_OPTION_F64:
-        fprintf(to, "%#.17g", *(const double *)at);
-        break;
-    case TS_OPTION_BOOL:
-        fputs(*(const bool *)at ? "true" : "false", to);
-        break;
-    }
-}
-
-char *ts_conf_flags(const struct ts_option *options, size_t option_count, const void *from, size_t *bytes)
-{
-    char *text = NULL;
-    FILE *to = open_memstream(&text, bytes);
-    for (size_t i = 0; i < option_count; i++) {
-        fprintf(to, "--%s=", options[i].name);
-        write_plain(to, &options[i], (const char *)from + options[i].offset);
-        fputc('\0', to);
-    }
-    fclose(to);
-    return text;
-}
-
-static void print_quoted(const char *text)
-{
-    putchar('"');
-    for (; *text; text++) {
-        if (*text == '"' || *text == '\\')
-            putchar('\\');
-        putchar(*text);
-    }
-    putchar('"');
-}
-
-static void print_option(const struct loader *l, const struct ts_option *o)
-{
-    const struct ts_conf_strings *list = slot(l, o);
-    printf("    %s = ", o->name);
-    if (o->type == TS_OPTION_STRING) {
-        print_quoted(*(const char **)slot(l, o));
-    } else if (o->type == TS_OPTION_STRINGS) {
-        printf("[");
-        for (size_t i = 0; i < list->count; i++) {
-            printf(i ? ", " : "");
-            print_quoted(list->items[i]);
-        }
-        printf("]");
-    } else {
-        write_plain(stdout, o, slot(l, o));
-        if (o->type == TS_OPTION_U64 && *(const uint64_t *)slot(l, o) > INT32_MAX)
-            printf("L");
-    }
-    printf(";\n");
-}
-
-static void print_conf(const struct loader *l)
-{
-    printf("%s = {\n", l->service);
-    for (size_t i = 0; i < l->count; i++)
-        print_option(l, &l->options[i]);
-    printf("};\n");
-}
-
-static void print_help(const struct loader *l, const char *program)
-{
-    printf("usage: %s [--config FILE] [--check-conf] [--print-conf] [--NAME VALUE ...]\n\n", program);
-    for (size_t i = 0; i < l->count; i++) {
-        const struct ts_option *o = &l->options[i];
-        char flag[128];
-        snprintf(flag, sizeof flag, "--%s", o->name);
-        for (char *p = flag; *p; p++)
-            *p = *p == '_' ? '-' : *p;
-        printf("  %-28s %s%s%s%s\n", flag, o->help, o->fallback ? " [" : "", o->fallback ? o->fallback : "",
-               o->fallback ? "]" : "");
-    }
 }
 
 static enum ts_status load_all(const struct loader *l, int argc, char **argv, struct flags *flags,
@@ -446,6 +510,7 @@ enum ts_conf_outcome ts_conf_load(const char *service, const struct ts_option *o
                        .options = options,
                        .count = option_count,
                        .into = into,
+                       .origins = ts_arena_zalloc(&conf->arena, option_count * sizeof *l.origins),
                        .conf = conf,
                        .err = err};
     struct flags flags = {0};
@@ -456,9 +521,9 @@ enum ts_conf_outcome ts_conf_load(const char *service, const struct ts_option *o
     }
     *out = conf;
     if (flags.help)
-        print_help(&l, argv[0]);
+        ts_conf_print_help(argv[0], options, option_count);
     if (flags.print)
-        print_conf(&l);
+        ts_conf_print(service, options, option_count, into, l.origins);
     if (flags.check)
         printf("%s: configuration ok\n", service);
     return flags.help || flags.print || flags.check ? TS_CONF_EXIT : TS_CONF_RUN;
@@ -471,24 +536,4 @@ void ts_conf_destroy(struct ts_conf **conf)
     ts_arena_fini(&(*conf)->arena);
     ts_free(*conf);
     *conf = NULL;
-}
-
-enum ts_status ts_conf_groups(const char *path, struct ts_conf **out, struct ts_conf_strings *names,
-                              struct ts_error *err)
-{
-    config_t file;
-    enum ts_status status = read_file(&file, path, err);
-    if (status != TS_OK)
-        return status;
-    struct ts_conf *conf = ts_xcalloc(1, sizeof *conf);
-    ts_arena_init(&conf->arena);
-    const config_setting_t *root = config_root_setting(&file);
-    names->count = 0;
-    for (int i = 0; i < config_setting_length(root) && names->count < TS_CONF_STRINGS_MAX; i++) {
-        const char *name = config_setting_name(config_setting_get_elem(root, (unsigned)i));
-        names->items[names->count++] = ts_arena_printf(&conf->arena, "%s", name);
-    }
-    config_destroy(&file);
-    *out = conf;
-    return TS_OK;
 }

@@ -1,10 +1,11 @@
 /*
  * Settings of a program: one typed struct, described by a table of options. A setting comes from, in rising
  * order: the table's default, the file (libconfig; a group named after the service), the environment (TS_ +
- * name in capitals), the command line (--name with '-' for '_'). Unknown keys and flags are errors that name
- * the file, line and nearest known key. Every service understands --config FILE,
- * --check-conf (exit 0 when all is well), --print-conf (the effective settings in file syntax) and --help.
- * The only file that includes libconfig.h is ts_conf.c.
+ * name in capitals), the command line (--name with '-' for '_'). Unknown keys, groups and flags are errors
+ * that name the file, line and nearest known key; types and ranges are checked. Every service understands
+ * --config FILE, --check-conf (exit 0 when all is well), --print-conf (the effective settings in file syntax,
+ * each with its origin) and --help. One thread, at start. The only file that includes libconfig.h is
+ * ts_conf.c.
  */
 #ifndef TS_RUN_CONF_H
 #define TS_RUN_CONF_H
@@ -21,7 +22,8 @@ enum ts_option_type {
     TS_OPTION_U32,
     TS_OPTION_U64,
     TS_OPTION_F64,
-    TS_OPTION_BOOL
+    TS_OPTION_BOOL,
+    TS_OPTION_CHOICE /* const char *; its fallback lists what it may be, the default first: "info|warn" */
 };
 
 #define TS_CONF_STRINGS_MAX 64
@@ -57,9 +59,5 @@ void ts_conf_destroy(struct ts_conf **conf);
 /* The effective settings as flags "--name=value", one after the other, each with its NUL: what a recording
  * keeps so that the same settings can be loaded again. The caller owns the text (ts_free). */
 char *ts_conf_flags(const struct ts_option *options, size_t option_count, const void *from, size_t *bytes);
-/* The groups a file has: for tsctl up. Names are listed in `names`. TS_EINVAL when the file cannot be read.
- */
-enum ts_status ts_conf_groups(const char *path, struct ts_conf **out, struct ts_conf_strings *names,
-                              struct ts_error *err);
 
 #endif

@@ -17,7 +17,7 @@ static const struct ts_option options[] = {
     O(heartbeat_ms, TS_OPTION_U32, "500", 10, 60000, "to routers that hear nothing else"),
     O(timeout_ms, TS_OPTION_U32, "3000", 50, 600000, "a router silent for that long is dialled again"),
     O(record, TS_OPTION_STRING, NULL, 0, 0, "write every event and action to this file, for tsctl replay"),
-    O(log_level, TS_OPTION_STRING, "info", 0, 0, "error, warn, info or debug"),
+    O(log_level, TS_OPTION_CHOICE, "info|error|warn|debug", 0, 0, "what is logged, and all above"),
 };
 
 static enum ts_status fill(struct planner_conf *c, uint32_t pid, struct ts_error *err)

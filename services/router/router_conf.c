@@ -11,7 +11,7 @@ static const struct ts_option options[] = {
     O(listen, TS_OPTION_STRING, "tcp://127.0.0.1:5555", 0, 0,
       "client endpoint; admin, worker, relay and planner take the next ports"),
     O(id, TS_OPTION_STRING, "router", 0, 0, "name of this router"),
-    O(codec, TS_OPTION_STRING, "i4", 0, 0, "KV codec where neither request nor plan names one: none, i4"),
+    O(codec, TS_OPTION_CHOICE, "i4|none", 0, 0, "KV codec where neither request nor plan names one"),
     O(heartbeat_ms, TS_OPTION_U32, "500", 10, 60000, "to members that hear nothing else"),
     O(timeout_ms, TS_OPTION_U32, "3000", 50, 600000, "a member silent for that long is dead"),
     O(queue_max, TS_OPTION_U32, "4096", 1, 1e6, "requests accepted and not ended"),
@@ -29,7 +29,7 @@ static const struct ts_option options[] = {
     O(max_attempts, TS_OPTION_U32, "16", 1, 1000, "of one request"),
     O(record, TS_OPTION_STRING, NULL, 0, 0, "write every event and action to this file, for tsctl replay"),
     O(trace, TS_OPTION_STRING, NULL, 0, 0, "append a line for each ended request to this file"),
-    O(log_level, TS_OPTION_STRING, "info", 0, 0, "error, warn, info or debug"),
+    O(log_level, TS_OPTION_CHOICE, "info|error|warn|debug", 0, 0, "what is logged, and all above"),
 };
 
 enum ts_conf_outcome router_conf_load(int argc, char **argv, struct router_conf *out, struct ts_error *err)

@@ -22,8 +22,13 @@
 #include "common/base/ts_mem.h"
 #include "common/run/ts_net.h"
 #include "common/text/ts_json.h"
+#include "gpu/model/ts_hf.h"
+#include "services/planner/planner_conf.h"
+#include "services/relay/relay_conf.h"
+#include "services/router/router_conf.h"
 #include "services/tsctl/tsctl.h"
 #include "services/tsctl/tsctl_ask.h"
+#include "services/worker/worker_conf.h"
 
 #define UP_CHILDREN_MAX 256
 #define UP_ARGS_MAX     48
@@ -47,10 +52,11 @@ static const struct ts_option options[] = {
     {"decode", TS_OPTION_U32, offsetof(struct up_flags, decode), "1", 0, 64, "decode workers"},
     {"planner", TS_OPTION_U32, offsetof(struct up_flags, planner), "1", 0, 8,
      "planners; the second waits for the first to die"},
-    {"engine", TS_OPTION_STRING, offsetof(struct up_flags, engine), "auto", 0, 0, "auto, cpu or modelled"},
+    {"engine", TS_OPTION_CHOICE, offsetof(struct up_flags, engine), "auto|cpu|modelled", 0, 0,
+     "what computes"},
     {"modelled_conf", TS_OPTION_STRING, offsetof(struct up_flags, modelled_conf), NULL, 0, 0,
      "coefficients of the modelled device"},
-    {"codec", TS_OPTION_STRING, offsetof(struct up_flags, codec), NULL, 0, 0, "default KV codec: none or i4"},
+    {"codec", TS_OPTION_CHOICE, offsetof(struct up_flags, codec), "|none|i4", 0, 0, "default KV codec"},
     {"record", TS_OPTION_STRING, offsetof(struct up_flags, record), NULL, 0, 0,
      "folder for recordings, one file a service"},
     {"ready_ms", TS_OPTION_U32, offsetof(struct up_flags, ready_ms), "60000", 100, 1e7,
@@ -220,16 +226,35 @@ static bool ports_free(const char *host, int base)
 static enum ts_status choose_address(struct up *up, struct ts_error *err)
 {
     int port = (int)up->flags.port;
+    struct in_addr address;
+    if (inet_pton(AF_INET, up->flags.host, &address) != 1)
+        return ts_error_set(err, TS_EINVAL,
+                            "host = %s: expected an IPv4 address of this machine, e.g. 127.0.0.1",
+                            up->flags.host);
     for (int tries = 0; port == 0 && tries < 200; tries++) {
         int candidate =
             20000 + (int)((unsigned)(ts_clock_now() / 1000 + tries * 7919 + getpid() * 31) % 40000u);
         if (ports_free(up->flags.host, candidate))
             port = candidate;
     }
+    if (port != 0 && !ports_free(up->flags.host, port))
+        return ts_error_set(err, TS_EIO,
+                            "ports %d to %d of %s are not all free: stop their user, or give another --port "
+                            "(0 = any free ones)",
+                            port, port + ROUTER_PORTS - 1, up->flags.host);
     if (port == 0)
         return ts_error_set(err, TS_EIO, "no five free ports in a row at %s: give --port", up->flags.host);
     snprintf(up->router, sizeof up->router, "tcp://%s:%d", up->flags.host, port);
     return TS_OK;
+}
+
+/* Says once, before anything runs, what every worker would say. */
+static enum ts_status check_model(const char *dir, struct ts_error *err)
+{
+    struct ts_hf *hf = NULL;
+    enum ts_status status = ts_hf_open(dir, &hf, err);
+    ts_hf_close(&hf);
+    return status;
 }
 
 static enum ts_status check_flags(const struct up *up, struct ts_error *err)
@@ -251,6 +276,8 @@ static enum ts_status check_flags(const struct up *up, struct ts_error *err)
         return ts_error_set(err, TS_EINVAL,
                             "no model: set model in the group \"up\" of %s or give --model DIR",
                             up->conf_path);
+    if (!modelled && check_model(f->model, err) != TS_OK)
+        return err->status;
     if (*f->record && mkdir(f->record, 0700) != 0 && errno != EEXIST)
         return ts_error_set(err, TS_EIO, "cannot make the folder %s for recordings: %s", f->record,
                             strerror(errno));
@@ -445,25 +472,27 @@ static int run(struct up *up)
     return status == TS_OK ? 0 : tsctl_fail("up", 1, err.text);
 }
 
-/* A group nobody reads would be silently ignored: refuse it. */
-static enum ts_status check_groups(const char *path, struct ts_error *err)
+/* What the services would refuse at start is said once, before anything runs. */
+static enum ts_status check_services(const char *path, struct ts_error *err)
 {
-    static const char *const known[] = {"up", "router", "planner", "relay", "prefill", "decode"};
-    struct ts_conf *conf = NULL;
-    struct ts_conf_strings names;
-    enum ts_status status = ts_conf_groups(path, &conf, &names, err);
-    for (size_t i = 0; status == TS_OK && i < names.count; i++) {
-        size_t j = 0;
-        while (j < TS_ARRAY_SIZE(known) && strcmp(known[j], names.items[i]) != 0)
-            j++;
-        if (j == TS_ARRAY_SIZE(known))
-            status = ts_error_set(
-                err, TS_EINVAL,
-                "%s: unknown group \"%s\"; expected up, router, planner, relay, prefill or decode", path,
-                names.items[i]);
+    char *argv[] = {(char *)"tsctl up", (char *)"--config", (char *)path, NULL};
+    struct router_conf router;
+    struct planner_conf planner;
+    struct relay_conf relay;
+    struct worker_conf worker;
+    const char *phases[] = {"prefill", "decode"};
+    bool good = router_conf_load(3, argv, &router, err) != TS_CONF_ERROR;
+    if (good)
+        ts_conf_destroy(&router.conf);
+    if (good && (good = planner_conf_load(3, argv, 0, &planner, err) != TS_CONF_ERROR))
+        ts_conf_destroy(&planner.conf);
+    if (good && (good = relay_conf_load(3, argv, 0, &relay, err) != TS_CONF_ERROR))
+        ts_conf_destroy(&relay.conf);
+    for (size_t i = 0; good && i < TS_ARRAY_SIZE(phases); i++) {
+        if ((good = worker_conf_load(phases[i], 3, argv, 0, &worker, err) != TS_CONF_ERROR))
+            ts_conf_destroy(&worker.conf);
     }
-    ts_conf_destroy(&conf);
-    return status;
+    return good ? TS_OK : TS_EINVAL;
 }
 
 int tsctl_up(int argc, char **argv)
@@ -485,19 +514,16 @@ int tsctl_up(int argc, char **argv)
     }
     for (int i = positional ? 2 : 1; i < argc; i++)
         shifted[given++] = argv[i];
-    if (positional && check_groups(up.conf_path, &err) != TS_OK)
-        return tsctl_fail("up", 2, err.text);
-    switch (ts_conf_load("up", options, TS_ARRAY_SIZE(options), given, shifted, &up.flags, NULL,
-                         &up.flags.conf, &err)) {
-    case TS_CONF_EXIT:
-        break;
-    case TS_CONF_ERROR:
-        return tsctl_fail("up", 2, err.text);
-    case TS_CONF_RUN:
+    enum ts_conf_outcome outcome = ts_conf_load("up", options, TS_ARRAY_SIZE(options), given, shifted,
+                                                &up.flags, NULL, &up.flags.conf, &err);
+    if (outcome != TS_CONF_ERROR && positional && check_services(up.conf_path, &err) != TS_OK)
+        outcome = TS_CONF_ERROR;
+    if (outcome == TS_CONF_ERROR)
+        code = tsctl_fail("up", 2, err.text);
+    else if (outcome == TS_CONF_RUN)
         code = positional
                    ? run(&up)
                    : tsctl_fail("up", 2, "give the configuration file first: tsctl up conf/local.conf");
-    }
     ts_conf_destroy(&up.flags.conf);
     return code;
 }

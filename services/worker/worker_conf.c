@@ -13,7 +13,7 @@ static const struct ts_option options[] = {
     O(host, TS_OPTION_STRING, "localhost", 0, 0, "name of this machine"),
     O(model, TS_OPTION_STRING, NULL, 0, 0, "Hugging Face folder"),
     O(served_model_name, TS_OPTION_STRING, NULL, 0, 0, "name for clients (default: the folder's)"),
-    O(device, TS_OPTION_STRING, "auto", 0, 0, "auto, cpu or modelled"),
+    O(device, TS_OPTION_CHOICE, "auto|cpu|modelled", 0, 0, "what computes"),
     O(modelled_conf, TS_OPTION_STRING, NULL, 0, 0, "coefficients of the modelled device (default: built in)"),
     O(relay, TS_OPTION_STRING, NULL, 0, 0, "id of the relay of this host; prefill needs one"),
     O(pool, TS_OPTION_STRING, NULL, 0, 0, "where that relay listens for KV pools"),
@@ -30,11 +30,13 @@ static const struct ts_option options[] = {
     O(timeout_ms, TS_OPTION_U32, "3000", 50, 600000, "a peer silent for that long is lost"),
     O(router_lost_ms, TS_OPTION_U32, "30000", 100, 3.6e6,
       "requests of a router that is away for so long are dropped"),
+    O(relay_wait_ms, TS_OPTION_U32, "10000", 10, 3.6e6,
+      "a prefill worker that has not reached its relay by then gives up"),
     O(grant_wait_ms, TS_OPTION_U32, "60000", 100, 3.6e6,
       "a transfer that finds no memory for so long goes back"),
     O(credit_kib, TS_OPTION_U32, "8192", 64, 1e6, "KiB of KV under way per transfer"),
     O(record, TS_OPTION_STRING, NULL, 0, 0, "write every event and action to this file, for tsctl replay"),
-    O(log_level, TS_OPTION_STRING, "info", 0, 0, "error, warn, info or debug"),
+    O(log_level, TS_OPTION_CHOICE, "info|error|warn|debug", 0, 0, "what is logged, and all above"),
 };
 
 static enum ts_status fill(struct worker_conf *c, uint32_t pid, struct ts_error *err)
