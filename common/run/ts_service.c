@@ -40,7 +40,7 @@ struct ts_service {
     FILE *trace;
     int signal_fd;
     int signals;
-    bool stop;
+    bool stop, ended;
     bool stepping;
 };
 
@@ -283,6 +283,11 @@ static int timeout_of(const struct ts_service *s)
     return left > 1000 * TS_MS ? 1000 : (int)((left + TS_MS - 1) / TS_MS);
 }
 
+void ts_service_end(struct ts_service *service)
+{
+    service->stop = service->ended = true;
+}
+
 int ts_service_run(struct ts_service *service)
 {
     struct ts_service *s = service;
@@ -307,5 +312,5 @@ int ts_service_run(struct ts_service *service)
         if (!s->stop && s->core.deadline(s->core.core) <= ts_clock_now())
             ts_service_step(s, &tick);
     }
-    return s->signals > 1 ? 1 : 0;
+    return s->signals > 1 || s->ended ? 1 : 0;
 }

@@ -55,6 +55,8 @@ void ts_service_destroy(struct ts_service **service);
 /* Steps the core with an event and performs what it asks. Not from within `perform`. */
 void ts_service_step(struct ts_service *service, const struct ts_event *event);
 struct ts_bulk_table *ts_service_bulks(struct ts_service *service);
+/* For hooks: the loop ends after this turn, and ts_service_run returns 1. */
+void ts_service_end(struct ts_service *service);
 /* Runs until the core stops or a second signal comes. Returns the exit code. */
 int ts_service_run(struct ts_service *service);
 

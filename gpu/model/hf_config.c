@@ -310,6 +310,9 @@ enum ts_status ts_hf_read_config(const char *dir, struct ts_hf *hf, struct ts_er
     const char *type = NULL;
     snprintf(path, sizeof path, "%s/config.json", dir);
     enum ts_status status = ts_json_load(path, &config, err);
+    if (status == TS_ENOTFOUND)
+        return ts_error_set(err, status,
+                            "cannot open %s: there is none; give the folder of a Hugging Face model", path);
     if (status != TS_OK)
         return status;
     status = ts_json_read_string(config, "model_type", &type, NULL, err);

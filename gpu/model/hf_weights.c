@@ -104,8 +104,8 @@ static enum ts_status parse_tensor(const char *name, const struct ts_json *value
     if ((uint64_t)end > map->bytes - data_begin)
         return ts_error_set(
             err, TS_EINVAL,
-            "tensor %s ends at byte %lld of the data, but the file holds %llu: it is truncated", name,
-            (long long)end, (unsigned long long)(map->bytes - data_begin));
+            "tensor %s ends at byte %lld of the data, but the file holds %llu: it is truncated, get it again",
+            name, (long long)end, (unsigned long long)(map->bytes - data_begin));
     if ((uint64_t)(end - begin) / ts_dtype_bytes(t->dtype) != elements ||
         (uint64_t)(end - begin) % ts_dtype_bytes(t->dtype) != 0)
         return ts_error_set(err, TS_EINVAL, "tensor %s: %lld bytes do not fit its shape and dtype", name,
@@ -172,9 +172,10 @@ static enum ts_status open_file(const char *path, struct ts_hf *hf, struct ts_er
     if (map->bytes >= 8)
         memcpy(&header_bytes, map->base, 8);
     if (map->bytes < 8 || header_bytes > HEADER_BYTES_MAX || header_bytes > map->bytes - 8)
-        return ts_error_set(err, TS_EINVAL,
-                            "%s: not a safetensors file, or truncated: its header claims %llu of %zu bytes",
-                            path, (unsigned long long)header_bytes, map->bytes);
+        return ts_error_set(
+            err, TS_EINVAL,
+            "%s: not a safetensors file, or truncated: its header claims %llu of %zu bytes; get it again",
+            path, (unsigned long long)header_bytes, map->bytes);
     status = ts_json_parse((const char *)map->base + 8, header_bytes, path, &header, err);
     if (status == TS_OK)
         status = read_tensors(header, map, 8 + header_bytes, hf, err);

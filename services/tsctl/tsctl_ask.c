@@ -45,7 +45,7 @@ enum ts_status tsctl_ask(const char *router, enum ts_channel channel, const stru
         status = wait_answer(net, channel, answer, timeout_ms, arena, out);
         if (status == TS_ETIMEOUT)
             ts_error_set(err, TS_ETIMEOUT, "no answer from the router at %s within %d ms: is it running?",
-                         endpoint, timeout_ms);
+                         router, timeout_ms);
     }
     ts_net_destroy(&net);
     return status;

@@ -21,16 +21,15 @@ static int run(const struct tsctl_request *r, struct ts_client *client)
     } while (event.kind != TS_CLIENT_END);
     const struct ts_client_result *result = ts_client_result(stream);
     bool failed = strcmp(result->finish, "error") == 0;
-    if (r->json) {
+    if (r->json)
         tsctl_print_json(result);
-    } else {
-        if (!failed || result->token_count)
-            putchar('\n');
-        fflush(stdout);
-        tsctl_print_summary(result);
-    }
-    if (failed && r->json)
+    else if (result->token_count)
+        putchar('\n');
+    fflush(stdout);
+    if (failed)
         tsctl_fail("generate", 1, result->error && *result->error ? result->error : result->reason);
+    else if (!r->json)
+        tsctl_print_summary(result);
     ts_client_release(&stream);
     return failed ? 1 : 0;
 }

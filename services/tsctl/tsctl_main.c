@@ -46,6 +46,6 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], verbs[i].name) == 0)
             return verbs[i].run(argc - 1, argv + 1);
     }
-    fprintf(stderr, "tsctl: unknown verb \"%s\"\n", argv[1]);
-    return usage(stderr, 2);
+    fprintf(stderr, "tsctl: unknown verb \"%s\"; tsctl --help lists them\n", argv[1]);
+    return 2;
 }

@@ -142,6 +142,11 @@ ts_time worker_core_deadline(const struct worker_core *core)
     return at;
 }
 
+bool worker_core_relay_usable(const struct worker_core *core)
+{
+    return core->pool.usable;
+}
+
 bool worker_core_idle(const struct worker_core *core)
 {
     return core->head == NULL;

@@ -40,7 +40,8 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
 ts_time worker_core_deadline(const struct worker_core *core);
 /* Invariants: every block is free or owned by one living task, tasks agree with their states, bounds hold. */
 bool worker_core_check(const struct worker_core *core, struct ts_error *err);
-bool worker_core_idle(const struct worker_core *core); /* no task */
+bool worker_core_idle(const struct worker_core *core);         /* no task */
+bool worker_core_relay_usable(const struct worker_core *core); /* the relay has taken the KV pool */
 
 /* For the simulation's statistics. */
 struct worker_counts {

@@ -1,8 +1,11 @@
 #include "services/worker/worker_program.h"
 
 #include <stdio.h>
+#include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "common/base/ts_assert.h"
 #include "common/base/ts_log.h"
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
@@ -18,6 +21,46 @@ static void step(void *core, ts_time now, const struct ts_event *event, struct t
 static ts_time deadline(const void *core)
 {
     return worker_core_deadline(core);
+}
+
+/* At its start a prefill worker waits for its relay, but not for ever: nothing it could do would arrive. */
+struct relay_watch {
+    struct ts_service_hooks inner;
+    const struct worker_core *core;
+    int timer_fd;
+    bool missing;
+};
+
+static void watch_perform(void *context, struct ts_service *service, const struct ts_action *action)
+{
+    struct relay_watch *w = context;
+    w->inner.perform(w->inner.context, service, action);
+}
+
+static void watch_readable(void *context, struct ts_service *service)
+{
+    struct relay_watch *w = context;
+    uint64_t expired;
+    if (read(w->timer_fd, &expired, sizeof expired) == (ssize_t)sizeof expired &&
+        !worker_core_relay_usable(w->core)) {
+        w->missing = true;
+        ts_service_end(service);
+    }
+    w->inner.readable(w->inner.context, service);
+}
+
+static struct ts_service_hooks watch_hooks(struct relay_watch *w, uint32_t wait_ms)
+{
+    struct itimerspec at = {.it_value = {wait_ms / 1000, (long)(wait_ms % 1000) * 1000000}};
+    struct ts_service_hooks hooks = w->inner;
+    w->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    timerfd_settime(w->timer_fd, 0, &at, NULL);
+    TS_ASSERT(hooks.fd_count < TS_SERVICE_FDS_MAX);
+    hooks.context = w;
+    hooks.perform = watch_perform;
+    hooks.readable = watch_readable;
+    hooks.fds[hooks.fd_count++] = w->timer_fd;
+    return hooks;
 }
 
 struct program {
@@ -117,7 +160,9 @@ static enum ts_status serve(struct program *p, int *code, struct ts_error *err)
     uint64_t incarnation = ts_random_u64();
     struct worker_core *core = worker_core_new(&p->conf.settings, incarnation);
     struct ts_service_core driven = {core, step, deadline};
-    struct ts_service_hooks hooks = worker_run_hooks(p->run);
+    struct relay_watch watch = {.inner = worker_run_hooks(p->run), .core = core, .timer_fd = -1};
+    struct ts_service_hooks hooks =
+        p->phase == TS_PHASE_PREFILL ? watch_hooks(&watch, p->conf.relay_wait_ms) : watch.inner;
     struct ts_service *service = NULL;
     size_t bytes;
     void *packed = pack_settings(p, &bytes);
@@ -132,7 +177,15 @@ static enum ts_status serve(struct program *p, int *code, struct ts_error *err)
         ts_log(TS_LOG_INFO, "event=ready id=%s device=\"%s\" kv_blocks=%u kv_endpoint=%s", p->conf.id,
                worker_run_info(p->run)->kind, worker_run_info(p->run)->kv_blocks, p->kv_endpoint);
         *code = ts_service_run(service);
+        if (watch.missing)
+            status =
+                ts_error_set(err, TS_ETIMEOUT,
+                             "no relay took the KV pool at %s within %u ms: start ts-relay --listen %s, or "
+                             "correct --pool",
+                             p->conf.pool, p->conf.relay_wait_ms, p->conf.pool);
     }
+    if (watch.timer_fd >= 0)
+        close(watch.timer_fd);
     worker_run_close(&p->run); /* before the core: a running batch reads its memory */
     ts_service_destroy(&service);
     worker_core_destroy(&core);

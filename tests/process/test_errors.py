@@ -1,0 +1,195 @@
+"""What goes wrong is said in one line that names the thing, the value and the remedy; the exit code is not 0; nothing hangs."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+from harness import BUILD, CONF, DEMO, ROOT, TSCTL, Cluster
+
+TIMEOUT = 20
+SERVICES = ["router", "planner", "relay", "prefill", "decode"]
+
+
+def fails(program, *args, env=None):
+    """Runs it; returns its one line of stderr."""
+    done = subprocess.run([program, *map(str, args)], capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT,
+                          env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL)
+    assert done.returncode in (1, 2), f"exit code {done.returncode}: {done.stderr}"
+    assert done.stderr.count("\n") == 1 and done.stderr.endswith("\n"), done.stderr
+    return done.stderr
+
+
+def says(line, *words):
+    for word in words:
+        assert str(word) in line, f"{word!r} is not in {line!r}"
+
+
+def tsctl(*args, **kw):
+    return fails(TSCTL, *args, **kw)
+
+
+def service(name, *args, **kw):
+    return fails(BUILD / "bin" / f"ts-{name}", *args, **kw)
+
+
+def conf_file(folder, text):
+    path = folder / "some.conf"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A copy of the demo model, to be spoiled."""
+    copy = tmp_path / "model"
+    shutil.copytree(DEMO, copy)
+    return copy
+
+
+def everywhere(model, *words):
+    """The same complaint of whoever opens the model."""
+    for line in (
+        tsctl("up", CONF, "--model", model),
+        tsctl("engine", "--model", model, "--prompt", "x"),
+        service("decode", "--model", model),
+        service("prefill", "--model", model, "--relay", "r", "--pool", "ipc:///tmp/thunderserve-nobody"),
+    ):
+        says(line, *words)
+
+
+def test_malformed_configuration(tmp_path):
+    path = conf_file(tmp_path, "router = {\n  codec = ;\n};\n")
+    for line in [tsctl("up", path)] + [service(s, "--config", path) for s in SERVICES]:
+        says(line, f"{path}:2: syntax error", "NAME = { key = value; }")
+
+
+def test_missing_configuration(tmp_path):
+    path = tmp_path / "none.conf"
+    for line in [tsctl("up", path), tsctl("up", tmp_path)] + [service(s, "--config", path) for s in SERVICES]:
+        says(line, "cannot read the configuration file", tmp_path, "give an existing file")
+
+
+@pytest.mark.parametrize("group", SERVICES)
+def test_unknown_key(tmp_path, group):
+    path = conf_file(tmp_path, f"{group} = {{\n  heartbeat_s = 3;\n}};\n")
+    for line in (tsctl("up", path), service(group, "--config", path)):
+        says(line, f"{path}:2", 'unknown key "heartbeat_s"', f"group {group}", "did you mean heartbeat_ms?")
+
+
+def test_unknown_group(tmp_path):
+    path = conf_file(tmp_path, "prefil = { };\n")
+    for line in [tsctl("up", path)] + [service(s, "--config", path) for s in SERVICES]:
+        says(line, f"{path}:1", 'unknown group "prefil"', "did you mean prefill?")
+
+
+def test_value_out_of_range(tmp_path):
+    path = conf_file(tmp_path, "decode = { max_num_seqs = 0; };\n")
+    for line in (tsctl("up", path), service("decode", "--config", path)):
+        says(line, f"{path}:1", "max_num_seqs = 0", "from 1 to 65536")
+    says(service("decode", env={"TS_MAX_NUM_SEQS": "x"}), "environment TS_MAX_NUM_SEQS", "max_num_seqs = x", "from 1 to")
+    says(service("router", "--queue-max", "-1"), "command line", "queue_max = -1", "from 1 to")
+
+
+def test_bad_flags():
+    says(tsctl("up", CONF, "--prefil", 2), "--prefil", "--prefill")
+    says(tsctl("up", CONF, "--engine", "gpu"), "engine = gpu", "auto|cpu|modelled")
+    says(tsctl("up", CONF, "--codec", "zip"), "codec = zip", "none|i4")
+    says(tsctl("up", CONF, "--decode", 0), "--decode must be at least 1")
+    says(tsctl("generate", "--prompt", "x", "--temperature", -1), "temperature = -1", "from 0 to 100")
+    says(tsctl("generate", "--prompt"), "--prompt", "needs a value")
+    says(tsctl("generate", "--tokens", "1,a"), "--tokens", "1,2,3")
+    says(tsctl("generate"), "--prompt TEXT")
+    says(tsctl("generate", "--prompt", "x", "--router", "localhost"), "localhost", "tcp://HOST:PORT")
+    says(tsctl("fly"), "fly", "tsctl --help")
+    says(service("planner", "--algorithm", "magic"), "magic", "uniform")
+    says(service("relay", "--router", "tcp://x:notaport"), "tcp://x:notaport", "tcp://HOST:PORT")
+    says(service("router", "--log-level", "loud"), "loud", "warn")
+    says(service("router", "extra"), "extra", "--name value")
+
+
+def test_missing_model_folder(tmp_path):
+    everywhere(tmp_path / "nothing", tmp_path / "nothing", "folder")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    everywhere(empty, empty / "config.json", "Hugging Face")
+    says(service("decode"), "no model", "--model DIR")
+
+
+def test_truncated_weights(model):
+    weights = model / "model.safetensors"
+    size = weights.stat().st_size
+    os.truncate(weights, size - 1)
+    everywhere(model, weights, "truncated", "get it again")
+    os.truncate(weights, 1000)
+    everywhere(model, weights, "truncated", "get it again")
+    os.truncate(weights, 3)
+    everywhere(model, weights, "truncated", "get it again")
+
+
+def test_unknown_family(model):
+    config = json.loads((model / "config.json").read_text())
+    config.update(model_type="mamba", architectures=["MambaForCausalLM"])
+    (model / "config.json").write_text(json.dumps(config))
+    everywhere(model, model / "config.json", "model_type", "mamba", "llama")
+
+
+def test_prompt_longer_than_the_context():
+    tokens = ",".join(["5"] * 3000)
+    says(tsctl("engine", "--model", DEMO, "--tokens", tokens), "3000", "2048", "shorten")
+    with Cluster() as cluster:
+        says(tsctl("generate", "--router", cluster.router, "--tokens", tokens), "3000", "2048", "shorten")
+
+
+def test_occupied_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        says(tsctl("up", CONF, "--port", port), port, "--port")
+        says(service("router", "--listen", f"tcp://127.0.0.1:{port}"), port, "in use", "another address")
+        says(service("decode", "--model", DEMO, "--kv-listen", f"tcp://127.0.0.1:{port}", "--log-level", "error"),
+             port, "in use", "another address")
+
+
+def test_missing_relay():
+    says(tsctl("up", CONF, "--relay", 0), "relay", "--relay must be at least 1")
+    says(service("prefill", "--model", DEMO), "no relay", "--relay ID", "--pool ENDPOINT")
+    pool = "ipc:///tmp/thunderserve-nobody"
+    says(service("prefill", "--model", DEMO, "--relay", "r", "--pool", pool, "--relay-wait-ms", 300, "--log-level", "warn"),
+         pool, "300 ms", "start ts-relay")
+
+
+def test_router_that_does_not_answer():
+    with socket.socket() as silent:  # accepts and says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        router = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        says(tsctl("generate", "--router", router, "--prompt", "x", "--give-up-ms", 500), router, "is it running")
+    says(tsctl("generate", "--router", router, "--prompt", "x", "--give-up-ms", 500), router, "is it running")
+    says(tsctl("status", "--router", router, "--timeout-ms", 300), router, "is it running")
+
+
+def test_printed_settings_load_again(tmp_path):
+    for name in SERVICES:
+        program = BUILD / "bin" / f"ts-{name}"
+        run = lambda *args: subprocess.run([program, *args], capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT, check=True).stdout
+        first = run("--config", CONF, "--print-conf", "--heartbeat-ms", "250")
+        assert "heartbeat_ms = 250; # command line\n" in first and f'log_level = "warn"; # {CONF}:' in first
+        path = conf_file(tmp_path, first)
+        assert run("--config", path, "--check-conf") == f"{name}: configuration ok\n"
+        values = lambda text: [line.split("; #")[0] for line in text.splitlines()]
+        assert values(run("--config", path, "--print-conf")) == values(first)
+
+
+def test_the_manual_lists_every_setting():
+    text = (ROOT / "conf" / "README.md").read_text()
+    sections = {title: body for title, body in (part.split("\n", 1) for part in text.split("\n## ")[1:])}
+    for name in SERVICES:
+        printed = subprocess.run([BUILD / "bin" / f"ts-{name}", "--print-conf"], capture_output=True, text=True, timeout=TIMEOUT, check=True).stdout
+        keys = [line.split()[0] for line in printed.splitlines()[1:-1]]
+        section = next(body for title, body in sections.items() if name in title.split())
+        assert keys == [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")], name
