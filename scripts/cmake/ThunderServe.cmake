@@ -108,7 +108,7 @@ endfunction()
 function(ts_pytest name file)
   cmake_parse_arguments(A "SERIAL" "TIMEOUT" "LABELS" ${ARGN})
   add_test(NAME ${name}
-    COMMAND /usr/bin/python3 -B -m pytest -q -rs -p no:cacheprovider ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+    COMMAND /usr/bin/python3 -B -m pytest -q -rs --tb=short -p no:cacheprovider ${CMAKE_CURRENT_SOURCE_DIR}/${file})
   ts_set_test_properties(${name} "${A_TIMEOUT}" "${A_SERIAL}" ${A_LABELS})
   set_tests_properties(${name} PROPERTIES ENVIRONMENT
     "TS_BUILD_DIR=${PROJECT_BINARY_DIR};TS_SOURCE_DIR=${PROJECT_SOURCE_DIR};PYTHONDONTWRITEBYTECODE=1")

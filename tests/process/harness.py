@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -88,6 +89,15 @@ class Cluster:
             assert code == 0, f"tsctl up ended with {code}: {self.log()}"
 
 
+def wait_for(look, seconds=30):
+    """Asks again and again until there is an answer that counts, and returns it."""
+    until = time.monotonic() + seconds
+    while not (answer := look()):
+        assert time.monotonic() < until, "what was waited for did not come"
+        time.sleep(0.05)
+    return answer
+
+
 def requests_file(requests):
     """A temporary file for --requests."""
     file = tempfile.NamedTemporaryFile(mode="w", suffix=".jsonl", delete=False)
@@ -120,24 +130,57 @@ class Streams:
             text=True,
             cwd=ROOT,
         )
-        self.first = self.ended = 0
+        self.counts = (0, 0)
+        self.words = []
+        self.changed = threading.Condition()
+        self.reader = threading.Thread(target=self.read_progress)
+        self.reader.start()
+
+    def read_progress(self):
+        for line in self.process.stderr:
+            with self.changed:
+                try:
+                    progress = json.loads(line)
+                    self.counts = (progress["first"], progress["ended"])
+                except ValueError:
+                    self.words.append(line)
+                self.changed.notify_all()
+        with self.changed:
+            self.reader = None
+            self.changed.notify_all()
+
+    def running(self):
+        """Streams that have a first and lack a last token."""
+        with self.changed:
+            return self.counts[0] - self.counts[1]
 
     def wait_running(self, count, seconds=120):
-        """Returns once at least `count` streams have a first and lack a last token; how many they are then."""
+        """Returns once at least `count` streams have a first and lack a last token."""
         until = time.monotonic() + seconds
-        for line in self.process.stderr:
-            with contextlib.suppress(json.JSONDecodeError):
-                progress = json.loads(line)
-                self.first, self.ended = progress["first"], progress["ended"]
-            if self.first - self.ended >= count:
-                return self.first - self.ended
-            if time.monotonic() > until:
-                break
-        raise AssertionError(f"never {count} streams under way: {self.first} started, {self.ended} ended")
+        with self.changed:
+            while self.counts[0] - self.counts[1] < count:
+                left = until - time.monotonic()
+                if left <= 0 or self.reader is None:
+                    first, ended = self.counts
+                    raise AssertionError(f"never {count} streams under way: {first} started, {ended} ended {''.join(self.words)}")
+                self.changed.wait(left)
+
+    def wait_ended(self, count, seconds=600):
+        """Returns once at least `count` streams have ended."""
+        until = time.monotonic() + seconds
+        with self.changed:
+            while self.counts[1] < count and self.reader is not None:
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise AssertionError(f"only {self.counts[1]} streams ended")
+                self.changed.wait(left)
 
     def results(self, timeout=600):
-        self.process.communicate(timeout=timeout)
-        os.unlink(self.path)
+        try:
+            self.process.wait(timeout)
+        finally:
+            self.process.kill()
+            os.unlink(self.path)
         self.out.seek(0)
         return [json.loads(line) for line in self.out.read().splitlines()]
 
