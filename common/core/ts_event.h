@@ -1,23 +1,25 @@
 /*
  * Every event a core may see and every action it may emit. A core is a state machine:
  *
- *     void <name>_core_step(struct <name>_core *core, ts_time now, const struct ts_event *event, struct ts_actions *out);
- *     ts_time <name>_core_deadline(const struct <name>_core *core);
+ *     void <name>_core_step(struct <name>_core *core, ts_time now, const struct ts_event *event, struct
+ * ts_actions *out); ts_time <name>_core_deadline(const struct <name>_core *core);
  *
- * It opens no socket, reads no clock, starts no thread, never blocks. `now` never goes back. The driver (common/run in a process,
- * services/cloud under virtual time) steps the core for each event, performs the actions in order, and steps it with TS_EVENT_TICK once
- * `now` has reached the deadline. Long work (encode, scatter, tokenising, engine batches) is submitted by action and comes back as an
- * event, possibly after the core has lost interest.
+ * It opens no socket, reads no clock, starts no thread, never blocks. `now` never goes back. The driver
+ * (common/run in a process, services/cloud under virtual time) steps the core for each event, performs the
+ * actions in order, and steps it with TS_EVENT_TICK once `now` has reached the deadline. Long work (encode,
+ * scatter, tokenising, engine batches) is submitted by action and comes back as an event, possibly after the
+ * core has lost interest.
  *
- * Bulk handles. The driver owns the bytes, counted. An event that carries a handle gives the core one reference, which the core must give
- * up by TS_ACTION_DROP exactly once. An action that names a handle only borrows it: the driver takes its own reference for as long as it
- * needs the bytes. At rest (nothing in flight) a core holds no handle: anything else is a leak and an invariant violation.
+ * Bulk handles. The driver owns the bytes, counted. An event that carries a handle gives the core one
+ * reference, which the core must give up by TS_ACTION_DROP exactly once. An action that names a handle only
+ * borrows it: the driver takes its own reference for as long as it needs the bytes. At rest (nothing in
+ * flight) a core holds no handle: anything else is a leak and an invariant violation.
  *
- * Spans in events are valid during the step; spans in actions are valid until the next step (they point into the core's records
- * or into out->arena).
+ * Spans in events are valid during the step; spans in actions are valid until the next step (they point into
+ * the core's records or into out->arena).
  *
- * Peers. On a bound socket the driver numbers each connection it has not seen before (a peer that reconnects is a new number). On a dialling
- * socket the core chooses the number in TS_ACTION_CONNECT.
+ * Peers. On a bound socket the driver numbers each connection it has not seen before (a peer that reconnects
+ * is a new number). On a dialling socket the core chooses the number in TS_ACTION_CONNECT.
  */
 #ifndef TS_CORE_EVENT_H
 #define TS_CORE_EVENT_H
@@ -167,8 +169,8 @@ struct ts_action_tokenise { /* -> TOKENISED. Token prompts are only unpacked and
     struct ts_bulk bulk;
 };
 
-/* From now on samples tagged `tag` come with text and finish (a pure function of these fields and the tokens). `produced` was delivered
- * before. A tag that is open already is replaced. */
+/* From now on samples tagged `tag` come with text and finish (a pure function of these fields and the
+ * tokens). `produced` was delivered before. A tag that is open already is replaced. */
 struct ts_action_text_open {
     uint64_t tag;
     struct ts_sampling sampling;
@@ -196,7 +198,8 @@ struct ts_batch_rows {
     uint32_t count;
 };
 
-struct ts_action_batch { /* -> LAYER_DONE (if asked), BATCH_DONE. One at a time. Spans must live until BATCH_DONE. */
+struct ts_action_batch { /* -> LAYER_DONE (if asked), BATCH_DONE. One at a time. Spans must live until
+                            BATCH_DONE. */
     uint64_t batch;
     struct ts_batch_rows rows;
     bool report_layers;
@@ -206,10 +209,12 @@ struct ts_action_encode { /* -> ENCODED. Reads the pool's blocks until then. */
     uint64_t job, pool;
     struct ts_str codec;
     struct ts_u32s blocks; /* of the sequence, from token 0 */
-    uint32_t layer, head_begin, head_count, token_begin, token_count; /* layer and heads as the model counts them */
+    uint32_t layer, head_begin, head_count, token_begin,
+        token_count; /* layer and heads as the model counts them */
 };
 
-struct ts_action_scatter { /* -> SCATTERED. Checks the crc, restores into the worker's own pool, gives digests. */
+struct ts_action_scatter { /* -> SCATTERED. Checks the crc, restores into the worker's own pool, gives
+                              digests. */
     uint64_t job;
     struct ts_bulk bulk;
     uint64_t declared_bytes;
@@ -257,7 +262,8 @@ struct ts_action {
     };
 };
 
-/* What one step asks for, in order. The driver clears it before each step; the arena holds spans made for the actions. */
+/* What one step asks for, in order. The driver clears it before each step; the arena holds spans made for the
+ * actions. */
 struct ts_actions {
     struct ts_action *items;
     size_t count, capacity;
@@ -270,7 +276,8 @@ void ts_actions_clear(struct ts_actions *actions);
 /* Appends a zeroed action of that kind and returns it, valid until the next append. */
 struct ts_action *ts_actions_add(struct ts_actions *actions, enum ts_action_kind kind);
 /* Appends a SEND whose message has that kind; the caller fills msg (and the session stamps the envelope). */
-struct ts_action_send *ts_actions_send(struct ts_actions *actions, enum ts_channel channel, uint64_t peer, enum ts_msg_kind kind);
+struct ts_action_send *ts_actions_send(struct ts_actions *actions, enum ts_channel channel, uint64_t peer,
+                                       enum ts_msg_kind kind);
 void ts_actions_drop(struct ts_actions *actions, struct ts_bulk bulk); /* no-op for slot 0 */
 void ts_actions_log(struct ts_actions *actions, uint32_t level, const char *format, ...) TS_PRINTF(3, 4);
 

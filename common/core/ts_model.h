@@ -1,12 +1,13 @@
 /*
- * What a model is, as far as scheduling, KV transfer and the engine need it: shapes, no weights. Filled from a Hugging Face config.json
- * by gpu/model, or from conf/models by the planner. Plain data, freely copied.
+ * What a model is, as far as scheduling, KV transfer and the engine need it: shapes, no weights. Filled from
+ * a Hugging Face config.json by gpu/model, or from conf/models by the planner. Plain data, freely copied.
  *
  * KV cache layout everywhere (one pool, 16-bit elements unless kv_dtype says otherwise):
  *
  *     [layer][block][K|V][kv_head][token in block][head_dim]          block = TS_KV_BLOCK_TOKENS tokens
  *
- * Head-major inside a block, so that one (layer, block, K|V, kv_head) tile is one contiguous run of block_tokens * head_dim elements.
+ * Head-major inside a block, so that one (layer, block, K|V, kv_head) tile is one contiguous run of
+ * block_tokens * head_dim elements.
  */
 #ifndef TS_CORE_MODEL_H
 #define TS_CORE_MODEL_H
@@ -14,10 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TS_KV_BLOCK_TOKENS   16
-#define TS_MODEL_NAME_BYTES  128
-#define TS_MODEL_EOS_MAX     16
-#define TS_MODEL_LAYERS_MAX  256
+#define TS_KV_BLOCK_TOKENS  16
+#define TS_MODEL_NAME_BYTES 128
+#define TS_MODEL_EOS_MAX    16
+#define TS_MODEL_LAYERS_MAX 256
 
 enum ts_dtype { TS_DTYPE_F32 = 1, TS_DTYPE_F16 = 2, TS_DTYPE_BF16 = 3 };
 
@@ -36,7 +37,8 @@ struct ts_shard {
 
 struct ts_model {
     char name[TS_MODEL_NAME_BYTES]; /* as served: the folder's name unless told otherwise */
-    uint64_t fingerprint;           /* of config, dtype, rope table and weights index; equal on both ends of a KV transfer */
+    uint64_t
+        fingerprint; /* of config, dtype, rope table and weights index; equal on both ends of a KV transfer */
     uint32_t layers, hidden, intermediate;
     uint32_t heads, kv_heads, head_dim;
     uint32_t vocab;

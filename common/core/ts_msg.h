@@ -1,9 +1,11 @@
 /*
- * Every message that crosses a socket, as our own plain structs. The .proto files mirror them field by field (proto/), ts_msg.c holds
- * the schema tables. A message travels in an envelope; bulk bytes (prompt, KV chunk, activations) follow as one raw frame and are
- * never inside a message: cores see them as struct ts_bulk handles.
+ * Every message that crosses a socket, as our own plain structs. The .proto files mirror them field by field
+ * (proto/), ts_msg.c holds the schema tables. A message travels in an envelope; bulk bytes (prompt, KV chunk,
+ * activations) follow as one raw frame and are never inside a message: cores see them as struct ts_bulk
+ * handles.
  *
- * Times in messages are durations or remaining times, never stamps of another process's clock. Spans are borrowed (ts_schema.h).
+ * Times in messages are durations or remaining times, never stamps of another process's clock. Spans are
+ * borrowed (ts_schema.h).
  */
 #ifndef TS_CORE_MSG_H
 #define TS_CORE_MSG_H
@@ -21,20 +23,32 @@
 #define TS_LIST_MAX          65536
 
 enum ts_channel { /* architecture.md section 5 */
-    TS_CHANNEL_CLIENT = 1,
-    TS_CHANNEL_WORKER,
-    TS_CHANNEL_RELAY,
-    TS_CHANNEL_PLANNER,
-    TS_CHANNEL_ADMIN,
-    TS_CHANNEL_POOL,
-    TS_CHANNEL_KV,
-    TS_CHANNEL_STAGE,
-    TS_CHANNEL_LAST = TS_CHANNEL_STAGE
+                  TS_CHANNEL_CLIENT = 1,
+                  TS_CHANNEL_WORKER,
+                  TS_CHANNEL_RELAY,
+                  TS_CHANNEL_PLANNER,
+                  TS_CHANNEL_ADMIN,
+                  TS_CHANNEL_POOL,
+                  TS_CHANNEL_KV,
+                  TS_CHANNEL_STAGE,
+                  TS_CHANNEL_LAST = TS_CHANNEL_STAGE
 };
 
-enum ts_role { TS_ROLE_ROUTER = 1, TS_ROLE_PLANNER, TS_ROLE_WORKER, TS_ROLE_RELAY, TS_ROLE_CLIENT, TS_ROLE_LAST = TS_ROLE_CLIENT };
+enum ts_role {
+    TS_ROLE_ROUTER = 1,
+    TS_ROLE_PLANNER,
+    TS_ROLE_WORKER,
+    TS_ROLE_RELAY,
+    TS_ROLE_CLIENT,
+    TS_ROLE_LAST = TS_ROLE_CLIENT
+};
 
-enum ts_phase { TS_PHASE_NONE = 0, TS_PHASE_PREFILL = 1, TS_PHASE_DECODE = 2, TS_PHASE_BOTH = 3 }; /* a bit mask */
+enum ts_phase {
+    TS_PHASE_NONE = 0,
+    TS_PHASE_PREFILL = 1,
+    TS_PHASE_DECODE = 2,
+    TS_PHASE_BOTH = 3
+}; /* a bit mask */
 
 enum ts_finish {
     TS_FINISH_NONE = 0,
@@ -47,39 +61,39 @@ enum ts_finish {
 };
 
 enum ts_reason { /* why something was refused, failed or ended; ts_reason_name gives the stable text */
-    TS_REASON_NONE = 0,
-    TS_REASON_BAD_REQUEST,
-    TS_REASON_ID_CONFLICT, /* same client and request id, another body */
-    TS_REASON_MODEL_UNKNOWN,
-    TS_REASON_PROMPT_TOO_LONG,
-    TS_REASON_QUEUE_FULL,
-    TS_REASON_CLIENT_LIMIT, /* too many in flight for one client */
-    TS_REASON_MEMORY_FULL,  /* bytes of held prompts */
-    TS_REASON_NO_WORKER,
-    TS_REASON_DRAINING,
-    TS_REASON_BUSY,
-    TS_REASON_WRONG_PHASE,
-    TS_REASON_STALE_PLAN,
-    TS_REASON_STALE_SNAPSHOT,
-    TS_REASON_BAD_PLAN,
-    TS_REASON_UNSUPPORTED,
-    TS_REASON_NOT_FOUND,
-    TS_REASON_NO_ASSIGN, /* OPEN without a matching Assign: retryable */
-    TS_REASON_KV_NO_MEMORY,
-    TS_REASON_KV_CORRUPT,
-    TS_REASON_KV_MISMATCH, /* fingerprint, layout or codec differ */
-    TS_REASON_KV_TIMEOUT,
-    TS_REASON_PREEMPTED,
-    TS_REASON_PEER_LOST,
-    TS_REASON_NO_COPY,
-    TS_REASON_CLIENT_LOST,
-    TS_REASON_CANCELLED,
-    TS_REASON_DEADLINE,
-    TS_REASON_FINISHED, /* ended normally: release */
-    TS_REASON_RETRIES,  /* attempts used up */
-    TS_REASON_ENGINE,   /* the engine reported an error */
-    TS_REASON_INTERNAL,
-    TS_REASON_LAST = TS_REASON_INTERNAL
+                 TS_REASON_NONE = 0,
+                 TS_REASON_BAD_REQUEST,
+                 TS_REASON_ID_CONFLICT, /* same client and request id, another body */
+                 TS_REASON_MODEL_UNKNOWN,
+                 TS_REASON_PROMPT_TOO_LONG,
+                 TS_REASON_QUEUE_FULL,
+                 TS_REASON_CLIENT_LIMIT, /* too many in flight for one client */
+                 TS_REASON_MEMORY_FULL,  /* bytes of held prompts */
+                 TS_REASON_NO_WORKER,
+                 TS_REASON_DRAINING,
+                 TS_REASON_BUSY,
+                 TS_REASON_WRONG_PHASE,
+                 TS_REASON_STALE_PLAN,
+                 TS_REASON_STALE_SNAPSHOT,
+                 TS_REASON_BAD_PLAN,
+                 TS_REASON_UNSUPPORTED,
+                 TS_REASON_NOT_FOUND,
+                 TS_REASON_NO_ASSIGN, /* OPEN without a matching Assign: retryable */
+                 TS_REASON_KV_NO_MEMORY,
+                 TS_REASON_KV_CORRUPT,
+                 TS_REASON_KV_MISMATCH, /* fingerprint, layout or codec differ */
+                 TS_REASON_KV_TIMEOUT,
+                 TS_REASON_PREEMPTED,
+                 TS_REASON_PEER_LOST,
+                 TS_REASON_NO_COPY,
+                 TS_REASON_CLIENT_LOST,
+                 TS_REASON_CANCELLED,
+                 TS_REASON_DEADLINE,
+                 TS_REASON_FINISHED, /* ended normally: release */
+                 TS_REASON_RETRIES,  /* attempts used up */
+                 TS_REASON_ENGINE,   /* the engine reported an error */
+                 TS_REASON_INTERNAL,
+                 TS_REASON_LAST = TS_REASON_INTERNAL
 };
 
 const char *ts_channel_name(enum ts_channel channel);
@@ -88,7 +102,8 @@ const char *ts_phase_name(enum ts_phase phase);
 const char *ts_finish_name(enum ts_finish finish); /* "stop", "length", "cancelled", "deadline", "error" */
 const char *ts_reason_name(enum ts_reason reason); /* "queue_full", ... */
 
-/* Raw bytes that travel beside a message. slot 0 = none. Cores hold and drop handles, never the bytes (ts_event.h). */
+/* Raw bytes that travel beside a message. slot 0 = none. Cores hold and drop handles, never the bytes
+ * (ts_event.h). */
 struct ts_bulk {
     uint32_t slot, generation;
     uint64_t bytes;
@@ -107,7 +122,9 @@ struct ts_envelope {
     uint64_t seq;         /* 1, 2, ... in each direction of a session */
 };
 
-/* --- sessions ------------------------------------------------------------------------------------------------------------------ */
+/* --- sessions
+ * ------------------------------------------------------------------------------------------------------------------
+ */
 
 struct ts_load {
     uint32_t waiting, running; /* requests */
@@ -116,8 +133,8 @@ struct ts_load {
     uint64_t done_tokens;   /* output tokens since start */
 };
 
-struct ts_profile { /* of a worker: what it can do */
-    uint32_t phases;    /* mask of enum ts_phase it is willing to serve */
+struct ts_profile {      /* of a worker: what it can do */
+    uint32_t phases;     /* mask of enum ts_phase it is willing to serve */
     enum ts_phase phase; /* the actual one */
     struct ts_str model, device;
     uint64_t fingerprint;
@@ -149,7 +166,8 @@ struct ts_msg_heartbeat {
     struct ts_load load;
 };
 
-struct ts_msg_reset { /* the session is unknown or broken: say Hello again (fenced: as a new incarnation, after dropping all work) */
+struct ts_msg_reset { /* the session is unknown or broken: say Hello again (fenced: as a new incarnation,
+                         after dropping all work) */
     bool fenced;
     enum ts_reason reason;
 };
@@ -169,7 +187,12 @@ struct ts_msg_resync { /* dialler, first message after Welcome: all it holds of 
     struct ts_resync_items items;
 };
 
-enum ts_resync_verdict { TS_RESYNC_KEEP = 1, TS_RESYNC_CANCEL, TS_RESYNC_RESEND, TS_RESYNC_LAST = TS_RESYNC_RESEND };
+enum ts_resync_verdict {
+    TS_RESYNC_KEEP = 1,
+    TS_RESYNC_CANCEL,
+    TS_RESYNC_RESEND,
+    TS_RESYNC_LAST = TS_RESYNC_RESEND
+};
 
 struct ts_resync_answer {
     struct ts_rid rid;
@@ -187,7 +210,9 @@ struct ts_msg_resync_reply {
     struct ts_resync_answers items;
 };
 
-/* --- client channel ------------------------------------------------------------------------------------------------------------ */
+/* --- client channel
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 enum ts_prompt_kind { TS_PROMPT_TEXT = 1, TS_PROMPT_TOKENS, TS_PROMPT_CHAT, TS_PROMPT_LAST = TS_PROMPT_CHAT };
 
@@ -203,16 +228,17 @@ struct ts_stops {
 /* The prompt is the bulk frame: UTF-8 text, little-endian u32 ids, or a JSON array of {"role","content"}. */
 struct ts_msg_generate {
     struct ts_str client, request_id;
-    uint64_t digest; /* of prompt, sampling, stops and model: ts_request_digest */
+    uint64_t digest;     /* of prompt, sampling, stops and model: ts_request_digest */
     struct ts_str model; /* empty = the only one */
     enum ts_prompt_kind prompt_kind;
     struct ts_sampling sampling;
     struct ts_stops stops;
-    uint32_t remaining_ms; /* deadline; 0 = none */
+    uint32_t remaining_ms;     /* deadline; 0 = none */
     uint32_t ttft_ms, tpot_ms; /* SLO; 0 = none */
-    uint32_t reattach_ms;  /* how long the request outlives its client */
-    uint32_t next_index;   /* first output index wanted: > 0 when resuming */
-    uint64_t resume_epoch; /* with next_index > 0 at a router that does not know the request: produced holds the tokens so far */
+    uint32_t reattach_ms;      /* how long the request outlives its client */
+    uint32_t next_index;       /* first output index wanted: > 0 when resuming */
+    uint64_t resume_epoch; /* with next_index > 0 at a router that does not know the request: produced holds
+                              the tokens so far */
     struct ts_u32s produced;
     struct ts_str codec; /* wish; empty = the router's choice */
 };
@@ -259,7 +285,8 @@ struct ts_msg_tokens { /* router -> client */
     struct ts_token_items items;
 };
 
-/* What a request leaves behind (architecture.md section 8). Durations since acceptance at the router, -1 = did not happen. */
+/* What a request leaves behind (architecture.md section 8). Durations since acceptance at the router, -1 =
+ * did not happen. */
 struct ts_trace {
     struct ts_str client, request_id;
     struct ts_rid rid; /* of the last attempt */
@@ -269,7 +296,8 @@ struct ts_trace {
     uint64_t term, plan;
     struct ts_str prefill, relay, decode, codec, codec_why;
     uint64_t kv_bytes_raw, kv_bytes_sent;
-    int64_t assigned_ns, prefill_begin_ns, prefill_end_ns, first_token_ns, kv_open_ns, kv_commit_ns, decode_begin_ns, end_ns;
+    int64_t assigned_ns, prefill_begin_ns, prefill_end_ns, first_token_ns, kv_open_ns, kv_commit_ns,
+        decode_begin_ns, end_ns;
 };
 
 struct ts_msg_end { /* router -> client: the one terminal event */
@@ -305,7 +333,9 @@ struct ts_msg_tokenize_reply { /* to either */
     struct ts_bytes text;
 };
 
-/* --- worker control ------------------------------------------------------------------------------------------------------------ */
+/* --- worker control
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 /* To both workers of an attempt. The prompt rides as the bulk frame of the prefill worker's copy. */
 struct ts_msg_assign {
@@ -319,7 +349,7 @@ struct ts_msg_assign {
     uint64_t age_ms;       /* since acceptance: grants go by age */
     struct ts_str codec;
     uint64_t fingerprint;
-    struct ts_u32s produced;         /* output tokens so far: prefill does not sample, decode replays them */
+    struct ts_u32s produced; /* output tokens so far: prefill does not sample, decode replays them */
     struct ts_str decode, decode_endpoint; /* for prefill: where the KV goes */
     uint64_t decode_incarnation;
 };
@@ -331,7 +361,8 @@ struct ts_msg_assign_refused {
     struct ts_str text;
 };
 
-struct ts_msg_release { /* router -> worker or relay: cancelled, superseded or finished; drop all of this attempt */
+struct ts_msg_release { /* router -> worker or relay: cancelled, superseded or finished; drop all of this
+                           attempt */
     struct ts_rid rid;
     enum ts_reason reason;
 };
@@ -357,7 +388,8 @@ struct ts_msg_report {
     struct ts_rid rid;
     enum ts_phase role;
     uint32_t prompt_tokens;
-    int64_t queue_ns, run_ns;   /* prefill: waiting, computing. decode: grant wait, transfer (open to verified) */
+    int64_t queue_ns,
+        run_ns; /* prefill: waiting, computing. decode: grant wait, transfer (open to verified) */
     uint64_t kv_bytes_raw, kv_bytes_sent;
     struct ts_str relay;
 };
@@ -384,7 +416,9 @@ struct ts_msg_drain {
     struct ts_str service; /* admin: whom; empty for the receiver itself */
 };
 
-/* --- relay control ------------------------------------------------------------------------------------------------------------- */
+/* --- relay control
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 struct ts_link_item {
     struct ts_str from, to;
@@ -431,7 +465,9 @@ struct ts_msg_transfer { /* relay -> router: the end of a transfer */
     int64_t run_ns;
 };
 
-/* --- planner ------------------------------------------------------------------------------------------------------------------- */
+/* --- planner
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 struct ts_plan_worker { /* cluster state: one slot */
     struct ts_str id, host, model, relay;
@@ -472,7 +508,7 @@ struct ts_plan_replicas {
     uint32_t count;
 };
 
-struct ts_plan_share { /* z[prefill][decode][class] as a share of all requests of the class */
+struct ts_plan_share {        /* z[prefill][decode][class] as a share of all requests of the class */
     uint32_t prefill, decode; /* replica ids */
     uint32_t length_class;
     double share;
@@ -509,7 +545,9 @@ struct ts_msg_plan_reply {
     struct ts_str text;
 };
 
-/* --- admin --------------------------------------------------------------------------------------------------------------------- */
+/* --- admin
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 struct ts_msg_status {
     uint64_t id;
@@ -549,9 +587,10 @@ struct ts_msg_why_reply {
     struct ts_trace trace;
 };
 
-/* --- relay pool (worker <-> relay of the host) ------------------------------------------------------------------------------------ */
+/* --- relay pool (worker <-> relay of the host)
+ * ------------------------------------------------------------------------------------ */
 
-struct ts_msg_pool { /* worker -> relay, first message after Welcome */
+struct ts_msg_pool {    /* worker -> relay, first message after Welcome */
     struct ts_str path; /* of the memfd, as the relay can open it; empty when modelled */
     uint64_t bytes, fingerprint;
     uint32_t layer_begin, layer_end, head_begin, head_end, kv_blocks, head_dim, kv_dtype, layers, kv_heads;
@@ -574,7 +613,8 @@ struct ts_msg_kv_begin { /* worker -> relay: a transfer will be wanted */
 
 struct ts_ready_item {
     struct ts_rid rid;
-    uint32_t token_begin, token_count; /* token_begin and, but for the last piece, the end are multiples of 16 */
+    uint32_t token_begin,
+        token_count; /* token_begin and, but for the last piece, the end are multiples of 16 */
 };
 
 struct ts_ready_items {
@@ -597,7 +637,8 @@ struct ts_msg_kv_freed { /* relay -> worker: it will not read the blocks of this
     struct ts_rid rid;
 };
 
-/* --- KV data (relay -> decode worker) ------------------------------------------------------------------------------------------------ */
+/* --- KV data (relay -> decode worker)
+ * ------------------------------------------------------------------------------------------------ */
 
 struct ts_msg_kv_open {
     struct ts_rid rid;
@@ -633,8 +674,9 @@ struct ts_msg_kv_end { /* the sender's part is complete */
     struct ts_rid rid;
     uint32_t layer_begin, layer_end, head_begin, head_end;
     uint64_t chunks;
-    uint64_t bytes_raw;  /* uncompressed KV of the part */
-    uint64_t bytes_sent; /* all bytes of this transfer's messages to decode, this one included as far as known */
+    uint64_t bytes_raw; /* uncompressed KV of the part */
+    uint64_t
+        bytes_sent; /* all bytes of this transfer's messages to decode, this one included as far as known */
     struct ts_u64s digests; /* [layer][head] of the part */
 };
 
@@ -661,7 +703,9 @@ struct ts_msg_kv_abort { /* either way: forget this transfer */
     enum ts_reason reason;
 };
 
-/* --- stage link ------------------------------------------------------------------------------------------------------------------- */
+/* --- stage link
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 struct ts_msg_activations { /* bulk = fp32 [tokens][hidden] */
     struct ts_rid rid;
@@ -675,63 +719,66 @@ struct ts_msg_token_return {
     struct ts_token_item item;
 };
 
-/* --- the union -------------------------------------------------------------------------------------------------------------------- */
+/* --- the union
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
-/* Kinds are the field numbers of the one-of in proto/ts_envelope.proto: never renumber. X(KIND, number, member, struct suffix) */
-#define TS_MSG_KINDS(X)                                                                                                              \
-    X(HELLO, 10, hello, hello)                                                                                                       \
-    X(WELCOME, 11, welcome, welcome)                                                                                                 \
-    X(HEARTBEAT, 12, heartbeat, heartbeat)                                                                                           \
-    X(RESET, 13, reset, reset)                                                                                                       \
-    X(RESYNC, 14, resync, resync)                                                                                                    \
-    X(RESYNC_REPLY, 15, resync_reply, resync_reply)                                                                                  \
-    X(GENERATE, 20, generate, generate)                                                                                              \
-    X(ACCEPTED, 21, accepted, accepted)                                                                                              \
-    X(REFUSED, 22, refused, refused)                                                                                                 \
-    X(TOKENS, 23, tokens, tokens)                                                                                                    \
-    X(END, 24, end, end)                                                                                                             \
-    X(CANCEL, 25, cancel, cancel)                                                                                                    \
-    X(TOKENIZE, 26, tokenize, tokenize)                                                                                              \
-    X(DETOKENIZE, 27, detokenize, detokenize)                                                                                        \
-    X(TOKENIZE_REPLY, 28, tokenize_reply, tokenize_reply)                                                                            \
-    X(ASSIGN, 30, assign, assign)                                                                                                    \
-    X(ASSIGN_REFUSED, 31, assign_refused, assign_refused)                                                                            \
-    X(RELEASE, 32, release, release)                                                                                                 \
-    X(OUTPUT, 33, output, output)                                                                                                    \
-    X(ATTEMPT_FAILED, 34, attempt_failed, attempt_failed)                                                                            \
-    X(REPORT, 35, report, report)                                                                                                    \
-    X(CONFIGURE, 36, configure, configure)                                                                                           \
-    X(SET_PHASE, 37, set_phase, set_phase)                                                                                           \
-    X(PHASE_REPLY, 38, phase_reply, phase_reply)                                                                                     \
-    X(DRAIN, 39, drain, drain)                                                                                                       \
-    X(LINK_REPORT, 40, link_report, link_report)                                                                                     \
-    X(COPIES, 41, copies, copies)                                                                                                    \
-    X(REFEED, 42, refeed, refeed)                                                                                                    \
-    X(TRANSFER, 43, transfer, transfer)                                                                                              \
-    X(SNAPSHOT, 50, snapshot, snapshot)                                                                                              \
-    X(UPDATE, 51, update, snapshot)                                                                                                  \
-    X(PLAN, 52, plan, plan)                                                                                                          \
-    X(PLAN_REPLY, 53, plan_reply, plan_reply)                                                                                        \
-    X(STATUS, 60, status, status)                                                                                                    \
-    X(STATUS_REPLY, 61, status_reply, status_reply)                                                                                  \
-    X(WHY, 62, why, why)                                                                                                             \
-    X(WHY_REPLY, 63, why_reply, why_reply)                                                                                           \
-    X(POOL, 70, pool, pool)                                                                                                          \
-    X(POOL_REPLY, 71, pool_reply, pool_reply)                                                                                        \
-    X(KV_BEGIN, 72, kv_begin, kv_begin)                                                                                              \
-    X(KV_READY, 73, kv_ready, kv_ready)                                                                                              \
-    X(KV_SEAL, 74, kv_seal, kv_seal)                                                                                                 \
-    X(KV_FREED, 75, kv_freed, kv_freed)                                                                                              \
-    X(KV_OPEN, 80, kv_open, kv_open)                                                                                                 \
-    X(KV_GRANT, 81, kv_grant, kv_grant)                                                                                              \
-    X(KV_CHUNK, 82, kv_chunk, kv_chunk)                                                                                              \
-    X(KV_CREDIT, 83, kv_credit, kv_credit)                                                                                           \
-    X(KV_END, 84, kv_end, kv_end)                                                                                                    \
-    X(KV_COMMIT, 85, kv_commit, kv_commit)                                                                                           \
-    X(KV_DONE, 86, kv_done, kv_done)                                                                                                 \
-    X(KV_NACK, 87, kv_nack, kv_nack)                                                                                                 \
-    X(KV_ABORT, 88, kv_abort, kv_abort)                                                                                              \
-    X(ACTIVATIONS, 90, activations, activations)                                                                                     \
+/* Kinds are the field numbers of the one-of in proto/ts_envelope.proto: never renumber. X(KIND, number,
+ * member, struct suffix) */
+#define TS_MSG_KINDS(X)                                                                                      \
+    X(HELLO, 10, hello, hello)                                                                               \
+    X(WELCOME, 11, welcome, welcome)                                                                         \
+    X(HEARTBEAT, 12, heartbeat, heartbeat)                                                                   \
+    X(RESET, 13, reset, reset)                                                                               \
+    X(RESYNC, 14, resync, resync)                                                                            \
+    X(RESYNC_REPLY, 15, resync_reply, resync_reply)                                                          \
+    X(GENERATE, 20, generate, generate)                                                                      \
+    X(ACCEPTED, 21, accepted, accepted)                                                                      \
+    X(REFUSED, 22, refused, refused)                                                                         \
+    X(TOKENS, 23, tokens, tokens)                                                                            \
+    X(END, 24, end, end)                                                                                     \
+    X(CANCEL, 25, cancel, cancel)                                                                            \
+    X(TOKENIZE, 26, tokenize, tokenize)                                                                      \
+    X(DETOKENIZE, 27, detokenize, detokenize)                                                                \
+    X(TOKENIZE_REPLY, 28, tokenize_reply, tokenize_reply)                                                    \
+    X(ASSIGN, 30, assign, assign)                                                                            \
+    X(ASSIGN_REFUSED, 31, assign_refused, assign_refused)                                                    \
+    X(RELEASE, 32, release, release)                                                                         \
+    X(OUTPUT, 33, output, output)                                                                            \
+    X(ATTEMPT_FAILED, 34, attempt_failed, attempt_failed)                                                    \
+    X(REPORT, 35, report, report)                                                                            \
+    X(CONFIGURE, 36, configure, configure)                                                                   \
+    X(SET_PHASE, 37, set_phase, set_phase)                                                                   \
+    X(PHASE_REPLY, 38, phase_reply, phase_reply)                                                             \
+    X(DRAIN, 39, drain, drain)                                                                               \
+    X(LINK_REPORT, 40, link_report, link_report)                                                             \
+    X(COPIES, 41, copies, copies)                                                                            \
+    X(REFEED, 42, refeed, refeed)                                                                            \
+    X(TRANSFER, 43, transfer, transfer)                                                                      \
+    X(SNAPSHOT, 50, snapshot, snapshot)                                                                      \
+    X(UPDATE, 51, update, snapshot)                                                                          \
+    X(PLAN, 52, plan, plan)                                                                                  \
+    X(PLAN_REPLY, 53, plan_reply, plan_reply)                                                                \
+    X(STATUS, 60, status, status)                                                                            \
+    X(STATUS_REPLY, 61, status_reply, status_reply)                                                          \
+    X(WHY, 62, why, why)                                                                                     \
+    X(WHY_REPLY, 63, why_reply, why_reply)                                                                   \
+    X(POOL, 70, pool, pool)                                                                                  \
+    X(POOL_REPLY, 71, pool_reply, pool_reply)                                                                \
+    X(KV_BEGIN, 72, kv_begin, kv_begin)                                                                      \
+    X(KV_READY, 73, kv_ready, kv_ready)                                                                      \
+    X(KV_SEAL, 74, kv_seal, kv_seal)                                                                         \
+    X(KV_FREED, 75, kv_freed, kv_freed)                                                                      \
+    X(KV_OPEN, 80, kv_open, kv_open)                                                                         \
+    X(KV_GRANT, 81, kv_grant, kv_grant)                                                                      \
+    X(KV_CHUNK, 82, kv_chunk, kv_chunk)                                                                      \
+    X(KV_CREDIT, 83, kv_credit, kv_credit)                                                                   \
+    X(KV_END, 84, kv_end, kv_end)                                                                            \
+    X(KV_COMMIT, 85, kv_commit, kv_commit)                                                                   \
+    X(KV_DONE, 86, kv_done, kv_done)                                                                         \
+    X(KV_NACK, 87, kv_nack, kv_nack)                                                                         \
+    X(KV_ABORT, 88, kv_abort, kv_abort)                                                                      \
+    X(ACTIVATIONS, 90, activations, activations)                                                             \
     X(TOKEN_RETURN, 91, token_return, token_return)
 
 enum ts_msg_kind {

@@ -1,6 +1,7 @@
 /*
- * How the next token is chosen. Plain data, fixed when a request is accepted and carried in every attempt, so that any worker continues
- * with the same result. Defaults (ts_sampling_defaults) are those of vLLM: temperature 1, no truncation, no penalty.
+ * How the next token is chosen. Plain data, fixed when a request is accepted and carried in every attempt, so
+ * that any worker continues with the same result. Defaults (ts_sampling_defaults) are those of vLLM:
+ * temperature 1, no truncation, no penalty.
  */
 #ifndef TS_CORE_SAMPLING_H
 #define TS_CORE_SAMPLING_H
@@ -11,23 +12,25 @@
 #define TS_LOGPROBS_MAX 20
 
 struct ts_sampling {
-    float temperature;        /* 0 = greedy; ties go to the lowest id */
-    uint32_t top_k;           /* 0 = off */
-    float top_p;              /* (0, 1], 1 = off */
-    float min_p;              /* [0, 1), 0 = off: keep p >= min_p * p_max */
-    float repetition_penalty; /* > 0, 1 = off; prompt and output tokens (CTRL, arXiv 1909.05858, section 4.1) */
-    float presence_penalty;   /* [-2, 2], output tokens only */
-    float frequency_penalty;  /* [-2, 2], output tokens only */
-    uint64_t seed;            /* random number of output index i is ts_philox_unit(seed, i) */
-    uint32_t max_tokens;      /* >= 1 */
-    uint32_t min_tokens;      /* eos is masked before that many output tokens */
+    float temperature; /* 0 = greedy; ties go to the lowest id */
+    uint32_t top_k;    /* 0 = off */
+    float top_p;       /* (0, 1], 1 = off */
+    float min_p;       /* [0, 1), 0 = off: keep p >= min_p * p_max */
+    float
+        repetition_penalty; /* > 0, 1 = off; prompt and output tokens (CTRL, arXiv 1909.05858, section 4.1) */
+    float presence_penalty; /* [-2, 2], output tokens only */
+    float frequency_penalty; /* [-2, 2], output tokens only */
+    uint64_t seed;           /* random number of output index i is ts_philox_unit(seed, i) */
+    uint32_t max_tokens;     /* >= 1 */
+    uint32_t min_tokens;     /* eos is masked before that many output tokens */
     bool ignore_eos;
     uint32_t logprobs; /* 0 = none; n = the chosen token's and the n best */
 };
 
 static inline struct ts_sampling ts_sampling_defaults(void)
 {
-    return (struct ts_sampling){.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f, .max_tokens = 16};
+    return (struct ts_sampling){
+        .temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f, .max_tokens = 16};
 }
 
 #endif

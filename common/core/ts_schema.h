@@ -1,10 +1,12 @@
 /*
- * Descriptions of our plain structs: name, type, offset and bound of each field. One table per struct serves deep copy, comparison,
- * validation, printing, and (in proto/ts_wire) conversion from and to the generated protobuf types, which are paired by field name. So a
- * message is written down twice only: as a C struct with its table, and in the .proto file; a test proves that the two agree.
+ * Descriptions of our plain structs: name, type, offset and bound of each field. One table per struct serves
+ * deep copy, comparison, validation, printing, and (in proto/ts_wire) conversion from and to the generated
+ * protobuf types, which are paired by field name. So a message is written down twice only: as a C struct with
+ * its table, and in the .proto file; a test proves that the two agree.
  *
- * Variable-length fields are borrowed spans (pointer and count). Who owns the bytes is said where the struct is used: usually an
- * arena that lives for one turn of the loop. `max` bounds strings and lists and is checked before anything is allocated.
+ * Variable-length fields are borrowed spans (pointer and count). Who owns the bytes is said where the struct
+ * is used: usually an arena that lives for one turn of the loop. `max` bounds strings and lists and is
+ * checked before anything is allocated.
  */
 #ifndef TS_CORE_SCHEMA_H
 #define TS_CORE_SCHEMA_H
@@ -66,13 +68,14 @@ struct ts_field {
     uint32_t offset;
     uint32_t max;                /* strings, lists: most items; enums: largest value; else unused */
     const struct ts_schema *sub; /* TS_FIELD_MSG, TS_FIELD_MSGS */
-    uint32_t when;               /* in a one-of: the value of the discriminator for which this field is present; 0 = always */
+    uint32_t
+        when; /* in a one-of: the value of the discriminator for which this field is present; 0 = always */
 };
 
 struct ts_schema {
     const char *name; /* of the protobuf message */
     uint32_t size;
-    bool one_of;           /* the struct begins with a 4-byte discriminator `kind` */
+    bool one_of; /* the struct begins with a 4-byte discriminator `kind` */
     uint32_t field_count;
     const struct ts_field *fields;
 };

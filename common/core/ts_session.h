@@ -1,12 +1,14 @@
 /*
- * One session between two incarnations (architecture.md section 4). ZeroMQ hides disconnects and may lose what was queued on a replaced
- * connection; a session makes such a loss visible: messages are numbered in each direction, and a gap, an unknown session number or
- * silence ends it. What may be lost is a suffix.
+ * One session between two incarnations (architecture.md section 4). ZeroMQ hides disconnects and may lose
+ * what was queued on a replaced connection; a session makes such a loss visible: messages are numbered in
+ * each direction, and a gap, an unknown session number or silence ends it. What may be lost is a suffix.
  *
  *   dialler:   DOWN --hello_due--> (Hello) --Welcome--> UP --gap, Reset, silence--> DOWN
- *   acceptor:  none --Hello--> UP (Welcome) --gap--> none (Reset) --Hello--> UP ...       silence: dead, final (Reset fenced)
+ *   acceptor:  none --Hello--> UP (Welcome) --gap--> none (Reset) --Hello--> UP ...       silence: dead,
+ * final (Reset fenced)
  *
- * The acceptor chooses the session number (never 0). Plain data, pure functions; the core that owns it emits the messages.
+ * The acceptor chooses the session number (never 0). Plain data, pure functions; the core that owns it emits
+ * the messages.
  */
 #ifndef TS_CORE_SESSION_H
 #define TS_CORE_SESSION_H
@@ -35,11 +37,13 @@ void ts_session_init(struct ts_session *s, uint64_t self, ts_time heartbeat_ns, 
 /* Acceptor: a Hello came. Starts session `id`; the Welcome is then stamped like any message. */
 void ts_session_accept(struct ts_session *s, ts_time now, uint64_t id, uint64_t remote);
 /* Dialler: a Welcome came with `id`. */
-void ts_session_welcomed(struct ts_session *s, ts_time now, const struct ts_envelope *envelope, uint64_t id, uint32_t heartbeat_ms,
-                         uint32_t timeout_ms);
+void ts_session_welcomed(struct ts_session *s, ts_time now, const struct ts_envelope *envelope, uint64_t id,
+                         uint32_t heartbeat_ms, uint32_t timeout_ms);
 /* For every message but Hello, Welcome and Reset. Advances rx_next and last_rx on DELIVER. */
-enum ts_session_verdict ts_session_receive(struct ts_session *s, ts_time now, const struct ts_envelope *envelope);
-/* Fills the envelope of an outgoing message of an up session (or of Hello/Reset when down: session and seq 0) and advances tx_next. */
+enum ts_session_verdict ts_session_receive(struct ts_session *s, ts_time now,
+                                           const struct ts_envelope *envelope);
+/* Fills the envelope of an outgoing message of an up session (or of Hello/Reset when down: session and seq 0)
+ * and advances tx_next. */
 void ts_session_stamp(struct ts_session *s, ts_time now, struct ts_envelope *envelope);
 void ts_session_down(struct ts_session *s, ts_time hello_at);
 bool ts_session_heartbeat_due(const struct ts_session *s, ts_time now);
