@@ -1,10 +1,11 @@
 #include "common/client/ts_client.h"
 
+#include <endian.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/ts_blake2b.h"
 #include "common/base/ts_clock.h"
-#include "common/base/ts_hash.h"
 #include "common/base/ts_map.h"
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
@@ -14,6 +15,7 @@
 
 #define CLIENT_HEARTBEAT TS_S
 #define CLIENT_RESEND    (2 * TS_S) /* an unanswered Generate is sent again after that long */
+#define CLIENT_LAPSE     (3 * TS_S) /* not polled for that long: the router may have let our streams go */
 
 struct ts_client_stream {
     struct ts_client *client;
@@ -24,6 +26,7 @@ struct ts_client_stream {
     struct ts_frame *prompt;
     uint64_t epoch; /* of the router that accepted it; 0 = not accepted yet */
     ts_time sent_at, asked_at;
+    ts_time retry_at, refused_at; /* of a resumed stream that its new router has no room for; 0 = none */
     struct ts_client_token *tokens;
     size_t token_count, token_capacity;
     ts_time *arrivals;
@@ -185,19 +188,25 @@ static struct ts_sampling sampling_of(const struct ts_client_request *r)
     return s;
 }
 
-/* Of all that decides the answer; sampling is hashed field by field through its packed message, so that
- * padding does not count. */
+/* Of all that decides the answer: BLAKE2b of the length of the packed message, the message without what
+ * changes from one sending to the next, and the prompt. Packed means: fields in order of their numbers,
+ * defaults left out, as every protobuf library writes them; the Python client finds the same number. */
 static uint64_t digest_of(struct ts_client_stream *s)
 {
     struct ts_envelope envelope = {.version = TS_PROTOCOL_VERSION};
     struct ts_msg msg = {.kind = TS_MSG_GENERATE, .generate = s->generate};
     struct ts_bytes bytes = {0};
-    msg.generate.remaining_ms = msg.generate.reattach_ms = msg.generate.next_index = 0;
-    msg.generate.digest = 0;
+    struct ts_blake2b digest;
+    msg.generate.remaining_ms = msg.generate.reattach_ms = 0;
     ts_arena_reset(&s->client->out);
     if (ts_wire_pack(&envelope, &msg, &s->client->out, &bytes) != TS_OK)
         return 0;
-    return ts_hash64(s->prompt->data, s->prompt->bytes, ts_hash64(bytes.data, bytes.count, 0));
+    uint64_t length = htole64(bytes.count);
+    ts_blake2b_init(&digest);
+    ts_blake2b_add(&digest, &length, sizeof length);
+    ts_blake2b_add(&digest, bytes.data, bytes.count);
+    ts_blake2b_add(&digest, s->prompt->data, s->prompt->bytes);
+    return ts_blake2b_end(&digest);
 }
 
 static struct ts_str keep(struct ts_client_stream *s, const char *text)
@@ -228,6 +237,7 @@ static void send_generate(struct ts_client_stream *s)
     msg.generate.resume_epoch = s->epoch;
     msg.generate.produced = (struct ts_u32s){s->ids, (uint32_t)s->token_count};
     s->asked_at = now;
+    s->retry_at = 0;
     send_msg(s->client, &msg, s->prompt);
 }
 
@@ -263,7 +273,7 @@ int ts_client_start(struct ts_client *client, const struct ts_client_request *re
     ts_map_put(client->streams, id, strlen(id), s);
     s->sent_at = ts_clock_now();
     if (ts_map_count(client->streams) == 1)
-        client->last_rx = client->switched_at = s->sent_at;
+        client->last_rx = client->switched_at = client->last_heartbeat = s->sent_at;
     send_generate(s);
     *out = s;
     return 0;
@@ -388,8 +398,16 @@ static void take_tokens(struct ts_client_stream *s, const struct ts_msg_tokens *
     make_ready(s);
 }
 
+/* A stream that was accepted once is not lost to a full router while there is time to ask again. */
 static void take_refused(struct ts_client_stream *s, const struct ts_msg_refused *m)
 {
+    ts_time now = ts_clock_now();
+    if (s->epoch && m->retry_after_ms) {
+        s->refused_at = s->refused_at ? s->refused_at : now;
+        s->retry_at = now + m->retry_after_ms * TS_MS;
+        if (now - s->refused_at <= s->client->give_up_ns)
+            return;
+    }
     s->result.retry_after_ms = m->retry_after_ms;
     finish(s, TS_FINISH_ERROR, m->reason, m->text);
 }
@@ -406,8 +424,10 @@ static void take(struct ts_client *client, const struct ts_envelope *envelope, c
     (void)envelope;
     switch (msg->kind) {
     case TS_MSG_ACCEPTED:
-        if ((s = stream_of(client, msg->accepted.request_id)))
+        if ((s = stream_of(client, msg->accepted.request_id))) {
             s->epoch = msg->accepted.epoch;
+            s->retry_at = s->refused_at = 0;
+        }
         break;
     case TS_MSG_TOKENS:
         if ((s = stream_of(client, msg->tokens.request_id)))
@@ -423,7 +443,7 @@ static void take(struct ts_client *client, const struct ts_envelope *envelope, c
         break;
     case TS_MSG_HEARTBEAT: { /* a router that was replaced shows by its incarnation */
         for (size_t cursor = 0; (s = ts_map_next(client->streams, &cursor, NULL, NULL));) {
-            if (!s->ended && s->epoch && s->epoch != envelope->incarnation)
+            if (!s->ended && !s->retry_at && s->epoch && s->epoch != envelope->incarnation)
                 send_generate(s);
         }
         break;
@@ -476,8 +496,8 @@ static void next_router(struct ts_client *client, ts_time now)
 
 static void keep_alive(struct ts_client *client)
 {
-    ts_time now = ts_clock_now();
     struct ts_client_stream *s;
+    ts_time now = ts_clock_now();
     if (now - client->switched_at > client->give_up_ns) {
         char words[TS_CLIENT_ERROR_BYTES];
         snprintf(words, sizeof words, "no router answers at %s%s: is it running?", client->routers[0],
@@ -487,14 +507,19 @@ static void keep_alive(struct ts_client *client)
     }
     if (now - client->last_rx > client->silence_ns)
         next_router(client, now);
-    if (now - client->last_heartbeat >= CLIENT_HEARTBEAT) {
+    bool beat = now - client->last_heartbeat >= CLIENT_HEARTBEAT;
+    bool lapsed = client->last_heartbeat && now - client->last_heartbeat >= CLIENT_LAPSE;
+    if (beat) {
         struct ts_msg msg = {.kind = TS_MSG_HEARTBEAT};
         client->last_heartbeat = now;
         send_msg(client, &msg, NULL);
-        for (size_t cursor = 0; (s = ts_map_next(client->streams, &cursor, NULL, NULL));) {
-            if (!s->ended && s->epoch == 0 && now - s->asked_at > CLIENT_RESEND)
-                send_generate(s);
-        }
+    }
+    for (size_t cursor = 0; beat && (s = ts_map_next(client->streams, &cursor, NULL, NULL));) {
+        if (s->ended)
+            continue;
+        bool silent = s->epoch == 0 && now - s->asked_at > CLIENT_RESEND;
+        if (s->retry_at ? now >= s->retry_at : silent || lapsed)
+            send_generate(s);
     }
 }
 

@@ -1,21 +1,22 @@
 /*
  * ThunderServe client library: send a prompt to a router, get tokens as they are produced. The only public
- * header; link with -lthunderserve (pkg-config thunderserve). Plain C, no other header of the project is
- * needed.
+ * header: #include <thunderserve/ts_client.h> and link with -lthunderserve (pkg-config thunderserve, or CMake
+ * find_package(thunderserve) and thunderserve::client). Plain C.
  *
  *     struct ts_client *client;
  *     const char *routers[] = {"tcp://127.0.0.1:5555"};
  *     char why[TS_CLIENT_ERROR_BYTES];
- *     if (ts_client_open(&(struct ts_client_options){.routers = routers, .router_count = 1}, &client, why))
- * ... struct ts_client_request request = ts_client_request_defaults(); request.prompt = "First Citizen:";
- *     struct ts_client_result *result;
- *     ts_client_generate(client, &request, -1, &result, why);      (blocking)
- *     puts(result->text);
+ *     const struct ts_client_result *result;
+ *     struct ts_client_request request = ts_client_request_defaults();
+ *     request.prompt = "First Citizen:";
+ *     if (ts_client_open(&(struct ts_client_options){.routers = routers, .router_count = 1}, &client, why) ==
+ * 0 && ts_client_generate(client, &request, -1, &result, why) == 0)      (blocking) puts(result->text);
  *
  * Streams: ts_client_start any number of requests, then ts_client_poll returns one event after the other, of
  * any of them. Events of a stream come in order, without gap or repeat, whatever dies in between: the library
  * resends the request to the next router with the tokens it has, and accepts events from its current (router,
- * epoch) alone. Exactly one TS_CLIENT_END closes a stream.
+ * epoch) alone. Exactly one TS_CLIENT_END closes a stream. Poll at least every few seconds while streams are
+ * open: polling also tells the router that the client lives.
  *
  * Threads: one client, one thread at a time. Memory: what an event or a result points to belongs to the
  * library; an event's strings are valid until the next poll, a stream's result until ts_client_release.
@@ -46,7 +47,7 @@ struct ts_client_options {
 
 /* Zero or NULL means the default everywhere but in temperature; begin with ts_client_request_defaults(). */
 struct ts_client_request {
-    const char *request_id; /* NULL = random. The same id and body again attaches to the running request. */
+    const char *request_id; /* NULL = random. The same client, id and body (seed given) attaches again. */
     const char *model;      /* NULL = the router's only one */
     const char *prompt;     /* text, or NULL when tokens are given */
     size_t prompt_bytes;    /* 0 = strlen */
