@@ -5,12 +5,12 @@
 
 /* Cost of one more request on this pair; infinite when it cannot take it. */
 static double cost_of(const struct route_worker *p, const struct route_worker *d, double share,
-                      bool allow_avoided)
+                      int avoided_max)
 {
     if (p->fingerprint != d->fingerprint || p->in_flight >= p->limit || d->in_flight >= d->limit ||
         share <= 0)
         return INFINITY;
-    if (!allow_avoided && (p->avoid || d->avoid))
+    if (p->avoid + d->avoid > avoided_max)
         return INFINITY;
     return (1.0 + p->in_flight + d->in_flight) / share;
 }
@@ -26,15 +26,15 @@ static const struct route_share *share_of(const struct route_worker *p, const st
 }
 
 static bool pick(const struct route_worker *prefill, size_t prefill_count, const struct route_worker *decode,
-                 size_t decode_count, const struct route_share *shares, size_t share_count,
-                 bool allow_avoided, struct route_choice *out)
+                 size_t decode_count, const struct route_share *shares, size_t share_count, int avoided_max,
+                 struct route_choice *out)
 {
     double best = INFINITY;
     for (size_t i = 0; i < prefill_count; i++) {
         for (size_t j = 0; j < decode_count; j++) {
             const struct route_share *share = share_of(&prefill[i], &decode[j], shares, share_count);
             double weight = share ? share->share : share_count == 0 ? 1.0 : 0.0;
-            double cost = cost_of(&prefill[i], &decode[j], weight, allow_avoided);
+            double cost = cost_of(&prefill[i], &decode[j], weight, avoided_max);
             if (cost >= best)
                 continue;
             best = cost;
@@ -48,11 +48,11 @@ bool route_pick(const struct route_worker *prefill, size_t prefill_count, const 
                 size_t decode_count, const struct route_share *shares, size_t share_count,
                 struct route_choice *out)
 {
-    for (int allow_avoided = 0; allow_avoided < 2; allow_avoided++) {
+    for (int avoided_max = 0; avoided_max <= 2; avoided_max++) {
         if (share_count &&
-            pick(prefill, prefill_count, decode, decode_count, shares, share_count, allow_avoided, out))
+            pick(prefill, prefill_count, decode, decode_count, shares, share_count, avoided_max, out))
             return true;
-        if (pick(prefill, prefill_count, decode, decode_count, NULL, 0, allow_avoided, out))
+        if (pick(prefill, prefill_count, decode, decode_count, NULL, 0, avoided_max, out))
             return true;
     }
     return false;

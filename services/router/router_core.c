@@ -217,6 +217,7 @@ void router_core_step(struct router_core *core, ts_time now, const struct ts_eve
     members_tick(core);
     if (core->sweep_at <= now)
         request_sweep(core);
+    request_trim(core);
     attempt_dispatch(core);
     plan_inform(core);
     if (core->draining && core->live_count == 0)

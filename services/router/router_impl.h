@@ -133,6 +133,7 @@ void request_publish(struct router_core *core, struct record *r, size_t first);
 void request_end(struct router_core *core, struct record *r, enum ts_finish finish, enum ts_reason reason,
                  const char *text);
 void request_sweep(struct router_core *core);
+void request_trim(struct router_core *core); /* forgets ended records beyond their bound */
 void request_client_lost(struct router_core *core, uint64_t peer);
 void request_fill_trace(const struct router_core *core, const struct record *r, struct ts_trace *out);
 void record_state_set(struct router_core *core, struct record *r, enum record_state state);

@@ -264,7 +264,10 @@ void request_generate(struct router_core *core, const struct ts_event_message *m
         refuse(core, m, reason, retry_ms, words);
         return;
     }
-    attach(core, accept_request(core, m), m);
+    r = accept_request(core, m);
+    attach(core, r, m);
+    if (r->count >= r->generate.sampling.max_tokens) /* resumed, and only its End was lost */
+        request_end(core, r, TS_FINISH_LENGTH, TS_REASON_NONE, "");
 }
 
 void request_cancel(struct router_core *core, const struct ts_event_message *m)
@@ -342,6 +345,12 @@ static void forget_oldest(struct router_core *core)
     record_free(r);
 }
 
+void request_trim(struct router_core *core)
+{
+    while (core->ended_count > core->settings.ended_keep_count)
+        forget_oldest(core);
+}
+
 void request_end(struct router_core *core, struct record *r, enum ts_finish finish, enum ts_reason reason,
                  const char *text)
 {
@@ -369,6 +378,12 @@ void request_end(struct router_core *core, struct record *r, enum ts_finish fini
     router_wake(core, core->now + core->settings.ended_keep_ms * TS_MS);
 }
 
+static ts_time reattach_until(const struct router_core *core, const struct record *r)
+{
+    uint32_t ms = r->generate.reattach_ms ? r->generate.reattach_ms : core->settings.reattach_ms;
+    return r->client_peer ? TS_TIME_NEVER : r->detached_at + ms * TS_MS;
+}
+
 void request_client_lost(struct router_core *core, uint64_t peer)
 {
     struct record *r;
@@ -381,14 +396,8 @@ void request_client_lost(struct router_core *core, uint64_t peer)
             continue;
         r->client_peer = 0;
         r->detached_at = core->now;
-        router_wake(core, core->now);
+        router_wake(core, reattach_until(core, r));
     }
-}
-
-static ts_time reattach_until(const struct router_core *core, const struct record *r)
-{
-    uint32_t ms = r->generate.reattach_ms ? r->generate.reattach_ms : core->settings.reattach_ms;
-    return r->client_peer ? TS_TIME_NEVER : r->detached_at + ms * TS_MS;
 }
 
 /* Ends what is due; notes when the record wants to be looked at again. */
@@ -436,9 +445,7 @@ void request_sweep(struct router_core *core)
         ts_map_remove_u64(core->forwards, f->id);
         ts_free(f);
     }
-    while (
-        core->ended_count > core->settings.ended_keep_count ||
-        (core->ended_head && core->ended_head->ended_at + core->settings.ended_keep_ms * TS_MS <= core->now))
+    while (core->ended_head && core->ended_head->ended_at + core->settings.ended_keep_ms * TS_MS <= core->now)
         forget_oldest(core);
     if (core->ended_head)
         router_wake(core, core->ended_head->ended_at + core->settings.ended_keep_ms * TS_MS);
