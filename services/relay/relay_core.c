@@ -38,6 +38,15 @@ struct relay_core *relay_core_new(const struct relay_settings *settings, uint64_
     return core;
 }
 
+static void free_list(struct transfer **list)
+{
+    for (struct transfer *t = *list, *next; t; t = next) {
+        next = t->next;
+        transfer_free(t);
+    }
+    *list = NULL;
+}
+
 void relay_core_destroy(struct relay_core **core)
 {
     struct relay_core *c = *core;
@@ -45,10 +54,8 @@ void relay_core_destroy(struct relay_core **core)
     void *value;
     if (!c)
         return;
-    for (struct transfer *t = c->head, *next; t; t = next) {
-        next = t->next;
-        transfer_free(c, t);
-    }
+    free_list(&c->dead);
+    free_list(&c->head);
     for (size_t cursor = 0; (link = ts_map_next(c->links, &cursor, NULL, NULL));) {
         ts_free(link->endpoint);
         ts_free(link);
@@ -89,6 +96,7 @@ void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event
 {
     core->now = now;
     core->out = out;
+    free_list(&core->dead);
     switch (event->kind) {
     case TS_EVENT_START:
         relay_link_start(core);

@@ -94,6 +94,7 @@ struct relay_core {
     struct ts_map *transfers;  /* rid -> transfer, not over */
     struct ts_map *encodes;    /* job -> encode */
     struct transfer *head, *tail;
+    struct transfer *dead; /* gone, but actions of the step under way may point into them */
     uint64_t next_pool, next_peer, next_job;
     uint64_t held_bytes;
 };
@@ -133,7 +134,7 @@ void transfer_settle(struct relay_core *core, struct transfer *t); /* frees one 
 void transfer_maybe_freed(struct relay_core *core, struct transfer *t);
 void transfer_tick(struct relay_core *core);
 ts_time transfer_deadline(const struct relay_core *core);
-void transfer_free(struct relay_core *core, struct transfer *t);
+void transfer_free(struct transfer *t);
 
 /* relay_encode.c */
 void encode_more(struct relay_core *core); /* as much as bounds allow, oldest transfer first */

@@ -72,10 +72,8 @@ static void drop_chunks(struct relay_core *core, struct transfer *t)
     t->chunk_count = t->chunk_sent = 0;
 }
 
-void transfer_free(struct relay_core *core, struct transfer *t)
+void transfer_free(struct transfer *t)
 {
-    *(t->prev ? &t->prev->next : &core->head) = t->next;
-    *(t->next ? &t->next->prev : &core->tail) = t->prev;
     ts_arena_fini(&t->arena);
     ts_free(t->pieces);
     ts_free(t->chunks);
@@ -97,8 +95,12 @@ void transfer_maybe_freed(struct relay_core *core, struct transfer *t)
 void transfer_settle(struct relay_core *core, struct transfer *t)
 {
     transfer_maybe_freed(core, t);
-    if (t->state == TRANSFER_OVER && t->encodes == 0)
-        transfer_free(core, t);
+    if (t->state != TRANSFER_OVER || t->encodes > 0)
+        return;
+    *(t->prev ? &t->prev->next : &core->head) = t->next;
+    *(t->next ? &t->next->prev : &core->tail) = t->prev;
+    t->next = core->dead;
+    core->dead = t;
 }
 
 void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)

@@ -43,16 +43,23 @@ struct worker_core *worker_core_new(const struct worker_settings *settings, uint
     return core;
 }
 
+static void free_list(struct task **list)
+{
+    for (struct task *t = *list, *next; t; t = next) {
+        next = t->next;
+        task_free(t);
+    }
+    *list = NULL;
+}
+
 void worker_core_destroy(struct worker_core **core)
 {
     struct worker_core *c = *core;
     void *value;
     if (!c)
         return;
-    for (struct task *t = c->head, *next; t; t = next) {
-        next = t->next;
-        task_free(t);
-    }
+    free_list(&c->dead);
+    free_list(&c->head);
     for (size_t cursor = 0; (value = ts_map_next(c->kv_peers, &cursor, NULL, NULL));)
         ts_free(value);
     for (size_t cursor = 0; (value = ts_map_next(c->scatters, &cursor, NULL, NULL));)
@@ -91,6 +98,7 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
 {
     core->now = now;
     core->out = out;
+    free_list(&core->dead);
     switch (event->kind) {
     case TS_EVENT_START:
         worker_link_start(core);

@@ -102,6 +102,7 @@ struct worker_core {
     struct ts_map *tasks;    /* rid + role -> task */
     struct ts_map *by_tag;   /* tag -> task */
     struct task *head, *tail;
+    struct task *dead;       /* gone, but actions of the step under way may point into them */
     struct ts_map *scatters; /* job -> scatter */
     struct ts_kv kv;
     uint64_t next_tag, next_job, next_batch;

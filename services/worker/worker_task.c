@@ -238,7 +238,8 @@ void task_settle(struct worker_core *core, struct task *t)
     task_give_blocks(core, t);
     ts_map_remove_u64(core->by_tag, t->tag);
     unlink_task(core, t);
-    task_free(t);
+    t->next = core->dead;
+    core->dead = t;
 }
 
 void task_kill(struct worker_core *core, struct task *t)
