@@ -22,11 +22,19 @@ static struct ts_rid rid_of(const struct router_core *core, const struct record 
     return (struct ts_rid){core->incarnation, r->number, r->attempt};
 }
 
-/* The record whose present attempt this is, or NULL: late messages of older attempts are dropped. */
-static struct record *current(const struct router_core *core, struct ts_rid rid)
+/* The record whose present attempt this is, or NULL. */
+static struct record *find_current(const struct router_core *core, struct ts_rid rid)
 {
     struct record *r = rid.router == core->incarnation ? ts_map_get_u64(core->by_number, rid.request) : NULL;
     return r && r->attempt == rid.attempt && (r->prefill || r->decode) ? r : NULL;
+}
+
+/* For messages: those of other attempts are dropped and counted. */
+static struct record *current(struct router_core *core, struct ts_rid rid)
+{
+    struct record *r = find_current(core, rid);
+    core->counts.stale += !r;
+    return r;
 }
 
 static bool avoided(const struct record *r, const char *id)
@@ -264,15 +272,22 @@ void attempt_failed(struct router_core *core, struct member *from, const struct 
         attempt_fail(core, r, m->reason, m->reason == TS_REASON_PREEMPTED ? NULL : from, words);
 }
 
+/* It was told to stop by somebody else and takes nothing new. */
+static void set_draining(struct router_core *core, struct member *member)
+{
+    if (member->draining)
+        return;
+    member->draining = true;
+    plan_changed(core);
+}
+
 void attempt_refused(struct router_core *core, struct member *from, const struct ts_msg_assign_refused *m)
 {
     struct record *r = current(core, m->rid);
     if (!r || (from != r->prefill && from != r->decode))
         return;
-    if (m->reason == TS_REASON_DRAINING && !from->draining) {
-        from->draining = true;
-        plan_changed(core);
-    }
+    if (m->reason == TS_REASON_DRAINING)
+        set_draining(core, from);
     attempt_fail(core, r, m->reason, from, "refused");
 }
 
@@ -295,10 +310,12 @@ void attempt_report(struct router_core *core, struct member *from, const struct 
     prefill_over(r);
 }
 
-void attempt_transfer(struct router_core *core, const struct ts_msg_transfer *m)
+void attempt_transfer(struct router_core *core, struct member *from, const struct ts_msg_transfer *m)
 {
     struct record *r = current(core, m->rid);
     char words[200];
+    if (m->reason == TS_REASON_DRAINING)
+        set_draining(core, from);
     if (!r)
         return;
     if (m->reason == TS_REASON_NONE) {
@@ -321,7 +338,7 @@ static bool expects(const struct record *r, const struct member *from, enum ts_p
 static enum ts_resync_verdict judge(const struct router_core *core, const struct member *from,
                                     const struct ts_resync_item *item, uint32_t *from_index)
 {
-    struct record *r = current(core, item->rid);
+    struct record *r = find_current(core, item->rid);
     *from_index = 0;
     if (!r || !expects(r, from, item->role))
         return TS_RESYNC_CANCEL;

@@ -63,11 +63,26 @@ static void free_record(void *value)
     record_free(value);
 }
 
+static void free_dead(struct router_core *core)
+{
+    for (struct record *r = core->dead_records, *next; r; r = next) {
+        next = r->next;
+        record_free(r);
+    }
+    for (struct member *m = core->dead_members, *next; m; m = next) {
+        next = m->next;
+        member_free(m);
+    }
+    core->dead_records = NULL;
+    core->dead_members = NULL;
+}
+
 void router_core_destroy(struct router_core **core)
 {
     struct router_core *c = *core;
     if (!c)
         return;
+    free_dead(c);
     free_all(&c->members, free_member);
     free_all(&c->records, free_record);
     free_all(&c->clients, ts_free);
@@ -163,7 +178,7 @@ static void on_member(struct router_core *core, const struct ts_event_message *m
         if (m->channel == TS_CHANNEL_WORKER)
             on_worker(core, from, &m->msg);
         else if (m->channel == TS_CHANNEL_RELAY && m->msg.kind == TS_MSG_TRANSFER)
-            attempt_transfer(core, &m->msg.transfer);
+            attempt_transfer(core, from, &m->msg.transfer);
         else if (m->channel == TS_CHANNEL_PLANNER && m->msg.kind == TS_MSG_PLAN)
             plan_received(core, from, &m->msg.plan);
         else if (m->msg.kind == TS_MSG_HEARTBEAT)
@@ -198,6 +213,7 @@ void router_core_step(struct router_core *core, ts_time now, const struct ts_eve
 {
     core->now = now;
     core->out = out;
+    free_dead(core);
     switch (event->kind) {
     case TS_EVENT_MESSAGE:
         on_message(core, &event->message);

@@ -42,9 +42,9 @@ ts_time router_core_deadline(const struct router_core *core);
 bool router_core_check(const struct router_core *core, struct ts_error *err);
 bool router_core_idle(const struct router_core *core); /* no request is under way */
 
-/* For the simulation's statistics. */
+/* For statistics. `stale`: messages dropped because their attempt is not the current one. */
 struct router_counts {
-    uint64_t accepted, refused, ended, retries, resyncs, contradictions;
+    uint64_t accepted, refused, ended, retries, resyncs, contradictions, stale;
 };
 
 struct router_counts router_core_counts(const struct router_core *core);

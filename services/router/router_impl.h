@@ -15,7 +15,8 @@
 
 enum record_state { RECORD_QUEUED, RECORD_ASSIGNED, RECORD_STREAMING, RECORD_ENDED };
 
-struct member { /* a worker, relay or planner whose Hello was accepted */
+struct member {          /* a worker, relay or planner whose Hello was accepted */
+    struct member *next; /* of those that are gone */
     enum ts_role role;
     char id[TS_ID_BYTES_MAX + 1];
     struct ts_arena arena; /* holds hello */
@@ -97,6 +98,9 @@ struct router_core {
     struct ts_map *forwards;                /* id -> forwarded */
     struct record *queue_head, *queue_tail; /* QUEUED, by number */
     struct record *ended_head, *ended_tail; /* oldest first */
+    /* Gone, but actions of the step under way may point into them: freed at the next one. */
+    struct record *dead_records;
+    struct member *dead_members;
     size_t live_count, queued_count, ended_count;
     uint64_t held_bytes;
     uint64_t next_number, next_forward;
@@ -149,7 +153,7 @@ void attempt_output(struct router_core *core, struct member *from, const struct 
 void attempt_failed(struct router_core *core, struct member *from, const struct ts_msg_attempt_failed *m);
 void attempt_refused(struct router_core *core, struct member *from, const struct ts_msg_assign_refused *m);
 void attempt_report(struct router_core *core, struct member *from, const struct ts_msg_report *m);
-void attempt_transfer(struct router_core *core, const struct ts_msg_transfer *m);
+void attempt_transfer(struct router_core *core, struct member *from, const struct ts_msg_transfer *m);
 void attempt_resync(struct router_core *core, struct member *from, const struct ts_msg_resync *m);
 void attempt_member_lost(struct router_core *core, const struct member *member);
 

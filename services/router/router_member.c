@@ -105,7 +105,8 @@ static void lose(struct router_core *core, struct member *member, const char *wh
     attempt_member_lost(core, member);
     plan_member_lost(core, member);
     plan_changed(core);
-    member_free(member);
+    member->next = core->dead_members;
+    core->dead_members = member;
 }
 
 static enum ts_role role_of(enum ts_channel channel)
@@ -149,10 +150,13 @@ static void on_hello(struct router_core *core, const struct ts_event_message *m)
         lose(core, member, "replaced");
         member = NULL;
     }
-    if (!member)
+    if (!member) {
         member = new_member(core, m);
-    else
+    } else {
         forget_peer(core, member);
+        if (member->role == TS_ROLE_RELAY) /* a Transfer may be lost, and nothing asks for it again */
+            attempt_member_lost(core, member);
+    }
     struct member *other = find_peer(core, m->channel, m->peer);
     if (other && other != member) /* one connection, another id: the old one is gone */
         lose(core, other, "renamed");

@@ -342,7 +342,8 @@ static void forget_oldest(struct router_core *core)
     *(r->next ? &r->next->prev : &core->ended_tail) = NULL;
     core->ended_count--;
     ts_map_remove(core->records, r->key, r->key_bytes);
-    record_free(r);
+    r->next = core->dead_records;
+    core->dead_records = r;
 }
 
 void request_trim(struct router_core *core)
@@ -423,6 +424,15 @@ static void sweep_record(struct router_core *core, struct record *r)
     }
 }
 
+static void answer_forward(struct router_core *core, struct forwarded *f,
+                           const struct ts_msg_tokenize_reply *reply)
+{
+    struct ts_action_send *s = send_client(core, f->client_peer, TS_MSG_TOKENIZE_REPLY);
+    s->msg.tokenize_reply = *reply;
+    s->msg.tokenize_reply.id = f->client_id;
+    ts_free(f);
+}
+
 void request_sweep(struct router_core *core)
 {
     struct record *r;
@@ -443,7 +453,7 @@ void request_sweep(struct router_core *core)
             continue;
         }
         ts_map_remove_u64(core->forwards, f->id);
-        ts_free(f);
+        answer_forward(core, f, &(struct ts_msg_tokenize_reply){.reason = TS_REASON_PEER_LOST});
     }
     while (core->ended_head && core->ended_head->ended_at + core->settings.ended_keep_ms * TS_MS <= core->now)
         forget_oldest(core);
@@ -491,8 +501,5 @@ void request_forward_reply(struct router_core *core, const struct ts_msg_tokeniz
     struct forwarded *f = ts_map_remove_u64(core->forwards, reply->id);
     if (!f)
         return;
-    struct ts_action_send *s = send_client(core, f->client_peer, TS_MSG_TOKENIZE_REPLY);
-    s->msg.tokenize_reply = *reply;
-    s->msg.tokenize_reply.id = f->client_id;
-    ts_free(f);
+    answer_forward(core, f, reply);
 }
