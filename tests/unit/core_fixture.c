@@ -106,8 +106,8 @@ static void message_event(struct core_fixture *f, const struct core_head *head, 
     m->channel = head->channel;
     m->peer = head->peer;
     m->msg.kind = (enum ts_msg_kind)kind->when;
-    snprintf(fields, sizeof fields, "%.*s",
-             bulk ? (int)(bulk - head->rest) : (int)strlen(head->rest), head->rest);
+    snprintf(fields, sizeof fields, "%.*s", bulk ? (int)(bulk - head->rest) : (int)strlen(head->rest),
+             head->rest);
     core_text_fill(kind->sub, (char *)&m->msg + kind->offset, fields, &f->arena);
     if (bulk)
         core_text_fill(holder->sub, m, bulk, &f->arena);
@@ -193,7 +193,8 @@ static bool matches(struct core_fixture *f, const struct ts_action *a, const cha
     if (!core_text_head(line, &head))
         fail_msg("%s: what is \"%s\"?", f->name, line);
     bool connect = strcmp(head.kind, "connect") == 0, disconnect = strcmp(head.kind, "disconnect") == 0;
-    const struct ts_schema *one_of = head.channel && !connect && !disconnect ? &ts_msg_schema : &ts_action_schema;
+    const struct ts_schema *one_of =
+        head.channel && !connect && !disconnect ? &ts_msg_schema : &ts_action_schema;
     const void *base = one_of == &ts_msg_schema ? (const void *)&a->send.msg : a;
     const struct ts_field *kind = core_text_case(one_of, head.kind);
     const struct ts_field *send = core_text_case(&ts_action_schema, "send");
@@ -214,7 +215,8 @@ static bool matches(struct core_fixture *f, const struct ts_action *a, const cha
         *why = "a bulk frame nobody asked for";
         return false;
     }
-    const char *fields = bulk ? ts_arena_printf(&f->arena, "%.*s", (int)(bulk - head.rest), head.rest) : head.rest;
+    const char *fields =
+        bulk ? ts_arena_printf(&f->arena, "%.*s", (int)(bulk - head.rest), head.rest) : head.rest;
     return core_text_match(kind->sub, (const char *)base + kind->offset, fields, &f->arena, why);
 }
 

@@ -45,7 +45,8 @@ struct core_fixture {
 struct core_step {
     int64_t at_ms;
     const char *event;
-    const char *actions; /* a line for each in order, logs left out; "" = none; a line "*" = whatever follows */
+    const char
+        *actions; /* a line for each in order, logs left out; "" = none; a line "*" = whatever follows */
 };
 
 void core_begin(struct core_fixture *f, struct core_driver driver);

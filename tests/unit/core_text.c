@@ -97,8 +97,8 @@ static uint32_t enum_value(const struct ts_field *field, struct slice text)
     static const struct {
         const char *field;
         const char *(*name)(uint32_t);
-    } tables[] = {{"reason", reason_name}, {"finish", finish_name},      {"role", phase_name},
-                  {"role", role_name},     {"phase", phase_name},        {"verdict", resync_name},
+    } tables[] = {{"reason", reason_name}, {"finish", finish_name},     {"role", phase_name},
+                  {"role", role_name},     {"phase", phase_name},       {"verdict", resync_name},
                   {"verdict", plan_name},  {"prompt_kind", prompt_name}};
     for (size_t i = 0; i < TS_ARRAY_SIZE(tables); i++) {
         if (strcmp(tables[i].field, field->name) != 0)
@@ -217,7 +217,8 @@ static void set_value(const struct ts_field *field, struct slice text, void *at,
         break;
     case TS_FIELD_STR:
     case TS_FIELD_BYTES:
-        *(struct ts_str *)at = (struct ts_str){ts_arena_copy(arena, text.data, text.count), (uint32_t)text.count};
+        *(struct ts_str *)at =
+            (struct ts_str){ts_arena_copy(arena, text.data, text.count), (uint32_t)text.count};
         break;
     case TS_FIELD_U32S:
         *(struct ts_list *)at = integers(field, text, sizeof(uint32_t), arena);
@@ -271,8 +272,12 @@ static bool same_elements(const struct ts_field *field, struct slice text, const
 /* Spans compare by content, everything else by its bytes. */
 static bool same(const struct ts_field *field, struct slice text, const void *at, struct ts_arena *arena)
 {
-    static const size_t sizes[] = {[TS_FIELD_BOOL] = sizeof(bool),    [TS_FIELD_U32] = 4, [TS_FIELD_U64] = 8,
-                                   [TS_FIELD_I64] = 8, [TS_FIELD_F32] = 4, [TS_FIELD_F64] = 8,
+    static const size_t sizes[] = {[TS_FIELD_BOOL] = sizeof(bool),
+                                   [TS_FIELD_U32] = 4,
+                                   [TS_FIELD_U64] = 8,
+                                   [TS_FIELD_I64] = 8,
+                                   [TS_FIELD_F32] = 4,
+                                   [TS_FIELD_F64] = 8,
                                    [TS_FIELD_ENUM] = 4};
     const struct ts_list *list = at;
     union {

@@ -6,8 +6,8 @@
  *     batch_done batch=1 samples=3:7:stop               any other event or action
  *
  * Values: numbers; names of enums; `rid=REQUEST.ATTEMPT` (the router is core_text_router); lists with commas,
- * whose elements give their first fields in order with colons; `*N` for any N items, and in an event the items
- * 1..N; `whole` for UINT64_MAX. `#SLOT/BYTES` is the bulk handle. An event leaves out what is zero; an
+ * whose elements give their first fields in order with colons; `*N` for any N items, and in an event the
+ * items 1..N; `whole` for UINT64_MAX. `#SLOT/BYTES` is the bulk handle. An event leaves out what is zero; an
  * expectation leaves out what does not matter.
  */
 #ifndef CORE_TEXT_H
@@ -17,7 +17,7 @@
 
 extern uint64_t core_text_router; /* rid.router of every rid that is written down */
 
-struct core_head { /* the first words of a line */
+struct core_head {           /* the first words of a line */
     enum ts_channel channel; /* 0 = not a message */
     uint64_t peer;
     char kind[32];

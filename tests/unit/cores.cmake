@@ -1,7 +1,8 @@
 # Cores as tables of events and actions (core_fixture.h).
 add_library(ts_core_fixture STATIC core_fixture.c core_text.c)
 target_link_libraries(ts_core_fixture PUBLIC ts_flags ts_core ts_base cmocka)
-foreach(piece request)
+foreach(piece attempt core request)
   ts_test(test_router_${piece} SOURCES test_router_${piece}.c router_fixture.c
           LINK ts_core_fixture ts_router_core LABELS unit)
 endforeach()
+ts_test(test_route_policy SOURCES test_route_policy.c LINK ts_router_core ts_base LABELS unit)

@@ -1,4 +1,5 @@
-/* A router core with one prefill worker p0 (worker:1), its relay r0 (relay:1), one decode worker d0 (worker:2) and a client (client:9). */
+/* A router core with one prefill worker p0 (worker:1), its relay r0 (relay:1), one decode worker d0
+ * (worker:2) and a client (client:9). */
 #ifndef ROUTER_FIXTURE_H
 #define ROUTER_FIXTURE_H
 
@@ -9,7 +10,8 @@
 
 #define HELLO_R0 "relay:1 hello role=relay id=r0"
 #define WORKER(id, role, more)                                                                               \
-    "hello role=worker id=" id " profile.phase=" role " profile.phases=3 profile.model=m profile.fingerprint=7 " \
+    "hello role=worker id=" id " profile.phase=" role                                                        \
+    " profile.phases=3 profile.model=m profile.fingerprint=7 "                                               \
     "profile.kv_endpoint=tcp://" id " " more
 #define HELLO_P0 "worker:1 " WORKER("p0", "prefill", "profile.relay=r0")
 #define HELLO_D0 "worker:2 " WORKER("d0", "decode", "")
@@ -23,7 +25,8 @@
 
 struct router_settings router_test_settings(void); /* the defaults with clocks that stand still */
 struct core_fixture *router_begin(const struct router_settings *settings);
-struct core_fixture *router_begin_cluster(const struct router_settings *settings); /* r0, p0 and d0 are there */
+struct core_fixture *router_begin_cluster(
+    const struct router_settings *settings); /* r0, p0 and d0 are there */
 struct router_core *router_of(const struct core_fixture *f);
 void router_end(struct core_fixture **f);
 

@@ -10,7 +10,8 @@
 #define ASSIGNED(rid, bulk)                                                                                  \
     "worker:2 assign role=decode rid=" rid "\n"                                                              \
     "worker:1 assign role=prefill rid=" rid " decode=d0 decode_endpoint=tcp://d0 " bulk
-#define RELEASED(rid, why) "worker:1 release rid=" rid " reason=" why "\nworker:2 release rid=" rid " reason=" why
+#define RELEASED(rid, why)                                                                                   \
+    "worker:1 release rid=" rid " reason=" why "\nworker:2 release rid=" rid " reason=" why
 
 /* What an ended request leaves: the two workers let go, the prompt dropped, End, a trace. */
 #define ENDED(rid, bulk, released, words)                                                                    \
@@ -74,7 +75,8 @@ static void test_refusals(void **state)
         {"cold", "client:9 " GENERATE("x") "sampling.temperature=-1 #2/8", REFUSED("bad_request", "0")},
         {"nan", "client:9 " GENERATE("x") "sampling.top_p=nan #2/8", REFUSED("bad_request", "0")},
         {"min_p", "client:9 " GENERATE("x") "sampling.min_p=1.5 #2/8", REFUSED("bad_request", "0")},
-        {"penalty", "client:9 " GENERATE("x") "sampling.repetition_penalty=0 #2/8", REFUSED("bad_request", "0")},
+        {"penalty", "client:9 " GENERATE("x") "sampling.repetition_penalty=0 #2/8",
+         REFUSED("bad_request", "0")},
         {"resumed", "client:9 " GENERATE("x") "next_index=2 produced=5 #2/8", REFUSED("bad_request", "0")},
     };
     for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
@@ -101,7 +103,8 @@ static void test_draining(void **state)
     static const struct core_step steps[] = {
         {1, "client:9 " GENERATE("a") "#1", "client:9 accepted\n*"},
         {2, "drain", ""},
-        {3, "client:9 " GENERATE("x") "#2", "client:9 refused request_id=x reason=draining retry_after_ms=1000\ndrop #2"},
+        {3, "client:9 " GENERATE("x") "#2",
+         "client:9 refused request_id=x reason=draining retry_after_ms=1000\ndrop #2"},
         {4, "client:9 " GENERATE("a") "#3", "client:9 accepted\ndrop #3"}, /* known: may still attach */
         {5, "worker:2 output rid=1.1 role=decode first_index=0 items=5 finish=stop",
          "client:9 tokens\n" ENDED("1.1", "#1", "finished", "finish=stop") "\nstop"},
@@ -120,7 +123,8 @@ static void test_no_worker(void **state)
         {0, "start", ""},
         {1, "client:9 " GENERATE("a") "model=m #1", "client:9 accepted"},
         {30000, "tick", ""},
-        {30001, "tick", "drop #1\nclient:9 end request_id=a finish=error reason=no_worker\ntrace trace.attempts=0"},
+        {30001, "tick",
+         "drop #1\nclient:9 end request_id=a finish=error reason=no_worker\ntrace trace.attempts=0"},
         {30002, "drain", "stop"},
     };
     struct router_settings settings = router_test_settings();
@@ -135,15 +139,20 @@ static void test_attach(void **state)
     static const struct core_step steps[] = {
         {1, "client:9 " GENERATE("a") "#1", "client:9 accepted\n*"},
         {2, "worker:1 output rid=1.1 role=prefill first_index=0 items=5", "client:9 tokens"},
-        {3, "worker:2 output rid=1.1 role=decode first_index=0 items=5,6,7", "client:9 tokens first_index=1 items=6,7"},
-        {4, "client:9 " GENERATE("a") "digest=2 #2", "client:9 refused request_id=a reason=id_conflict retry_after_ms=0\ndrop #2"},
+        {3, "worker:2 output rid=1.1 role=decode first_index=0 items=5,6,7",
+         "client:9 tokens first_index=1 items=6,7"},
+        {4, "client:9 " GENERATE("a") "digest=2 #2",
+         "client:9 refused request_id=a reason=id_conflict retry_after_ms=0\ndrop #2"},
         /* Another connection of the same client goes on where it was; the first one gets nothing more. */
         {5, "client:8 " GENERATE("a") "next_index=1 #3",
-         "client:8 accepted request_id=a epoch=500 next_index=1\nclient:8 tokens first_index=1 items=6,7\ndrop #3"},
-        {6, "worker:2 output rid=1.1 role=decode first_index=3 items=8", "client:8 tokens first_index=3 items=8"},
+         "client:8 accepted request_id=a epoch=500 next_index=1\nclient:8 tokens first_index=1 "
+         "items=6,7\ndrop #3"},
+        {6, "worker:2 output rid=1.1 role=decode first_index=3 items=8",
+         "client:8 tokens first_index=3 items=8"},
         {7, "client:8 " GENERATE("a") "next_index=9 #4", "client:8 accepted next_index=9\ndrop #4"},
         {8, "worker:2 output rid=1.1 role=decode first_index=4 items=9 finish=length",
-         "client:8 tokens first_index=4 items=9\n" RELEASED("1.1", "finished") "\ndrop #1\nclient:8 end\ntrace"},
+         "client:8 tokens first_index=4 items=9\n" RELEASED("1.1",
+                                                            "finished") "\ndrop #1\nclient:8 end\ntrace"},
         /* Ended: the record is kept, all of it comes again, with its End. */
         {9, "client:7 " GENERATE("a") "#5",
          "client:7 accepted next_index=0\nclient:7 tokens first_index=0 items=5,6,7,8,9\n"
@@ -165,12 +174,15 @@ static void test_resumed(void **state)
     static const struct core_step steps[] = {
         {1, "client:9 " GENERATE("a") "next_index=2 produced=5,6 resume_epoch=4 #1",
          "client:9 accepted epoch=500 next_index=2\n" ASSIGNED("1.1", "produced=5,6 #1")},
-        {2, "worker:2 output rid=1.1 role=decode first_index=2 items=7", "client:9 tokens first_index=2 items=7"},
+        {2, "worker:2 output rid=1.1 role=decode first_index=2 items=7",
+         "client:9 tokens first_index=2 items=7"},
         {3, "worker:2 output rid=1.1 role=decode first_index=3 items=8 finish=length",
-         "client:9 tokens first_index=3 items=8\n" ENDED("1.1", "#1", "finished", "next_index=4 finish=length")},
+         "client:9 tokens first_index=3 items=8\n" ENDED("1.1", "#1", "finished",
+                                                         "next_index=4 finish=length")},
         /* All that was asked for is produced: only the End was lost. */
         {4, "client:9 " GENERATE("b") "next_index=4 produced=5,6,7,8 #2",
-         "client:9 accepted next_index=4\ndrop #2\nclient:9 end request_id=b next_index=4 finish=length reason=none\ntrace"},
+         "client:9 accepted next_index=4\ndrop #2\nclient:9 end request_id=b next_index=4 finish=length "
+         "reason=none\ntrace"},
     };
     struct router_settings settings = router_test_settings();
     struct core_fixture *f = router_begin_cluster(&settings);
@@ -186,9 +198,12 @@ static void test_detached(void **state)
         {1, "client:9 " GENERATE("b") "reattach_ms=50 #2", "client:9 accepted\n*"},
         {2, "client:9 unreachable", "client:9 disconnect"},
         {3, "worker:1 output rid=1.1 role=prefill first_index=0 items=5", ""}, /* kept, not sent */
-        {10, "client:8 " GENERATE("a") "#3", "client:8 accepted\nclient:8 tokens first_index=0 items=5\ndrop #3"},
+        {10, "client:8 " GENERATE("a") "#3",
+         "client:8 accepted\nclient:8 tokens first_index=0 items=5\ndrop #3"},
         {51, "tick", ""},
-        {52, "tick", RELEASED("2.1", "client_lost") "\ndrop #2\ntrace trace.request_id=b trace.finish=cancelled trace.reason=client_lost"},
+        {52, "tick",
+         RELEASED("2.1", "client_lost") "\ndrop #2\ntrace trace.request_id=b trace.finish=cancelled "
+                                        "trace.reason=client_lost"},
         /* Silence detaches as well; a heartbeat is a sign of life and is answered. */
         {900, "client:8 heartbeat", "client:8 heartbeat"},
         {1899, "tick", ""},
@@ -207,14 +222,16 @@ static void test_deadline_and_cancel(void **state)
 {
     (void)state;
     static const struct core_step steps[] = {
-        {0, "client:9 " GENERATE("a") "remaining_ms=100 #1", "client:9 accepted\n" ASSIGNED("1.1", "remaining_ms=101 #1")},
+        {0, "client:9 " GENERATE("a") "remaining_ms=100 #1",
+         "client:9 accepted\n" ASSIGNED("1.1", "remaining_ms=101 #1")},
         {99, "tick", ""},
         {100, "tick", ENDED("1.1", "#1", "deadline", "finish=deadline reason=deadline")},
         {101, "client:9 " GENERATE("b") "#2", "client:9 accepted\n*"},
         /* An operator cancels: the client has the End, the operator an answer. */
         {102, "client:5 cancel client=c request_id=b",
-         RELEASED("2.1", "cancelled") "\ndrop #2\nclient:9 end request_id=b finish=cancelled reason=cancelled\n"
-         "trace\nclient:5 end request_id=b finish=cancelled"},
+         RELEASED("2.1",
+                  "cancelled") "\ndrop #2\nclient:9 end request_id=b finish=cancelled reason=cancelled\n"
+                               "trace\nclient:5 end request_id=b finish=cancelled"},
         {103, "client:9 " GENERATE("c") "#3", "client:9 accepted\n*"},
         {104, "client:9 cancel client=c request_id=c",
          RELEASED("3.1", "cancelled") "\ndrop #3\nclient:9 end request_id=c finish=cancelled\ntrace"},
@@ -237,7 +254,8 @@ static void test_ended_kept(void **state)
         {4, "client:9 cancel client=c request_id=b", "*"},
         {5, "client:9 " GENERATE("c") "#3", "client:9 accepted\n*"},
         {6, "client:9 cancel client=c request_id=c", "*"},
-        {7, "client:9 " GENERATE("b") "#4", "client:9 accepted\nclient:9 end request_id=b finish=cancelled\ndrop #4"},
+        {7, "client:9 " GENERATE("b") "#4",
+         "client:9 accepted\nclient:9 end request_id=b finish=cancelled\ndrop #4"},
         {8, "client:8 cancel client=c request_id=a", "client:8 end reason=not_found"},
     };
     struct router_settings settings = router_test_settings();
@@ -245,14 +263,25 @@ static void test_ended_kept(void **state)
     struct core_fixture *f = router_begin_cluster(&settings);
     CORE_RUN(f, "ended", steps);
     router_end(&f);
+
+    static const struct core_step none_kept[] = {
+        {1, "client:9 " GENERATE("a") "#1", "client:9 accepted\n*"},
+        {2, "client:9 cancel client=c request_id=a", ENDED("1.1", "#1", "cancelled", "finish=cancelled")},
+        {3, "client:9 cancel client=c request_id=a", "client:9 end reason=not_found"},
+    };
+    settings.ended_keep_count = 0;
+    f = router_begin_cluster(&settings);
+    CORE_RUN(f, "none kept", none_kept);
+    router_end(&f);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_life),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_draining),
-        cmocka_unit_test(test_no_worker), cmocka_unit_test(test_attach),   cmocka_unit_test(test_resumed),
-        cmocka_unit_test(test_detached), cmocka_unit_test(test_deadline_and_cancel),
+        cmocka_unit_test(test_life),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_draining),   cmocka_unit_test(test_no_worker),
+        cmocka_unit_test(test_attach),     cmocka_unit_test(test_resumed),
+        cmocka_unit_test(test_detached),   cmocka_unit_test(test_deadline_and_cancel),
         cmocka_unit_test(test_ended_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
