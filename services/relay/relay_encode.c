@@ -86,7 +86,7 @@ void encode_done(struct relay_core *core, const struct ts_event_encoded *m)
         transfer_settle(core, t);
     } else if (m->reason != TS_REASON_NONE) {
         ts_actions_drop(core->out, m->bulk);
-        transfer_end(core, t, m->reason, "the codec refused the KV");
+        transfer_abort(core, t, m->reason, "the codec refused the KV");
     } else {
         keep_chunk(core, t, job, m);
         transfer_maybe_freed(core, t);

@@ -117,9 +117,7 @@ void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason re
     transfer_settle(core, t);
 }
 
-/* Ends it and tells decode. */
-static void abort_transfer(struct relay_core *core, struct transfer *t, enum ts_reason reason,
-                           const char *text)
+void transfer_abort(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
 {
     struct ts_action_send *s = t->opened ? relay_send_link(core, t->link, TS_MSG_KV_ABORT) : NULL;
     if (s)
@@ -216,7 +214,7 @@ void transfer_ready(struct relay_core *core, struct pool *pool, const struct ts_
                 t->tiles_ready + ts_kv_blocks_for(item->token_count) <= encode_tiles(t))
                 add_piece(core, t, layer, item->token_begin, item->token_count);
             else
-                abort_transfer(core, t, TS_REASON_KV_MISMATCH,
+                transfer_abort(core, t, TS_REASON_KV_MISMATCH,
                                "the worker announced KV outside of its transfer");
         }
     }
@@ -235,12 +233,22 @@ void transfer_seal(struct relay_core *core, struct pool *pool, const struct ts_m
     encode_send(core, t);
 }
 
+/* One that is over while the codec still reads its blocks: KvFreed follows when that has ended. */
+static bool still_read(const struct relay_core *core, struct ts_rid rid)
+{
+    for (const struct transfer *t = core->head; t; t = t->next) {
+        if (ts_rid_equal(t->rid, rid) && !t->freed)
+            return true;
+    }
+    return false;
+}
+
 void transfer_released(struct relay_core *core, struct pool *pool, const struct ts_msg_release *m)
 {
     struct transfer *t = transfer_find(core, m->rid);
     if (t)
-        abort_transfer(core, t, m->reason == TS_REASON_NONE ? TS_REASON_CANCELLED : m->reason, "released");
-    else
+        transfer_abort(core, t, m->reason == TS_REASON_NONE ? TS_REASON_CANCELLED : m->reason, "released");
+    else if (!still_read(core, m->rid))
         send_freed(core, pool, m->rid); /* of one that ended before; the worker may not have heard */
 }
 
@@ -309,7 +317,7 @@ void transfer_nack(struct relay_core *core, struct link *link, const struct ts_m
         return;
     if (m->chunk != WHOLE_TRANSFER) {
         if (!encode_resend(core, t, m->chunk))
-            abort_transfer(core, t, TS_REASON_KV_CORRUPT, "a chunk arrived damaged too often");
+            transfer_abort(core, t, TS_REASON_KV_CORRUPT, "a chunk arrived damaged too often");
         return;
     }
     if (m->reason != TS_REASON_NO_ASSIGN || t->state != TRANSFER_WAIT_GRANT) {
@@ -357,7 +365,7 @@ void transfer_pool_lost(struct relay_core *core, struct pool *pool)
         t->pool = NULL;
         bool complete = t->sealed && t->tiles_encoded == encode_tiles(t);
         if (t->state != TRANSFER_OVER && !complete)
-            abort_transfer(core, t, TS_REASON_PEER_LOST, "the session with the prefill worker was lost");
+            transfer_abort(core, t, TS_REASON_PEER_LOST, "the session with the prefill worker was lost");
     }
 }
 
@@ -368,7 +376,7 @@ void transfer_tick(struct relay_core *core)
         if (t->state != TRANSFER_OPENING)
             continue;
         if (t->open_until <= core->now)
-            abort_transfer(core, t, TS_REASON_KV_TIMEOUT,
+            transfer_abort(core, t, TS_REASON_KV_TIMEOUT,
                            "the decode worker could not be reached or did not know the attempt in time");
         else if (t->link->session.up && t->open_at <= core->now)
             open_transfer(core, t);
