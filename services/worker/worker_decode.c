@@ -278,10 +278,7 @@ void decode_peer_lost(struct worker_core *core, struct kv_peer *peer)
         if (t->sender != peer)
             continue;
         t->sender = NULL;
-        if (t->state == TASK_DYING)
-            task_settle(core, t);
-        else
-            task_fail(core, t, TS_REASON_PEER_LOST, false, "the session of the sending relay was lost");
+        task_fail(core, t, TS_REASON_PEER_LOST, false, "the session of the sending relay was lost");
     }
 }
 

@@ -146,6 +146,9 @@ void worker_link_router_message(struct worker_core *core, const struct ts_event_
     if (!link)
         return;
     if (m->msg.kind == TS_MSG_WELCOME) {
+        if (m->envelope.incarnation !=
+            link->session.remote) /* another router: it counts plans from the start */
+            link->term = link->plan = 0;
         ts_session_welcomed(&link->session, core->now, &m->envelope, m->msg.welcome.session,
                             m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
         if (!link->session.up)

@@ -38,6 +38,10 @@ void prefill_tokenised(struct worker_core *core, const struct ts_event_tokenised
         task_fail(core, t, m->reason, true, words);
         return;
     }
+    if (m->ids.count == 0) {
+        task_fail(core, t, TS_REASON_BAD_REQUEST, true, "the prompt has no tokens");
+        return;
+    }
     if (m->ids.count >= core->settings.profile.context_tokens) {
         snprintf(words, sizeof words, "the prompt has %u tokens, the model's context holds %u: shorten it",
                  m->ids.count, core->settings.profile.context_tokens);
@@ -49,7 +53,7 @@ void prefill_tokenised(struct worker_core *core, const struct ts_event_tokenised
                   "the prompt is larger than the KV pool of the prefill worker");
         return;
     }
-    t->prompt = ts_xcalloc(m->ids.count ? m->ids.count : 1, sizeof *t->prompt);
+    t->prompt = ts_xcalloc(m->ids.count, sizeof *t->prompt);
     memcpy(t->prompt, m->ids.data, m->ids.count * sizeof *t->prompt);
     t->prompt_count = m->ids.count;
     task_clip(core, t);

@@ -250,6 +250,12 @@ void task_kill(struct worker_core *core, struct task *t)
     task_state_set(t, TASK_DYING);
     ts_map_remove(core->tasks, &key, sizeof key);
     task_text_close(core, t);
+    if (t->sender) { /* its relay may wait for a grant or credit that will never come */
+        struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_ABORT);
+        if (s)
+            s->msg.kv_abort = (struct ts_msg_kv_abort){.rid = t->rid, .reason = TS_REASON_CANCELLED};
+        t->sender = NULL;
+    }
     if (t->relay_knows) {
         struct ts_action_send *s = worker_send_pool(core, TS_MSG_RELEASE);
         if (s)
