@@ -289,7 +289,7 @@ static bool same(const struct ts_field *field, struct slice text, const void *at
         return same_elements(field, text, list, arena);
     if (field->type == TS_FIELD_MSG && field->sub != &ts_rid_schema)
         return same_element(field->sub, text, at, arena);
-    if (field->type == TS_FIELD_U32S && any_count(field, text) >= 0)
+    if ((field->type == TS_FIELD_U32S || field->type == TS_FIELD_U64S) && any_count(field, text) >= 0)
         return list->count == any_count(field, text);
     set_value(field, text, &wanted, arena);
     if (field->type == TS_FIELD_MSG)
