@@ -4,25 +4,19 @@
  * moved. Coefficients and shapes come from a JSON file (conf/devices/modelled.json) or are the same built in.
  */
 #include <errno.h>
-#include <string.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "common/base/ts_assert.h"
-#include "common/base/ts_hash.h"
 #include "common/base/ts_mem.h"
 #include "common/core/ts_modelled.h"
-#include "common/text/ts_json.h"
 #include "gpu/engine/ts_engine_impl.h"
-
-struct coefficients { /* nanoseconds */
-    double step, prefill_token, prefill_token2, decode_row, decode_context;
-};
+#include "gpu/sim/ts_sim_model.h"
 
 struct sim_engine {
     struct ts_engine base;
     struct ts_engine_options options;
-    struct coefficients c;
+    struct ts_sim_costs costs;
     struct ts_engine_batch batch;
     struct ts_engine_sample *samples;
     bool busy;
@@ -30,64 +24,11 @@ struct sim_engine {
     uint32_t layers_told;
 };
 
-static const struct {
-    const char *key;
-    size_t offset;
-    double fallback;
-} numbers[] = {
-    {"step_ns", offsetof(struct coefficients, step), 200000},
-    {"prefill_token_ns", offsetof(struct coefficients, prefill_token), 20000},
-    {"prefill_token2_ns", offsetof(struct coefficients, prefill_token2), 2},
-    {"decode_row_ns", offsetof(struct coefficients, decode_row), 20000},
-    {"decode_context_ns", offsetof(struct coefficients, decode_context), 20},
-};
-
-static const struct {
-    const char *key;
-    size_t offset;
-    uint32_t fallback, max;
-} shapes[] = {
-    {"layers", offsetof(struct ts_model, layers), 4, TS_MODEL_LAYERS_MAX},
-    {"hidden", offsetof(struct ts_model, hidden), 256, 1u << 20},
-    {"heads", offsetof(struct ts_model, heads), 4, 4096},
-    {"kv_heads", offsetof(struct ts_model, kv_heads), 2, 4096},
-    {"head_dim", offsetof(struct ts_model, head_dim), 64, 512},
-    {"vocab", offsetof(struct ts_model, vocab), 1024, 1u << 22},
-    {"context_tokens", offsetof(struct ts_model, context_tokens), 4096, 1u << 20},
-};
-
-static enum ts_status read_conf(struct sim_engine *e, const struct ts_json *doc, struct ts_error *err)
-{
-    struct ts_model *m = &e->base.info.model;
-    enum ts_status status = TS_OK;
-    for (size_t i = 0; i < TS_ARRAY_SIZE(numbers) && status == TS_OK; i++) {
-        double *at = (double *)((char *)&e->c + numbers[i].offset);
-        *at = numbers[i].fallback;
-        if (!ts_json_is_null(ts_json_get(doc, numbers[i].key)))
-            status = ts_json_read_number(doc, numbers[i].key, 0, 1e12, at, err);
-    }
-    for (size_t i = 0; i < TS_ARRAY_SIZE(shapes) && status == TS_OK; i++) {
-        uint32_t *at = (uint32_t *)((char *)m + shapes[i].offset);
-        int64_t value = shapes[i].fallback;
-        if (!ts_json_is_null(ts_json_get(doc, shapes[i].key)))
-            status = ts_json_read_integer(doc, shapes[i].key, 1, shapes[i].max, &value, err);
-        *at = (uint32_t)value;
-    }
-    m->intermediate = 4 * m->hidden;
-    m->weight_dtype = m->kv_dtype = TS_DTYPE_BF16;
-    m->fingerprint = ts_hash64(m, offsetof(struct ts_model, fingerprint), 1) ^ m->layers << 8 ^ m->vocab;
-    return status;
-}
-
 static double batch_ns(const struct sim_engine *e)
 {
-    double ns = e->c.step;
-    for (uint32_t i = 0; i < e->batch.row_count; i++) {
-        const struct ts_engine_row *r = &e->batch.rows[i];
-        double n = r->token_count, context = r->position + n;
-        ns += n > 1 ? n * e->c.prefill_token + n * context * e->c.prefill_token2
-                    : e->c.decode_row + context * e->c.decode_context;
-    }
+    double ns = e->costs.step;
+    for (uint32_t i = 0; i < e->batch.row_count; i++)
+        ns += ts_sim_row_ns(&e->costs, e->batch.rows[i].position, e->batch.rows[i].token_count);
     return ns;
 }
 
@@ -178,22 +119,18 @@ enum ts_status ts_sim_engine_open(const struct ts_engine_options *options, struc
                                   struct ts_error *err)
 {
     struct sim_engine *e = ts_xcalloc(1, sizeof *e);
-    struct ts_json *doc = NULL;
-    enum ts_status status = TS_OK;
+    struct ts_sim_model device;
     e->base.kind = &sim_kind;
     e->options = *options;
     e->base.event_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (options->modelled_conf && *options->modelled_conf)
-        status = ts_json_load(options->modelled_conf, &doc, err);
-    if (status == TS_OK)
-        status = read_conf(e, doc, err);
-    ts_json_destroy(&doc);
+    enum ts_status status = ts_sim_model_load(options->modelled_conf, &device, err);
     if (status != TS_OK) {
         sim_close(&e->base);
         return status;
     }
     struct ts_engine_info *info = &e->base.info;
-    strcpy(info->model.name, "modelled");
+    info->model = device.model;
+    e->costs = device.costs;
     uint64_t block = ts_model_kv_token_bytes(&info->model) * TS_KV_BLOCK_TOKENS;
     info->shard = (struct ts_shard){0, info->model.layers, 0, info->model.kv_heads};
     info->kv_blocks = options->kv_blocks ? options->kv_blocks : (uint32_t)(options->kv_bytes / block);
