@@ -150,9 +150,9 @@ void encode_send(struct relay_core *core, struct transfer *t)
         return;
     while (t->chunk_sent < t->chunk_count) {
         uint64_t bytes = t->chunks[t->chunk_sent].bytes;
-        if (bytes > t->credit)
+        if (bytes > t->credit && t->credit < t->window)
             return;
-        t->credit -= bytes;
+        t->credit -= bytes < t->credit ? bytes : t->credit; /* one that exceeds the window goes alone */
         send_chunk(core, t, t->chunk_sent++);
     }
     if (t->sealed && t->tiles_encoded == encode_tiles(t))

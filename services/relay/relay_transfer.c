@@ -289,7 +289,7 @@ void transfer_grant(struct relay_core *core, struct link *link, const struct ts_
     struct transfer *t = of_link(core, link, m->rid);
     if (!t || t->state != TRANSFER_WAIT_GRANT)
         return;
-    t->credit = m->credit_bytes;
+    t->window = t->credit = m->credit_bytes;
     set_state(t, TRANSFER_STREAMING);
     encode_send(core, t);
 }
@@ -299,7 +299,7 @@ void transfer_credit(struct relay_core *core, struct link *link, const struct ts
     struct transfer *t = of_link(core, link, m->rid);
     if (!t || t->state != TRANSFER_STREAMING)
         return;
-    t->credit += m->bytes;
+    t->credit = m->bytes < t->window - t->credit ? t->credit + m->bytes : t->window;
     encode_send(core, t);
 }
 
