@@ -128,7 +128,7 @@ static void on_client(struct router_core *core, const struct ts_event_message *m
     case TS_MSG_DETOKENIZE:
         request_forward(core, m);
         break;
-    case TS_MSG_HEARTBEAT: { /* answered, so that a client notices a dead or replaced router */
+    case TS_MSG_HEARTBEAT: {
         struct ts_action_send *s = ts_actions_send(core->out, TS_CHANNEL_CLIENT, m->peer, TS_MSG_HEARTBEAT);
         s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
         break;
@@ -146,6 +146,7 @@ static void on_worker(struct router_core *core, struct member *from, const struc
 {
     switch (msg->kind) {
     case TS_MSG_HEARTBEAT:
+        s->msg.heartbeat.load.running = request_attached(core, m->peer);
         from->load = msg->heartbeat.load;
         break;
     case TS_MSG_RESYNC:

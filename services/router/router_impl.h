@@ -142,6 +142,7 @@ void request_client_lost(struct router_core *core, uint64_t peer);
 void request_fill_trace(const struct router_core *core, const struct record *r, struct ts_trace *out);
 void record_state_set(struct router_core *core, struct record *r, enum record_state state);
 void record_free(struct record *r);
+uint32_t request_attached(const struct router_core *core, uint64_t peer); /* its streams under way */
 struct record *record_find(const struct router_core *core, struct ts_str client, struct ts_str request_id);
 
 /* router_attempt.c */

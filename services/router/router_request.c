@@ -281,6 +281,7 @@ void request_cancel(struct router_core *core, const struct ts_event_message *m)
     struct ts_action_send *s = send_client(core, asking, TS_MSG_END); /* an operator's answer */
     s->msg.end = (struct ts_msg_end){.request_id = m->msg.cancel.request_id,
                                      .epoch = core->incarnation,
+                                     .next_index = r ? (uint32_t)r->count : 0,
                                      .finish = r ? r->finish : TS_FINISH_ERROR,
                                      .reason = r ? r->reason : TS_REASON_NOT_FOUND};
 }
@@ -399,6 +400,15 @@ void request_client_lost(struct router_core *core, uint64_t peer)
         r->detached_at = core->now;
         router_wake(core, reattach_until(core, r));
     }
+}
+
+uint32_t request_attached(const struct router_core *core, uint64_t peer)
+{
+    uint32_t count = 0;
+    const struct record *r;
+    for (size_t cursor = 0; (r = ts_map_next(core->by_number, &cursor, NULL, NULL));)
+        count += r->client_peer == peer;
+    return count;
 }
 
 /* Ends what is due; notes when the record wants to be looked at again. */
