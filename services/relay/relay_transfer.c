@@ -63,6 +63,14 @@ static void send_freed(struct relay_core *core, struct pool *pool, struct ts_rid
         s->msg.kv_freed.rid = rid;
 }
 
+/* The worker gives the attempt back to its router: its session there is resynchronised, ours is not. */
+static void send_failed(struct relay_core *core, struct transfer *t, enum ts_reason reason)
+{
+    struct ts_action_send *s = relay_send_pool(core, t->pool, TS_MSG_RELEASE);
+    if (s)
+        s->msg.release = (struct ts_msg_release){.rid = t->rid, .reason = reason};
+}
+
 static void drop_chunks(struct relay_core *core, struct transfer *t)
 {
     for (size_t i = 0; i < t->chunk_count; i++)
@@ -109,6 +117,8 @@ void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason re
     set_state(t, TRANSFER_OVER);
     ts_map_remove(core->transfers, &key, sizeof key);
     report(core, t->rid, t, reason, text);
+    if (reason != TS_REASON_NONE)
+        send_failed(core, t, reason);
     drop_chunks(core, t);
     t->piece_head = t->piece_count;
     if (t->link)

@@ -131,6 +131,7 @@ static void on_client(struct router_core *core, const struct ts_event_message *m
     case TS_MSG_HEARTBEAT: {
         struct ts_action_send *s = ts_actions_send(core->out, TS_CHANNEL_CLIENT, m->peer, TS_MSG_HEARTBEAT);
         s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
+        s->msg.heartbeat.load.running = request_attached(core, m->peer);
         break;
     }
     case TS_MSG_STATUS:
@@ -146,7 +147,6 @@ static void on_worker(struct router_core *core, struct member *from, const struc
 {
     switch (msg->kind) {
     case TS_MSG_HEARTBEAT:
-        s->msg.heartbeat.load.running = request_attached(core, m->peer);
         from->load = msg->heartbeat.load;
         break;
     case TS_MSG_RESYNC:

@@ -139,10 +139,10 @@ void request_end(struct router_core *core, struct record *r, enum ts_finish fini
 void request_sweep(struct router_core *core);
 void request_trim(struct router_core *core); /* forgets ended records beyond their bound */
 void request_client_lost(struct router_core *core, uint64_t peer);
+uint32_t request_attached(const struct router_core *core, uint64_t peer); /* its streams under way */
 void request_fill_trace(const struct router_core *core, const struct record *r, struct ts_trace *out);
 void record_state_set(struct router_core *core, struct record *r, enum record_state state);
 void record_free(struct record *r);
-uint32_t request_attached(const struct router_core *core, uint64_t peer); /* its streams under way */
 struct record *record_find(const struct router_core *core, struct ts_str client, struct ts_str request_id);
 
 /* router_attempt.c */

@@ -157,6 +157,7 @@ void prefill_layer_done(struct worker_core *core, uint32_t layer);
 void prefill_done(struct worker_core *core, struct task *t, const struct ts_batch_sample *sample);
 void prefill_pool_lost(struct worker_core *core);
 void prefill_freed(struct worker_core *core, const struct ts_msg_kv_freed *m);
+void prefill_transfer_failed(struct worker_core *core, const struct ts_msg_release *m);
 
 /* worker_decode.c */
 void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_open *m);

@@ -195,6 +195,8 @@ void worker_link_pool_message(struct worker_core *core, const struct ts_event_me
                                (int)m->msg.pool_reply.text.count, m->msg.pool_reply.text.data);
         } else if (m->msg.kind == TS_MSG_KV_FREED) {
             prefill_freed(core, &m->msg.kv_freed);
+        } else if (m->msg.kind == TS_MSG_RELEASE) {
+            prefill_transfer_failed(core, &m->msg.release);
         }
     } else if (!pool->session.up && pool->usable) {
         pool->usable = false;

@@ -178,13 +178,23 @@ void prefill_freed(struct worker_core *core, const struct ts_msg_kv_freed *m)
     }
 }
 
+/* The blocks stay until KvFreed. */
+void prefill_transfer_failed(struct worker_core *core, const struct ts_msg_release *m)
+{
+    struct task *t = task_find(core, m->rid, TS_PHASE_PREFILL);
+    if (!t || !t->relay_knows)
+        return;
+    t->relay_knows = false;
+    task_fail(core, t, m->reason, false, "the relay ended the transfer");
+}
+
 /* The session is over and with it all transfers: nothing reads our blocks for them any more that anybody
  * would believe. */
 void prefill_pool_lost(struct worker_core *core)
 {
     for (struct task *t = core->head, *next; t; t = next) {
         next = t->next;
-        if (t->role != TS_PHASE_PREFILL || !t->relay_knows)
+        if (t->role != TS_PHASE_PREFILL || (!t->begun && !t->relay_knows))
             continue;
         t->begun = t->relay_knows = false;
         if (t->state == TASK_DYING)
