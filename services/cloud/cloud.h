@@ -1,0 +1,139 @@
+/*
+ * A cloud in one process: the cores of all services joined under a virtual clock. Nothing here decides
+ * anything a service decides; it performs the actions of the cores as the processes do (common/run), with
+ * modelled devices, a modelled network and modelled clients, and steps them for what comes of it.
+ *
+ *     heap of occurrences, ordered by (time, sequence) -> step of one core -> its actions -> occurrences
+ *
+ * Deterministic: the same settings and seed give the same steps, and so the same cloud_digest. Time never
+ * goes back and passes only between occurrences. A violated rule of the seam (a handle dropped twice, KV read
+ * that is not the sequence's own, a message that could not be packed, ...) stops the run: cloud_fail.
+ *
+ * One thread. Settings of the nodes are copied; strings in them are borrowed and must outlive the cloud.
+ */
+#ifndef CLOUD_H
+#define CLOUD_H
+
+#include "common/core/ts_event.h"
+#include "services/planner/planner_core.h"
+#include "services/relay/relay_core.h"
+#include "services/router/router_core.h"
+#include "services/worker/worker_core.h"
+
+struct cloud;
+struct cloud_node;
+
+enum cloud_kind { CLOUD_ROUTER = 1, CLOUD_PLANNER, CLOUD_WORKER, CLOUD_RELAY, CLOUD_CLIENT };
+
+/* What happens to messages. Chances are per message and hold until faults_until; afterwards the network is
+ * only slow. A connection is FIFO in each direction; all that is lost of it is followed by its end, but for a
+ * gap, which the receiver's session notices. */
+struct cloud_network {
+    ts_time latency_min, latency_mean; /* of each message: minimum plus an exponential share */
+    double bytes_per_s;                /* adds the time of bulk bytes */
+    double cut;                        /* the connection ends at once; what is under way is lost */
+    double loss;                       /* nothing arrives any more in this direction, until it is cut */
+    double gap;                        /* a few messages are lost, later ones arrive */
+    double stall;                      /* this and later messages wait */
+    double corrupt;                    /* of a KV chunk: one of its bytes changes */
+    ts_time cut_after_max, stall_max, reconnect_max;
+    ts_time faults_until;
+};
+
+struct cloud_hooks { /* either may be NULL */
+    void *context;
+    /* Before an action is performed: may change it; false = it is not performed. For tests that break things.
+     */
+    bool (*before)(void *context, struct cloud_node *node, struct ts_action *action);
+    /* After each step, once its actions are performed. */
+    void (*stepped)(void *context, struct cloud_node *node, const struct ts_event *event,
+                    const struct ts_actions *actions);
+};
+
+struct cloud_settings {
+    uint64_t seed;
+    const char
+        *device_conf; /* shapes and coefficients of all devices (gpu/sim/ts_sim_model.h); NULL = built in */
+    uint32_t context_tokens;  /* 0 = the device's */
+    double codec_bytes_per_s; /* of encode and scatter, raw KV bytes */
+    ts_time tokenise_ns;      /* per prompt token */
+    ts_time restart_max;      /* a killed node comes back within that time */
+    struct cloud_network network;
+    struct cloud_hooks hooks;
+};
+
+struct cloud_settings cloud_settings_defaults(void);
+
+enum ts_status cloud_new(const struct cloud_settings *settings, struct cloud **out, struct ts_error *err);
+void cloud_destroy(struct cloud **cloud);
+
+/* Nodes dial each other by id: endpoints in the settings are replaced. All start at the first run. */
+struct cloud_node *cloud_add_router(struct cloud *cloud, const struct router_settings *settings);
+struct cloud_node *cloud_add_planner(struct cloud *cloud, const struct planner_settings *settings);
+struct cloud_node *cloud_add_relay(struct cloud *cloud, const struct relay_settings *settings);
+/* `kv_blocks`: size of its pool. `relay`: of its host, NULL = none. Fills profile, pool and endpoints. */
+struct cloud_node *cloud_add_worker(struct cloud *cloud, const struct worker_settings *settings,
+                                    enum ts_phase phase, uint32_t kv_blocks, const char *relay);
+
+/* One request of a modelled client. Spans are copied. */
+struct cloud_request {
+    ts_time at; /* when it is sent */
+    const uint32_t *prompt;
+    uint32_t prompt_count;
+    struct ts_sampling sampling;
+    uint32_t deadline_ms, reattach_ms; /* 0 = none, the router's */
+    const char *codec;                 /* NULL = the router's choice */
+    ts_time cancel_at;                 /* TS_TIME_NEVER = not cancelled */
+};
+
+struct cloud_outcome { /* what the client has of it */
+    bool sent, ended, refused;
+    enum ts_finish finish;
+    enum ts_reason reason;
+    const uint32_t *tokens;
+    const ts_time *arrivals;
+    uint32_t token_count;
+};
+
+struct cloud_node *cloud_add_client(struct cloud *cloud, const char *id);
+size_t cloud_client_ask(struct cloud_node *client, const struct cloud_request *request); /* its number */
+/* Leaves without a word at `from`, dials again at `until` and asks for what it lacks. */
+void cloud_client_leave(struct cloud_node *client, ts_time from, ts_time until);
+size_t cloud_client_count(const struct cloud_node *client);
+struct cloud_outcome cloud_client_outcome(const struct cloud_node *client, size_t number);
+
+/* What a request must give on modelled devices: tokens are a pure function of it. Writes at most
+ * sampling.max_tokens ids, returns how many, and how it ends. */
+uint32_t cloud_expected(const struct cloud *cloud, const struct cloud_request *request, uint32_t *out,
+                        enum ts_finish *finish);
+
+void cloud_kill(struct cloud_node *node);  /* at once; what it held is gone, what it sent may be */
+void cloud_start(struct cloud_node *node); /* a new incarnation; nothing to do for one that runs */
+void cloud_drain(struct cloud_node *node); /* first SIGTERM */
+void cloud_restart_stopped(struct cloud_node *node, bool restart); /* whether a drained node comes back */
+void cloud_at(struct cloud *cloud, ts_time at, void (*call)(void *context), void *context);
+
+/* Runs until `until` or a violation, whichever comes first. */
+enum ts_status cloud_run(struct cloud *cloud, ts_time until, struct ts_error *err);
+void cloud_fail(struct cloud *cloud, const char *format, ...) TS_PRINTF(2, 3); /* the first one counts */
+
+ts_time cloud_now(const struct cloud *cloud);
+uint64_t cloud_digest(const struct cloud *cloud); /* of all events and actions so far */
+uint64_t cloud_steps(const struct cloud *cloud);
+size_t cloud_node_count(const struct cloud *cloud);
+struct cloud_node *cloud_node_at(const struct cloud *cloud, size_t i);
+struct cloud *cloud_of(const struct cloud_node *node);
+const char *cloud_node_id(const struct cloud_node *node);
+enum cloud_kind cloud_node_kind(const struct cloud_node *node);
+bool cloud_node_alive(const struct cloud_node *node);
+void *cloud_node_core(
+    const struct cloud_node *node); /* struct router_core, ...; NULL when dead or a client */
+size_t cloud_node_handles(const struct cloud_node *node); /* bulk handles its core holds */
+
+struct cloud_counts {
+    uint64_t messages, lost, cuts, stalls, corrupted, kills, batches, encodes, scatters;
+};
+
+struct cloud_counts cloud_counts(const struct cloud *cloud);
+
+#endif

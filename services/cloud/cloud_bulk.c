@@ -1,0 +1,69 @@
+#include "services/cloud/cloud_impl.h"
+
+#include "common/base/ts_mem.h"
+
+struct payload *payload_new(size_t size, uint64_t bytes)
+{
+    struct payload *p = ts_xcalloc(1, sizeof *p + size);
+    p->refs = 1;
+    p->bytes = bytes;
+    p->size = size;
+    return p;
+}
+
+struct payload *payload_ref(struct payload *payload)
+{
+    payload->refs++;
+    return payload;
+}
+
+void payload_unref(struct payload *payload)
+{
+    if (payload && --payload->refs == 0)
+        ts_free(payload);
+}
+
+struct ts_bulk bulk_put(struct bulk_table *table, struct payload *payload)
+{
+    size_t i = 0;
+    while (i < table->count && table->slots[i].payload)
+        i++;
+    if (i == table->count) {
+        void *slots = table->slots;
+        ts_array_reserve(&slots, &table->capacity, i + 1, sizeof *table->slots);
+        table->slots = slots;
+        table->slots[table->count++] = (struct bulk_slot){.generation = 0};
+    }
+    struct bulk_slot *slot = &table->slots[i];
+    slot->payload = payload;
+    slot->generation++;
+    table->held++;
+    return (struct ts_bulk){.slot = (uint32_t)i + 1, .generation = slot->generation, .bytes = payload->bytes};
+}
+
+struct payload *bulk_payload(const struct bulk_table *table, struct ts_bulk bulk)
+{
+    if (bulk.slot == 0 || bulk.slot > table->count)
+        return NULL;
+    const struct bulk_slot *slot = &table->slots[bulk.slot - 1];
+    return slot->generation == bulk.generation ? slot->payload : NULL;
+}
+
+bool bulk_drop(struct bulk_table *table, struct ts_bulk bulk)
+{
+    struct payload *payload = bulk_payload(table, bulk);
+    if (!payload)
+        return false;
+    table->slots[bulk.slot - 1].payload = NULL;
+    table->held--;
+    payload_unref(payload);
+    return true;
+}
+
+void bulk_fini(struct bulk_table *table)
+{
+    for (size_t i = 0; i < table->count; i++)
+        payload_unref(table->slots[i].payload);
+    ts_free(table->slots);
+    *table = (struct bulk_table){.slots = NULL};
+}

@@ -1,0 +1,416 @@
+/*
+ * The modelled client: a state machine like the services, with the rules of common/client. It asks again
+ * where something is missing, keeps its connection alive, and dials anew when nothing is heard. It knows what
+ * a stream must look like and says so when it does not.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/ts_hash.h"
+#include "common/base/ts_mem.h"
+#include "common/core/ts_modelled.h"
+#include "services/cloud/cloud_impl.h"
+
+#define HEARTBEAT_EVERY TS_S
+#define ASK_AGAIN       (2 * TS_S)
+#define SILENCE         (3 * TS_S)
+
+struct stream {
+    struct cloud_request request; /* prompt: see payload */
+    struct payload *prompt;
+    char id[24];
+    uint64_t digest, epoch;
+    ts_time asked_at;
+    bool sent, ended, refused, cancel_sent;
+    enum ts_finish finish;
+    enum ts_reason reason;
+    uint32_t *tokens;
+    ts_time *arrivals;
+    size_t count, token_capacity, arrival_capacity;
+};
+
+struct absence {
+    ts_time from, until;
+};
+
+struct cloud_client {
+    struct cloud_node *node;
+    struct stream **streams;
+    size_t count, capacity, open;
+    uint64_t peer; /* of the present connection; 0 = away */
+    ts_time last_rx, heartbeat_at, heartbeat_sent_at;
+    struct absence *absences;
+    size_t absence_count, absence_capacity, absence_next;
+    struct ts_actions *out;
+    ts_time now;
+    bool started;
+    uint64_t dialled;
+};
+
+struct cloud_client *client_new(struct cloud_node *node)
+{
+    struct cloud_client *client = ts_xcalloc(1, sizeof *client);
+    client->node = node;
+    return client;
+}
+
+void client_destroy(struct cloud_client **client)
+{
+    struct cloud_client *c = *client;
+    if (!c)
+        return;
+    for (size_t i = 0; i < c->count; i++) {
+        payload_unref(c->streams[i]->prompt);
+        ts_free(c->streams[i]->tokens);
+        ts_free(c->streams[i]->arrivals);
+        ts_free(c->streams[i]);
+    }
+    ts_free(c->streams);
+    ts_free(c->absences);
+    ts_free(c);
+    *client = NULL;
+}
+
+static uint64_t digest_of(const struct cloud_request *r)
+{
+    uint64_t digest = ts_hash64(r->prompt, r->prompt_count * sizeof *r->prompt, r->sampling.seed);
+    return digest_struct(digest, &ts_sampling_schema, &r->sampling);
+}
+
+size_t cloud_client_ask(struct cloud_node *node, const struct cloud_request *request)
+{
+    struct cloud_client *c = node->core;
+    size_t bytes = request->prompt_count * sizeof *request->prompt;
+    struct stream *s = ts_xcalloc(1, sizeof *s);
+    s->request = *request;
+    s->prompt = payload_new(bytes, bytes);
+    memcpy(s->prompt->data, request->prompt, bytes);
+    s->request.prompt = (const uint32_t *)(const void *)s->prompt->data;
+    s->digest = digest_of(request);
+    snprintf(s->id, sizeof s->id, "r%zu", c->count);
+    void *streams = c->streams;
+    ts_array_reserve(&streams, &c->capacity, c->count + 1, sizeof(struct stream *));
+    c->streams = streams;
+    c->streams[c->count] = s;
+    return c->count++;
+}
+
+void cloud_client_leave(struct cloud_node *node, ts_time from, ts_time until)
+{
+    struct cloud_client *c = node->core;
+    void *absences = c->absences;
+    ts_array_reserve(&absences, &c->absence_capacity, c->absence_count + 1, sizeof *c->absences);
+    c->absences = absences;
+    c->absences[c->absence_count++] = (struct absence){from, until};
+}
+
+size_t cloud_client_count(const struct cloud_node *node)
+{
+    return ((const struct cloud_client *)node->core)->count;
+}
+
+struct cloud_outcome cloud_client_outcome(const struct cloud_node *node, size_t number)
+{
+    const struct stream *s = ((const struct cloud_client *)node->core)->streams[number];
+    return (struct cloud_outcome){.sent = s->sent,
+                                  .ended = s->ended,
+                                  .refused = s->refused,
+                                  .finish = s->finish,
+                                  .reason = s->reason,
+                                  .tokens = s->tokens,
+                                  .arrivals = s->arrivals,
+                                  .token_count = (uint32_t)s->count};
+}
+
+uint32_t cloud_expected(const struct cloud *cloud, const struct cloud_request *request, uint32_t *out,
+                        enum ts_finish *finish)
+{
+    const struct ts_model *model = &cloud->device.model;
+    struct ts_sampling sampling = request->sampling;
+    uint32_t room = model->context_tokens - request->prompt_count, count = 0;
+    uint64_t chain = 0;
+    if (sampling.max_tokens > room)
+        sampling.max_tokens = room;
+    for (uint32_t i = 0; i < request->prompt_count; i++)
+        chain = device_chain(chain, request->prompt[i]);
+    do {
+        out[count] = ts_modelled_token(chain, sampling.seed, count, model->vocab);
+        chain = device_chain(chain, out[count++]);
+        *finish = device_finish(&sampling, out[count - 1], count);
+    } while (*finish == TS_FINISH_NONE);
+    return count;
+}
+
+/* --- sending ----------------------------------------------------------------------------------------- */
+
+static struct ts_action_send *send_router(struct cloud_client *c, enum ts_msg_kind kind)
+{
+    struct ts_action_send *s = ts_actions_send(c->out, TS_CHANNEL_CLIENT, c->peer, kind);
+    s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = c->node->index + 1};
+    return s;
+}
+
+static void dial(struct cloud_client *c)
+{
+    const struct cloud *cloud = c->node->cloud;
+    const char *router = "";
+    for (size_t i = 0; i < cloud->node_count && !*router; i++) {
+        if (cloud->nodes[i]->kind == CLOUD_ROUTER)
+            router = cloud->nodes[i]->endpoint;
+    }
+    c->peer = ++c->dialled;
+    c->last_rx = c->now;
+    ts_actions_add(c->out, TS_ACTION_CONNECT)->connect =
+        (struct ts_action_connect){TS_CHANNEL_CLIENT, c->peer, ts_str_of(router)};
+}
+
+static void hang_up(struct cloud_client *c)
+{
+    ts_actions_add(c->out, TS_ACTION_DISCONNECT)->disconnect =
+        (struct ts_action_disconnect){TS_CHANNEL_CLIENT, c->peer};
+    c->peer = 0;
+}
+
+static void ask(struct cloud_client *c, struct stream *s)
+{
+    const struct cloud_request *r = &s->request;
+    struct ts_action_send *a = send_router(c, TS_MSG_GENERATE);
+    struct ts_bulk bulk = bulk_put(&c->node->bulks, payload_ref(s->prompt));
+    ts_time left = r->deadline_ms ? r->deadline_ms - (c->now - r->at) / TS_MS : 0;
+    a->bulk = bulk;
+    a->msg.generate = (struct ts_msg_generate){.client = ts_str_of(c->node->id),
+                                               .request_id = ts_str_of(s->id),
+                                               .digest = s->digest,
+                                               .prompt_kind = TS_PROMPT_TOKENS,
+                                               .sampling = r->sampling,
+                                               .remaining_ms = left > 0 ? (uint32_t)left : r->deadline_ms > 0,
+                                               .reattach_ms = r->reattach_ms,
+                                               .next_index = (uint32_t)s->count,
+                                               .resume_epoch = s->epoch,
+                                               .produced = {s->tokens, (uint32_t)s->count},
+                                               .codec = ts_str_of(r->codec)};
+    s->asked_at = c->now;
+    ts_actions_drop(c->out, bulk);
+}
+
+static void ask_all(struct cloud_client *c, ts_time before)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        struct stream *s = c->streams[i];
+        if (s->sent && !s->ended && s->asked_at <= before)
+            ask(c, s);
+    }
+}
+
+static void cancel(struct cloud_client *c, struct stream *s)
+{
+    struct ts_msg_cancel *m = &send_router(c, TS_MSG_CANCEL)->msg.cancel;
+    *m = (struct ts_msg_cancel){.client = ts_str_of(c->node->id), .request_id = ts_str_of(s->id)};
+    s->cancel_sent = true;
+}
+
+/* --- receiving --------------------------------------------------------------------------------------- */
+
+static struct stream *find(const struct cloud_client *c, struct ts_str id)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        if (ts_str_equal(ts_str_of(c->streams[i]->id), id))
+            return c->streams[i];
+    }
+    return NULL;
+}
+
+static void finish(struct cloud_client *c, struct stream *s, enum ts_finish how, enum ts_reason reason)
+{
+    s->ended = true;
+    s->finish = how;
+    s->reason = reason;
+    c->open--;
+}
+
+static void take_tokens(struct cloud_client *c, struct stream *s, const struct ts_msg_tokens *m)
+{
+    char text[32];
+    if (s->ended || m->epoch != s->epoch)
+        return;
+    if (m->first_index > s->count) {
+        ask(c, s);
+        return;
+    }
+    for (uint32_t i = (uint32_t)s->count - m->first_index; i < m->items.count; i++) {
+        const struct ts_token_item *item = &m->items.data[i];
+        void *tokens = s->tokens, *arrivals = s->arrivals;
+        ts_array_reserve(&tokens, &s->token_capacity, s->count + 1, sizeof *s->tokens);
+        ts_array_reserve(&arrivals, &s->arrival_capacity, s->count + 1, sizeof *s->arrivals);
+        s->tokens = tokens;
+        s->arrivals = arrivals;
+        snprintf(text, sizeof text, "%zu:%u ", s->count, item->token);
+        if (!ts_str_equal(item->text, ts_str_of(text)))
+            cloud_fail(c->node->cloud, "%s %s: token %zu has the text \"%.*s\", expected \"%s\"", c->node->id,
+                       s->id, s->count, (int)item->text.count, item->text.data, text);
+        s->tokens[s->count] = item->token;
+        s->arrivals[s->count++] = c->now;
+    }
+}
+
+static void take_end(struct cloud_client *c, struct stream *s, const struct ts_msg_end *m)
+{
+    if (m->epoch != s->epoch)
+        return;
+    if (s->ended) {
+        if (m->finish != s->finish || m->reason != s->reason)
+            cloud_fail(c->node->cloud, "%s %s ends twice: with %s and %s", c->node->id, s->id,
+                       ts_finish_name(s->finish), ts_finish_name(m->finish));
+        return;
+    }
+    if (m->next_index > s->count) /* tokens were lost on the way */
+        ask(c, s);
+    else
+        finish(c, s, m->finish, m->reason);
+}
+
+/* The router says how many streams it has for this connection: fewer or more than there are means that it
+ * does not know this connection as theirs, or that an end was lost. */
+static void take_heartbeat(struct cloud_client *c, const struct ts_msg_heartbeat *m)
+{
+    uint32_t open = 0;
+    for (size_t i = 0; i < c->count; i++) {
+        const struct stream *s = c->streams[i];
+        open += s->sent && !s->ended && s->asked_at <= c->heartbeat_sent_at;
+    }
+    if (open != m->load.running)
+        ask_all(c, c->heartbeat_sent_at);
+}
+
+static void take(struct cloud_client *c, const struct ts_msg *m)
+{
+    struct stream *s = NULL;
+    switch (m->kind) {
+    case TS_MSG_ACCEPTED:
+        s = find(c, m->accepted.request_id);
+        if (s && !s->ended)
+            s->epoch = m->accepted.epoch;
+        break;
+    case TS_MSG_REFUSED:
+        s = find(c, m->refused.request_id);
+        if (s && !s->ended) {
+            s->refused = true;
+            finish(c, s, TS_FINISH_ERROR, m->refused.reason);
+        }
+        break;
+    case TS_MSG_TOKENS:
+        if ((s = find(c, m->tokens.request_id)))
+            take_tokens(c, s, &m->tokens);
+        break;
+    case TS_MSG_END:
+        if ((s = find(c, m->end.request_id)))
+            take_end(c, s, &m->end);
+        break;
+    case TS_MSG_HEARTBEAT:
+        take_heartbeat(c, &m->heartbeat);
+        break;
+    default:
+        break;
+    }
+}
+
+/* --- time -------------------------------------------------------------------------------------------- */
+
+static void come_and_go(struct cloud_client *c)
+{
+    const struct absence *a = &c->absences[c->absence_next];
+    if (c->absence_next >= c->absence_count)
+        return;
+    if (c->peer && a->from <= c->now)
+        hang_up(c);
+    if (!c->peer && a->until <= c->now) {
+        c->absence_next++;
+        dial(c);
+        ask_all(c, c->now);
+    }
+}
+
+static void keep_alive(struct cloud_client *c)
+{
+    if (c->now - c->last_rx > SILENCE) {
+        hang_up(c);
+        dial(c);
+        ask_all(c, c->now);
+    }
+    if (c->heartbeat_at <= c->now) {
+        c->heartbeat_at = c->now + HEARTBEAT_EVERY;
+        c->heartbeat_sent_at = c->now;
+        send_router(c, TS_MSG_HEARTBEAT);
+    }
+}
+
+static void tick(struct cloud_client *c)
+{
+    come_and_go(c);
+    if (!c->peer)
+        return;
+    if (c->open > 0)
+        keep_alive(c);
+    for (size_t i = 0; i < c->count; i++) {
+        struct stream *s = c->streams[i];
+        if (!s->sent && s->request.at <= c->now) {
+            s->sent = true;
+            if (c->open++ == 0) {
+                c->last_rx = c->now;
+                c->heartbeat_at = c->now + HEARTBEAT_EVERY;
+            }
+            ask(c, s);
+        }
+        if (s->sent && !s->ended && s->epoch == 0 && c->now - s->asked_at >= ASK_AGAIN)
+            ask(c, s);
+        if (s->sent && !s->ended && !s->cancel_sent && s->request.cancel_at <= c->now)
+            cancel(c, s);
+    }
+}
+
+void client_step(struct cloud_client *client, ts_time now, const struct ts_event *event,
+                 struct ts_actions *out)
+{
+    struct cloud_client *c = client;
+    c->now = now;
+    c->out = out;
+    if (event->kind == TS_EVENT_START) {
+        c->started = true;
+        dial(c);
+    } else if (event->kind == TS_EVENT_MESSAGE) {
+        if (event->message.peer == c->peer) {
+            c->last_rx = now;
+            take(c, &event->message.msg);
+        }
+        ts_actions_drop(out, event->message.bulk);
+    }
+    if (c->started)
+        tick(c);
+    c->out = NULL;
+}
+
+static ts_time sooner(ts_time a, ts_time b)
+{
+    return a < b ? a : b;
+}
+
+ts_time client_deadline(const struct cloud_client *c)
+{
+    ts_time at = TS_TIME_NEVER;
+    if (c->absence_next < c->absence_count)
+        at = c->peer ? c->absences[c->absence_next].from : c->absences[c->absence_next].until;
+    if (!c->peer)
+        return at;
+    if (c->open > 0)
+        at = sooner(at, sooner(c->heartbeat_at, c->last_rx + SILENCE + 1));
+    for (size_t i = 0; i < c->count; i++) {
+        const struct stream *s = c->streams[i];
+        if (!s->sent)
+            at = sooner(at, s->request.at);
+        else if (!s->ended) {
+            at = s->epoch ? at : sooner(at, s->asked_at + ASK_AGAIN);
+            at = s->cancel_sent ? at : sooner(at, s->request.cancel_at);
+        }
+    }
+    return at;
+}

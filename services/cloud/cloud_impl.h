@@ -1,0 +1,136 @@
+/*
+ * What the parts of the cloud share. cloud.c has heap, clock and loop; cloud_node.c the nodes and what all of
+ * them do; cloud_net.c connections; cloud_bulk.c handles; cloud_device.c the KV pools and the work of workers
+ * and relays; cloud_client.c the modelled client; cloud_digest.c the digest of plain structs.
+ */
+#ifndef CLOUD_IMPL_H
+#define CLOUD_IMPL_H
+
+#include "common/base/ts_heap.h"
+#include "common/base/ts_map.h"
+#include "common/base/ts_rng.h"
+#include "gpu/sim/ts_sim_model.h"
+#include "services/cloud/cloud.h"
+
+/* Something that happens at an instant. `life` of the node must still be the present one. */
+struct occurrence {
+    struct cloud_node *node; /* NULL = not of a node */
+    uint64_t life;
+    void (*happen)(struct cloud *cloud, struct occurrence *o); /* owns `o` */
+    void (*forget)(struct occurrence *o);                      /* instead, when its node is gone: frees it */
+};
+
+struct payload { /* counted bytes behind handles */
+    uint32_t refs;
+    uint64_t bytes; /* as announced: what the handle says */
+    size_t size;    /* of data */
+    uint8_t data[];
+};
+
+struct bulk_slot {
+    struct payload *payload; /* NULL = free */
+    uint32_t generation;
+};
+
+struct bulk_table {
+    struct bulk_slot *slots;
+    size_t count, capacity, held;
+};
+
+struct unreachable {
+    enum ts_channel channel;
+    uint64_t peer;
+};
+
+struct cloud_conn;
+struct cloud_device;
+struct cloud_client;
+
+struct cloud_node {
+    struct cloud *cloud;
+    enum cloud_kind kind;
+    char *id, *endpoint; /* "cloud://ID" */
+    uint32_t index;
+    union {
+        struct router_settings router;
+        struct planner_settings planner;
+        struct worker_settings worker;
+        struct relay_settings relay;
+    } settings;
+    char pool_path[64];
+    uint64_t life; /* counts starts and deaths */
+    bool alive, restart_stopped;
+    void *core; /* a client: its struct cloud_client, which outlives its connections */
+    struct bulk_table bulks;
+    struct ts_actions actions;
+    struct ts_map *conns; /* channel, peer -> struct cloud_conn */
+    uint64_t next_peer;
+    ts_time tick_at; /* of the tick that is due */
+    uint32_t spins;  /* ticks without time passing */
+    struct unreachable *failed;
+    size_t failed_count, failed_capacity;
+    struct cloud_device *device; /* workers, relays */
+    bool stopping;
+};
+
+struct cloud {
+    struct cloud_settings settings;
+    struct ts_sim_model device;
+    struct ts_rng rng, faults;
+    struct ts_heap heap;
+    ts_time now;
+    uint64_t digest, steps;
+    struct cloud_node **nodes;
+    size_t node_count, node_capacity, started;
+    struct cloud_conn *conns; /* all there ever were */
+    struct cloud_counts counts;
+    struct ts_error failure;
+};
+
+/* cloud.c */
+void cloud_push(struct cloud *cloud, ts_time at, struct occurrence *o);
+ts_time cloud_draw_time(struct ts_rng *rng, ts_time max); /* uniform in [0, max] */
+bool cloud_chance(struct cloud *cloud, double chance);    /* only while faults happen */
+
+/* cloud_node.c */
+void cloud_step(struct cloud_node *node, const struct ts_event *event);
+void cloud_unreachable(struct cloud_node *node, enum ts_channel channel, uint64_t peer);
+struct cloud_node *cloud_find(const struct cloud *cloud, struct ts_str endpoint);
+void cloud_node_free(struct cloud_node *node);
+
+/* cloud_bulk.c */
+struct payload *payload_new(size_t size, uint64_t bytes);
+struct payload *payload_ref(struct payload *payload);
+void payload_unref(struct payload *payload);                                /* null-safe */
+struct ts_bulk bulk_put(struct bulk_table *table, struct payload *payload); /* takes the reference */
+struct payload *bulk_payload(const struct bulk_table *table,
+                             struct ts_bulk bulk); /* borrowed; NULL: no such */
+bool bulk_drop(struct bulk_table *table, struct ts_bulk bulk);
+void bulk_fini(struct bulk_table *table);
+
+/* cloud_net.c */
+void net_connect(struct cloud_node *node, const struct ts_action_connect *connect);
+void net_disconnect(struct cloud_node *node, const struct ts_action_disconnect *disconnect);
+void net_send(struct cloud_node *node, const struct ts_action_send *send);
+void net_node_died(struct cloud_node *node, bool abrupt); /* abrupt: what it sent may be lost */
+void net_free(struct cloud *cloud);
+
+/* cloud_device.c */
+struct cloud_device *device_new(struct cloud_node *node);
+void device_destroy(struct cloud_device **device);
+bool device_perform(struct cloud_node *node, const struct ts_action *action); /* false: not its work */
+uint64_t device_chain(uint64_t before, uint32_t token); /* of a sequence that continues `before` with token */
+enum ts_finish device_finish(const struct ts_sampling *sampling, uint32_t token, uint32_t count);
+
+/* cloud_client.c */
+struct cloud_client *client_new(struct cloud_node *node);
+void client_destroy(struct cloud_client **client);
+void client_step(struct cloud_client *client, ts_time now, const struct ts_event *event,
+                 struct ts_actions *out);
+ts_time client_deadline(const struct cloud_client *client);
+
+/* cloud_digest.c */
+uint64_t digest_mix(uint64_t digest, uint64_t word);
+uint64_t digest_struct(uint64_t digest, const struct ts_schema *schema, const void *value);
+
+#endif
