@@ -171,17 +171,22 @@ static enum ts_status read_added(struct ts_tokenizer *tok, const struct ts_json 
     return TS_OK;
 }
 
-/* The id and the spelling of an added token must agree with the vocabulary and with the added tokens before
- * it. */
-static bool fits_vocab(const struct ts_tokenizer *tok, const struct added_entry *entry)
+/* Whether the file says what the reference takes whatever the file says: the id of this spelling, or else the
+ * next one behind all, which a vocabulary with holes may have given away. `*top` is one more than the largest
+ * id of the added tokens so far. */
+static bool has_own_id(const struct ts_tokenizer *tok, const struct added_entry *entry, size_t *top)
 {
     size_t bytes;
     uintptr_t earlier = (uintptr_t)ts_map_get(tok->added_ids, entry->content.data, entry->content.bytes);
-    uint32_t in_vocab = ts_bpe_find(&tok->bpe, entry->content.data, entry->content.bytes);
-    if (earlier && earlier - 1 != entry->token.id)
-        return false;
-    return in_vocab == TS_TOKEN_NONE ? ts_bpe_spelling(&tok->bpe, entry->token.id, &bytes) == NULL
-                                     : in_vocab == entry->token.id;
+    size_t id = earlier ? earlier - 1 : ts_bpe_find(&tok->bpe, entry->content.data, entry->content.bytes);
+    if (id == TS_TOKEN_NONE) {
+        id = *top > tok->bpe.entry_count ? *top : tok->bpe.entry_count;
+        if (ts_bpe_spelling(&tok->bpe, (uint32_t)id, &bytes))
+            return false;
+    }
+    if (id >= *top)
+        *top = id + 1;
+    return id == entry->token.id;
 }
 
 /* Normalised tokens are searched, and later decoded, in their normalised spelling. */
@@ -202,6 +207,7 @@ static enum ts_status load_added(struct ts_tokenizer *tok, const struct ts_json 
 {
     if (!ts_json_is_null(list) && ts_json_type(list) != TS_JSON_ARRAY)
         return ts_load_refuse(err, "", "added_tokens", list, "an array");
+    size_t top = 0;
     for (size_t i = 0; i < ts_json_count(list); i++) {
         const struct ts_json *item = ts_json_at(list, i);
         struct added_entry entry = {0};
@@ -212,9 +218,9 @@ static enum ts_status load_added(struct ts_tokenizer *tok, const struct ts_json 
             return status;
         if (entry.content.bytes == 0)
             continue; /* the reference ignores these */
-        if (!fits_vocab(tok, &entry))
+        if (!has_own_id(tok, &entry, &top))
             return ts_load_refuse(err, path, "id", ts_json_get(item, "id"),
-                                  "an id that belongs to this content alone, the same as in model.vocab");
+                                  "the id of this content in model.vocab, or else the next one after all");
         if (set_pattern(tok, &entry) != TS_OK || entry.token.bytes == 0)
             return ts_load_refuse(err, path, "content", ts_json_get(item, "content"),
                                   "content that normalisation keeps");

@@ -135,8 +135,8 @@ static void added_tokens_match_longest_first(void **state)
         "{\"id\":258,\"content\":\"LL\",\"normalized\":false,\"lstrip\":true},"
         "{\"id\":259,\"content\":\"RR\",\"normalized\":false,\"rstrip\":true},"
         "{\"id\":260,\"content\":\"word\",\"normalized\":false,\"single_word\":true},"
-        "{\"id\":262,\"content\":\"\\t\",\"normalized\":false,\"lstrip\":true,\"rstrip\":true},"
-        "{\"id\":261,\"content\":\"\xC3\xA9!\",\"normalized\":true}]";
+        "{\"id\":261,\"content\":\"\\t\",\"normalized\":false,\"lstrip\":true,\"rstrip\":true},"
+        "{\"id\":262,\"content\":\"\xC3\xA9!\",\"normalized\":true}]";
     (void)state;
     struct ts_tokenizer *tok = fixture_open(&(struct fixture){.byte_alphabet = true,
                                                               .normalizer = "{\"type\":\"NFC\"}",
@@ -147,11 +147,11 @@ static void added_tokens_match_longest_first(void **state)
     EXPECT_IDS(tok, "x \n LLy", 0, 'x', 258, 'y');
     EXPECT_IDS(tok, "x LL RR  \xE3\x80\x80y", 0, 'x', 258, ' ', 259, 'y');
     EXPECT_IDS(tok, "RR LL", 0, 259, 258);         /* the space belongs to the first that takes it */
-    EXPECT_IDS(tok, "a \t \tb", 0, 'a', 262, 'b'); /* the second one is taken as white space by the first */
+    EXPECT_IDS(tok, "a \t \tb", 0, 'a', 261, 'b'); /* the second one is taken as white space by the first */
     EXPECT_IDS(tok, "word.", 0, 260, '.');
     EXPECT_IDS(tok, "words", 0, 'w', 'o', 'r', 'd', 's');
     EXPECT_IDS(tok, "_word", 0, '_', 'w', 'o', 'r', 'd');
-    EXPECT_IDS(tok, "e\xCC\x81!", 0, 261); /* found after composition */
+    EXPECT_IDS(tok, "e\xCC\x81!", 0, 262); /* found after composition */
     ts_tokenizer_destroy(&tok);
 }
 
@@ -386,6 +386,8 @@ static void unknown_parts_are_refused_by_name(void **state)
         {{.tokens = ab, .merges = no_merge}, "model.merges[0] is \"a b c\""},
         {{.tokens = ab, .added = "[{\"id\":0,\"content\":\"x\"}]"}, "added_tokens[0].id is 0"},
         {{.tokens = ab, .added = "[{\"id\":5,\"content\":\"b\"}]"}, "added_tokens[0].id is 5"},
+        {{.tokens = ab, .added = "[{\"id\":2,\"content\":\"x\"},{\"id\":4,\"content\":\"y\"}]"},
+         "added_tokens[1].id is 4"},
         {{.tokens = ab, .added = "[{\"id\":99999999,\"content\":\"x\"}]"}, "added_tokens[0].id is 99999999"},
         {{.added = "{}"}, "added_tokens is {}"},
     };
