@@ -135,8 +135,8 @@ bool ts_added_next(const struct ts_added_set *set, struct ts_added_cursor *curso
         if ((token->special && !parse_special) ||
             (token->single_word && !stands_alone(text, bytes, start, end)))
             continue;
-        if (token->rstrip)
-            end = space_after(text, bytes, end);
+        if (token->rstrip) /* what the one before has taken beyond its pattern is white space to its end */
+            end = end < cursor->done ? cursor->done : space_after(text, bytes, end);
         if (token->lstrip)
             start = space_before(text, bytes, start > cursor->done ? start : cursor->done, cursor->done);
         if (start >= end)

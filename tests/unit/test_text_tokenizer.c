@@ -454,6 +454,30 @@ static void a_megabyte_without_a_break_takes_less_than_a_second(void **state)
     ts_free(text);
 }
 
+/* The first token takes all of the run; those after it must not look for its end again. */
+static void a_run_of_space_tokens_is_walked_once(void **state)
+{
+    const size_t bytes = (size_t)1 << 20;
+    char *text = ts_xmalloc(bytes);
+    struct ts_tokenizer *tok =
+        fixture_open(&(struct fixture){.byte_alphabet = true,
+                                       .pre_tokenizer = FIXTURE_BYTE_LEVEL,
+                                       .added = "[{\"id\":256,\"content\":\"  \",\"normalized\":false,"
+                                                "\"lstrip\":true,\"rstrip\":true}]"});
+    uint32_t *ids = NULL;
+    size_t count = 0;
+    (void)state;
+    memset(text, ' ', bytes);
+    ts_time start = fixture_cpu_now();
+    assert_int_equal(ts_tokenizer_encode(tok, text, bytes, 0, &ids, &count, NULL), TS_OK);
+    assert_true(fixture_cpu_now() - start < FIXTURE_SLOWDOWN * TS_S);
+    assert_int_equal(count, 1);
+    assert_int_equal(ids[0], 256);
+    ts_free(ids);
+    ts_tokenizer_destroy(&tok);
+    ts_free(text);
+}
+
 static void the_length_of_a_text_is_bounded(void **state)
 {
     struct ts_tokenizer *tok =
@@ -519,6 +543,7 @@ int main(void)
         cmocka_unit_test(unknown_parts_are_refused_by_name),
         cmocka_unit_test(other_documents_are_refused),
         cmocka_unit_test(a_megabyte_without_a_break_takes_less_than_a_second),
+        cmocka_unit_test(a_run_of_space_tokens_is_walked_once),
         cmocka_unit_test(the_length_of_a_text_is_bounded),
         cmocka_unit_test(random_text_survives_a_round_trip),
     };
