@@ -20,7 +20,7 @@ static const struct ts_schema nothing_schema = {.name = "Nothing"};
 static const struct ts_field message_fields[] = {
     TS_F_ENUM(event_message, channel, TS_CHANNEL_LAST),    TS_F(event_message, peer),
     TS_F_MSG(event_message, envelope, ts_envelope_schema), TS_F_MSG(event_message, msg, ts_msg_schema),
-    TS_F_MSG(event_message, bulk, ts_bulk_schema),
+    TS_F_MSG(event_message, bulk, ts_bulk_schema),         TS_F(event_message, wire_bytes),
 };
 static const struct ts_schema message_schema = TS_SCHEMA(event_message, "EventMessage", message_fields);
 

@@ -311,7 +311,7 @@ struct ts_msg_report {
     uint32_t prompt_tokens;
     int64_t queue_ns,
         run_ns; /* prefill: waiting, computing. decode: grant wait, transfer (open to verified) */
-    uint64_t kv_bytes_raw, kv_bytes_sent;
+    uint64_t kv_bytes_raw, kv_bytes_sent; /* decode; sent: all bytes of the transfer's messages to decode */
     struct ts_str relay;
 };
 
@@ -382,7 +382,7 @@ struct ts_msg_transfer { /* relay -> router: the end of a transfer */
     struct ts_rid rid;
     enum ts_reason reason; /* NONE = verified by decode */
     struct ts_str text;
-    uint64_t bytes_raw, bytes_sent;
+    uint64_t bytes_raw, bytes_sent; /* sent: payloads of all chunks, repeats included */
     int64_t run_ns;
 };
 
@@ -595,9 +595,8 @@ struct ts_msg_kv_end { /* the sender's part is complete */
     struct ts_rid rid;
     uint32_t layer_begin, layer_end, head_begin, head_end;
     uint64_t chunks;
-    uint64_t bytes_raw; /* uncompressed KV of the part */
-    uint64_t
-        bytes_sent; /* all bytes of this transfer's messages to decode, this one included as far as known */
+    uint64_t bytes_raw;     /* uncompressed KV of the part */
+    uint64_t bytes_sent;    /* payloads of all chunks, repeats included */
     struct ts_u64s digests; /* [layer][head] of the part */
 };
 

@@ -244,6 +244,7 @@ static void deliver(struct ts_service *s, struct ts_net_message *in)
     }
     m->channel = in->channel;
     m->peer = in->peer;
+    m->wire_bytes = in->bytes + (in->frame ? in->frame->bytes : 0);
     if (in->frame)
         m->bulk = ts_bulk_put(s->bulks, &in->frame);
     ts_service_step(s, &event);

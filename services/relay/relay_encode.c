@@ -10,11 +10,6 @@
 
 #define CHUNK_TRIES_MAX 3
 
-/* Bytes of a message beside its bulk frame: envelope with session and numbers, attempt, header fields. An
- * upper estimate for the counters; the frame itself is counted exactly. */
-#define CHUNK_MESSAGE_BYTES 96u
-#define END_MESSAGE_BYTES   128u
-
 uint64_t encode_tiles(const struct transfer *t)
 {
     return (uint64_t)(t->layout.layer_end - t->layout.layer_begin) * ts_kv_blocks_for(t->begin.token_count);
@@ -113,15 +108,13 @@ static void send_chunk(struct relay_core *core, struct transfer *t, size_t numbe
                                                .declared_bytes = c->declared_bytes,
                                                .crc32c = c->crc32c};
     c->tries++;
-    t->bytes_sent += c->bytes + CHUNK_MESSAGE_BYTES;
+    t->bytes_sent += c->bytes;
 }
 
 static void send_end(struct relay_core *core, struct transfer *t)
 {
     const struct ts_msg_pool *p = &t->layout;
     uint32_t layers = p->layer_end - p->layer_begin, heads = p->head_end - p->head_begin;
-    t->bytes_sent += 2 * END_MESSAGE_BYTES + (uint64_t)layers * heads * sizeof *t->digests +
-                     3ull * t->seal.prompt_ids.count;
     struct ts_action_send *s = relay_send_link(core, t->link, TS_MSG_KV_END);
     if (s)
         s->msg.kv_end = (struct ts_msg_kv_end){.rid = t->rid,

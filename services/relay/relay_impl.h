@@ -70,8 +70,8 @@ struct transfer {
     uint32_t encodes;                    /* under way */
     struct chunk *chunks;
     size_t chunk_count, chunk_sent, chunk_capacity;
-    uint64_t held_bytes, window, credit, bytes_sent;
-    uint64_t *digests; /* [layer][head] */
+    uint64_t held_bytes, window, credit, bytes_sent; /* the last of payloads, repeats included */
+    uint64_t *digests;                               /* [layer][head] */
 };
 
 struct encode { /* a job under way */

@@ -284,7 +284,6 @@ static void open_transfer(struct relay_core *core, struct transfer *t)
                                              .token_count = t->begin.token_count,
                                              .chain = t->begin.chain};
     t->opened = true;
-    t->bytes_sent += 128 + t->begin.chain.count * sizeof(uint64_t);
     set_state(t, TRANSFER_WAIT_GRANT);
 }
 

@@ -320,7 +320,8 @@ void attempt_transfer(struct router_core *core, struct member *from, const struc
         return;
     if (m->reason == TS_REASON_NONE) {
         r->trace.kv_bytes_raw = m->bytes_raw;
-        r->trace.kv_bytes_sent = m->bytes_sent;
+        if (r->trace.kv_bytes_sent == 0) /* decode counts more: whole messages */
+            r->trace.kv_bytes_sent = m->bytes_sent;
         prefill_over(r);
     } else if (!r->kv_done) {
         snprintf(words, sizeof words, "%.*s", m->text.count < 180 ? (int)m->text.count : 180,

@@ -51,6 +51,13 @@ static const char *open_fault(const struct worker_core *core, const struct task 
     return NULL;
 }
 
+void decode_count(struct worker_core *core, struct ts_rid rid, uint64_t wire_bytes)
+{
+    struct task *t = task_find(core, rid, TS_PHASE_DECODE);
+    if (t)
+        t->kv_bytes += wire_bytes;
+}
+
 void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_open *m)
 {
     struct task *t = task_find(core, m->rid, TS_PHASE_DECODE);
@@ -206,7 +213,7 @@ static void report(struct worker_core *core, struct task *t)
                                                .queue_ns = t->began_at - t->waiting_since,
                                                .run_ns = core->now - t->began_at,
                                                .kv_bytes_raw = t->end.bytes_raw,
-                                               .kv_bytes_sent = t->end.bytes_sent};
+                                               .kv_bytes_sent = t->kv_bytes};
 }
 
 static void start(struct worker_core *core, struct task *t)

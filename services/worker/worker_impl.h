@@ -72,6 +72,7 @@ struct task {
     /* decode */
     struct kv_peer *sender;
     struct ts_msg_kv_open open; /* without spans */
+    uint64_t kv_bytes;          /* of all messages of the transfer, as they came */
     uint32_t scatters;          /* under way */
     uint64_t chunks_scattered, tiles_scattered;
     uint64_t *digests;   /* [layer][head] of the open */
@@ -160,6 +161,7 @@ void prefill_freed(struct worker_core *core, const struct ts_msg_kv_freed *m);
 void prefill_transfer_failed(struct worker_core *core, const struct ts_msg_release *m);
 
 /* worker_decode.c */
+void decode_count(struct worker_core *core, struct ts_rid rid, uint64_t wire_bytes);
 void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_open *m);
 void decode_chunk(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_chunk *m,
                   struct ts_bulk bulk);

@@ -237,15 +237,19 @@ static void kv_deliver(struct worker_core *core, struct kv_peer *peer, const str
 {
     switch (m->msg.kind) {
     case TS_MSG_KV_OPEN:
+        decode_count(core, m->msg.kv_open.rid, m->wire_bytes);
         decode_open(core, peer, &m->msg.kv_open);
         break;
     case TS_MSG_KV_CHUNK:
+        decode_count(core, m->msg.kv_chunk.rid, m->wire_bytes);
         decode_chunk(core, peer, &m->msg.kv_chunk, m->bulk);
         break;
     case TS_MSG_KV_END:
+        decode_count(core, m->msg.kv_end.rid, m->wire_bytes);
         decode_end(core, peer, &m->msg.kv_end);
         break;
     case TS_MSG_KV_COMMIT:
+        decode_count(core, m->msg.kv_commit.rid, m->wire_bytes);
         decode_commit(core, peer, &m->msg.kv_commit);
         break;
     case TS_MSG_KV_ABORT:
