@@ -5,34 +5,75 @@
 
 #include "common/base/ts_assert.h"
 
-static bool supported(const struct cpu_level *level)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+extern const struct cpu_level cpu_scalar;
+#if defined(__x86_64__)
+extern const struct cpu_level cpu_avx2, cpu_avx512, cpu_avx512bf16;
+#endif
+
+static const struct cpu_level *const levels[] = {
+#if defined(__x86_64__)
+    &cpu_avx512bf16, &cpu_avx512, &cpu_avx2,
+#endif
+    &cpu_scalar};
+
+const struct cpu_level *cpu_level_at(size_t index)
+{
+    return index < TS_ARRAY_SIZE(levels) ? levels[index] : NULL;
+}
+
+#if defined(__x86_64__)
+/* What clang 14 cannot ask for by name. */
+static bool has_bf16(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 29);
+}
+#endif
+
+/* The compiler's test includes xgetbv: whether the operating system keeps the wide registers. */
+bool cpu_level_supported(const struct cpu_level *level)
 {
 #if defined(__x86_64__)
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (level == &cpu_avx512bf16)
+        return avx512 && has_bf16();
     if (level == &cpu_avx512)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl");
+        return avx512;
     if (level == &cpu_avx2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-               __builtin_cpu_supports("f16c");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 #endif
     return level == &cpu_scalar;
 }
 
 const struct cpu_level *cpu_level_pick(void)
 {
-    static const struct cpu_level *const levels[] = {
-#if defined(__x86_64__)
-        &cpu_avx512,
-        &cpu_avx2,
-#endif
-        &cpu_scalar
-    };
     const char *wish = getenv("TS_CPU_LEVEL");
-    for (size_t i = 0; i < TS_ARRAY_SIZE(levels); i++) {
-        if (supported(levels[i]) && (!wish || strcmp(wish, levels[i]->name) == 0))
-            return levels[i];
+    size_t i = 0;
+    for (size_t j = 0; wish && j < TS_ARRAY_SIZE(levels); j++) {
+        if (strcmp(wish, levels[j]->name) == 0)
+            i = j;
     }
-    return &cpu_scalar;
+    while (!cpu_level_supported(levels[i]))
+        i++;
+    return levels[i];
+}
+
+size_t cpu_attention_work(uint32_t head_dim, uint32_t group)
+{
+    size_t width = (head_dim + CPU_PANEL - 1) / CPU_PANEL * CPU_PANEL;
+    size_t rows = group > CPU_ATTENTION_ROWS ? group : CPU_ATTENTION_ROWS;
+    return CPU_ATTENTION_TILE * (head_dim + width) + rows * (2 * width + CPU_ATTENTION_TILE + 2);
 }
 
 uint16_t cpu_to_16(float value, enum ts_dtype dtype)

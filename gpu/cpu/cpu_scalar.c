@@ -1,3 +1,4 @@
 #define CPU_LEVEL_NAME  "scalar"
 #define CPU_LEVEL_TABLE cpu_scalar
-#include "gpu/cpu/cpu_kernels.h"
+#define CPU_LANES       4
+#include "gpu/cpu/cpu_kernels.inc"

@@ -1,6 +1,5 @@
 #include "gpu/cpu/cpu_threads.h"
 
-#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -9,16 +8,26 @@
 #include <unistd.h>
 
 #include "common/base/ts_assert.h"
+#include "common/base/ts_clock.h"
 #include "common/base/ts_mem.h"
 
-#define SPINS 2000 /* a few microseconds: about one wake-up */
+/* Between the loops of a layer a thread waits a few microseconds; a sleep costs a system call on both sides
+ * and up to 50 us of wake-up on a virtual machine. Longer spins take the core from another engine. */
+#define SPIN_NS     (20 * TS_US)
+#define SPIN_PAUSES 16
+
+/* A word that one side changes and the other waits for. */
+struct signal_word {
+    _Alignas(64) atomic_uint value;
+    atomic_uint sleepers;
+};
 
 struct cpu_threads {
     uint32_t count;
-    atomic_uint round;   /* a new one starts a loop; the workers sleep on it */
-    atomic_uint running; /* workers not yet done with this round; the caller sleeps on it */
-    atomic_uint next;    /* first item not taken */
-    atomic_bool stop;
+    struct signal_word round;      /* a new value starts a loop */
+    struct signal_word running;    /* workers not yet done with this round */
+    _Alignas(64) atomic_uint next; /* first item not taken */
+    _Alignas(64) atomic_bool stop;
     uint32_t items, grain;
     void (*run)(void *context, uint32_t begin, uint32_t end, uint32_t thread);
     void *context;
@@ -30,20 +39,34 @@ struct worker_arg {
     uint32_t index;
 };
 
-static void wait_change(atomic_uint *word, uint32_t old)
+static inline void pause_briefly(void)
 {
-    for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(word, memory_order_acquire) != old)
-            return;
-        __builtin_ia32_pause();
-    }
-    while (atomic_load_explicit(word, memory_order_acquire) == old)
-        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
 }
 
-static void wake(atomic_uint *word, int count)
+static void wait_change(struct signal_word *word, uint32_t old)
 {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+    ts_time until = ts_clock_now() + SPIN_NS;
+    do {
+        for (int i = 0; i < SPIN_PAUSES; i++) {
+            if (atomic_load_explicit(&word->value, memory_order_acquire) != old)
+                return;
+            pause_briefly();
+        }
+    } while (ts_clock_now() < until);
+    atomic_fetch_add(&word->sleepers, 1);
+    while (atomic_load(&word->value) == old)
+        syscall(SYS_futex, &word->value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+    atomic_fetch_sub(&word->sleepers, 1);
+}
+
+/* After the value was changed. Either the sleeper's count is seen here, or the sleeper sees the new value. */
+static void wake(struct signal_word *word, int count)
+{
+    if (atomic_load(&word->sleepers) > 0)
+        syscall(SYS_futex, &word->value, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }
 
 static void take_items(struct cpu_threads *t, uint32_t index)
@@ -60,16 +83,17 @@ static void take_items(struct cpu_threads *t, uint32_t index)
 static void *work(void *arg)
 {
     struct worker_arg a = *(struct worker_arg *)arg;
+    struct cpu_threads *t = a.threads;
     uint32_t seen = 0;
     ts_free(arg);
     for (;;) {
-        wait_change(&a.threads->round, seen);
+        wait_change(&t->round, seen);
         seen++;
-        if (atomic_load(&a.threads->stop))
+        if (atomic_load(&t->stop))
             return NULL;
-        take_items(a.threads, a.index);
-        if (atomic_fetch_sub_explicit(&a.threads->running, 1, memory_order_acq_rel) == 1)
-            wake(&a.threads->running, 1);
+        take_items(t, a.index);
+        if (atomic_fetch_sub(&t->running.value, 1) == 1)
+            wake(&t->running, 1);
     }
 }
 
@@ -79,8 +103,9 @@ struct cpu_threads *cpu_threads_new(uint32_t count)
         long cores = sysconf(_SC_NPROCESSORS_ONLN);
         count = cores > 0 ? (uint32_t)cores : 1;
     }
-    struct cpu_threads *t = ts_xcalloc(1, sizeof *t + count * sizeof(pthread_t));
-    t->count = count;
+    size_t bytes = sizeof(struct cpu_threads) + count * sizeof(pthread_t);
+    struct cpu_threads *t = ts_xaligned(64, bytes);
+    *t = (struct cpu_threads){.count = count};
     for (uint32_t i = 1; i < count; i++) {
         struct worker_arg *arg = ts_xmalloc(sizeof *arg);
         *arg = (struct worker_arg){t, i};
@@ -92,8 +117,8 @@ struct cpu_threads *cpu_threads_new(uint32_t count)
 
 static void start_round(struct cpu_threads *t)
 {
-    atomic_store_explicit(&t->running, t->count - 1, memory_order_release);
-    atomic_fetch_add_explicit(&t->round, 1, memory_order_acq_rel);
+    atomic_store(&t->running.value, t->count - 1);
+    atomic_fetch_add(&t->round.value, 1);
     wake(&t->round, (int)t->count);
 }
 
@@ -131,6 +156,6 @@ void cpu_threads_for(struct cpu_threads *threads, uint32_t items, uint32_t grain
     atomic_store_explicit(&threads->next, 0, memory_order_relaxed);
     start_round(threads);
     take_items(threads, 0);
-    for (uint32_t left; (left = atomic_load_explicit(&threads->running, memory_order_acquire)) != 0;)
+    for (uint32_t left; (left = atomic_load(&threads->running.value)) != 0;)
         wait_change(&threads->running, left);
 }

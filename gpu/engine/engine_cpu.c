@@ -9,6 +9,8 @@
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 
+#define LOGITS_ROWS 32u /* the output matrix is read once for so many rows */
+
 static void post(struct cpu_engine *e, struct ts_engine_event event)
 {
     uint64_t one = 1;
@@ -98,17 +100,23 @@ static enum ts_status cpu_poll(struct ts_engine *engine, struct ts_engine_event 
 static void free_workspace(struct cpu_engine *e)
 {
     ts_free(e->hidden);
-    ts_free(e->normed);
+    ts_free(e->input);
     ts_free(e->qkv);
-    ts_free(e->attended);
     ts_free(e->gate_up);
     ts_free(e->product);
-    ts_free(e->scores);
     ts_free(e->logits);
+    ts_free(e->scratch);
+    ts_free(e->attention_work);
     ts_free(e->token_row);
     ts_free(e->token_position);
+    ts_free(e->spans);
+    ts_free(e->last_token);
+    ts_free(e->wanting);
     ts_free(e->samples);
     ts_free(e->events);
+    for (uint32_t i = 0; e->samplers && i < cpu_threads_count(e->threads); i++)
+        ts_sampler_destroy(&e->samplers[i]);
+    ts_free(e->samplers);
 }
 
 static void cpu_close(struct ts_engine *engine)
@@ -129,7 +137,6 @@ static void cpu_close(struct ts_engine *engine)
         close(engine->event_fd);
     cpu_weights_free(e);
     free_workspace(e);
-    ts_sampler_destroy(&e->sampler);
     cpu_threads_destroy(&e->threads);
     ts_hf_close(&e->hf);
     pthread_mutex_destroy(&e->lock);
@@ -146,22 +153,38 @@ static float *floats(uint64_t count)
     return p;
 }
 
+static uint64_t most(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 static void alloc_workspace(struct cpu_engine *e)
 {
     const struct ts_model *m = &e->base.info.model;
-    uint64_t tokens = e->options.max_batch_tokens, q = (uint64_t)e->q_heads * m->head_dim;
-    uint64_t kv = (uint64_t)e->kv_heads * m->head_dim, widest = q > m->intermediate ? q : m->intermediate;
+    uint64_t tokens = e->options.max_batch_tokens, rows = e->options.max_batch_rows;
+    uint64_t q = (uint64_t)e->q_heads * m->head_dim, kv = (uint64_t)e->kv_heads * m->head_dim;
+    uint64_t widest = most(most(q, m->intermediate), m->hidden);
+    uint32_t threads = cpu_threads_count(e->threads), group = e->q_heads / e->kv_heads;
     e->hidden = floats(tokens * m->hidden);
-    e->normed = floats(tokens * m->hidden);
-    e->qkv = floats(tokens * (q + 2 * kv));
-    e->attended = floats(tokens * widest);
-    e->gate_up = floats(tokens * 2 * m->intermediate);
-    e->product = floats(tokens * m->hidden);
-    e->scores = floats((uint64_t)cpu_threads_count(e->threads) * m->context_tokens);
-    e->logits = floats(m->vocab);
+    e->input = (uint8_t *)floats(most(tokens, rows) * (widest + CPU_DEPTH + CPU_PANEL));
+    e->qkv = floats(tokens * cpu_y_step((uint32_t)(q + 2 * kv)));
+    e->gate_up = floats(tokens * cpu_y_step(2 * m->intermediate));
+    e->product = floats(tokens * cpu_y_step(m->hidden));
+    e->logits_rows = rows < LOGITS_ROWS ? (uint32_t)rows : LOGITS_ROWS;
+    e->logits = floats(e->logits_rows * cpu_y_step(m->vocab));
+    e->scratch_step = most(widest, most(group, CPU_ATTENTION_ROWS) * m->head_dim) + CPU_PANEL;
+    e->scratch = floats(threads * e->scratch_step);
+    e->attention_step = (cpu_attention_work(m->head_dim, group) + CPU_PANEL - 1) / CPU_PANEL * CPU_PANEL;
+    e->attention_work = floats(threads * e->attention_step);
     e->token_row = ts_xcalloc(tokens, sizeof *e->token_row);
     e->token_position = ts_xcalloc(tokens, sizeof *e->token_position);
-    e->samples = ts_xcalloc(e->options.max_batch_rows, sizeof *e->samples);
+    e->spans = ts_xcalloc(tokens, sizeof *e->spans);
+    e->last_token = ts_xcalloc(rows, sizeof *e->last_token);
+    e->wanting = ts_xcalloc(rows, sizeof *e->wanting);
+    e->samples = ts_xcalloc(rows, sizeof *e->samples);
+    e->samplers = ts_xcalloc(threads, sizeof *e->samplers);
+    for (uint32_t i = 0; i < threads; i++)
+        e->samplers[i] = ts_sampler_new(m);
     e->event_capacity = m->layers + 1; /* of one batch */
     e->events = ts_xcalloc(e->event_capacity, sizeof *e->events);
 }
@@ -224,15 +247,15 @@ enum ts_status ts_cpu_engine_open(const struct ts_engine_options *options, struc
         e->base.info.model = e->hf->model;
         status = set_shard(e, err);
     }
-    if (status == TS_OK)
+    if (status == TS_OK) {
+        e->level = cpu_level_pick();
+        e->base.info.kind = e->level->kind;
+        e->threads = cpu_threads_new(options->threads);
         status = cpu_weights_load(e, err);
+    }
     if (status == TS_OK)
         status = alloc_pool(e, err);
     if (status == TS_OK) {
-        e->level = cpu_level_pick();
-        e->base.info.kind = e->level->name;
-        e->threads = cpu_threads_new(options->threads);
-        e->sampler = ts_sampler_new(&e->base.info.model);
         alloc_workspace(e);
         e->thread_started = pthread_create(&e->thread, NULL, engine_thread, e) == 0;
         if (!e->thread_started)

@@ -1,9 +1,13 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "common/base/ts_mem.h"
 #include "gpu/engine/engine_cpu.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
 
 /* A run of rows of one tensor that becomes a run of outputs of a packed matrix. */
 struct piece {
@@ -12,38 +16,116 @@ struct piece {
     uint64_t column_begin; /* with the matrix's inputs as the number of columns */
 };
 
-static void pack_row(struct cpu_matrix *m, uint32_t output, const struct piece *p, uint64_t row)
+struct pack_work {
+    struct cpu_matrix *m;
+    const struct piece *pieces;
+    size_t count;
+    const uint8_t *zeros; /* a row of them, for outputs past the last */
+};
+
+/* Where the row of an output begins in its tensor. */
+static const uint8_t *source_of(const struct pack_work *w, uint64_t output)
 {
-    size_t base = ((size_t)(output / CPU_PANEL) * m->inputs) * CPU_PANEL + output % CPU_PANEL;
-    uint64_t columns = p->tensor->shape[1], from = row * columns + p->column_begin;
-    if (m->dtype == TS_DTYPE_BF16) {
-        const uint16_t *source = (const uint16_t *)p->tensor->data + from;
-        for (uint32_t k = 0; k < m->inputs; k++)
-            ((uint16_t *)m->panels)[base + (size_t)k * CPU_PANEL] = source[k];
-        return;
+    for (size_t i = 0; i < w->count; i++) {
+        const struct piece *p = &w->pieces[i];
+        if (output < p->rows)
+            return p->tensor->data + ((p->row_begin + output) * p->tensor->shape[1] + p->column_begin) *
+                                         ts_dtype_bytes(p->tensor->dtype);
+        output -= p->rows;
     }
-    for (uint32_t k = 0; k < m->inputs; k++)
-        ((float *)m->panels)[base + (size_t)k * CPU_PANEL] = ts_hf_element(p->tensor, from + k);
+    return w->zeros;
 }
 
-static void pack(struct cpu_matrix *m, const struct piece *pieces, size_t count, uint32_t inputs)
+static void pack_bf16(const struct cpu_matrix *m, const uint8_t *const rows[CPU_PANEL], uint32_t *to)
+{
+    uint32_t pairs = m->inputs / 2;
+    for (uint32_t k = 0; k < pairs; k++, to += CPU_PANEL) {
+        for (uint32_t n = 0; n < CPU_PANEL; n++)
+            memcpy(&to[n], rows[n] + (size_t)k * 4, 4);
+    }
+    memset(to, 0, (size_t)(m->depth / 2 - pairs) * CPU_PANEL * 4);
+    for (uint32_t n = 0; m->inputs % 2 && n < CPU_PANEL; n++)
+        memcpy(&to[n], rows[n] + (size_t)pairs * 4, 2);
+}
+
+static void pack_f16(const struct cpu_matrix *m, const uint8_t *const rows[CPU_PANEL], uint16_t *to)
+{
+    for (uint32_t k = 0; k < m->inputs; k++, to += CPU_PANEL) {
+        for (uint32_t n = 0; n < CPU_PANEL; n++)
+            memcpy(&to[n], rows[n] + (size_t)k * 2, 2);
+    }
+}
+
+/* Any mix of types. */
+static void pack_f32(const struct pack_work *w, uint32_t panel, float *to)
+{
+    uint64_t output = 0;
+    for (size_t i = 0; i < w->count; i++) {
+        const struct piece *p = &w->pieces[i];
+        for (uint64_t r = 0; r < p->rows; r++, output++) {
+            uint64_t from = (p->row_begin + r) * p->tensor->shape[1] + p->column_begin;
+            for (uint32_t k = 0; output / CPU_PANEL == panel && k < w->m->inputs; k++)
+                to[(size_t)k * CPU_PANEL + output % CPU_PANEL] = ts_hf_element(p->tensor, from + k);
+        }
+    }
+    for (; output < (uint64_t)(panel + 1) * CPU_PANEL; output++) {
+        for (uint32_t k = 0; k < w->m->inputs; k++)
+            to[(size_t)k * CPU_PANEL + output % CPU_PANEL] = 0;
+    }
+}
+
+static void pack_part(void *context, uint32_t begin, uint32_t end, uint32_t thread)
+{
+    const struct pack_work *w = context;
+    struct cpu_matrix *m = w->m;
+    (void)thread;
+    for (uint32_t p = begin; p < end; p++) {
+        const uint8_t *rows[CPU_PANEL];
+        void *to = (uint8_t *)m->panels + (size_t)p * m->depth * CPU_PANEL * ts_dtype_bytes(m->dtype);
+        for (uint32_t n = 0; n < CPU_PANEL; n++)
+            rows[n] = source_of(w, (uint64_t)p * CPU_PANEL + n);
+        if (m->dtype == TS_DTYPE_BF16)
+            pack_bf16(m, rows, to);
+        else if (m->dtype == TS_DTYPE_F16)
+            pack_f16(m, rows, to);
+        else
+            pack_f32(w, p, to);
+    }
+}
+
+/* The file's pages of a tensor are not wanted again: the packed copy is the one in use. */
+static void drop_pages(const struct ts_hf_tensor *t)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)t->data + page - 1) / page * page;
+    uint64_t bytes = (t->dims == 2 ? t->shape[0] * t->shape[1] : t->shape[0]) * ts_dtype_bytes(t->dtype);
+    uintptr_t end = ((uintptr_t)t->data + bytes) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
+static void pack(struct cpu_engine *e, struct cpu_matrix *m, const struct piece *pieces, size_t count,
+                 uint32_t inputs)
 {
     uint64_t outputs = 0;
-    bool bf16 = true;
+    enum ts_dtype dtype = pieces[0].tensor->dtype;
     for (size_t i = 0; i < count; i++) {
         outputs += pieces[i].rows;
-        bf16 = bf16 && pieces[i].tensor->dtype == TS_DTYPE_BF16;
+        dtype = pieces[i].tensor->dtype == dtype ? dtype : TS_DTYPE_F32;
     }
-    *m = (struct cpu_matrix){
-        .outputs = (uint32_t)outputs, .inputs = inputs, .dtype = bf16 ? TS_DTYPE_BF16 : TS_DTYPE_F32};
-    size_t bytes = (outputs + CPU_PANEL - 1) / CPU_PANEL * CPU_PANEL * inputs * ts_dtype_bytes(m->dtype);
-    m->panels = ts_xaligned(64, bytes);
-    memset(m->panels, 0, bytes);
-    uint32_t output = 0;
-    for (size_t i = 0; i < count; i++) {
-        for (uint64_t r = 0; r < pieces[i].rows; r++)
-            pack_row(m, output++, &pieces[i], pieces[i].row_begin + r);
-    }
+    *m = (struct cpu_matrix){.outputs = (uint32_t)outputs, .inputs = inputs, .depth = inputs, .dtype = dtype};
+    if (dtype == TS_DTYPE_BF16)
+        m->depth = (inputs + CPU_DEPTH - 1) / CPU_DEPTH * CPU_DEPTH;
+    uint32_t panels = (uint32_t)((outputs + CPU_PANEL - 1) / CPU_PANEL);
+    size_t bytes = (size_t)panels * m->depth * CPU_PANEL * ts_dtype_bytes(dtype);
+    m->panels = ts_xaligned(bytes >= HUGE_PAGE ? HUGE_PAGE : 64, bytes);
+    if (bytes >= HUGE_PAGE)
+        madvise(m->panels, bytes, MADV_HUGEPAGE);
+    uint8_t *zeros = ts_xcalloc(inputs, 4);
+    struct pack_work w = {m, pieces, count, zeros};
+    cpu_threads_for(e->threads, panels, 4, pack_part, &w);
+    ts_free(zeros);
+    for (size_t i = 0; i < count; i++)
+        drop_pages(pieces[i].tensor);
 }
 
 static float *vector(const struct ts_hf_tensor *t, uint64_t begin, uint64_t count)
@@ -106,8 +188,8 @@ static void load_attention(struct loading *l, struct cpu_layer *layer)
     struct piece qkv[] = {
         {q, q_begin * d, nq, 0}, {k, shard->head_begin * d, nkv, 0}, {v, shard->head_begin * d, nkv, 0}};
     struct piece out[] = {{o, 0, m->hidden, q_begin * d}};
-    pack(&layer->qkv, qkv, 3, m->hidden);
-    pack(&layer->o, out, 1, (uint32_t)nq);
+    pack(l->e, &layer->qkv, qkv, 3, m->hidden);
+    pack(l->e, &layer->o, out, 1, (uint32_t)nq);
     if (l->e->hf->qkv_bias)
         layer->qkv.bias = qkv_bias(l, q_begin, shard->head_begin);
     if (l->e->hf->o_bias && shard->head_begin == 0) { /* added once, by the shard of head 0 */
@@ -134,8 +216,8 @@ static void load_mlp(struct loading *l, struct cpu_layer *layer)
         return;
     struct piece pair[] = {{gate, 0, m->intermediate, 0}, {up, 0, m->intermediate, 0}},
                  one[] = {{down, 0, m->hidden, 0}};
-    pack(&layer->gate_up, pair, 2, m->hidden);
-    pack(&layer->down, one, 1, m->intermediate);
+    pack(l->e, &layer->gate_up, pair, 2, m->hidden);
+    pack(l->e, &layer->down, one, 1, m->intermediate);
     layer->attention_norm = vector(n1, 0, m->hidden);
     layer->mlp_norm = vector(n2, 0, m->hidden);
     if (!l->e->hf->mlp_bias)
@@ -170,7 +252,7 @@ static enum ts_status load_ends(struct cpu_engine *e, struct ts_error *err)
     if (!e->hf->tied)
         status = ts_hf_tensor(e->hf, "lm_head.weight", m->vocab, m->hidden, &head, err);
     if (status == TS_OK)
-        pack(&e->lm_head, &(struct piece){head, 0, m->vocab, 0}, 1, m->hidden);
+        pack(e, &e->lm_head, &(struct piece){head, 0, m->vocab, 0}, 1, m->hidden);
     return status;
 }
 

@@ -91,10 +91,10 @@ static uint32_t argmax(const float *logits, uint32_t count)
 
 static double log_sum(const float *logits, uint32_t count, float best)
 {
-    double sum = 0;
+    double sum = 0; /* at least 1, from the best itself */
     for (uint32_t i = 0; i < count; i++)
         sum += exp((double)logits[i] - best);
-    return best + log(sum);
+    return best + log(sum > 1 ? sum : 1);
 }
 
 /* Candidates with logits at least `least`, sorted. */

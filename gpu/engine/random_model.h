@@ -1,0 +1,31 @@
+/*
+ * A Hugging Face folder with random weights, written for tests and measurements: config.json and one
+ * model.safetensors. Equal parameters give equal bytes. Weights are uniform with a standard deviation of
+ * gain / sqrt(inputs), so that activations keep their size; norms lie around 1. There is no tokenizer: such a
+ * model takes token ids only.
+ */
+#ifndef TS_GPU_RANDOM_MODEL_H
+#define TS_GPU_RANDOM_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/ts_error.h"
+#include "common/core/ts_model.h"
+
+struct ts_random_model {
+    const char *type; /* llama, mistral, qwen2 (with q/k/v bias) or qwen3 (with q/k norm) */
+    uint32_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, context;
+    uint32_t window; /* sliding window, 0 = none; type mistral */
+    bool tied;
+    enum ts_dtype dtype;
+    double gain;
+    uint64_t seed;
+};
+
+/* The folder exists. */
+enum ts_status ts_random_model_write(const struct ts_random_model *model, const char *dir,
+                                     struct ts_error *err);
+void ts_random_model_remove(const char *dir); /* its files and the folder */
+
+#endif

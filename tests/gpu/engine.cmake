@@ -1,0 +1,10 @@
+# The tests of the CPU engine run once at each level of instructions; a level that the processor lacks is skipped.
+ts_test(test_engine_rows SOURCES test_engine_rows.c LINK ts_engine ts_random_model LABELS gpu TIMEOUT 600)
+foreach(level scalar avx2 avx512 avx512bf16)
+  add_test(NAME test_engine_rows_${level} COMMAND test_engine_rows)
+  ts_set_test_properties(test_engine_rows_${level} 600 OFF gpu)
+  set_tests_properties(test_engine_rows_${level} PROPERTIES ENVIRONMENT "TS_CPU_LEVEL=${level}" SKIP_RETURN_CODE 77)
+endforeach()
+ts_test(test_engine_kernels SOURCES test_engine_kernels.c LINK ts_cpu ts_core ts_base m LABELS gpu TIMEOUT 300)
+ts_test(test_engine_levels SOURCES test_engine_levels.c LINK ts_engine ts_random_model m LABELS gpu TIMEOUT 300)
+ts_test(test_engine_threads SOURCES test_engine_threads.c LINK ts_engine ts_random_model LABELS gpu threads TIMEOUT 300)
