@@ -36,6 +36,7 @@ struct worker_core *worker_core_new(const struct worker_settings *settings, uint
     core->tasks = ts_map_new();
     core->by_tag = ts_map_new();
     core->scatters = ts_map_new();
+    core->asked = ts_map_new();
     ts_kv_init(&core->kv, settings->pool.kv_blocks);
     core->next_tag = core->next_job = core->next_batch = 1;
     core->rows = ts_xcalloc(settings->max_rows, sizeof *core->rows);
@@ -64,10 +65,13 @@ void worker_core_destroy(struct worker_core **core)
         ts_free(value);
     for (size_t cursor = 0; (value = ts_map_next(c->scatters, &cursor, NULL, NULL));)
         ts_free(value);
+    for (size_t cursor = 0; (value = ts_map_next(c->asked, &cursor, NULL, NULL));)
+        ts_free(value);
     ts_map_destroy(&c->kv_peers);
     ts_map_destroy(&c->tasks);
     ts_map_destroy(&c->by_tag);
     ts_map_destroy(&c->scatters);
+    ts_map_destroy(&c->asked);
     ts_kv_fini(&c->kv);
     ts_free(c->rows);
     ts_free(c->row_tasks);

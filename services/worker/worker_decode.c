@@ -187,22 +187,6 @@ void decode_chunk(struct worker_core *core, struct kv_peer *peer, const struct t
     scatter(core, t, m, bulk, bytes);
 }
 
-void decode_end(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_end *m)
-{
-    struct task *t = receiving(core, peer, m->rid);
-    if (!t || t->ended)
-        return;
-    uint32_t layers = t->open.layer_end - t->open.layer_begin;
-    if (m->digests.count != layers * heads_of(&t->open)) {
-        fail(core, t, TS_REASON_KV_MISMATCH, "the end of the transfer brings another number of digests");
-        return;
-    }
-    t->end = *m;
-    t->end.digests.data =
-        ts_arena_copy(&t->arena, m->digests.data, m->digests.count * sizeof *m->digests.data);
-    t->ended = true;
-}
-
 static void report(struct worker_core *core, struct task *t)
 {
     struct ts_action_send *s = worker_send_router(core, t->router, TS_MSG_REPORT);
@@ -244,6 +228,23 @@ static void verify(struct worker_core *core, struct task *t)
         fail(core, t, TS_REASON_KV_CORRUPT, "the digests of the transfer do not agree");
     else
         start(core, t);
+}
+
+void decode_end(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_end *m)
+{
+    struct task *t = receiving(core, peer, m->rid);
+    if (!t || t->ended)
+        return;
+    uint32_t layers = t->open.layer_end - t->open.layer_begin;
+    if (m->digests.count != layers * heads_of(&t->open)) {
+        fail(core, t, TS_REASON_KV_MISMATCH, "the end of the transfer brings another number of digests");
+        return;
+    }
+    t->end = *m;
+    t->end.digests.data =
+        ts_arena_copy(&t->arena, m->digests.data, m->digests.count * sizeof *m->digests.data);
+    t->ended = true;
+    verify(core, t); /* the commit comes from another process and may be there first */
 }
 
 void decode_commit(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_commit *m)

@@ -1,7 +1,7 @@
 /*
  * What the parts of the worker core share. worker_core.c dispatches; worker_link.c keeps sessions;
  * worker_task.c the life of a task and what goes to its router; worker_prefill.c and worker_decode.c the two
- * roles; worker_batch.c the engine.
+ * roles; worker_batch.c the engine; worker_tokenize.c questions of clients.
  */
 #ifndef WORKER_IMPL_H
 #define WORKER_IMPL_H
@@ -90,6 +90,11 @@ struct scatter {
     uint32_t layer, head_begin, head_count, token_count;
 };
 
+struct asked { /* a Tokenize under way */
+    uint64_t job, id;
+    struct router_link *router;
+};
+
 struct worker_core {
     struct worker_settings settings;
     uint64_t incarnation;
@@ -105,6 +110,7 @@ struct worker_core {
     struct task *head, *tail;
     struct task *dead;       /* gone, but actions of the step under way may point into them */
     struct ts_map *scatters; /* job -> scatter */
+    struct ts_map *asked;    /* job -> asked */
     struct ts_kv kv;
     uint64_t next_tag, next_job, next_batch;
     uint64_t batch; /* under way; 0 = none */
@@ -173,6 +179,10 @@ void decode_admit(struct worker_core *core); /* grants to those that wait */
 void decode_peer_lost(struct worker_core *core, struct kv_peer *peer);
 void decode_done(struct worker_core *core, struct task *t, uint32_t computed,
                  const struct ts_batch_sample *sample);
+
+/* worker_tokenize.c */
+void tokenize_asked(struct worker_core *core, struct router_link *link, const struct ts_event_message *m);
+void tokenize_done(struct worker_core *core, const struct ts_event_tokenised *m);
 
 /* worker_batch.c */
 void batch_start(struct worker_core *core);

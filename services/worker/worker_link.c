@@ -121,6 +121,10 @@ static void router_deliver(struct worker_core *core, struct router_link *link,
     case TS_MSG_DRAIN:
         core->draining = true;
         break;
+    case TS_MSG_TOKENIZE:
+    case TS_MSG_DETOKENIZE:
+        tokenize_asked(core, link, m);
+        break;
     case TS_MSG_SET_PHASE: {
         struct ts_action_send *s = worker_send_router(core, link, TS_MSG_PHASE_REPLY);
         s->msg.phase_reply = (struct ts_msg_phase_reply){

@@ -25,8 +25,10 @@ void prefill_tokenised(struct worker_core *core, const struct ts_event_tokenised
 {
     struct task *t = task_by_tag(core, m->job);
     char words[300];
-    if (!t)
+    if (!t) {
+        tokenize_done(core, m);
         return;
+    }
     t->tokenising = false;
     if (t->state == TASK_DYING) {
         task_settle(core, t);
