@@ -86,7 +86,7 @@ static void stamp(struct core_fixture *f, struct core_peer *p, const struct modi
     }
     p->tx += mod->gap;
     m->envelope.session = p->session - mod->old;
-    m->envelope.seq = p->tx++;
+    m->envelope.seq = mod->old ? p->tx : p->tx++;
 }
 
 static void message_event(struct core_fixture *f, const struct core_head *head, const struct modifiers *mod,

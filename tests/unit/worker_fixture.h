@@ -10,7 +10,7 @@
 
 #define PREFILL(rid)                                                                                         \
     "assign role=prefill rid=" rid " fingerprint=7 prompt_kind=tokens codec=i4 sampling.max_tokens=50 "      \
-                                   "decode=d0 decode_endpoint=tcp://d0 decode_incarnation=9 "
+    "decode=d0 decode_endpoint=tcp://d0 decode_incarnation=9 "
 #define DECODE(rid)                                                                                          \
     "assign role=decode rid=" rid " fingerprint=7 prompt_kind=tokens codec=i4 sampling.max_tokens=50 "
 

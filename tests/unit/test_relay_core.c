@@ -1,0 +1,479 @@
+/* The relay core, as tables: sessions, a transfer from KvBegin to its one end, bounds. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "common/base/ts_mem.h"
+#include "core_fixture.h"
+#include "services/relay/relay_core.h"
+
+#define POOL                                                                                                 \
+    "pool path=/p fingerprint=7 layers=2 layer_end=2 kv_heads=2 head_end=2 kv_blocks=8 head_dim=64 "         \
+    "kv_dtype=3"
+#define BEGIN(rid)                                                                                           \
+    "pool:1 kv_begin rid=" rid                                                                               \
+    " decode=d0 endpoint=tcp://d0 decode_incarnation=9 codec=i4 token_count=20 blocks=4,6 chain=77 "
+#define CONNECT           "kv:1000 connect endpoint=tcp://d0\nkv:1000 hello role=relay id=r0"
+#define OPEN(rid)         "kv:1000 kv_open rid=" rid
+#define OVER(rid, reason) "relay:1 transfer rid=" rid " reason=" reason
+#define FREED(rid)        "pool:1 kv_freed rid=" rid
+#define READY(rid, layer) "pool:1 kv_ready layer_begin=" layer " layer_end=2 items=" rid ":0:20"
+#define SEAL(rid)         "pool:1 kv_seal rid=" rid " prompt_ids=*20 produced=42 first=42:A"
+#define ENCODE(job, layer)                                                                                   \
+    "encode job=" job                                                                                        \
+    " pool=1 codec=i4 blocks=4,6 head_begin=0 head_count=2 token_begin=0 token_count=20 layer=" layer
+
+/* Begun and opened. */
+#define OPENED                                                                                               \
+    {1, BEGIN("1.1"), CONNECT},                                                                              \
+    {                                                                                                        \
+        2, "kv:1000 welcome", OPEN("1.1")                                                                    \
+    }
+/* Both layers are encoded before decode has granted anything. */
+#define ENCODED                                                                                              \
+    {3, READY("1.1", "0"), ENCODE("1", "0") "\n" ENCODE("2", "1")},                                          \
+        {4, "encoded job=1 #5/40 digests=1,2 crc32c=91", ""},                                                \
+    {                                                                                                        \
+        4, "encoded job=2 #6/44 digests=3,4 crc32c=92", ""                                                   \
+    }
+
+static void step(void *core, ts_time now, const struct ts_event *event, struct ts_actions *out)
+{
+    relay_core_step(core, now, event, out);
+}
+
+static ts_time deadline(const void *core)
+{
+    return relay_core_deadline(core);
+}
+
+static bool check(const void *core, struct ts_error *err)
+{
+    return relay_core_check(core, err);
+}
+
+static struct relay_settings test_settings(void)
+{
+    struct relay_settings s = relay_settings_defaults();
+    s.id = "r0";
+    s.routers[0] = "tcp://router";
+    s.router_count = 1;
+    s.heartbeat_ms = s.timeout_ms = s.idle_link_ms = 100000000;
+    return s;
+}
+
+static struct core_fixture *begin_alone(const struct relay_settings *settings)
+{
+    struct core_fixture *f = ts_xcalloc(1, sizeof *f);
+    core_text_router = 500;
+    core_begin(f, (struct core_driver){relay_core_new(settings, 700), step, deadline, check});
+    return f;
+}
+
+static struct core_fixture *begin_with(const struct relay_settings *settings)
+{
+    static const struct core_step join[] = {
+        {0, "start", "relay:1 connect endpoint=tcp://router\nrelay:1 hello role=relay id=r0"},
+        {0, "as=500 relay:1 welcome", ""},
+        {0, "pool:1 hello role=worker id=p0", "pool:1 welcome id=r0"},
+        {0, "pool:1 " POOL, "map_pool pool=1 layout.path=/p layout.kv_blocks=8"},
+        {0, "pool:1 " POOL, ""}, /* announced already */
+        {0, "pool_mapped pool=1", "pool:1 pool_reply reason=none"},
+    };
+    struct core_fixture *f = begin_alone(settings);
+    CORE_RUN(f, "join", join);
+    return f;
+}
+
+static struct core_fixture *begin(void)
+{
+    struct relay_settings settings = test_settings();
+    return begin_with(&settings);
+}
+
+static void end(struct core_fixture **f)
+{
+    struct relay_core *core = (*f)->driver.core;
+    if (!relay_core_idle(core))
+        fail_msg("%s: a transfer is left", (*f)->name);
+    core_end(*f);
+    relay_core_destroy(&core);
+    ts_free(*f);
+    *f = NULL;
+}
+
+static void test_life(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {1, BEGIN("1.1"), CONNECT},
+        {1, BEGIN("1.1"), ""},
+        {2, "kv:1000 welcome",
+         OPEN("1.1") " fingerprint=7 decode_incarnation=9 codec=i4 layer_begin=0 layer_end=2 layers=2 "
+                     "head_end=2 "
+                     "kv_heads=2 head_dim=64 kv_dtype=3 block_tokens=16 token_begin=0 token_count=20 "
+                     "chain=77"},
+        /* Encoding does not wait for the grant. */
+        {3, "pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:0:16",
+         "encode job=1 pool=1 layer=0 token_begin=0 token_count=16"},
+        {3, "pool:1 kv_ready layer_begin=0 layer_end=2 items=1.1:16:4",
+         "encode job=2 layer=0 token_begin=16 token_count=4\nencode job=3 layer=1 token_begin=16 "
+         "token_count=4"},
+        {4, "encoded job=1 #5/40 digests=1,2 crc32c=91 escapes=3", ""},
+        {5, "kv:1000 kv_grant rid=1.1 credit_bytes=60",
+         "kv:1000 kv_chunk rid=1.1 number=0 layer=0 head_begin=0 head_count=2 token_begin=0 token_count=16 "
+         "escapes=3 crc32c=91 #5"},
+        {6, "encoded job=2 #6/20 digests=4,8 crc32c=92",
+         "kv:1000 kv_chunk number=1 layer=0 token_begin=16 token_count=4 #6"},
+        {7, "encoded job=3 #7/20 digests=16,32 crc32c=93", ""}, /* no credit left */
+        {8, "kv:1000 kv_credit rid=1.1 bytes=19", ""},
+        {8, "kv:1000 kv_credit rid=1.1 bytes=1", "kv:1000 kv_chunk number=2 layer=1 #7"},
+        {8, "pool:1 kv_ready layer_begin=1 layer_end=2 items=1.1:0:16",
+         "encode job=4 layer=1 token_begin=0 token_count=16"},
+        {9, SEAL("1.1"), ""},
+        {9, SEAL("1.1"), ""},
+        /* Sealed and all encoded: the worker has its blocks back. */
+        {10, "encoded job=4 #8/40 digests=64,128", FREED("1.1")},
+        {11, "kv:1000 kv_credit rid=1.1 bytes=40",
+         "kv:1000 kv_chunk number=3 #8\n"
+         "kv:1000 kv_end rid=1.1 layer_begin=0 layer_end=2 head_begin=0 head_end=2 chunks=4 bytes_raw=20480 "
+         "digests=5,10,80,160\n"
+         "kv:1000 kv_commit rid=1.1 senders=1 prompt_ids=*20 produced=42 first=42:A"},
+        {12, "kv:1000 kv_credit rid=1.1 bytes=40", ""},
+        {13, "kv:1000 kv_done rid=1.1",
+         OVER("1.1", "none") " bytes_raw=20480 run_ns=12000000\ndrop #5\ndrop #6\ndrop #7\ndrop #8"},
+        {14, "kv:1000 kv_done rid=1.1", ""},
+        {14, "pool:1 release rid=1.1", FREED("1.1")}, /* the worker may not have heard */
+        {15, "pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:0:16", ""},
+    };
+    struct core_fixture *f = begin();
+    CORE_RUN(f, "life", steps);
+    end(&f);
+}
+
+/* A damaged chunk goes again, three times in all; nothing else may be asked for. */
+static void test_nacked_chunks(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        OPENED,
+        ENCODED,
+        {5, "kv:1000 kv_grant rid=1.1 credit_bytes=50", "kv:1000 kv_chunk number=0 crc32c=91 #5"},
+        {6, "kv:1000 kv_nack rid=1.1 chunk=0 reason=kv_corrupt", "kv:1000 kv_chunk number=0 crc32c=91 #5"},
+        {7, "kv:1000 kv_nack rid=1.1 chunk=0 reason=kv_corrupt", "kv:1000 kv_chunk number=0 #5"},
+        {8, "kv:1000 kv_nack rid=1.1 chunk=0 reason=kv_corrupt",
+         "kv:1000 kv_abort rid=1.1 reason=kv_corrupt\n" OVER(
+             "1.1", "kv_corrupt") "\ndrop #5\ndrop #6\n" FREED("1.1")},
+    };
+    static const struct core_step unsent[] = {
+        OPENED,
+        ENCODED,
+        {5, "kv:1000 kv_grant rid=1.1 credit_bytes=50", "kv:1000 kv_chunk number=0 #5"},
+        {6, "kv:1000 kv_nack rid=1.1 chunk=1 reason=kv_corrupt",
+         "kv:1000 kv_abort rid=1.1 reason=kv_corrupt\n" OVER(
+             "1.1", "kv_corrupt") "\ndrop #5\ndrop #6\n" FREED("1.1")},
+    };
+    struct core_fixture *f = begin();
+    CORE_RUN(f, "nacked", steps);
+    end(&f);
+    f = begin();
+    CORE_RUN(f, "not sent yet", unsent);
+    end(&f);
+}
+
+/* Decode does not know the attempt yet: ask again, slower each time, but not for ever. */
+static void test_no_assign(void **state)
+{
+    (void)state;
+#define NO_ASSIGN "kv:1000 kv_nack rid=1.1 chunk=whole reason=no_assign"
+    static const struct core_step steps[] = {
+        OPENED,
+        {10, NO_ASSIGN, ""},
+        {29, "tick", ""},
+        {30, "tick", OPEN("1.1")},
+        {31, NO_ASSIGN, ""},
+        {70, "tick", ""},
+        {71, "tick", OPEN("1.1")},
+        {72, NO_ASSIGN, ""},
+        {151, "tick", ""},
+        {152, "tick", OPEN("1.1")},
+        {153, NO_ASSIGN, ""},
+        {312, "tick", ""},
+        {313, "tick", OPEN("1.1")},
+        {314, NO_ASSIGN, ""},
+        {513, "tick", ""},
+        {514, "tick", OPEN("1.1")}, /* 200 ms at most */
+        {4990, NO_ASSIGN, ""},
+        {5000, "tick", ""},
+        {5001, "tick",
+         "kv:1000 kv_abort rid=1.1 reason=kv_timeout\n" OVER("1.1", "kv_timeout") "\n" FREED("1.1")},
+    };
+    static const struct core_step no_link[] = {
+        {1, BEGIN("1.1"), CONNECT},
+        {1001, "tick", "kv:1000 hello"},
+        {5000, "tick", "kv:1000 hello"},
+        {5001, "tick", OVER("1.1", "kv_timeout") "\n" FREED("1.1")}, /* decode never heard of it */
+    };
+    struct core_fixture *f = begin();
+    CORE_RUN(f, "no assign", steps);
+    end(&f);
+    f = begin();
+    CORE_RUN(f, "no link", no_link);
+    end(&f);
+}
+
+/* Every end of a transfer that decode or the router brings about. While the codec reads, the worker's blocks
+ * are not freed; the second Release of the same attempt does not free them either. */
+static void test_ends(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *event, *actions;
+    } cases[] = {
+        {"kv:1000 kv_nack rid=1.1 chunk=whole reason=kv_mismatch text=bad",
+         OVER("1.1", "kv_mismatch") " text=bad"},
+        {"kv:1000 kv_nack rid=1.1 chunk=whole", OVER("1.1", "internal")},
+        {"kv:1000 kv_abort rid=1.1", OVER("1.1", "cancelled")},
+        {"kv:1000 reset reason=peer_lost", OVER("1.1", "peer_lost")},
+        {"gap kv:1000 kv_credit rid=1.1", OVER("1.1", "peer_lost")},
+        {"kv:1000 unreachable", OVER("1.1", "peer_lost")},
+        {"kv:1000 welcome",
+         OVER("1.1", "peer_lost")}, /* decode has a new session: the old one is gone there */
+        {"pool:1 release rid=1.1 reason=cancelled",
+         "kv:1000 kv_abort rid=1.1 reason=cancelled\n" OVER("1.1", "cancelled")},
+        {"relay:1 release rid=1.1", "kv:1000 kv_abort rid=1.1 reason=cancelled\n" OVER("1.1", "cancelled")},
+        {"pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:0:16",
+         "kv:1000 kv_abort rid=1.1 reason=kv_mismatch\n" OVER("1.1", "kv_mismatch")}, /* announced twice */
+    };
+    for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
+        char first[300];
+        bool redial = i >= 3 && i <= 5; /* the link comes back for others */
+        snprintf(first, sizeof first, "%s%s", cases[i].actions, redial ? "\nkv:1000 hello" : "");
+        const struct core_step steps[] = {
+            OPENED,
+            {3, READY("1.1", "0"), ENCODE("1", "0") "\n" ENCODE("2", "1")},
+            {4, cases[i].event, first},
+            {5, "encoded job=1 #5/40 digests=1,2", "drop #5"},
+            {6, "pool:1 release rid=1.1", ""},
+            {7, "encoded job=2 #6/40 digests=1,2", "drop #6\n" FREED("1.1")},
+            {8, "encoded job=2 #6/40 digests=1,2", "drop #6"},
+        };
+        struct core_fixture *f = begin();
+        CORE_RUN(f, cases[i].event, steps);
+        end(&f);
+    }
+}
+
+static void test_codec_failed(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        OPENED,
+        {3, READY("1.1", "0"), ENCODE("1", "0") "\n" ENCODE("2", "1")},
+        {4, "encoded job=1 reason=unsupported",
+         "kv:1000 kv_abort rid=1.1 reason=unsupported\n" OVER("1.1", "unsupported")},
+        {5, "encoded job=2 #6/40 digests=1,2", "drop #6\n" FREED("1.1")},
+    };
+    struct core_fixture *f = begin();
+    CORE_RUN(f, "codec failed", steps);
+    end(&f);
+}
+
+/* What the worker may not announce. The faulty transfer never begins, or ends. */
+static void test_faults(void **state)
+{
+    (void)state;
+    static const char *const begins[] = {"token_count=0", "token_count=40", "blocks=4",
+                                         "blocks=4,8",    "endpoint=",      "codec="};
+    static const char *const ready[] = {
+        "layer_begin=2 layer_end=3 items=1.1:0:16", "layer_begin=0 layer_end=1 items=1.1:0:0",
+        "layer_begin=0 layer_end=1 items=1.1:8:8", "layer_begin=0 layer_end=1 items=1.1:0:8",
+        "layer_begin=0 layer_end=1 items=1.1:16:5"};
+    char line[400];
+    struct core_fixture *f = begin();
+    f->name = "faults";
+    for (size_t i = 0; i < TS_ARRAY_SIZE(begins); i++) {
+        snprintf(line, sizeof line, BEGIN("1.1") "%s", begins[i]);
+        core_step_one(f, 1, line, OVER("1.1", "kv_mismatch") "\n" FREED("1.1"));
+    }
+    core_step_one(f, 2, BEGIN("9.9"), CONNECT);
+    core_step_one(f, 2, "kv:1000 welcome", OPEN("9.9"));
+    for (size_t i = 0; i < TS_ARRAY_SIZE(ready); i++) {
+        snprintf(line, sizeof line, "pool:1 kv_ready %s", ready[i]);
+        core_step_one(f, 4, BEGIN("1.1"), OPEN("1.1"));
+        core_step_one(f, 4, line, "kv:1000 kv_abort rid=1.1\n" OVER("1.1", "kv_mismatch") "\n" FREED("1.1"));
+    }
+    core_step_one(f, 5, "pool:1 release rid=9.9",
+                  "kv:1000 kv_abort rid=9.9\n" OVER("9.9", "cancelled") "\n" FREED("9.9"));
+    end(&f);
+}
+
+/* The prefill worker goes: what is not whole fails; what is whole goes on. */
+static void test_pool_lost(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *event, *before, *after;
+    } cases[] = {
+        {"pool:1 unreachable", "", ""},
+        {"gap pool:1 release rid=9.9", "pool:1 reset fenced=0\n", ""},
+        {"pool:1 hello role=worker id=p0", "", "\npool:1 welcome"},
+    };
+    for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
+        char part[300], whole[300];
+        snprintf(part, sizeof part,
+                 "%skv:1000 kv_abort rid=1.1 reason=peer_lost\n" OVER(
+                     "1.1", "peer_lost") "\ndrop #5\ndrop #6\nunmap_pool pool=1%s",
+                 cases[i].before, cases[i].after);
+        snprintf(whole, sizeof whole, "%sunmap_pool pool=1%s", cases[i].before, cases[i].after);
+        const struct core_step incomplete[] = {OPENED, ENCODED, {5, cases[i].event, part}};
+        const struct core_step complete[] = {
+            OPENED,
+            ENCODED,
+            {5, SEAL("1.1"), FREED("1.1")},
+            {6, cases[i].event, whole},
+            {7, "kv:1000 kv_grant rid=1.1 credit_bytes=100",
+             "kv:1000 kv_chunk #5\nkv:1000 kv_chunk #6\nkv:1000 kv_end\nkv:1000 kv_commit"},
+            {8, "kv:1000 kv_done rid=1.1", OVER("1.1", "none") "\ndrop #5\ndrop #6"},
+        };
+        struct core_fixture *f = begin();
+        CORE_RUN(f, cases[i].event, incomplete);
+        end(&f);
+        f = begin();
+        CORE_RUN(f, cases[i].event, complete);
+        end(&f);
+    }
+}
+
+/* Bounds: jobs of the codec, tokens in a chunk, and bytes held for transfers that do not flow. */
+static void test_bounds(void **state)
+{
+    (void)state;
+    static const struct core_step jobs[] = {
+        OPENED,
+        {3, READY("1.1", "0"),
+         "encode job=1 layer=0 token_begin=0 token_count=16"}, /* one at a time, 16 tokens */
+        {4, "encoded job=1 #5/40 digests=1,2", "encode job=2 layer=0 token_begin=16 token_count=4"},
+        {5, "pool:1 release rid=1.1", "kv:1000 kv_abort\n" OVER("1.1", "cancelled") "\ndrop #5"},
+        {6, "encoded job=2 #5/40 digests=1,2", "drop #5\n" FREED("1.1")},
+    };
+    static const struct core_step memory[] = {
+        OPENED,
+        {2, BEGIN("2.1"), OPEN("2.1")},
+        {3, READY("1.1", "0"), ENCODE("1", "0") "\n" ENCODE("2", "1")},
+        {4, "encoded job=1 #5/40 digests=1,2", ""},
+        {4, "encoded job=2 #6/40 digests=1,2", ""},
+        {5, READY("2.1", "0"), ""}, /* 80 bytes are held: encoding waits */
+        {6, "kv:1000 kv_grant rid=2.1 credit_bytes=100",
+         ENCODE("3", "0") "\n" ENCODE("4", "1")}, /* flows: may go on */
+        {7, "encoded job=3 #7/40 digests=1,2", "kv:1000 kv_chunk rid=2.1 #7"},
+        {7, "encoded job=4 #8/40 digests=1,2", "kv:1000 kv_chunk rid=2.1 #8"},
+        {8, "pool:1 release rid=1.1",
+         "kv:1000 kv_abort rid=1.1\n" OVER("1.1", "cancelled") "\ndrop #5\ndrop #6\n" FREED("1.1")},
+        {9, "pool:1 release rid=2.1",
+         "kv:1000 kv_abort rid=2.1\n" OVER("2.1", "cancelled") "\ndrop #7\ndrop #8\n" FREED("2.1")},
+    };
+    struct relay_settings settings = test_settings();
+    settings.encode_jobs_max = 1;
+    settings.chunk_tokens_max = 31;
+    struct core_fixture *f = begin_with(&settings);
+    CORE_RUN(f, "jobs", jobs);
+    end(&f);
+    settings = test_settings();
+    settings.encoded_bytes_max = 80;
+    f = begin_with(&settings);
+    CORE_RUN(f, "memory", memory);
+    end(&f);
+}
+
+static void test_sessions(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {0, "start", "*"},
+        {1000, "tick", "relay:1 hello"},
+        {1001, "as=500 relay:1 welcome", ""},
+        {1501, "tick", "relay:1 heartbeat"},
+        {1502, "pool:3 kv_begin rid=1.1", "pool:3 reset fenced=0"}, /* nobody it knows */
+        {1502, "pool:3 hello role=relay id=x", ""},
+        {1503, "pool:1 hello role=worker id=p0", "pool:1 welcome heartbeat_ms=500 timeout_ms=3000"},
+        {1504, "pool:1 " POOL, "map_pool pool=1"},
+        {1505, "pool_mapped pool=1 reason=unsupported text=no",
+         "pool:1 pool_reply reason=unsupported text=no"},
+        {1506, BEGIN("1.1"), OVER("1.1", "kv_mismatch") "\n" FREED("1.1")},
+        {1600, "relay:1 reset fenced=1", "relay:1 hello"},
+        {1700, "relay:1 unreachable", "relay:1 hello"},
+        {1800, "as=500 relay:1 welcome", ""},
+        {1900, "gap relay:1 heartbeat", "relay:1 hello"},
+        {1901, "as=500 relay:1 welcome", ""},
+        {1902, "relay:1 refeed from=1.1 rid=1.2", OVER("1.2", "no_copy")},
+        {4505, "tick", "relay:1 heartbeat\npool:1 heartbeat"},
+        {4506, "tick", "unmap_pool pool=1"}, /* silence */
+        {4507, "pool:1 heartbeat", "pool:1 reset"},
+    };
+    struct relay_settings settings = test_settings();
+    settings.heartbeat_ms = 500;
+    settings.timeout_ms = 3000;
+    struct core_fixture *f = begin_alone(&settings);
+    CORE_RUN(f, "sessions", steps);
+    end(&f);
+}
+
+/* Silence of decode ends its transfers; an unused connection is closed. */
+static void test_links(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        OPENED,
+        {1502, "pool:1 heartbeat", "relay:1 heartbeat\npool:1 heartbeat\nkv:1000 heartbeat"},
+        {3001, "relay:1 heartbeat", "*"},
+        {3002, "tick", OVER("1.1", "peer_lost") "\n" FREED("1.1") "\nkv:1000 hello"},
+        {3100, "kv:1000 welcome", ""},
+        {4001, "pool:1 heartbeat", "*"},
+        {4002, "tick", "kv:1000 disconnect"},
+        {4003, "kv:1000 kv_done rid=1.1", ""},
+        {4004, BEGIN("1.2"), "kv:1001 connect endpoint=tcp://d0\nkv:1001 hello"}, /* never the same number */
+        {4005, "pool:1 release rid=1.2", OVER("1.2", "cancelled") "\n" FREED("1.2")},
+    };
+    struct relay_settings settings = test_settings();
+    settings.heartbeat_ms = 500;
+    settings.timeout_ms = 3000;
+    settings.idle_link_ms = 1000;
+    struct core_fixture *f = begin_with(&settings);
+    CORE_RUN(f, "links", steps);
+    end(&f);
+}
+
+static void test_drain(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        OPENED,
+        {2, "drain", ""},
+        {3, BEGIN("2.1"), OVER("2.1", "draining") "\n" FREED("2.1")},
+        {4, "kv:1000 kv_abort rid=1.1", OVER("1.1", "cancelled") "\n" FREED("1.1") "\nstop"},
+    };
+    static const struct core_step idle[] = {{1, "relay:1 drain", "stop"}};
+    struct core_fixture *f = begin();
+    CORE_RUN(f, "drain", steps);
+    end(&f);
+    f = begin();
+    CORE_RUN(f, "idle", idle);
+    end(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_life),         cmocka_unit_test(test_nacked_chunks),
+        cmocka_unit_test(test_no_assign),    cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_codec_failed), cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_pool_lost),    cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_sessions),     cmocka_unit_test(test_links),
+        cmocka_unit_test(test_drain),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
