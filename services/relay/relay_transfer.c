@@ -64,11 +64,11 @@ static void send_freed(struct relay_core *core, struct pool *pool, struct ts_rid
 }
 
 /* The worker gives the attempt back to its router: its session there is resynchronised, ours is not. */
-static void send_failed(struct relay_core *core, struct transfer *t, enum ts_reason reason)
+static void send_failed(struct relay_core *core, struct pool *pool, struct ts_rid rid, enum ts_reason reason)
 {
-    struct ts_action_send *s = relay_send_pool(core, t->pool, TS_MSG_RELEASE);
+    struct ts_action_send *s = relay_send_pool(core, pool, TS_MSG_RELEASE);
     if (s)
-        s->msg.release = (struct ts_msg_release){.rid = t->rid, .reason = reason};
+        s->msg.release = (struct ts_msg_release){.rid = rid, .reason = reason};
 }
 
 static void drop_chunks(struct relay_core *core, struct transfer *t)
@@ -118,7 +118,7 @@ void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason re
     ts_map_remove(core->transfers, &key, sizeof key);
     report(core, t->rid, t, reason, text);
     if (reason != TS_REASON_NONE)
-        send_failed(core, t, reason);
+        send_failed(core, t->pool, t->rid, reason);
     drop_chunks(core, t);
     t->piece_head = t->piece_count;
     if (t->link)
@@ -157,7 +157,9 @@ void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_
     if (transfer_find(core, rid))
         return;
     if (fault || core->draining) {
-        report(core, rid, NULL, fault ? TS_REASON_KV_MISMATCH : TS_REASON_DRAINING, fault ? fault : "");
+        enum ts_reason reason = fault ? TS_REASON_KV_MISMATCH : TS_REASON_DRAINING;
+        report(core, rid, NULL, reason, fault ? fault : "");
+        send_failed(core, pool, rid, reason);
         send_freed(core, pool, rid);
         return;
     }
