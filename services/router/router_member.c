@@ -150,13 +150,10 @@ static void on_hello(struct router_core *core, const struct ts_event_message *m)
         lose(core, member, "replaced");
         member = NULL;
     }
-    if (!member) {
+    if (!member)
         member = new_member(core, m);
-    } else {
+    else
         forget_peer(core, member);
-        if (member->role == TS_ROLE_RELAY) /* a Transfer may be lost, and nothing asks for it again */
-            attempt_member_lost(core, member);
-    }
     struct member *other = find_peer(core, m->channel, m->peer);
     if (other && other != member) /* one connection, another id: the old one is gone */
         lose(core, other, "renamed");

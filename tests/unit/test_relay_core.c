@@ -19,6 +19,8 @@
 #define CONNECT           "kv:1000 connect endpoint=tcp://d0\nkv:1000 hello role=relay id=r0"
 #define OPEN(rid)         "kv:1000 kv_open rid=" rid
 #define OVER(rid, reason) "relay:1 transfer rid=" rid " reason=" reason
+#define FAILED(rid, reason)                                                                                  \
+    OVER(rid, reason) "\npool:1 release rid=" rid " reason=" reason /* both hear of it */
 #define FREED(rid)        "pool:1 kv_freed rid=" rid
 #define READY(rid, layer) "pool:1 kv_ready layer_begin=" layer " layer_end=2 items=" rid ":0:20"
 #define SEAL(rid)         "pool:1 kv_seal rid=" rid " prompt_ids=*20 produced=42 first=42:A"
@@ -165,7 +167,7 @@ static void test_nacked_chunks(void **state)
         {6, "kv:1000 kv_nack rid=1.1 chunk=0 reason=kv_corrupt", "kv:1000 kv_chunk number=0 crc32c=91 #5"},
         {7, "kv:1000 kv_nack rid=1.1 chunk=0 reason=kv_corrupt", "kv:1000 kv_chunk number=0 #5"},
         {8, "kv:1000 kv_nack rid=1.1 chunk=0 reason=kv_corrupt",
-         "kv:1000 kv_abort rid=1.1 reason=kv_corrupt\n" OVER(
+         "kv:1000 kv_abort rid=1.1 reason=kv_corrupt\n" FAILED(
              "1.1", "kv_corrupt") "\ndrop #5\ndrop #6\n" FREED("1.1")},
     };
     static const struct core_step unsent[] = {
@@ -173,7 +175,7 @@ static void test_nacked_chunks(void **state)
         ENCODED,
         {5, "kv:1000 kv_grant rid=1.1 credit_bytes=50", "kv:1000 kv_chunk number=0 #5"},
         {6, "kv:1000 kv_nack rid=1.1 chunk=1 reason=kv_corrupt",
-         "kv:1000 kv_abort rid=1.1 reason=kv_corrupt\n" OVER(
+         "kv:1000 kv_abort rid=1.1 reason=kv_corrupt\n" FAILED(
              "1.1", "kv_corrupt") "\ndrop #5\ndrop #6\n" FREED("1.1")},
     };
     struct core_fixture *f = begin();
@@ -209,13 +211,13 @@ static void test_no_assign(void **state)
         {4990, NO_ASSIGN, ""},
         {5000, "tick", ""},
         {5001, "tick",
-         "kv:1000 kv_abort rid=1.1 reason=kv_timeout\n" OVER("1.1", "kv_timeout") "\n" FREED("1.1")},
+         "kv:1000 kv_abort rid=1.1 reason=kv_timeout\n" FAILED("1.1", "kv_timeout") "\n" FREED("1.1")},
     };
     static const struct core_step no_link[] = {
         {1, BEGIN("1.1"), CONNECT},
         {1001, "tick", "kv:1000 hello"},
         {5000, "tick", "kv:1000 hello"},
-        {5001, "tick", OVER("1.1", "kv_timeout") "\n" FREED("1.1")}, /* decode never heard of it */
+        {5001, "tick", FAILED("1.1", "kv_timeout") "\n" FREED("1.1")}, /* decode never heard of it */
     };
     struct core_fixture *f = begin();
     CORE_RUN(f, "no assign", steps);
@@ -234,19 +236,19 @@ static void test_ends(void **state)
         const char *event, *actions;
     } cases[] = {
         {"kv:1000 kv_nack rid=1.1 chunk=whole reason=kv_mismatch text=bad",
-         OVER("1.1", "kv_mismatch") " text=bad"},
-        {"kv:1000 kv_nack rid=1.1 chunk=whole", OVER("1.1", "internal")},
-        {"kv:1000 kv_abort rid=1.1", OVER("1.1", "cancelled")},
-        {"kv:1000 reset reason=peer_lost", OVER("1.1", "peer_lost")},
-        {"gap kv:1000 kv_credit rid=1.1", OVER("1.1", "peer_lost")},
-        {"kv:1000 unreachable", OVER("1.1", "peer_lost")},
+         OVER("1.1", "kv_mismatch") " text=bad\npool:1 release rid=1.1 reason=kv_mismatch"},
+        {"kv:1000 kv_nack rid=1.1 chunk=whole", FAILED("1.1", "internal")},
+        {"kv:1000 kv_abort rid=1.1", FAILED("1.1", "cancelled")},
+        {"kv:1000 reset reason=peer_lost", FAILED("1.1", "peer_lost")},
+        {"gap kv:1000 kv_credit rid=1.1", FAILED("1.1", "peer_lost")},
+        {"kv:1000 unreachable", FAILED("1.1", "peer_lost")},
         {"kv:1000 welcome",
-         OVER("1.1", "peer_lost")}, /* decode has a new session: the old one is gone there */
+         FAILED("1.1", "peer_lost")}, /* decode has a new session: the old one is gone there */
         {"pool:1 release rid=1.1 reason=cancelled",
-         "kv:1000 kv_abort rid=1.1 reason=cancelled\n" OVER("1.1", "cancelled")},
-        {"relay:1 release rid=1.1", "kv:1000 kv_abort rid=1.1 reason=cancelled\n" OVER("1.1", "cancelled")},
+         "kv:1000 kv_abort rid=1.1 reason=cancelled\n" FAILED("1.1", "cancelled")},
+        {"relay:1 release rid=1.1", "kv:1000 kv_abort rid=1.1 reason=cancelled\n" FAILED("1.1", "cancelled")},
         {"pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:0:16",
-         "kv:1000 kv_abort rid=1.1 reason=kv_mismatch\n" OVER("1.1", "kv_mismatch")}, /* announced twice */
+         "kv:1000 kv_abort rid=1.1 reason=kv_mismatch\n" FAILED("1.1", "kv_mismatch")}, /* announced twice */
     };
     for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
         char first[300];
@@ -274,7 +276,7 @@ static void test_codec_failed(void **state)
         OPENED,
         {3, READY("1.1", "0"), ENCODE("1", "0") "\n" ENCODE("2", "1")},
         {4, "encoded job=1 reason=unsupported",
-         "kv:1000 kv_abort rid=1.1 reason=unsupported\n" OVER("1.1", "unsupported")},
+         "kv:1000 kv_abort rid=1.1 reason=unsupported\n" FAILED("1.1", "unsupported")},
         {5, "encoded job=2 #6/40 digests=1,2", "drop #6\n" FREED("1.1")},
     };
     struct core_fixture *f = begin();
@@ -297,17 +299,18 @@ static void test_faults(void **state)
     f->name = "faults";
     for (size_t i = 0; i < TS_ARRAY_SIZE(begins); i++) {
         snprintf(line, sizeof line, BEGIN("1.1") "%s", begins[i]);
-        core_step_one(f, 1, line, OVER("1.1", "kv_mismatch") "\n" FREED("1.1"));
+        core_step_one(f, 1, line, FAILED("1.1", "kv_mismatch") "\n" FREED("1.1"));
     }
     core_step_one(f, 2, BEGIN("9.9"), CONNECT);
     core_step_one(f, 2, "kv:1000 welcome", OPEN("9.9"));
     for (size_t i = 0; i < TS_ARRAY_SIZE(ready); i++) {
         snprintf(line, sizeof line, "pool:1 kv_ready %s", ready[i]);
         core_step_one(f, 4, BEGIN("1.1"), OPEN("1.1"));
-        core_step_one(f, 4, line, "kv:1000 kv_abort rid=1.1\n" OVER("1.1", "kv_mismatch") "\n" FREED("1.1"));
+        core_step_one(f, 4, line,
+                      "kv:1000 kv_abort rid=1.1\n" FAILED("1.1", "kv_mismatch") "\n" FREED("1.1"));
     }
     core_step_one(f, 5, "pool:1 release rid=9.9",
-                  "kv:1000 kv_abort rid=9.9\n" OVER("9.9", "cancelled") "\n" FREED("9.9"));
+                  "kv:1000 kv_abort rid=9.9\n" FAILED("9.9", "cancelled") "\n" FREED("9.9"));
     end(&f);
 }
 
@@ -357,7 +360,7 @@ static void test_bounds(void **state)
         {3, READY("1.1", "0"),
          "encode job=1 layer=0 token_begin=0 token_count=16"}, /* one at a time, 16 tokens */
         {4, "encoded job=1 #5/40 digests=1,2", "encode job=2 layer=0 token_begin=16 token_count=4"},
-        {5, "pool:1 release rid=1.1", "kv:1000 kv_abort\n" OVER("1.1", "cancelled") "\ndrop #5"},
+        {5, "pool:1 release rid=1.1", "kv:1000 kv_abort\n" FAILED("1.1", "cancelled") "\ndrop #5"},
         {6, "encoded job=2 #5/40 digests=1,2", "drop #5\n" FREED("1.1")},
     };
     static const struct core_step memory[] = {
@@ -372,9 +375,9 @@ static void test_bounds(void **state)
         {7, "encoded job=3 #7/40 digests=1,2", "kv:1000 kv_chunk rid=2.1 #7"},
         {7, "encoded job=4 #8/40 digests=1,2", "kv:1000 kv_chunk rid=2.1 #8"},
         {8, "pool:1 release rid=1.1",
-         "kv:1000 kv_abort rid=1.1\n" OVER("1.1", "cancelled") "\ndrop #5\ndrop #6\n" FREED("1.1")},
+         "kv:1000 kv_abort rid=1.1\n" FAILED("1.1", "cancelled") "\ndrop #5\ndrop #6\n" FREED("1.1")},
         {9, "pool:1 release rid=2.1",
-         "kv:1000 kv_abort rid=2.1\n" OVER("2.1", "cancelled") "\ndrop #7\ndrop #8\n" FREED("2.1")},
+         "kv:1000 kv_abort rid=2.1\n" FAILED("2.1", "cancelled") "\ndrop #7\ndrop #8\n" FREED("2.1")},
     };
     struct relay_settings settings = test_settings();
     settings.encode_jobs_max = 1;
@@ -403,7 +406,7 @@ static void test_sessions(void **state)
         {1504, "pool:1 " POOL, "map_pool pool=1"},
         {1505, "pool_mapped pool=1 reason=unsupported text=no",
          "pool:1 pool_reply reason=unsupported text=no"},
-        {1506, BEGIN("1.1"), OVER("1.1", "kv_mismatch") "\n" FREED("1.1")},
+        {1506, BEGIN("1.1"), FAILED("1.1", "kv_mismatch") "\n" FREED("1.1")},
         {1600, "relay:1 reset fenced=1", "relay:1 hello"},
         {1700, "relay:1 unreachable", "relay:1 hello"},
         {1800, "as=500 relay:1 welcome", ""},
@@ -430,13 +433,13 @@ static void test_links(void **state)
         OPENED,
         {1502, "pool:1 heartbeat", "relay:1 heartbeat\npool:1 heartbeat\nkv:1000 heartbeat"},
         {3001, "relay:1 heartbeat", "*"},
-        {3002, "tick", OVER("1.1", "peer_lost") "\n" FREED("1.1") "\nkv:1000 hello"},
+        {3002, "tick", FAILED("1.1", "peer_lost") "\n" FREED("1.1") "\nkv:1000 hello"},
         {3100, "kv:1000 welcome", ""},
         {4001, "pool:1 heartbeat", "*"},
         {4002, "tick", "kv:1000 disconnect"},
         {4003, "kv:1000 kv_done rid=1.1", ""},
         {4004, BEGIN("1.2"), "kv:1001 connect endpoint=tcp://d0\nkv:1001 hello"}, /* never the same number */
-        {4005, "pool:1 release rid=1.2", OVER("1.2", "cancelled") "\n" FREED("1.2")},
+        {4005, "pool:1 release rid=1.2", FAILED("1.2", "cancelled") "\n" FREED("1.2")},
     };
     struct relay_settings settings = test_settings();
     settings.heartbeat_ms = 500;
@@ -453,8 +456,8 @@ static void test_drain(void **state)
     static const struct core_step steps[] = {
         OPENED,
         {2, "drain", ""},
-        {3, BEGIN("2.1"), OVER("2.1", "draining") "\n" FREED("2.1")},
-        {4, "kv:1000 kv_abort rid=1.1", OVER("1.1", "cancelled") "\n" FREED("1.1") "\nstop"},
+        {3, BEGIN("2.1"), FAILED("2.1", "draining") "\n" FREED("2.1")},
+        {4, "kv:1000 kv_abort rid=1.1", FAILED("1.1", "cancelled") "\n" FREED("1.1") "\nstop"},
     };
     static const struct core_step idle[] = {{1, "relay:1 drain", "stop"}};
     struct core_fixture *f = begin();
