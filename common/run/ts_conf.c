@@ -315,7 +315,7 @@ static enum ts_status read_text(const char *path, char text[CONF_FILE_BYTES_MAX 
     FILE *file = fopen(path, "re");
     bool folder = file && fstat(fileno(file), &st) == 0 && S_ISDIR(st.st_mode);
     const char *trouble = folder ? "it is a folder" : file ? NULL : strerror(errno);
-    size_t bytes = trouble ? 0 : fread(text, 1, CONF_FILE_BYTES_MAX + 1, file);
+    size_t bytes = !file || folder ? 0 : fread(text, 1, CONF_FILE_BYTES_MAX + 1, file);
     if (file)
         fclose(file);
     if (trouble)

@@ -37,7 +37,8 @@ static enum ts_status read_conf(const struct ts_json *doc, struct ts_sim_model *
     struct ts_model *m = &out->model;
     enum ts_status status = TS_OK;
     for (size_t i = 0; i < TS_ARRAY_SIZE(numbers) && status == TS_OK; i++) {
-        double *at = (double *)((char *)&out->costs + numbers[i].offset);
+        void *place = (char *)&out->costs + numbers[i].offset;
+        double *at = place;
         *at = numbers[i].fallback;
         if (!ts_json_is_null(ts_json_get(doc, numbers[i].key)))
             status = ts_json_read_number(doc, numbers[i].key, 0, 1e12, at, err);
