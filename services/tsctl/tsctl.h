@@ -31,7 +31,7 @@ struct tsctl_request {
     uint32_t max_tokens, min_tokens, top_k, logprobs, deadline_ms, reattach_ms, threads, give_up_ms;
     double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
     uint64_t seed;
-    bool ignore_eos, json, progress;
+    bool ignore_eos, json, progress, quality;
     const char *requests;
     uint32_t *ids; /* parsed --tokens */
     size_t id_count;

@@ -1,0 +1,1 @@
+ts_pytest(process_quality test_quality.py LABELS process TIMEOUT 300)
