@@ -120,6 +120,14 @@ static void claim(struct planner_core *core)
     ts_actions_log(core->out, TS_LOG_INFO, "event=term_claimed term=%llu", (unsigned long long)core->term);
 }
 
+/* Superseded: what was searched for would be refused. */
+static void stand_by(struct planner_core *core)
+{
+    core->term = 0;
+    for (size_t i = 0; i < core->settings.router_count; i++)
+        close_search(core, &core->routers[i]);
+}
+
 /* Whether the holder of the term in force is gone, so that somebody must claim. */
 static bool holder_lost(const struct planner_core *core, const struct ts_msg_snapshot *s)
 {
@@ -138,7 +146,7 @@ static void on_snapshot(struct planner_core *core, struct router_link *r, const 
     if (core->claimed && core->term && r->snapshot.term > core->term) {
         ts_actions_log(core->out, TS_LOG_INFO, "event=standby term=%llu",
                        (unsigned long long)r->snapshot.term);
-        core->term = 0;
+        stand_by(core);
     }
     if (!core->claimed || (core->term == 0 && holder_lost(core, &r->snapshot)))
         claim(core);
@@ -149,7 +157,7 @@ static void on_reply(struct planner_core *core, struct router_link *r, const str
     if (m->verdict != TS_PLAN_REFUSED || m->term != core->term)
         return;
     if (m->reason == TS_REASON_STALE_PLAN)
-        core->term = 0; /* superseded: stand by */
+        stand_by(core);
     else if (m->reason == TS_REASON_BAD_PLAN)
         ts_actions_log(core->out, TS_LOG_ERROR, "event=plan_refused router=%llu text=\"%.*s\"",
                        (unsigned long long)r->peer, (int)m->text.count, m->text.count ? m->text.data : "");
