@@ -1,0 +1,262 @@
+/* The planner core, as tables: terms, standing by, taking over, several routers, a search that takes long. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "common/base/ts_mem.h"
+#include "core_fixture.h"
+#include "services/planner/planner_algorithm.h"
+#include "services/planner/planner_core.h"
+
+#define HELLO "planner:1 hello role=planner id=pl0"
+/* id, host, model, relay, incarnation, phases, phase, ready */
+#define WORKERS "workers=p0:h:m:r0:1:3:prefill:1,d0:h:m::2:3:decode:1"
+#define PAIR    "replicas=0:p0:prefill,1:d0:decode shares=0:1:0:1.0"
+#define START                                                                                                \
+    {                                                                                                        \
+        0, "start", "planner:1 connect endpoint=tcp://router\n" HELLO                                        \
+    }
+
+static void step(void *core, ts_time now, const struct ts_event *event, struct ts_actions *out)
+{
+    planner_core_step(core, now, event, out);
+}
+
+static ts_time deadline(const void *core)
+{
+    return planner_core_deadline(core);
+}
+
+static bool check(const void *core, struct ts_error *err)
+{
+    return planner_core_check(core, err);
+}
+
+static struct planner_settings test_settings(void)
+{
+    struct planner_settings s = planner_settings_defaults();
+    s.id = "pl0";
+    s.routers[0] = "tcp://router";
+    s.router_count = 1;
+    s.heartbeat_ms = s.timeout_ms = 100000000;
+    return s;
+}
+
+static struct core_fixture *begin(const struct planner_settings *settings)
+{
+    struct core_fixture *f = ts_xcalloc(1, sizeof *f);
+    core_text_router = 500;
+    core_begin(f, (struct core_driver){planner_core_new(settings, 600), step, deadline, check});
+    return f;
+}
+
+static void end(struct core_fixture **f)
+{
+    struct planner_core *core = (*f)->driver.core;
+    assert_true(planner_core_idle(core));
+    core_end(*f);
+    planner_core_destroy(&core);
+    ts_free(*f);
+    *f = NULL;
+}
+
+/* A snapshot is answered with a plan under a term of its own; each newer one with the next number. */
+static void test_plans(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        START,
+        {1, "planner:1 welcome term=4", ""},
+        {2, "planner:1 snapshot version=7 term=4 number=9 holder=other " WORKERS,
+         "planner:1 plan term=5 number=1 planner=pl0 algorithm=uniform snapshot_version=7 " PAIR},
+        {3, "planner:1 plan_reply term=5 number=1 verdict=accepted", ""},
+        {3, "planner:1 plan_reply term=5 number=1 verdict=applied", ""},
+        {4, "planner:1 update version=8 term=5 number=1 holder=pl0 " WORKERS,
+         "planner:1 plan term=5 number=2 snapshot_version=8"},
+        {5, "planner:1 plan_reply term=5 number=2 verdict=refused reason=stale_snapshot",
+         ""}, /* the newer one comes */
+        {6, "planner:1 update version=9 term=5 holder=pl0 " WORKERS,
+         "planner:1 plan number=3 snapshot_version=9"},
+        {7, "planner:1 plan_reply term=5 number=3 verdict=refused reason=bad_plan text=x", ""},
+        {8, "planner:1 update version=10 term=5 holder=pl0 workers=", ""}, /* nobody there: no plan */
+        {9, "drain", "stop"},
+    };
+    struct planner_settings settings = test_settings();
+    struct core_fixture *f = begin(&settings);
+    CORE_RUN(f, "plans", steps);
+    end(&f);
+}
+
+/* Superseded: it stands by while the other lives, and takes over when that is lost. */
+static void test_standby(void **state)
+{
+    (void)state;
+    static const struct core_step refused[] = {
+        START,
+        {1, "planner:1 welcome", ""},
+        {2, "planner:1 snapshot version=1 " WORKERS, "planner:1 plan term=1 number=1"},
+        {3, "planner:1 plan_reply term=1 number=1 verdict=refused reason=stale_plan", ""},
+        {4, "planner:1 update version=2 term=3 holder=other " WORKERS, ""},
+        {5, "planner:1 update version=3 term=3 holder=other " WORKERS, ""},
+        {6, "planner:1 update version=4 term=3 holder= " WORKERS,
+         "planner:1 plan term=4 number=1 snapshot_version=4"},
+        {7, "planner:1 plan_reply term=1 number=1 verdict=refused reason=stale_plan",
+         ""}, /* of an earlier term */
+        {8, "planner:1 update version=5 term=4 holder=pl0 " WORKERS, "planner:1 plan term=4 number=2"},
+    };
+    static const struct core_step seen[] = {
+        START,
+        {1, "planner:1 welcome", ""},
+        {2, "planner:1 snapshot version=1 " WORKERS, "planner:1 plan term=1 number=1"},
+        {3, "planner:1 update version=2 term=2 holder=other " WORKERS, ""}, /* a newer term is in force */
+        {4, "planner:1 update version=3 term=2 holder=other " WORKERS, ""},
+        {5, "planner:1 update version=4 term=2 holder= " WORKERS, "planner:1 plan term=3 number=1"},
+    };
+    struct planner_settings settings = test_settings();
+    struct core_fixture *f = begin(&settings);
+    CORE_RUN(f, "refused", refused);
+    end(&f);
+    f = begin(&settings);
+    CORE_RUN(f, "seen", seen);
+    end(&f);
+}
+
+static void test_sessions(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        START,
+        {1000, "tick", HELLO},
+        {1001, "planner:1 welcome", ""},
+        {1002, "planner:1 snapshot version=1 " WORKERS, "planner:1 plan term=1 number=1"},
+        {1502, "tick", "planner:1 heartbeat"},
+        {1503, "gap planner:1 update version=3 " WORKERS, HELLO},
+        {1504, "planner:1 welcome term=1", ""},
+        {1505, "planner:1 snapshot version=3 term=1 holder=pl0 " WORKERS,
+         "planner:1 plan term=1 number=2"}, /* the term is kept */
+        {1600, "planner:1 reset fenced=1", HELLO},
+        {1601, "planner:1 welcome term=1", ""},
+        {1700, "planner:1 unreachable", HELLO},
+        {1701, "planner:1 welcome term=1", ""},
+        {4700, "tick", "planner:1 heartbeat"},
+        {4701, "tick", HELLO}, /* silence */
+        {4702, "planner:7 heartbeat", ""},
+        {4703, "planner:1 welcome", ""},
+        {4704, "planner:1 drain", "stop"},
+    };
+    struct planner_settings settings = test_settings();
+    settings.heartbeat_ms = 500;
+    settings.timeout_ms = 3000;
+    struct core_fixture *f = begin(&settings);
+    CORE_RUN(f, "sessions", steps);
+    end(&f);
+}
+
+/* Several routers: one term above all of them, numbers that rise over all. */
+static void test_two_routers(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {0, "start",
+         "planner:1 connect\nplanner:2 connect endpoint=tcp://second\nplanner:1 hello\nplanner:2 hello"},
+        {1, "planner:1 welcome term=2", ""},
+        {1, "planner:2 welcome term=8", ""},
+        {2, "planner:1 snapshot version=5 term=2 holder=other " WORKERS,
+         "planner:1 plan term=9 number=1 snapshot_version=5"},
+        {3, "planner:2 snapshot version=6 term=8 holder=other " WORKERS,
+         "planner:2 plan term=9 number=2 snapshot_version=6"},
+        /* A third router's planner had the higher term: superseded everywhere, until that one is lost. */
+        {4, "planner:2 update version=7 term=10 holder=third " WORKERS, ""},
+        {5, "planner:1 update version=6 term=9 holder=pl0 " WORKERS, ""},
+        {6, "planner:2 update version=8 term=10 holder= " WORKERS,
+         "planner:1 plan term=11 number=1 snapshot_version=6\nplanner:2 plan term=11 number=2 "
+         "snapshot_version=8"},
+    };
+    struct planner_settings settings = test_settings();
+    settings.routers[1] = "tcp://second";
+    settings.router_count = 2;
+    struct core_fixture *f = begin(&settings);
+    CORE_RUN(f, "two routers", steps);
+    end(&f);
+}
+
+/* --- a search that needs several steps --- */
+
+struct planner_search {
+    uint64_t left;
+};
+
+static int open_searches;
+
+static struct planner_search *slow_open(const struct ts_msg_snapshot *snapshot)
+{
+    (void)snapshot;
+    struct planner_search *s = ts_xcalloc(1, sizeof *s);
+    s->left = 25;
+    open_searches++;
+    return s;
+}
+
+static bool slow_step(struct planner_search *s, uint64_t budget)
+{
+    assert_int_equal(budget, 10);
+    s->left = s->left > budget ? s->left - budget : 0;
+    return s->left == 0;
+}
+
+static bool slow_best(const struct planner_search *s, struct ts_arena *arena, struct ts_msg_plan *out)
+{
+    (void)s, (void)arena;
+    out->attainment = 0.5;
+    return true;
+}
+
+static void slow_close(struct planner_search **s)
+{
+    ts_free(*s);
+    *s = NULL;
+    open_searches--;
+}
+
+static void test_slow_search(void **state)
+{
+    (void)state;
+    static const struct planner_algorithm slow = {"slow", "", slow_open, slow_step, slow_best, slow_close};
+    static const struct core_step steps[] = {
+        START,
+        {1, "planner:1 welcome", ""},
+        {2, "planner:1 snapshot version=1 " WORKERS, ""},
+        {2, "tick", ""}, /* it asks to go on at once */
+        {2, "tick", "planner:1 plan term=1 number=1 snapshot_version=1 algorithm=slow attainment=0.5"},
+        {3, "planner:1 update version=2 term=1 holder=pl0 " WORKERS, ""},
+        {4, "planner:1 update version=3 term=1 holder=pl0 " WORKERS, ""}, /* starts over with the newer one */
+        {4, "tick", ""},
+        {4, "tick", "planner:1 plan number=2 snapshot_version=3"},
+        {5, "planner:1 update version=4 term=1 holder=pl0 " WORKERS, ""},
+    };
+    struct planner_settings settings = test_settings();
+    settings.algorithm = &slow;
+    settings.step_work = 10;
+    struct core_fixture *f = begin(&settings);
+    f->busy = true;
+    CORE_RUN(f, "slow search", steps);
+    assert_int_equal(planner_core_deadline(f->driver.core), f->now);
+    /* Superseded in the middle of it: there is nothing to search for, and no reason to wake. */
+    f->busy = false;
+    core_step_one(f, 6, "planner:1 plan_reply term=1 number=2 verdict=refused reason=stale_plan", "");
+    assert_int_equal(open_searches, 0);
+    core_step_one(f, 7, "planner:1 unreachable", HELLO);
+    end(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plans),       cmocka_unit_test(test_standby),
+        cmocka_unit_test(test_sessions),    cmocka_unit_test(test_two_routers),
+        cmocka_unit_test(test_slow_search),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
