@@ -111,6 +111,7 @@ static void message_event(struct core_fixture *f, const struct core_head *head, 
     core_text_fill(kind->sub, (char *)&m->msg + kind->offset, fields, &f->arena);
     if (bulk)
         core_text_fill(holder->sub, m, bulk, &f->arena);
+    m->wire_bytes = m->bulk.bytes + 10;
     stamp(f, p, mod, m);
 }
 

@@ -1,9 +1,9 @@
 /*
  * Runs a core through a table of events and expected actions (core_text.h says how a line reads). The fixture
- * plays every peer: it numbers messages within their sessions, checks the numbers of the core's own, counts
- * bulk handles (each reference of an event must be dropped exactly once, an action may only borrow one that
- * is held), checks each message against its bounds, the core's invariants after every step and that its
- * deadline lies ahead.
+ * plays every peer (a message is 10 bytes and its frame): it numbers messages within their sessions, checks
+ * the numbers of the core's own, counts bulk handles (each reference of an event must be dropped exactly
+ * once, an action may only borrow one that is held), checks each message against its bounds, the core's
+ * invariants after every step and that its deadline lies ahead.
  *
  * An event line may begin with one of: `gap` (the message before it was lost), `old` (of an earlier session),
  * `as=N` (from now on that peer's incarnation is N). `channel:peer unreachable` is a failed send.

@@ -45,7 +45,7 @@
         6, COMMIT("1.1"),                                                                                    \
             "kv:1 kv_done rid=1.1\n"                                                                         \
             "worker:1 report role=decode rid=1.1 prompt_tokens=20 run_ns=4000000 kv_bytes_raw=100 "          \
-            "kv_bytes_sent=30\n"                                                                             \
+            "kv_bytes_sent=134\n"                                                                            \
             "text_open tag=1 produced=42\n"                                                                  \
             "worker:1 output role=decode rid=1.1 first_index=0 items=42:A finish=none\n"                     \
             "batch batch=1 report_layers=0 rows=1:20:42:0+1:1:1"                                             \
