@@ -443,7 +443,8 @@ static void take(struct ts_client *client, const struct ts_envelope *envelope, c
         break;
     case TS_MSG_HEARTBEAT: { /* a router that was replaced shows by its incarnation */
         for (size_t cursor = 0; (s = ts_map_next(client->streams, &cursor, NULL, NULL));) {
-            if (!s->ended && !s->retry_at && s->epoch && s->epoch != envelope->incarnation)
+            bool known = s->ended || s->retry_at || s->epoch == 0 || s->epoch == envelope->incarnation;
+            if (!known && client->last_rx - s->asked_at >= CLIENT_HEARTBEAT / 2) /* not asked just now */
                 send_generate(s);
         }
         break;

@@ -149,7 +149,7 @@ struct ts_stops {
 /* The prompt is the bulk frame: UTF-8 text, little-endian u32 ids, or a JSON array of {"role","content"}. */
 struct ts_msg_generate {
     struct ts_str client, request_id;
-    uint64_t digest;     /* of prompt, sampling, stops and model: ts_request_digest */
+    uint64_t digest;     /* of prompt, sampling, stops and model: common/client/README.md */
     struct ts_str model; /* empty = the only one */
     enum ts_prompt_kind prompt_kind;
     struct ts_sampling sampling;

@@ -7,6 +7,7 @@ import pathlib
 import random
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -16,6 +17,12 @@ BUILD = pathlib.Path(os.environ.get("TS_BUILD_DIR", ROOT / "build" / "release"))
 TSCTL = str(BUILD / "bin" / "tsctl")
 DEMO = str(ROOT / "tests" / "data" / "models" / "demo")
 CONF = str(ROOT / "conf" / "local.conf")
+
+
+def use_python_client():
+    """Makes `import thunderserve` find the package of this build."""
+    if str(BUILD / "python") not in sys.path:
+        sys.path.insert(0, str(BUILD / "python"))
 
 
 def run(*args, timeout=120, check=True):

@@ -107,6 +107,12 @@ def test_cmake_package(prefix, cluster, expected, tmp_path, target):
     assert ask(tmp_path / "build" / "consumer", prefix, cluster) == expected
 
 
-def test_header_is_good_for_cplusplus(prefix):
+def test_python_package(prefix, cluster, expected):
+    env = {**os.environ, "PYTHONPATH": str(prefix / "lib" / "python3" / "dist-packages")}
+    example = prefix / "share" / "thunderserve" / "examples" / "stream.py"
+    assert command("/usr/bin/python3", "-B", example, cluster.router, PROMPT, env=env) == expected
+
+
+def test_header_is_plain_c99(prefix):
     header = pathlib.Path(prefix / "include" / "thunderserve" / "ts_client.h")
     command(CC, "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-x", "c", header)

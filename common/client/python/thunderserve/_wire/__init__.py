@@ -1,0 +1,1 @@
+"""Message types, made by protoc from proto/*.proto when the project is built."""
