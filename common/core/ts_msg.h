@@ -52,6 +52,7 @@ struct ts_load {
     uint32_t kv_blocks_used, kv_blocks;
     uint64_t queued_tokens; /* prompt tokens not yet prefilled */
     uint64_t done_tokens;   /* output tokens since start */
+    uint64_t encoded_bytes; /* relay: encoded KV held */
 };
 
 struct ts_profile {      /* of a worker: what it can do */
@@ -495,6 +496,9 @@ struct ts_msg_status_reply {
     uint32_t queued, running;
     uint64_t accepted, refused, ended, malformed;
     uint64_t term, number;
+    uint64_t held_bytes;     /* of prompts */
+    uint32_t client_most;    /* requests under way of the client that has most */
+    uint64_t retries, stale; /* attempts after the first; messages of attempts that are not the current one */
 };
 
 struct ts_msg_why { /* what happened to this request */

@@ -86,8 +86,8 @@ static const struct ts_field trace_fields[] = {
 const struct ts_schema ts_trace_schema = TS_SCHEMA(trace, "Trace", trace_fields);
 
 static const struct ts_field load_fields[] = {
-    TS_F(load, waiting),   TS_F(load, running),       TS_F(load, kv_blocks_used),
-    TS_F(load, kv_blocks), TS_F(load, queued_tokens), TS_F(load, done_tokens),
+    TS_F(load, waiting),       TS_F(load, running),     TS_F(load, kv_blocks_used), TS_F(load, kv_blocks),
+    TS_F(load, queued_tokens), TS_F(load, done_tokens), TS_F(load, encoded_bytes),
 };
 static const struct ts_schema load_schema = TS_SCHEMA(load, "Load", load_fields);
 
@@ -491,6 +491,10 @@ static const struct ts_field status_reply_fields[] = {
     TS_F(msg_status_reply, malformed),
     TS_F(msg_status_reply, term),
     TS_F(msg_status_reply, number),
+    TS_F(msg_status_reply, held_bytes),
+    TS_F(msg_status_reply, client_most),
+    TS_F(msg_status_reply, retries),
+    TS_F(msg_status_reply, stale),
 };
 const struct ts_schema ts_msg_status_reply_schema =
     TS_SCHEMA(msg_status_reply, "StatusReply", status_reply_fields);

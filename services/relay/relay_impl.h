@@ -135,6 +135,7 @@ void transfer_abort(struct relay_core *core, struct transfer *t, enum ts_reason 
 void transfer_settle(struct relay_core *core, struct transfer *t); /* frees one that is over and quiet */
 void transfer_maybe_freed(struct relay_core *core, struct transfer *t);
 void transfer_tick(struct relay_core *core);
+struct ts_load transfer_load(const struct relay_core *core);
 ts_time transfer_deadline(const struct relay_core *core);
 void transfer_free(struct transfer *t);
 

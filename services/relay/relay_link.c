@@ -338,7 +338,8 @@ void relay_link_tick(struct relay_core *core)
         if (!r->session.up && r->session.hello_at <= core->now)
             say_hello(core, TS_CHANNEL_RELAY, r->peer, &r->session);
         if (ts_session_heartbeat_due(&r->session, core->now))
-            send_on(core, TS_CHANNEL_RELAY, r->peer, &r->session, TS_MSG_HEARTBEAT);
+            send_on(core, TS_CHANNEL_RELAY, r->peer, &r->session, TS_MSG_HEARTBEAT)->msg.heartbeat.load =
+                transfer_load(core);
     }
     for (size_t cursor = 0; (pool = ts_map_next(core->pools, &cursor, NULL, NULL));) {
         if (ts_session_expired(&pool->session, core->now))

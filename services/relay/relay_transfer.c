@@ -394,6 +394,17 @@ void transfer_tick(struct relay_core *core)
     }
 }
 
+struct ts_load transfer_load(const struct relay_core *core)
+{
+    struct ts_load load = {.encoded_bytes = core->held_bytes};
+    for (const struct transfer *t = core->head; t; t = t->next) {
+        bool waits = t->state == TRANSFER_OPENING || t->state == TRANSFER_WAIT_GRANT;
+        load.waiting += waits;
+        load.running += !waits;
+    }
+    return load;
+}
+
 ts_time transfer_deadline(const struct relay_core *core)
 {
     ts_time at = TS_TIME_NEVER;

@@ -140,6 +140,7 @@ void request_sweep(struct router_core *core);
 void request_trim(struct router_core *core); /* forgets ended records beyond their bound */
 void request_client_lost(struct router_core *core, uint64_t peer);
 uint32_t request_attached(const struct router_core *core, uint64_t peer); /* its streams under way */
+uint32_t request_client_most(const struct router_core *core); /* requests of the client that has most */
 void request_fill_trace(const struct router_core *core, const struct record *r, struct ts_trace *out);
 void record_state_set(struct router_core *core, struct record *r, enum record_state state);
 void record_free(struct record *r);

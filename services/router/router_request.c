@@ -2,6 +2,7 @@
  * A request towards its client: admission, the stream as it was sent, its one end, and how long it is
  * remembered.
  */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -123,6 +124,15 @@ static void count_client(struct router_core *core, struct ts_str client, int cha
         ts_map_remove(core->per_client, client.data, client.count);
 }
 
+uint32_t request_client_most(const struct router_core *core)
+{
+    void *live;
+    uintptr_t most = 0;
+    for (size_t cursor = 0; (live = ts_map_next(core->per_client, &cursor, NULL, NULL));)
+        most = (uintptr_t)live > most ? (uintptr_t)live : most;
+    return (uint32_t)most;
+}
+
 static bool model_known(const struct router_core *core, struct ts_str model)
 {
     struct member *member;
@@ -156,6 +166,10 @@ static const char *admission(const struct router_core *core, const struct ts_eve
         !(p->min_p >= 0 && p->min_p <= 1) || !(p->repetition_penalty > 0))
         return "sampling is out of range: max_tokens >= 1, temperature >= 0, 0 < top_p <= 1, 0 <= min_p <= "
                "1, repetition_penalty > 0";
+    if (!(fabsf(p->presence_penalty) <= 2) || !(fabsf(p->frequency_penalty) <= 2) ||
+        p->logprobs > TS_LOGPROBS_MAX)
+        return "sampling is out of range: presence_penalty and frequency_penalty within 2 of 0, logprobs <= "
+               "20";
     if (g->next_index != g->produced.count)
         return "a resumed request must bring as many produced tokens as next_index says";
     *reason = TS_REASON_PROMPT_TOO_LONG;

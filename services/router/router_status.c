@@ -48,7 +48,11 @@ static void send_status(struct router_core *core, const struct ts_event_message 
                                      .refused = core->counts.refused,
                                      .ended = core->counts.ended,
                                      .term = core->term,
-                                     .number = core->number};
+                                     .number = core->number,
+                                     .held_bytes = core->held_bytes,
+                                     .client_most = request_client_most(core),
+                                     .retries = core->counts.retries,
+                                     .stale = core->counts.stale};
 }
 
 static void send_why(struct router_core *core, const struct ts_event_message *m)

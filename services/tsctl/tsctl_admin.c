@@ -75,6 +75,7 @@ static void print_status_json(const struct ts_msg_status_reply *r)
         ts_json_put_integer(item, "in_flight", (int64_t)s->load.running + s->load.waiting);
         ts_json_put_integer(item, "kv_blocks_used", s->load.kv_blocks_used);
         ts_json_put_integer(item, "kv_blocks", s->load.kv_blocks);
+        ts_json_put_integer(item, "encoded_bytes", (int64_t)s->load.encoded_bytes);
         ts_json_put(list, NULL, &item);
     }
     ts_json_put(doc, "services", &list);
@@ -84,6 +85,10 @@ static void print_status_json(const struct ts_msg_status_reply *r)
     ts_json_put_integer(doc, "refused", (int64_t)r->refused);
     ts_json_put_integer(doc, "ended", (int64_t)r->ended);
     ts_json_put_integer(doc, "malformed", (int64_t)r->malformed);
+    ts_json_put_integer(doc, "held_bytes", (int64_t)r->held_bytes);
+    ts_json_put_integer(doc, "client_most", r->client_most);
+    ts_json_put_integer(doc, "retries", (int64_t)r->retries);
+    ts_json_put_integer(doc, "stale", (int64_t)r->stale);
     ts_json_put_integer(doc, "term", (int64_t)r->term);
     ts_json_put_integer(doc, "plan", (int64_t)r->number);
     char *text = ts_json_dump(doc, false);

@@ -431,7 +431,8 @@ static void test_links(void **state)
     (void)state;
     static const struct core_step steps[] = {
         OPENED,
-        {1502, "pool:1 heartbeat", "relay:1 heartbeat\npool:1 heartbeat\nkv:1000 heartbeat"},
+        {1502, "pool:1 heartbeat",
+         "relay:1 heartbeat load.waiting=1 load.encoded_bytes=0\npool:1 heartbeat\nkv:1000 heartbeat"},
         {3001, "relay:1 heartbeat", "*"},
         {3002, "tick", FAILED("1.1", "peer_lost") "\n" FREED("1.1") "\nkv:1000 hello"},
         {3100, "kv:1000 welcome", ""},

@@ -156,7 +156,8 @@ static void test_status(void **state)
         {1, "client:9 " GENERATE("a") "digest=5 #3/50", "client:9 refused\ndrop #3"},
         {2, "worker:2 heartbeat load=1:2:3:4:5:6", ""},
         {3, "admin:1 status id=8",
-         "admin:1 status_reply id=8 queued=1 running=1 accepted=2 refused=1 ended=0 "
+         "admin:1 status_reply id=8 queued=1 running=1 accepted=2 refused=1 ended=0 held_bytes=80 "
+         "client_most=1 "
          "services=router0:router:none:77:500:1:0,r0:relay:none:0:900:1:0,p0:worker:prefill:0:901:1:0,"
          "d0:worker:decode:0:902:1:0:1"},
         {4, "client:9 status id=9", "client:9 status_reply id=9"},

@@ -77,6 +77,11 @@ static void test_refusals(void **state)
         {"min_p", "client:9 " GENERATE("x") "sampling.min_p=1.5 #2/8", REFUSED("bad_request", "0")},
         {"penalty", "client:9 " GENERATE("x") "sampling.repetition_penalty=0 #2/8",
          REFUSED("bad_request", "0")},
+        {"presence", "client:9 " GENERATE("x") "sampling.presence_penalty=-2.5 #2/8",
+         REFUSED("bad_request", "0")},
+        {"frequency", "client:9 " GENERATE("x") "sampling.frequency_penalty=nan #2/8",
+         REFUSED("bad_request", "0")},
+        {"logprobs", "client:9 " GENERATE("x") "sampling.logprobs=21 #2/8", REFUSED("bad_request", "0")},
         {"resumed", "client:9 " GENERATE("x") "next_index=2 produced=5 #2/8", REFUSED("bad_request", "0")},
     };
     for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
