@@ -1,6 +1,6 @@
 /*
  * `uniform`: every worker keeps its phase, every pair of a prefill and a decode worker of one model gets an
- * equal share. The baseline of planner.md section 5, and what a cluster of equal machines needs.
+ * equal share: z[p][d] = 1 / number of pairs. The baseline, and what a cluster of equal machines needs.
  */
 #include <string.h>
 
