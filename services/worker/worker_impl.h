@@ -29,6 +29,7 @@ struct router_link {
     uint64_t peer; /* 1.. */
     struct ts_session session;
     ts_time lost_at;     /* since when it is down; TS_TIME_NEVER while up */
+    ts_time reported_at; /* when it was last told our load */
     uint64_t term, plan; /* the newest seen */
 };
 

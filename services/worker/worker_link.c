@@ -158,6 +158,7 @@ void worker_link_router_message(struct worker_core *core, const struct ts_event_
         if (!link->session.up)
             return;
         link->lost_at = TS_TIME_NEVER;
+        link->reported_at = core->now;
         task_resync(core, link);
     } else if (m->msg.kind == TS_MSG_RESET) {
         router_reset(core, link, &m->msg.reset);
@@ -318,6 +319,12 @@ static struct ts_load load_of(const struct worker_core *core)
     return load;
 }
 
+/* A heartbeat carries the load, so it is due at every interval, also where other messages flow. */
+static ts_time report_due(const struct router_link *link)
+{
+    return link->session.up ? link->reported_at + link->session.heartbeat_ns : TS_TIME_NEVER;
+}
+
 static void router_tick(struct worker_core *core, struct router_link *link)
 {
     if (ts_session_expired(&link->session, core->now))
@@ -329,8 +336,10 @@ static void router_tick(struct worker_core *core, struct router_link *link)
     }
     if (!link->session.up && link->session.hello_at <= core->now)
         say_hello(core, TS_CHANNEL_WORKER, link->peer, &link->session);
-    if (ts_session_heartbeat_due(&link->session, core->now))
+    if (report_due(link) <= core->now) {
+        link->reported_at = core->now;
         worker_send_router(core, link, TS_MSG_HEARTBEAT)->msg.heartbeat.load = load_of(core);
+    }
 }
 
 void worker_link_tick(struct worker_core *core)
@@ -363,8 +372,9 @@ ts_time worker_link_deadline(const struct worker_core *core)
     if (!core->started)
         return at;
     for (size_t i = 0; i < core->settings.router_count; i++) {
-        ts_time due = ts_session_deadline(&core->routers[i].session);
+        ts_time due = ts_session_deadline(&core->routers[i].session), report = report_due(&core->routers[i]);
         at = due < at ? due : at;
+        at = report < at ? report : at;
     }
     if (has_relay(core)) {
         ts_time due = ts_session_deadline(&core->pool.session);

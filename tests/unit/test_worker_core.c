@@ -52,6 +52,28 @@ static void test_session(void **state)
     worker_end(&f);
 }
 
+/* The load is told at every interval, however much else the router hears. */
+static void test_load_while_busy(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {0, "start", "*"},
+        {1, "worker:1 welcome heartbeat_ms=400 timeout_ms=2000", "worker:1 resync items="},
+        {2, "worker:1 " DECODE("1.1"), ""},
+        {399, "worker:1 assign role=decode rid=1.2 fingerprint=8", "worker:1 assign_refused rid=1.2"},
+        {401, "tick", "worker:1 heartbeat load.waiting=1 load.kv_blocks=8"},
+        {700, "worker:1 assign role=decode rid=1.3 fingerprint=8", "worker:1 assign_refused rid=1.3"},
+        {800, "tick", ""},
+        {801, "tick", "worker:1 heartbeat load.waiting=1"},
+        {802, "worker:1 release rid=1.1", ""},
+    };
+    struct worker_settings settings = ticking();
+    struct core_fixture *f = worker_begin(&settings);
+    CORE_RUN(f, "load while busy", steps);
+    assert_int_equal(worker_core_deadline(worker_of(f)), 1201 * TS_MS);
+    worker_end(&f);
+}
+
 /* Work outlives its router for a while, and not longer. */
 static void test_router_lost(void **state)
 {
@@ -205,7 +227,7 @@ int main(void)
         cmocka_unit_test(test_session),     cmocka_unit_test(test_router_lost),
         cmocka_unit_test(test_fenced),      cmocka_unit_test(test_resync),
         cmocka_unit_test(test_drain),       cmocka_unit_test(test_unsupported),
-        cmocka_unit_test(test_both_phases),
+        cmocka_unit_test(test_both_phases), cmocka_unit_test(test_load_while_busy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
