@@ -20,7 +20,7 @@ static const struct ts_option options[] = {
     {"head_dim", TS_OPTION_U32, offsetof(struct codec_flags, head_dim), "64", 2, 1024,
      "elements of one head"},
     {"tokens", TS_OPTION_U32, offsetof(struct codec_flags, tokens), "0", 0, 1e6,
-     "decode: tokens in the file (0: a multiple of 16)"},
+     "decode: tokens in the file; 0 = as many whole blocks of 16 as it holds"},
     {"output", TS_OPTION_STRING, offsetof(struct codec_flags, output), NULL, 0, 0,
      "write here instead of to stdout"},
 };
@@ -91,40 +91,71 @@ static void move_plain(const struct shape *s, uint8_t *plain, bool into_pool)
     }
 }
 
-static enum ts_status convert(const struct codec_flags *f, bool encode, uint8_t *in, size_t bytes,
-                              uint8_t **out, size_t *out_bytes, struct ts_error *err)
+static void shape_free(struct shape *s)
+{
+    ts_free(s->view.pool);
+    ts_free(s->blocks);
+}
+
+static enum ts_status encode(const struct codec_flags *f, uint8_t *in, size_t bytes, uint8_t **out,
+                             size_t *out_bytes, struct ts_error *err)
 {
     struct shape s = {.blocks = NULL};
     size_t row = (size_t)f->head_dim * 2;
-    uint32_t tokens = f->tokens;
-    if (encode && (bytes == 0 || bytes % (2 * row) != 0))
+    if (bytes == 0 || bytes % (2 * row) != 0)
         return ts_error_set(err, TS_EINVAL, "%zu bytes are not keys and values of %u 16-bit elements a token",
                             bytes, f->head_dim);
-    if (encode)
-        tokens = (uint32_t)(bytes / (2 * row));
-    if (tokens == 0)
-        return ts_error_set(err, TS_EINVAL, "decode needs --tokens N");
+    uint32_t tokens = (uint32_t)(bytes / (2 * row)), escapes;
     enum ts_status status = shape_of(f, tokens, &s, err);
-    if (status == TS_OK && encode) {
-        uint32_t escapes;
+    if (status == TS_OK) {
         *out = ts_xaligned(64, ts_codec_bytes_max(&s.codec, f->head_dim, 1, tokens));
         move_plain(&s, in, true);
         *out_bytes = ts_codec_encode(&s.codec, &s.view, &s.chunk, *out, &escapes);
-    } else if (status == TS_OK) {
-        status = ts_codec_decode(&s.codec, in, bytes, &s.chunk, &s.view);
-        if (status != TS_OK)
-            ts_error_set(
-                err, status,
-                "%zu bytes are not a %s payload of %u tokens: check --codec, --head-dim and --tokens", bytes,
-                f->codec, tokens);
-        *out_bytes = 2 * row * tokens;
-        *out = ts_xmalloc(*out_bytes);
-        if (status == TS_OK)
-            move_plain(&s, *out, false);
     }
-    ts_free(s.view.pool);
-    ts_free(s.blocks);
+    shape_free(&s);
     return status;
+}
+
+static enum ts_status decode_tokens(const struct codec_flags *f, uint32_t tokens, const uint8_t *in,
+                                    size_t bytes, uint8_t **out, size_t *out_bytes, struct ts_error *err)
+{
+    struct shape s = {.blocks = NULL};
+    enum ts_status status = shape_of(f, tokens, &s, err);
+    if (status == TS_OK && (status = ts_codec_decode(&s.codec, in, bytes, &s.chunk, &s.view)) != TS_OK)
+        ts_error_set(err, status,
+                     "%zu bytes are not a payload of codec %s: check --codec, --head-dim and --tokens", bytes,
+                     f->codec);
+    if (status == TS_OK) {
+        *out_bytes = (size_t)f->head_dim * 4 * tokens;
+        *out = ts_xmalloc(*out_bytes);
+        move_plain(&s, *out, false);
+    }
+    shape_free(&s);
+    return status;
+}
+
+/* Without --tokens: escaped tiles make payloads of several lengths for one number of blocks, so each number
+ * that gives this length is tried. */
+static enum ts_status decode(const struct codec_flags *f, const uint8_t *in, size_t bytes, uint8_t **out,
+                             size_t *out_bytes, struct ts_error *err)
+{
+    struct ts_codec codec;
+    size_t least;
+    if (f->tokens > 0)
+        return decode_tokens(f, f->tokens, in, bytes, out, out_bytes, err);
+    if (ts_codec_parse(f->codec, &codec, err) != TS_OK || ts_codec_check(&codec, f->head_dim, err) != TS_OK)
+        return err->status;
+    size_t tile = (size_t)TS_KV_BLOCK_TOKENS * f->head_dim * 2;
+    for (uint32_t tokens = TS_KV_BLOCK_TOKENS;
+         (least = ts_codec_bytes(&codec, f->head_dim, 1, tokens, 0)) <= bytes; tokens += TS_KV_BLOCK_TOKENS) {
+        if ((bytes - least) % tile == 0 && bytes <= ts_codec_bytes_max(&codec, f->head_dim, 1, tokens) &&
+            decode_tokens(f, tokens, in, bytes, out, out_bytes, err) == TS_OK)
+            return TS_OK;
+    }
+    return ts_error_set(err, TS_EINVAL,
+                        "%zu bytes are not a payload of codec %s in whole blocks of %u tokens: check "
+                        "--codec and --head-dim, or give --tokens",
+                        bytes, f->codec, TS_KV_BLOCK_TOKENS);
 }
 
 static enum ts_status write_out(const struct codec_flags *f, const void *data, size_t bytes,
@@ -144,12 +175,14 @@ static int run(const struct codec_flags *f, const struct ts_conf_strings *argume
     struct ts_error err = {0};
     size_t bytes = 0, out_bytes = 0;
     uint8_t *out = NULL;
-    bool encode = arguments->count == 2 && strcmp(arguments->items[0], "encode") == 0;
-    if (arguments->count != 2 || (!encode && strcmp(arguments->items[0], "decode") != 0))
+    bool encodes = arguments->count == 2 && strcmp(arguments->items[0], "encode") == 0;
+    if (arguments->count != 2 || (!encodes && strcmp(arguments->items[0], "decode") != 0))
         return tsctl_fail("codec", 2,
                           "usage: tsctl codec encode|decode --codec C --dtype D --head-dim N FILE");
     uint8_t *in = read_file(arguments->items[1], &bytes, &err);
-    enum ts_status status = in ? convert(f, encode, in, bytes, &out, &out_bytes, &err) : err.status;
+    enum ts_status status = !in       ? err.status
+                            : encodes ? encode(f, in, bytes, &out, &out_bytes, &err)
+                                      : decode(f, in, bytes, &out, &out_bytes, &err);
     if (status == TS_OK)
         status = write_out(f, out, out_bytes, &err);
     ts_free(in);
