@@ -8,6 +8,8 @@
 #include "services/tsctl/tsctl.h"
 #include "services/tsctl/tsctl_ask.h"
 
+#define UNKNOWN_REQUEST "the router does not know this request: check --client and --request-id"
+
 struct admin_flags {
     struct ts_conf *conf;
     const char *router, *client, *request_id, *service;
@@ -152,7 +154,7 @@ int tsctl_why(int argc, char **argv)
                   &err) != TS_OK) {
         code = tsctl_fail("why", 1, err.text);
     } else if (answer.why_reply.reason != TS_REASON_NONE) {
-        code = tsctl_fail("why", 1, "the router does not know this request: check --client and --request-id");
+        code = tsctl_fail("why", 1, UNKNOWN_REQUEST);
     } else {
         ts_schema_print(&ts_trace_schema, &answer.why_reply.trace, line, sizeof line);
         puts(line);
@@ -180,8 +182,10 @@ int tsctl_cancel(int argc, char **argv)
     else if (tsctl_ask(f.router, TS_CHANNEL_CLIENT, &question, TS_MSG_END, (int)f.timeout_ms, &arena, &answer,
                        &err) != TS_OK)
         code = tsctl_fail("cancel", 1, err.text);
+    else if (answer.end.reason == TS_REASON_NOT_FOUND)
+        code = tsctl_fail("cancel", 1, UNKNOWN_REQUEST);
     else
-        code = 0;
+        code = 0; /* cancelled, or it had ended before */
     ts_arena_fini(&arena);
     ts_conf_destroy(&f.conf);
     return code;
