@@ -21,6 +21,7 @@ struct stream {
     char id[24];
     uint64_t digest, epoch;
     ts_time asked_at;
+    uint32_t asks;
     bool sent, ended, refused, cancel_sent;
     enum ts_finish finish;
     enum ts_reason reason;
@@ -190,6 +191,7 @@ static void ask(struct cloud_client *c, struct stream *s)
                                                .produced = {s->tokens, (uint32_t)s->count},
                                                .codec = ts_str_of(r->codec)};
     s->asked_at = c->now;
+    s->asks++;
     ts_actions_drop(c->out, bulk);
 }
 
@@ -258,7 +260,7 @@ static void take_end(struct cloud_client *c, struct stream *s, const struct ts_m
     if (m->epoch != s->epoch)
         return;
     if (s->ended) {
-        if (m->finish != s->finish || m->reason != s->reason)
+        if (!s->refused && (m->finish != s->finish || m->reason != s->reason))
             cloud_fail(c->node->cloud, "%s %s ends twice: with %s and %s", c->node->id, s->id,
                        ts_finish_name(s->finish), ts_finish_name(m->finish));
         return;
@@ -296,6 +298,8 @@ static void take(struct cloud_client *c, const struct ts_msg *m)
         if (s && !s->ended) {
             s->refused = true;
             finish(c, s, TS_FINISH_ERROR, m->refused.reason);
+            if (s->asks > 1) /* another time it may have been taken */
+                cancel(c, s);
         }
         break;
     case TS_MSG_TOKENS:

@@ -12,10 +12,10 @@
 #define CLIENTS_MAX  3
 #define REQUESTS_MAX 64
 #define PROMPT_MAX   160
-#define OUTPUT_MAX   40
+#define OUTPUT_MAX   120
 #define CONTEXT      512
 #define FAULTS_UNTIL (20 * TS_S)
-#define PATIENCE     (60 * TS_S) /* without progress while there is work */
+#define PATIENCE     (25 * TS_S) /* without progress while there is work */
 #define LATEST       (300 * TS_S)
 
 struct expectation {
@@ -78,14 +78,14 @@ static void add_router(struct world *w)
 static void add_worker(struct world *w, enum ts_phase phase, size_t number, const char *relay)
 {
     struct worker_settings s = worker_settings_defaults();
-    s.id = name(w, phase == TS_PHASE_PREFILL ? "prefill" : "decode", number);
+    s.id = name(w, phase == TS_PHASE_DECODE ? "decode" : "prefill", number);
     s.max_rows = draw(w, 2, 32);
     s.max_batch_tokens = draw(w, s.max_rows > 16 ? s.max_rows : 16, 256);
     s.grant_wait_ms = draw(w, 1, 10) * 1000;
     if (one_in(w, 3))
         s.credit_bytes = draw(w, 1, 64) << 10;
     uint32_t need = ts_kv_blocks_for(PROMPT_MAX + OUTPUT_MAX) + 1;
-    uint32_t blocks = w->faulty && one_in(w, 2) ? draw(w, need, 2 * need) : draw(w, 4 * need, 16 * need);
+    uint32_t blocks = one_in(w, 2) ? draw(w, need, 2 * need) : draw(w, 4 * need, 16 * need);
     w->services[w->service_count++] = cloud_add_worker(w->cloud, &s, phase, blocks, relay);
 }
 
@@ -94,6 +94,7 @@ static void add_services(struct world *w)
     size_t relays = draw(w, 1, 2), prefills = draw(w, 1, 3), decodes = draw(w, 1, 3),
            planners = draw(w, 1, 2);
     const char *relay_names[2];
+    bool tight = one_in(w, 3); /* little room for encoded KV: a worker of both phases could wait for itself */
     for (size_t i = 0; i < planners; i++) {
         struct planner_settings s = planner_settings_defaults();
         s.id = name(w, "planner", i);
@@ -104,12 +105,12 @@ static void add_services(struct world *w)
         s.id = relay_names[i] = name(w, "relay", i);
         s.chunk_tokens_max = draw(w, 1, 8) * 16;
         s.encode_jobs_max = draw(w, 1, 4);
-        if (one_in(w, 3))
+        if (tight)
             s.encoded_bytes_max = draw(w, 8, 64) << 10;
         w->services[w->service_count++] = cloud_add_relay(w->cloud, &s);
     }
     for (size_t i = 0; i < prefills; i++)
-        add_worker(w, TS_PHASE_PREFILL, i, relay_names[i % relays]);
+        add_worker(w, !tight && one_in(w, 8) ? TS_PHASE_BOTH : TS_PHASE_PREFILL, i, relay_names[i % relays]);
     for (size_t i = 0; i < decodes; i++)
         add_worker(w, TS_PHASE_DECODE, i, NULL);
 }
@@ -143,7 +144,7 @@ static void add_clients(struct world *w)
     w->client_count = draw(w, 1, CLIENTS_MAX);
     for (size_t c = 0; c < w->client_count; c++) {
         uint32_t count = draw(w, 1, one_in(w, 4) ? REQUESTS_MAX : 16);
-        ts_time within = draw(w, 1, 15) * TS_S;
+        ts_time within = one_in(w, 2) ? draw(w, 10, 500) * TS_MS : draw(w, 1, 15) * TS_S;
         w->clients[c] = cloud_add_client(w->cloud, name(w, "client", c));
         for (uint32_t i = 0; i < count; i++) {
             struct cloud_request r = draw_request(w, within);
@@ -173,11 +174,12 @@ static void drain_node(void *context)
 
 static void add_faults(struct world *w)
 {
-    for (uint32_t i = draw(w, 0, 4); i > 0; i--)
-        cloud_at(w->cloud, draw(w, 0, 15000) * TS_MS + 500 * TS_MS, kill_node,
+    uint32_t until_ms = one_in(w, 2) ? 2000 : 15000;
+    for (uint32_t i = draw(w, 0, one_in(w, 4) ? 16 : 4); i > 0; i--)
+        cloud_at(w->cloud, draw(w, 0, until_ms) * TS_MS + 5 * TS_MS, kill_node,
                  w->services[draw(w, 0, (uint32_t)w->service_count - 1)]);
     for (uint32_t i = draw(w, 0, 2); i > 0; i--)
-        cloud_at(w->cloud, draw(w, 0, 15000) * TS_MS + 500 * TS_MS, drain_node,
+        cloud_at(w->cloud, draw(w, 0, until_ms) * TS_MS + 5 * TS_MS, drain_node,
                  w->services[draw(w, 0, (uint32_t)w->service_count - 1)]);
 }
 
@@ -195,11 +197,12 @@ static struct cloud_network draw_network(struct world *w)
     if (!w->faulty)
         return n;
     n.faults_until = FAULTS_UNTIL;
-    n.cut = chance(w, 0.003);
-    n.loss = chance(w, 0.001);
-    n.gap = chance(w, 0.002);
-    n.stall = chance(w, 0.002);
-    n.corrupt = chance(w, 0.1);
+    double harsh = one_in(w, 4) ? 10 : 1;
+    n.cut = chance(w, 0.002 * harsh);
+    n.loss = chance(w, 0.001 * harsh);
+    n.gap = chance(w, 0.002 * harsh);
+    n.stall = chance(w, 0.002 * harsh);
+    n.corrupt = chance(w, one_in(w, 4) ? 0.6 : 0.1);
     return n;
 }
 

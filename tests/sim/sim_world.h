@@ -9,7 +9,7 @@
 
 struct sim_options {
     uint64_t seed;
-    bool calm;               /* no faults, roomy pools: every request must end as expected */
+    bool calm;               /* no faults: every request must end as expected */
     bool trace;              /* print every event and action */
     const char *device_conf; /* coefficients of the devices; NULL = built in */
     /* Sees each action first, may change it; false = it is not performed. NULL = none. */

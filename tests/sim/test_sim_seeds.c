@@ -13,7 +13,8 @@
 
 #include "tests/sim/sim_world.h"
 
-#define CONF TS_TEST_DATA "/../../conf/devices/modelled.json"
+#define FAST TS_TEST_DATA "/../../conf/devices/modelled.json"
+#define SLOW TS_TEST_DATA "/devices/slow.json"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SEEDS 20
@@ -32,28 +33,54 @@ static uint64_t number(const char *variable, uint64_t fallback)
     return text && *text ? strtoull(text, NULL, 10) : fallback;
 }
 
-/* Every fifth world is calm. */
+/* Every fifth world is calm, every second one slow. */
 static struct sim_options options_of(uint64_t seed)
 {
-    return (struct sim_options){.seed = seed, .calm = seed % 5 == 0, .device_conf = CONF};
+    return (struct sim_options){.seed = seed, .calm = seed % 5 == 0, .device_conf = seed % 2 ? FAST : SLOW};
 }
 
-static void print(uint64_t seed, const struct sim_result *r)
+static void print(const char *what, const struct sim_result *r)
 {
-    print_message("seed %llu: %s%s\n", (unsigned long long)seed, r->ok ? "ok" : "FAILED: ", r->why);
+    const struct cloud_counts *c = &r->counts;
+#define N(field) (unsigned long long)(field)
     print_message(
-        "  digest %016llx steps %llu, %.1f virtual s, requests %llu: completed %llu cancelled %llu late %llu "
-        "failed %llu refused %llu\n",
-        (unsigned long long)r->digest, (unsigned long long)r->steps, r->virtual_s,
-        (unsigned long long)r->requests, (unsigned long long)r->completed, (unsigned long long)r->cancelled,
-        (unsigned long long)r->late, (unsigned long long)r->failed, (unsigned long long)r->refused);
+        "%s: steps %llu, requests %llu: completed %llu cancelled %llu late %llu failed %llu refused %llu, "
+        "retries %llu resyncs %llu preempted %llu\n",
+        what, N(r->steps), N(r->requests), N(r->completed), N(r->cancelled), N(r->late), N(r->failed),
+        N(r->refused), N(r->retries), N(r->resyncs), N(r->preempted));
     print_message(
-        "  messages %llu lost %llu cuts %llu stalls %llu corrupted %llu kills %llu retries %llu resyncs %llu "
-        "preempted %llu\n",
-        (unsigned long long)r->counts.messages, (unsigned long long)r->counts.lost,
-        (unsigned long long)r->counts.cuts, (unsigned long long)r->counts.stalls,
-        (unsigned long long)r->counts.corrupted, (unsigned long long)r->counts.kills,
-        (unsigned long long)r->retries, (unsigned long long)r->resyncs, (unsigned long long)r->preempted);
+        "  messages %llu lost %llu cuts %llu stalls %llu corrupted %llu kills %llu batches %llu encodes %llu "
+        "scatters %llu\n",
+        N(c->messages), N(c->lost), N(c->cuts), N(c->stalls), N(c->corrupted), N(c->kills), N(c->batches),
+        N(c->encodes), N(c->scatters));
+#undef N
+}
+
+static void add(struct sim_result *sum, const struct sim_result *r)
+{
+    const uint64_t *from = (const uint64_t *)&r->counts; /* plain numbers, all of them */
+    uint64_t *to = (uint64_t *)&sum->counts;
+    sum->steps += r->steps;
+    sum->requests += r->requests;
+    sum->completed += r->completed;
+    sum->cancelled += r->cancelled;
+    sum->late += r->late;
+    sum->failed += r->failed;
+    sum->refused += r->refused;
+    sum->retries += r->retries;
+    sum->resyncs += r->resyncs;
+    sum->preempted += r->preempted;
+    for (size_t i = 0; i < sizeof r->counts / sizeof *from; i++)
+        to[i] += from[i];
+}
+
+static void print_seed(uint64_t seed, const struct sim_result *r)
+{
+    char what[700];
+    snprintf(what, sizeof what, "seed %llu %s%s", (unsigned long long)seed,
+             r->ok ? "ok" : "FAILED: ", r->why);
+    print(what, r);
+    print_message("  digest %016llx, %.1f virtual s\n", (unsigned long long)r->digest, r->virtual_s);
     if (!r->ok)
         print_message("  repeat: TS_SIM_SEED=%llu build/release/tests-bin/test_sim_seeds\n",
                       (unsigned long long)seed);
@@ -61,6 +88,7 @@ static void print(uint64_t seed, const struct sim_result *r)
 
 static void test_seeds(void **state)
 {
+    struct sim_result sum = {.ok = true};
     uint64_t only = number("TS_SIM_SEED", 0), count = number("TS_SIM_SEEDS", SEEDS), failed = 0;
     (void)state;
     for (uint64_t seed = only ? only : 1; seed <= (only ? only : count); seed++) {
@@ -68,9 +96,11 @@ static void test_seeds(void **state)
         options.trace = number("TS_SIM_TRACE", 0) != 0;
         struct sim_result r = sim_run(&options);
         if (only || !r.ok)
-            print(seed, &r);
+            print_seed(seed, &r);
         failed += !r.ok;
+        add(&sum, &r);
     }
+    print("all", &sum);
     assert_int_equal(failed, 0);
 }
 
