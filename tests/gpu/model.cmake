@@ -1,1 +1,3 @@
 ts_test(test_model_mailbox SOURCES test_model_mailbox.c model_fixture.c LINK ts_engine LABELS gpu threads)
+ts_test(test_families SOURCES test_families.c families_fixture.c model_fixture.c LINK ts_engine LABELS gpu)
+ts_test(test_families_heads SOURCES test_families_heads.c families_fixture.c model_fixture.c LINK ts_engine ts_text LABELS gpu)

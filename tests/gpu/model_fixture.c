@@ -11,7 +11,7 @@ struct ts_engine *model_open(const char *name, struct ts_shard shard, uint32_t b
     char dir[1024];
     struct ts_engine *engine = NULL;
     struct ts_error err = {0};
-    snprintf(dir, sizeof dir, "%s/models/%s", TS_TEST_DATA, name);
+    snprintf(dir, sizeof dir, "%s%s", *name == '/' ? "" : TS_TEST_DATA "/models/", name);
     struct ts_engine_options options = {.model_dir = dir,
                                         .device = "cpu",
                                         .kv_blocks = blocks ? blocks : ts_kv_blocks_for(batch_tokens) + 1,

@@ -13,7 +13,8 @@
 
 #include "gpu/ts_engine.h"
 
-/* Opens tests/data/models/NAME or fails the test. `blocks` 0 = one sequence of `batch_tokens` and a block. */
+/* Opens tests/data/models/NAME, or the folder of that absolute path, or fails the test. `blocks` 0 = one
+ * sequence of `batch_tokens` and a block. */
 struct ts_engine *model_open(const char *name, struct ts_shard shard, uint32_t batch_tokens,
                              uint32_t batch_rows, uint32_t blocks);
 /* Runs a batch and waits a minute at most; returns its last event. */
