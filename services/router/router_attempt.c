@@ -284,10 +284,10 @@ static void set_draining(struct router_core *core, struct member *member)
 void attempt_refused(struct router_core *core, struct member *from, const struct ts_msg_assign_refused *m)
 {
     struct record *r = current(core, m->rid);
-    if (!r || (from != r->prefill && from != r->decode))
-        return;
     if (m->reason == TS_REASON_DRAINING)
         set_draining(core, from);
+    if (!r || (from != r->prefill && from != r->decode))
+        return;
     attempt_fail(core, r, m->reason, from, "refused");
 }
 

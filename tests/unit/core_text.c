@@ -136,7 +136,7 @@ static double real(struct slice text)
 
 static struct ts_rid rid_value(const struct ts_field *field, struct slice text)
 {
-    struct slice request, attempt;
+    struct slice request, attempt = {NULL, 0};
     if (!next_part(&text, ".", &request) || !next_part(&text, ".", &attempt))
         fail_msg("a rid is REQUEST.ATTEMPT");
     return (struct ts_rid){core_text_router, number(field, request), (uint32_t)number(field, attempt)};
