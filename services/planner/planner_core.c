@@ -164,6 +164,16 @@ static void on_reply(struct planner_core *core, struct router_link *r, const str
     /* a stale snapshot: the newer one is on its way and will be answered */
 }
 
+/* Stops, and says so: another planner need not wait for the silence. */
+static void drain(struct planner_core *core)
+{
+    for (size_t i = 0; !core->draining && i < core->settings.router_count; i++) {
+        if (core->routers[i].session.up)
+            send_router(core, &core->routers[i], TS_MSG_DRAIN);
+    }
+    core->draining = true;
+}
+
 static void on_message(struct planner_core *core, const struct ts_event_message *m)
 {
     if (m->channel != TS_CHANNEL_PLANNER || m->peer < 1 || m->peer > core->settings.router_count)
@@ -184,7 +194,7 @@ static void on_message(struct planner_core *core, const struct ts_event_message 
         else if (m->msg.kind == TS_MSG_PLAN_REPLY)
             on_reply(core, r, &m->msg.plan_reply);
         else if (m->msg.kind == TS_MSG_DRAIN)
-            core->draining = true;
+            drain(core);
     } else if (!r->session.up) {
         down(core, r);
     }
@@ -249,7 +259,7 @@ void planner_core_step(struct planner_core *core, ts_time now, const struct ts_e
             down(core, &core->routers[event->send_failed.peer - 1]);
         break;
     case TS_EVENT_DRAIN:
-        core->draining = true;
+        drain(core);
         break;
     default:
         break;

@@ -114,7 +114,7 @@ void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event
         relay_link_pool_mapped(core, &event->pool_mapped);
         break;
     case TS_EVENT_DRAIN:
-        core->draining = true;
+        relay_link_drain(core);
         break;
     default:
         break;

@@ -22,6 +22,7 @@ enum transfer_state {
 struct router_link {
     uint64_t peer;
     struct ts_session session;
+    ts_time reported_at; /* when it was last told our load */
 };
 
 struct pool {      /* of one worker of this host */
@@ -101,6 +102,7 @@ struct relay_core {
 
 /* relay_link.c */
 void relay_link_start(struct relay_core *core);
+void relay_link_drain(struct relay_core *core);
 void relay_link_tick(struct relay_core *core);
 ts_time relay_link_deadline(const struct relay_core *core);
 void relay_link_router_message(struct relay_core *core, const struct ts_event_message *m);

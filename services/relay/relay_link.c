@@ -72,6 +72,14 @@ void relay_link_start(struct relay_core *core)
 
 /* --- routers --- */
 
+/* Takes nothing new from now on, and says so before somebody is sent here. */
+void relay_link_drain(struct relay_core *core)
+{
+    for (size_t i = 0; !core->draining && i < core->settings.router_count; i++)
+        send_on(core, TS_CHANNEL_RELAY, core->routers[i].peer, &core->routers[i].session, TS_MSG_DRAIN);
+    core->draining = true;
+}
+
 void relay_link_router_message(struct relay_core *core, const struct ts_event_message *m)
 {
     if (m->peer < 1 || m->peer > core->settings.router_count)
@@ -80,6 +88,9 @@ void relay_link_router_message(struct relay_core *core, const struct ts_event_me
     if (m->msg.kind == TS_MSG_WELCOME) {
         ts_session_welcomed(session, core->now, &m->envelope, m->msg.welcome.session,
                             m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
+        core->routers[m->peer - 1].reported_at = core->now;
+        if (core->draining)
+            send_on(core, TS_CHANNEL_RELAY, m->peer, session, TS_MSG_DRAIN);
     } else if (m->msg.kind == TS_MSG_RESET) {
         if (m->msg.reset.fenced) /* declared dead: come back as somebody else; transfers are judged by their
                                     attempts */
@@ -89,7 +100,7 @@ void relay_link_router_message(struct relay_core *core, const struct ts_event_me
         if (m->msg.kind == TS_MSG_RELEASE) {
             transfer_released(core, NULL, &m->msg.release);
         } else if (m->msg.kind == TS_MSG_DRAIN) {
-            core->draining = true;
+            relay_link_drain(core);
         } else if (m->msg.kind == TS_MSG_REFEED) {
             struct ts_action_send *s = relay_send_router(core, session->remote, TS_MSG_TRANSFER);
             s->msg.transfer = (struct ts_msg_transfer){.rid = m->msg.refeed.rid, .reason = TS_REASON_NO_COPY};
@@ -313,6 +324,12 @@ void relay_link_unreachable(struct relay_core *core, enum ts_channel channel, ui
         ts_session_down(&core->routers[peer - 1].session, core->now);
 }
 
+/* A heartbeat carries the load, so it is due at every interval, also where other messages flow. */
+static ts_time report_due(const struct router_link *link)
+{
+    return link->session.up ? link->reported_at + link->session.heartbeat_ns : TS_TIME_NEVER;
+}
+
 static void tick_link(struct relay_core *core, struct link *link)
 {
     if (link->transfers == 0 && core->now - link->idle_since >= core->settings.idle_link_ms * TS_MS) {
@@ -337,9 +354,11 @@ void relay_link_tick(struct relay_core *core)
             ts_session_down(&r->session, core->now);
         if (!r->session.up && r->session.hello_at <= core->now)
             say_hello(core, TS_CHANNEL_RELAY, r->peer, &r->session);
-        if (ts_session_heartbeat_due(&r->session, core->now))
+        if (report_due(r) <= core->now) {
+            r->reported_at = core->now;
             send_on(core, TS_CHANNEL_RELAY, r->peer, &r->session, TS_MSG_HEARTBEAT)->msg.heartbeat.load =
                 transfer_load(core);
+        }
     }
     for (size_t cursor = 0; (pool = ts_map_next(core->pools, &cursor, NULL, NULL));) {
         if (ts_session_expired(&pool->session, core->now))
@@ -358,6 +377,8 @@ ts_time relay_link_deadline(const struct relay_core *core)
     struct link *link;
     for (size_t i = 0; core->started && i < core->settings.router_count; i++) {
         due = ts_session_deadline(&core->routers[i].session);
+        at = due < at ? due : at;
+        due = report_due(&core->routers[i]);
         at = due < at ? due : at;
     }
     for (size_t cursor = 0; (pool = ts_map_next(core->pools, &cursor, NULL, NULL));) {

@@ -272,20 +272,11 @@ void attempt_failed(struct router_core *core, struct member *from, const struct 
         attempt_fail(core, r, m->reason, m->reason == TS_REASON_PREEMPTED ? NULL : from, words);
 }
 
-/* It was told to stop by somebody else and takes nothing new. */
-static void set_draining(struct router_core *core, struct member *member)
-{
-    if (member->draining)
-        return;
-    member->draining = true;
-    plan_changed(core);
-}
-
 void attempt_refused(struct router_core *core, struct member *from, const struct ts_msg_assign_refused *m)
 {
     struct record *r = current(core, m->rid);
     if (m->reason == TS_REASON_DRAINING)
-        set_draining(core, from);
+        member_drains(core, from);
     if (!r || (from != r->prefill && from != r->decode))
         return;
     attempt_fail(core, r, m->reason, from, "refused");
@@ -315,7 +306,7 @@ void attempt_transfer(struct router_core *core, struct member *from, const struc
     struct record *r = current(core, m->rid);
     char words[200];
     if (m->reason == TS_REASON_DRAINING)
-        set_draining(core, from);
+        member_drains(core, from);
     if (!r)
         return;
     if (m->reason == TS_REASON_NONE) {

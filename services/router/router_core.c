@@ -184,6 +184,8 @@ static void on_member(struct router_core *core, const struct ts_event_message *m
             plan_received(core, from, &m->msg.plan);
         else if (m->msg.kind == TS_MSG_HEARTBEAT)
             from->load = m->msg.heartbeat.load;
+        if (m->msg.kind == TS_MSG_DRAIN)
+            member_drains(core, from);
     }
     ts_actions_drop(core->out, m->bulk);
 }

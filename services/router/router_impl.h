@@ -123,6 +123,7 @@ void member_unreachable(struct router_core *core, enum ts_channel channel, uint6
 void members_tick(struct router_core *core);
 ts_time members_deadline(const struct router_core *core);
 struct member *member_find(const struct router_core *core, enum ts_role role, const char *id);
+void member_drains(struct router_core *core, struct member *member); /* gets nothing new any more */
 bool member_ready(const struct member *member);
 void member_free(struct member *member);
 bool relay_alive(const struct router_core *core, const struct member *worker);

@@ -39,6 +39,15 @@ bool member_ready(const struct member *member)
     return member->session.up && !member->draining && (member->role != TS_ROLE_WORKER || member->synced);
 }
 
+void member_drains(struct router_core *core, struct member *member)
+{
+    if (member->draining)
+        return;
+    member->draining = true;
+    plan_member_lost(core, member); /* a planner that leaves holds no term any more */
+    plan_changed(core);
+}
+
 bool relay_alive(const struct router_core *core, const struct member *worker)
 {
     char id[TS_ID_BYTES_MAX + 1];

@@ -76,9 +76,8 @@ static void drain(struct router_core *core, const struct ts_event_message *m)
     for (size_t cursor = 0; (member = ts_map_next(core->members, &cursor, NULL, NULL));) {
         if (strcmp(member->id, id) != 0)
             continue;
-        member->draining = true;
+        member_drains(core, member);
         member_send(core, member, TS_MSG_DRAIN);
-        plan_changed(core);
     }
     send_status(core, m, 0);
 }

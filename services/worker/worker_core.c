@@ -127,7 +127,7 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
         decode_scattered(core, &event->scattered);
         break;
     case TS_EVENT_DRAIN:
-        core->draining = true;
+        worker_link_drain(core);
         break;
     default:
         break;

@@ -45,7 +45,7 @@ bool worker_core_relay_usable(const struct worker_core *core); /* the relay has 
 
 /* For the simulation's statistics. */
 struct worker_counts {
-    uint64_t preempted, nacked, resent, stale;
+    uint64_t preempted, nacked, resent;
 };
 
 struct worker_counts worker_core_counts(const struct worker_core *core);

@@ -124,6 +124,7 @@ struct worker_core {
 
 /* worker_link.c */
 void worker_link_start(struct worker_core *core);
+void worker_link_drain(struct worker_core *core);
 void worker_link_tick(struct worker_core *core);
 ts_time worker_link_deadline(const struct worker_core *core);
 void worker_link_router_message(struct worker_core *core, const struct ts_event_message *m);

@@ -105,6 +105,14 @@ static void router_reset(struct worker_core *core, struct router_link *link, con
     router_down(core, link);
 }
 
+/* Takes nothing new from now on, and says so before somebody is sent here. */
+void worker_link_drain(struct worker_core *core)
+{
+    for (size_t i = 0; !core->draining && i < core->settings.router_count; i++)
+        worker_send_router(core, &core->routers[i], TS_MSG_DRAIN);
+    core->draining = true;
+}
+
 static void router_deliver(struct worker_core *core, struct router_link *link,
                            const struct ts_event_message *m)
 {
@@ -119,7 +127,7 @@ static void router_deliver(struct worker_core *core, struct router_link *link,
         task_resync_reply(core, &m->msg.resync_reply);
         break;
     case TS_MSG_DRAIN:
-        core->draining = true;
+        worker_link_drain(core);
         break;
     case TS_MSG_TOKENIZE:
     case TS_MSG_DETOKENIZE:
@@ -160,6 +168,8 @@ void worker_link_router_message(struct worker_core *core, const struct ts_event_
         link->lost_at = TS_TIME_NEVER;
         link->reported_at = core->now;
         task_resync(core, link);
+        if (core->draining)
+            worker_send_router(core, link, TS_MSG_DRAIN);
     } else if (m->msg.kind == TS_MSG_RESET) {
         router_reset(core, link, &m->msg.reset);
     } else if (ts_session_receive(&link->session, core->now, &m->envelope) == TS_SESSION_DELIVER) {

@@ -81,7 +81,7 @@ static void test_plans(void **state)
          "planner:1 plan number=3 snapshot_version=9"},
         {7, "planner:1 plan_reply term=5 number=3 verdict=refused reason=bad_plan text=x", ""},
         {8, "planner:1 update version=10 term=5 holder=pl0 workers=", ""}, /* nobody there: no plan */
-        {9, "drain", "stop"},
+        {9, "drain", "planner:1 drain\nstop"},
     };
     struct planner_settings settings = test_settings();
     struct core_fixture *f = begin(&settings);
@@ -144,7 +144,7 @@ static void test_sessions(void **state)
         {4701, "tick", HELLO}, /* silence */
         {4702, "planner:7 heartbeat", ""},
         {4703, "planner:1 welcome", ""},
-        {4704, "planner:1 drain", "stop"},
+        {4704, "planner:1 drain", "planner:1 drain\nstop"},
     };
     struct planner_settings settings = test_settings();
     settings.heartbeat_ms = 500;

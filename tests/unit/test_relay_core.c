@@ -456,11 +456,13 @@ static void test_drain(void **state)
     (void)state;
     static const struct core_step steps[] = {
         OPENED,
-        {2, "drain", ""},
+        {2, "drain", "relay:1 drain"},
+        {2, "relay:1 unreachable", "relay:1 hello"},
+        {2, "as=500 relay:1 welcome", "relay:1 drain"}, /* it may not have heard */
         {3, BEGIN("2.1"), FAILED("2.1", "draining") "\n" FREED("2.1")},
         {4, "kv:1000 kv_abort rid=1.1", FAILED("1.1", "cancelled") "\n" FREED("1.1") "\nstop"},
     };
-    static const struct core_step idle[] = {{1, "relay:1 drain", "stop"}};
+    static const struct core_step idle[] = {{1, "relay:1 drain", "relay:1 drain\nstop"}};
     struct core_fixture *f = begin();
     CORE_RUN(f, "drain", steps);
     end(&f);

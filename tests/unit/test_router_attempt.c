@@ -234,6 +234,30 @@ static void test_relay_drains(void **state)
     router_end(&f);
 }
 
+/* Whoever leaves says so: nobody is sent there, whatever it does until it is gone. */
+static void test_leaving(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {1, "planner:1 hello role=planner id=pa", "planner:1 welcome\nplanner:1 snapshot version=7"},
+        {2, "planner:1 plan term=1 number=1 snapshot_version=7", "*"},
+        {3, "worker:2 drain", "planner:1 update version=9 holder=pa"},
+        {4, "client:9 " GENERATE("a") "#1", "client:9 accepted"}, /* d0 leaves: it waits */
+        {5, HELLO_D1, "worker:3 welcome\nplanner:1 update"},
+        {5, "worker:3 resync",
+         "worker:3 resync_reply\n" ASSIGN("worker:1", "worker:3", "1.1", "d1", "") "\nplanner:1 update"},
+        {6, "relay:1 drain", "planner:1 update"}, /* what runs goes on */
+        {7, "client:9 cancel client=c request_id=a",
+         "worker:1 release\nworker:3 release\ndrop #1\nclient:9 end\ntrace"},
+        {8, "client:9 " GENERATE("b") "#2", "client:9 accepted"},
+        {9, "planner:1 drain", "planner:1 update holder= term=1"},
+        {10, "client:9 cancel client=c request_id=b", "drop #2\nclient:9 end\ntrace"},
+    };
+    struct core_fixture *f = begin(false);
+    CORE_RUN(f, "leaving", steps);
+    router_end(&f);
+}
+
 static void test_worker_drains(void **state)
 {
     (void)state;
@@ -325,7 +349,7 @@ int main(void)
         cmocka_unit_test(test_stale),         cmocka_unit_test(test_decode_dies),
         cmocka_unit_test(test_sender_dies),   cmocka_unit_test(test_relay_drains),
         cmocka_unit_test(test_worker_drains), cmocka_unit_test(test_resync),
-        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_limits),        cmocka_unit_test(test_leaving),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -145,11 +145,12 @@ static void test_drain(void **state)
     (void)state;
     static const struct core_step by_router[] = {
         {1, "worker:1 " DECODE("1.1"), ""},
+        {2, "worker:1 drain", "worker:1 drain"},
         {2, "worker:1 drain", ""},
         {3, "worker:1 " DECODE("2.1"), "worker:1 assign_refused rid=2.1 reason=draining"},
         {4, "worker:1 release rid=1.1", "stop"},
     };
-    static const struct core_step by_signal[] = {{1, "drain", "stop"}};
+    static const struct core_step by_signal[] = {{1, "drain", "worker:1 drain\nstop"}};
     struct worker_settings settings = worker_test_settings(TS_PHASE_DECODE);
     struct core_fixture *f = worker_begin_joined(&settings);
     CORE_RUN(f, "drained by the router", by_router);

@@ -141,7 +141,7 @@ static void test_refusals(void **state)
          "worker:1 assign_refused reason=kv_mismatch\ndrop #2"},
         {5, "worker:1 " PREFILL("2.1") "term=3 plan=5 #2", "tokenise #2\ndrop #2"},
         {6, "worker:1 " PREFILL("3.1") "term=3 plan=5 #3", "worker:1 assign_refused reason=busy\ndrop #3"},
-        {7, "drain", ""},
+        {7, "drain", "worker:1 drain"},
         {7, "worker:1 " PREFILL("3.1") "term=3 plan=5 #3",
          "worker:1 assign_refused reason=draining\ndrop #3"},
         {8, "worker:1 release rid=1.1", ""},
