@@ -9,7 +9,7 @@
 #include "common/base/ts_mem.h"
 
 #define ARENA_ALIGN       ((size_t)16)
-#define ARENA_BLOCK_BYTES ((size_t)16 * 1024)
+#define ARENA_BLOCK_BYTES ((size_t)1024) /* of the first block: thousands of requests own an arena each */
 /* A block kept over a reset is at most this large, so that one big turn does not pin its memory for ever. */
 #define ARENA_KEEP_BYTES ((size_t)256 * 1024)
 

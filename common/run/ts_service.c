@@ -1,6 +1,7 @@
 #include "common/run/ts_service.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,6 +18,8 @@
 
 /* Messages taken before the deadline and the other descriptors are looked at again. */
 #define SERVICE_BURST 64
+/* Steps after which an idle service gives free memory back: a burst must not stay resident for ever. */
+#define SERVICE_TRIM_STEPS 4096
 
 struct pending {
     enum ts_channel channel;
@@ -42,6 +45,7 @@ struct ts_service {
     int signals;
     bool stop, ended;
     bool stepping;
+    uint32_t untrimmed; /* steps since free memory was given back */
 };
 
 static sigset_t stop_signals(void)
@@ -58,6 +62,9 @@ void ts_service_prepare(void)
     sigset_t set = stop_signals();
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    /* Messages are allocated by socket threads and freed by the loop: with one heap for all, memory does not
+     * scatter over many. */
+    mallopt(M_ARENA_MAX, 1);
 }
 
 enum ts_status ts_service_new(const struct ts_service_options *options, struct ts_net *net,
@@ -204,6 +211,7 @@ static void step_once(struct ts_service *s, const struct ts_event *event)
     if (now > s->now)
         s->now = now;
     ts_actions_clear(&s->actions);
+    s->untrimmed++;
     s->core.step(s->core.core, s->now, event, &s->actions);
     if (s->recorder)
         ts_recorder_write(s->recorder, s->now, event, &s->actions);
@@ -253,9 +261,15 @@ static void deliver(struct ts_service *s, struct ts_net_message *in)
 static void take_messages(struct ts_service *s)
 {
     struct ts_net_message in;
-    for (int i = 0;
-         i < SERVICE_BURST && !s->stop && ts_net_receive(s->net, &in, &s->malformed_frames) == TS_OK; i++)
+    int taken = 0;
+    while (taken < SERVICE_BURST && !s->stop && ts_net_receive(s->net, &in, &s->malformed_frames) == TS_OK) {
         deliver(s, &in);
+        taken++;
+    }
+    if (taken == 0 && s->untrimmed >= SERVICE_TRIM_STEPS) {
+        s->untrimmed = 0;
+        malloc_trim(0);
+    }
 }
 
 static void take_signals(struct ts_service *s)

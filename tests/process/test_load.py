@@ -21,7 +21,7 @@ def test_thousand_streams_at_once():
         got = streams.results()
         status = cluster.settle()
     assert status["accepted"] == len(requests) and status["refused"] == 0
-    same_tokens(got, engine(requests))
+    same_tokens(got, engine(requests, timeout=1200))
 
 
 def test_router_memory_is_bounded():
