@@ -9,6 +9,7 @@
 #include "gpu/codec/codec_impl.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #else
 #include <fenv.h>
@@ -401,6 +402,15 @@ static const struct codec_level *const levels[] = {
 
 static _Atomic(const struct codec_level *) current;
 
+#if defined(TS_CODEC_SIMD)
+/* What clang 14 cannot ask for by name. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 29);
+}
+#endif
+
 static bool supported(const struct codec_level *l)
 {
 #if defined(TS_CODEC_SIMD)
@@ -408,7 +418,7 @@ static bool supported(const struct codec_level *l)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl");
     if (l == &codec_avx2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+        return __builtin_cpu_supports("avx2") && has_f16c();
 #endif
     return l == &codec_scalar;
 }
