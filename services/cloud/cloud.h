@@ -36,6 +36,7 @@ struct cloud_network {
     double gap;                        /* a few messages are lost, later ones arrive */
     double stall;                      /* this and later messages wait */
     double corrupt;                    /* of a KV chunk: one of its bytes changes */
+    double refuse;                     /* the sender's queue is full: the send fails */
     ts_time cut_after_max, stall_max, reconnect_max;
     ts_time faults_until;
 };
@@ -54,10 +55,11 @@ struct cloud_settings {
     uint64_t seed;
     const char
         *device_conf; /* shapes and coefficients of all devices (gpu/sim/ts_sim_model.h); NULL = built in */
-    uint32_t context_tokens;  /* 0 = the device's */
-    double codec_bytes_per_s; /* of encode and scatter, raw KV bytes */
-    ts_time tokenise_ns;      /* per prompt token */
-    ts_time restart_max;      /* a killed node comes back within that time */
+    uint32_t context_tokens;          /* 0 = the device's */
+    double codec_bytes_per_s;         /* of encode and scatter, raw KV bytes */
+    ts_time tokenise_ns;              /* per prompt token */
+    ts_time restart_max;              /* a killed node comes back within that time */
+    double engine_fault, codec_fault; /* chances of a batch, an encode to fail, until network.faults_until */
     struct cloud_network network;
     struct cloud_hooks hooks;
 };
@@ -103,13 +105,15 @@ size_t cloud_client_count(const struct cloud_node *client);
 struct cloud_outcome cloud_client_outcome(const struct cloud_node *client, size_t number);
 
 /* What a request must give on modelled devices: tokens are a pure function of it. Writes at most
- * sampling.max_tokens ids, returns how many, and how it ends. */
+ * sampling.max_tokens ids, returns how many, and how it ends (error: the prompt fills the context). */
 uint32_t cloud_expected(const struct cloud *cloud, const struct cloud_request *request, uint32_t *out,
                         enum ts_finish *finish);
 
 void cloud_kill(struct cloud_node *node);  /* at once; what it held is gone, what it sent may be */
 void cloud_start(struct cloud_node *node); /* a new incarnation; nothing to do for one that runs */
 void cloud_drain(struct cloud_node *node); /* first SIGTERM */
+/* An operator asks a router: Drain, Status, Why. The answer is not looked at. */
+void cloud_admin(struct cloud_node *router, const struct ts_msg *msg);
 void cloud_restart_stopped(struct cloud_node *node, bool restart); /* whether a drained node comes back */
 void cloud_at(struct cloud *cloud, ts_time at, void (*call)(void *context), void *context);
 

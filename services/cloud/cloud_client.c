@@ -130,6 +130,9 @@ uint32_t cloud_expected(const struct cloud *cloud, const struct cloud_request *r
     struct ts_sampling sampling = request->sampling;
     uint32_t room = model->context_tokens - request->prompt_count, count = 0;
     uint64_t chain = 0;
+    *finish = TS_FINISH_ERROR;
+    if (request->prompt_count >= model->context_tokens)
+        return 0;
     if (sampling.max_tokens > room)
         sampling.max_tokens = room;
     for (uint32_t i = 0; i < request->prompt_count; i++)
@@ -246,6 +249,9 @@ static void take_tokens(struct cloud_client *c, struct stream *s, const struct t
         ts_array_reserve(&arrivals, &s->arrival_capacity, s->count + 1, sizeof *s->arrivals);
         s->tokens = tokens;
         s->arrivals = arrivals;
+        if (item->top.count != s->request.sampling.logprobs)
+            cloud_fail(c->node->cloud, "%s %s: token %zu has %u log probabilities", c->node->id, s->id,
+                       s->count, item->top.count);
         snprintf(text, sizeof text, "%zu:%u ", s->count, item->token);
         if (!ts_str_equal(item->text, ts_str_of(text)))
             cloud_fail(c->node->cloud, "%s %s: token %zu has the text \"%.*s\", expected \"%s\"", c->node->id,

@@ -184,6 +184,29 @@ static void compute_layer(struct cloud_device *d, const struct ts_action_batch *
         compute_row(d, &batch->rows.data[i], layer);
 }
 
+/* What penalties are computed from must be the sequence itself. */
+static void check_history(struct cloud_device *d, const struct ts_batch_row *row, uint64_t expected)
+{
+    uint64_t chain = 0;
+    if (row->prompt_ids.count == 0)
+        return;
+    for (uint32_t i = 0; i < row->prompt_ids.count; i++)
+        chain = device_chain(chain, row->prompt_ids.data[i]);
+    for (uint32_t i = 0; i < row->output_ids.count; i++)
+        chain = device_chain(chain, row->output_ids.data[i]);
+    if (chain != expected)
+        cloud_fail(d->node->cloud, "%s: the history of tag %llu is not its own", d->node->id,
+                   (unsigned long long)row->tag);
+}
+
+static struct ts_tops tops_of(struct cloud_device *d, const struct ts_batch_row *row, uint32_t token)
+{
+    struct ts_top *tops = ts_arena_alloc(&d->arena, (row->sampling.logprobs + 1) * sizeof *tops);
+    for (uint32_t i = 0; i < row->sampling.logprobs; i++)
+        tops[i] = (struct ts_top){.token = token + i, .logprob = -(float)i};
+    return (struct ts_tops){tops, row->sampling.logprobs};
+}
+
 static struct ts_batch_sample sample_of(struct cloud_device *d, const struct ts_batch_row *row)
 {
     struct cloud *cloud = d->node->cloud;
@@ -197,6 +220,8 @@ static struct ts_batch_sample sample_of(struct cloud_device *d, const struct ts_
                        (unsigned long long)row->tag);
     }
     sample.item.token = ts_modelled_token(chain, row->sampling.seed, row->sample_index, model->vocab);
+    sample.item.top = tops_of(d, row, sample.item.token);
+    check_history(d, row, chain);
     struct stream *stream = ts_map_get_u64(d->streams, row->tag);
     if (!stream) /* closed while the batch ran: nobody will look at it */
         return sample;
@@ -220,6 +245,11 @@ static void batch_ends(struct cloud_node *node, struct batch_job *job)
     struct ts_event event = {
         .kind = TS_EVENT_BATCH_DONE,
         .batch_done = {.batch = job->batch.batch, .samples = {samples, count}, .compute_ns = job->lasts}};
+    if (cloud_chance(node->cloud, node->cloud->settings.engine_fault)) {
+        event.batch_done.reason = TS_REASON_ENGINE;
+        event.batch_done.text = ts_str_of("io");
+        event.batch_done.samples.count = 0;
+    }
     d->batch = NULL;
     ts_free(job);
     cloud_step(node, &event);
@@ -365,9 +395,14 @@ static void encode_happens(struct cloud *cloud, struct occurrence *o)
         memcpy(payload->data + i * sizeof *cell, cell, sizeof *cell);
     }
     ts_arena_reset(&d->arena);
-    event.encoded.digests = (struct ts_u64s){digests_of(&d->arena, job, payload), job->head_count};
-    event.encoded.crc32c = ts_crc32c(0, payload->data, payload->size);
-    event.encoded.bulk = bulk_put(&o->node->bulks, payload);
+    if (cloud_chance(cloud, cloud->settings.codec_fault)) {
+        event.encoded.reason = TS_REASON_INTERNAL;
+        payload_unref(payload);
+    } else {
+        event.encoded.digests = (struct ts_u64s){digests_of(&d->arena, job, payload), job->head_count};
+        event.encoded.crc32c = ts_crc32c(0, payload->data, payload->size);
+        event.encoded.bulk = bulk_put(&o->node->bulks, payload);
+    }
     cloud->counts.encodes++;
     cloud_step(o->node, &event);
     codec_forget(o);

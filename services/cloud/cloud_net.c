@@ -359,7 +359,8 @@ void net_send(struct cloud_node *node, const struct ts_action_send *send)
         return;
     }
     bool dials = conn && conn->dialler == node;
-    if (!conn || (!dials && (!conn->up || conn->closed))) {
+    if (!conn || (!dials && (!conn->up || conn->closed)) ||
+        cloud_chance(node->cloud, node->cloud->settings.network.refuse)) {
         cloud_unreachable(node, send->channel, send->peer);
         return;
     }

@@ -420,6 +420,17 @@ void cloud_drain(struct cloud_node *node)
         cloud_step(node, &drain);
 }
 
+void cloud_admin(struct cloud_node *router, const struct ts_msg *msg)
+{
+    const struct ts_event event = {.kind = TS_EVENT_MESSAGE,
+                                   .message = {.channel = TS_CHANNEL_ADMIN,
+                                               .peer = UINT64_MAX,
+                                               .envelope = {.version = TS_PROTOCOL_VERSION},
+                                               .msg = *msg}};
+    if (router->alive)
+        cloud_step(router, &event);
+}
+
 void cloud_restart_stopped(struct cloud_node *node, bool restart)
 {
     node->restart_stopped = restart;

@@ -13,7 +13,6 @@
 #define REQUESTS_MAX 64
 #define PROMPT_MAX   160
 #define OUTPUT_MAX   120
-#define CONTEXT      512
 #define FAULTS_UNTIL (20 * TS_S)
 #define PATIENCE     (25 * TS_S) /* without progress while there is work */
 #define LATEST       (300 * TS_S)
@@ -68,6 +67,14 @@ static void add_router(struct world *w)
     struct router_settings s = router_settings_defaults();
     if (w->faulty && one_in(w, 4))
         s.queue_max = draw(w, 4, 16);
+    if (w->faulty && one_in(w, 8))
+        s.per_client_max = draw(w, 2, 8);
+    if (w->faulty && one_in(w, 8))
+        s.held_bytes_max = draw(w, 2, 8) << 10;
+    if (w->faulty && one_in(w, 8))
+        s.max_attempts = draw(w, 1, 8);
+    if (!w->faulty && one_in(w, 2))
+        s.ended_keep_count = draw(w, 0, 4);
     if (one_in(w, 3))
         s.prefill_inflight_max = draw(w, 1, 8);
     if (one_in(w, 3))
@@ -82,6 +89,8 @@ static void add_worker(struct world *w, enum ts_phase phase, size_t number, cons
     s.max_rows = draw(w, 2, 32);
     s.max_batch_tokens = draw(w, s.max_rows > 16 ? s.max_rows : 16, 256);
     s.grant_wait_ms = draw(w, 1, 10) * 1000;
+    if (one_in(w, 4))
+        s.router_lost_ms = draw(w, 200, 5000);
     if (one_in(w, 3))
         s.credit_bytes = draw(w, 1, 64) << 10;
     uint32_t need = ts_kv_blocks_for(PROMPT_MAX + OUTPUT_MAX) + 1;
@@ -105,6 +114,8 @@ static void add_services(struct world *w)
         s.id = relay_names[i] = name(w, "relay", i);
         s.chunk_tokens_max = draw(w, 1, 8) * 16;
         s.encode_jobs_max = draw(w, 1, 4);
+        if (one_in(w, 3))
+            s.idle_link_ms = draw(w, 1, 2000);
         if (tight)
             s.encoded_bytes_max = draw(w, 8, 64) << 10;
         w->services[w->service_count++] = cloud_add_relay(w->cloud, &s);
@@ -130,6 +141,8 @@ static struct cloud_request draw_request(struct world *w, ts_time within)
     r.sampling.seed = ts_rng_u64(&w->rng);
     r.sampling.max_tokens = one_in(w, 8) ? 1 : draw(w, 1, OUTPUT_MAX);
     r.sampling.ignore_eos = one_in(w, 2);
+    r.sampling.repetition_penalty = one_in(w, 4) ? 1.5f : 1;
+    r.sampling.logprobs = one_in(w, 4) ? draw(w, 1, 3) : 0;
     if (one_in(w, 10))
         r.cancel_at = r.at + (ts_time)(ts_rng_unit(&w->rng) * 2e9);
     if (one_in(w, 10))
@@ -172,14 +185,27 @@ static void drain_node(void *context)
     cloud_drain(context);
 }
 
+/* An operator drains a service through the router, and asks this and that. */
+static void drain_by_router(void *context)
+{
+    struct cloud_node *node = context, *router = cloud_node_at(cloud_of(node), 0);
+    struct ts_msg status = {.kind = TS_MSG_STATUS, .status = {.id = 1}};
+    struct ts_msg why = {.kind = TS_MSG_WHY};
+    struct ts_msg drain = {.kind = TS_MSG_DRAIN, .drain = {.service = ts_str_of(cloud_node_id(node))}};
+    why.why = (struct ts_msg_why){.id = 2, .client = ts_str_of("client0"), .request_id = ts_str_of("r0")};
+    cloud_admin(router, &drain);
+    cloud_admin(router, &status);
+    cloud_admin(router, &why);
+}
+
 static void add_faults(struct world *w)
 {
     uint32_t until_ms = one_in(w, 2) ? 2000 : 15000;
     for (uint32_t i = draw(w, 0, one_in(w, 4) ? 16 : 4); i > 0; i--)
         cloud_at(w->cloud, draw(w, 0, until_ms) * TS_MS + 5 * TS_MS, kill_node,
                  w->services[draw(w, 0, (uint32_t)w->service_count - 1)]);
-    for (uint32_t i = draw(w, 0, 2); i > 0; i--)
-        cloud_at(w->cloud, draw(w, 0, until_ms) * TS_MS + 5 * TS_MS, drain_node,
+    for (uint32_t i = draw(w, 0, 3); i > 0; i--)
+        cloud_at(w->cloud, draw(w, 0, until_ms) * TS_MS + 5 * TS_MS, i % 2 ? drain_node : drain_by_router,
                  w->services[draw(w, 0, (uint32_t)w->service_count - 1)]);
 }
 
@@ -202,6 +228,7 @@ static struct cloud_network draw_network(struct world *w)
     n.loss = chance(w, 0.001 * harsh);
     n.gap = chance(w, 0.002 * harsh);
     n.stall = chance(w, 0.002 * harsh);
+    n.refuse = chance(w, 0.001 * harsh);
     n.corrupt = chance(w, one_in(w, 4) ? 0.6 : 0.1);
     return n;
 }
@@ -264,8 +291,10 @@ static bool allowed_end(const struct world *w, const struct expectation *e, cons
         return e->request.deadline_ms > 0;
     case TS_FINISH_ERROR:
         if (o->refused)
-            return w->faulty && o->reason == TS_REASON_QUEUE_FULL;
-        return (w->faulty && (o->reason == TS_REASON_RETRIES || o->reason == TS_REASON_NO_WORKER)) ||
+            return w->faulty && (o->reason == TS_REASON_QUEUE_FULL || o->reason == TS_REASON_CLIENT_LIMIT ||
+                                 o->reason == TS_REASON_MEMORY_FULL);
+        return (e->finish == TS_FINISH_ERROR && o->reason == TS_REASON_PROMPT_TOO_LONG) ||
+               (w->faulty && (o->reason == TS_REASON_RETRIES || o->reason == TS_REASON_NO_WORKER)) ||
                (e->request.cancel_at != TS_TIME_NEVER && o->reason == TS_REASON_NOT_FOUND);
     default:
         return false;
@@ -468,7 +497,9 @@ struct sim_result sim_run(const struct sim_options *options)
     w->traced = ts_map_new();
     settings.seed = ts_rng_u64(&w->rng);
     settings.device_conf = options->device_conf;
-    settings.context_tokens = CONTEXT;
+    settings.context_tokens = one_in(w, 4) ? draw(w, PROMPT_MAX - 16, PROMPT_MAX + 64) : 512;
+    settings.engine_fault = w->faulty ? chance(w, 0.02) : 0;
+    settings.codec_fault = w->faulty ? chance(w, 0.02) : 0;
     settings.network = draw_network(w);
     settings.hooks = (struct cloud_hooks){.context = w, .stepped = stepped, .before = before};
     enum ts_status status = cloud_new(&settings, &w->cloud, &err);
