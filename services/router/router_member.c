@@ -182,6 +182,8 @@ static void on_hello(struct router_core *core, const struct ts_event_message *m)
                                              .heartbeat_ms = core->settings.heartbeat_ms,
                                              .timeout_ms = core->settings.timeout_ms,
                                              .term = core->term};
+    if (member->draining) /* the word may have been lost with the session before */
+        member_send(core, member, TS_MSG_DRAIN);
     plan_changed(core);
 }
 
