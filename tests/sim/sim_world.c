@@ -30,7 +30,7 @@ struct world {
     struct sim_result result;
     struct ts_rng rng;
     struct cloud *cloud;
-    bool faulty;
+    bool faulty, router_dies;
     char names[NODES_MAX][40];
     size_t name_count;
     struct cloud_node *router, *clients[CLIENTS_MAX];
@@ -140,7 +140,7 @@ static struct cloud_request draw_request(struct world *w, ts_time within)
                               .cancel_at = TS_TIME_NEVER};
     r.sampling.seed = ts_rng_u64(&w->rng);
     r.sampling.max_tokens = one_in(w, 8) ? 1 : draw(w, 1, OUTPUT_MAX);
-    r.sampling.ignore_eos = one_in(w, 2);
+    r.sampling.ignore_eos = one_in(w, 2) || w->router_dies; /* see "Limits" in the README of services/cloud */
     r.sampling.repetition_penalty = one_in(w, 4) ? 1.5f : 1;
     r.sampling.logprobs = one_in(w, 4) ? draw(w, 1, 3) : 0;
     if (one_in(w, 10))
@@ -201,6 +201,8 @@ static void drain_by_router(void *context)
 static void add_faults(struct world *w)
 {
     uint32_t until_ms = one_in(w, 2) ? 2000 : 15000;
+    for (uint32_t i = w->router_dies ? draw(w, 1, 2) : 0; i > 0; i--)
+        cloud_at(w->cloud, draw(w, 0, until_ms) * TS_MS + 5 * TS_MS, kill_node, w->router);
     for (uint32_t i = draw(w, 0, one_in(w, 4) ? 16 : 4); i > 0; i--)
         cloud_at(w->cloud, draw(w, 0, until_ms) * TS_MS + 5 * TS_MS, kill_node,
                  w->services[draw(w, 0, (uint32_t)w->service_count - 1)]);
@@ -272,9 +274,10 @@ static bool handles_ok(struct cloud_node *node)
 
 static void check_trace(struct world *w, const struct ts_trace *trace)
 {
-    char key[64];
-    int bytes = snprintf(key, sizeof key, "%.*s/%.*s", (int)trace->client.count, trace->client.data,
-                         (int)trace->request_id.count, trace->request_id.data);
+    char key[96]; /* a router that died may have ended it, and nobody heard of it */
+    int bytes =
+        snprintf(key, sizeof key, "%.*s/%.*s/%016llx", (int)trace->client.count, trace->client.data,
+                 (int)trace->request_id.count, trace->request_id.data, (unsigned long long)trace->rid.router);
     if (ts_map_put(w->traced, key, (size_t)bytes, w))
         cloud_fail(w->cloud, "request %s ends twice", key);
 }
@@ -494,6 +497,7 @@ struct sim_result sim_run(const struct sim_options *options)
     w->options = *options;
     ts_rng_init(&w->rng, options->seed);
     w->faulty = !options->calm;
+    w->router_dies = w->faulty && one_in(w, 8);
     w->traced = ts_map_new();
     settings.seed = ts_rng_u64(&w->rng);
     settings.device_conf = options->device_conf;
