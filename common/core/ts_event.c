@@ -49,6 +49,7 @@ static const struct ts_field batch_sample_fields[] = {
     TS_F(batch_sample, tag),
     TS_F_MSG(batch_sample, item, ts_token_item_schema),
     TS_F_ENUM(batch_sample, finish, TS_FINISH_LAST),
+    TS_F(batch_sample, complete),
 };
 static const struct ts_schema batch_sample_schema =
     TS_SCHEMA(batch_sample, "BatchSample", batch_sample_fields);

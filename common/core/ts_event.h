@@ -72,6 +72,7 @@ struct ts_batch_sample {
     uint64_t tag;
     struct ts_token_item item;
     enum ts_finish finish; /* by eos, stop string or length; NONE = goes on */
+    bool complete;         /* the stream ended within the produced tokens already: the item does not count */
 };
 
 struct ts_batch_samples {

@@ -330,11 +330,14 @@ void decode_done(struct worker_core *core, struct task *t, uint32_t computed,
     t->kv_length += computed;
     if (!sample)
         return;
-    task_add_output(t, sample->item.token);
-    task_add_item(t, &sample->item);
+    uint32_t first = (uint32_t)t->output_count;
+    if (!sample->complete) {
+        task_add_output(t, sample->item.token);
+        task_add_item(t, &sample->item);
+        core->done_tokens++;
+    }
     t->finish = sample->finish;
-    core->done_tokens++;
-    task_send_output(core, t, (uint32_t)t->output_count - 1);
+    task_send_output(core, t, first);
     if (t->finish == TS_FINISH_NONE)
         return;
     task_state_set(t, TASK_FINISHED);

@@ -15,12 +15,17 @@
 
 #define WORKER_JOB_THREADS 1
 
+struct stream {
+    struct ts_textstream *text;
+    enum ts_text_finish complete; /* how the produced tokens end it, if they do */
+};
+
 struct worker_run {
     struct ts_engine *engine;
     const struct ts_engine_info *info;
     struct ts_tokenizer *tokenizer; /* NULL: token ids only */
     struct ts_jobs *jobs;
-    struct ts_map *streams; /* tag -> struct ts_textstream */
+    struct ts_map *streams; /* tag -> struct stream */
     struct ts_engine_row *rows;
     size_t row_capacity;
     struct ts_arena arena; /* texts of one BATCH_DONE */
@@ -77,6 +82,7 @@ enum ts_status worker_run_open(const struct ts_engine_options *options, struct w
 }
 
 static void free_job(struct ts_job *job);
+static void free_stream(struct stream *stream);
 
 void worker_run_close(struct worker_run **run)
 {
@@ -89,9 +95,9 @@ void worker_run_close(struct worker_run **run)
     ts_jobs_destroy(&r->jobs);
     ts_engine_close(&r->engine);
     size_t cursor = 0;
-    struct ts_textstream *stream;
+    struct stream *stream;
     while ((stream = ts_map_next(r->streams, &cursor, NULL, NULL)))
-        ts_textstream_destroy(&stream);
+        free_stream(stream);
     ts_map_destroy(&r->streams);
     ts_tokenizer_destroy(&r->tokenizer);
     ts_arena_fini(&r->arena);
@@ -164,10 +170,16 @@ static void perform_tokenise(struct worker_run *run, struct ts_service *service,
     ts_jobs_submit(run->jobs, &job->job);
 }
 
+static void free_stream(struct stream *stream)
+{
+    if (stream)
+        ts_textstream_destroy(&stream->text);
+    ts_free(stream);
+}
+
 static void close_stream(struct worker_run *run, uint64_t tag)
 {
-    struct ts_textstream *stream = ts_map_remove_u64(run->streams, tag);
-    ts_textstream_destroy(&stream);
+    free_stream(ts_map_remove_u64(run->streams, tag));
 }
 
 static void perform_text_open(struct worker_run *run, const struct ts_action_text_open *a)
@@ -186,10 +198,12 @@ static void perform_text_open(struct worker_run *run, const struct ts_action_tex
             stops[params.stop_count++] = (struct ts_text_stop){text.data, text.count};
     }
     close_stream(run, a->tag);
-    struct ts_textstream *stream = ts_textstream_new(run->tokenizer, &params);
-    for (uint32_t i = 0; i < a->produced.count; i++) {
+    struct stream *stream = ts_xcalloc(1, sizeof *stream);
+    stream->text = ts_textstream_new(run->tokenizer, &params);
+    for (uint32_t i = 0; i < a->produced.count && stream->complete == TS_TEXT_NONE; i++) {
         struct ts_text_event delivered;
-        ts_textstream_push(stream, a->produced.data[i], &delivered);
+        ts_textstream_push(stream->text, a->produced.data[i], &delivered);
+        stream->complete = delivered.finish;
     }
     ts_map_put_u64(run->streams, a->tag, stream);
 }
@@ -337,7 +351,10 @@ static void perform(void *context, struct ts_service *service, const struct ts_a
 static void fill_sample(struct worker_run *run, const struct ts_engine_sample *from,
                         struct ts_batch_sample *to)
 {
-    struct ts_textstream *stream = ts_map_get_u64(run->streams, from->tag);
+    static const enum ts_finish finish[] = {[TS_TEXT_NONE] = TS_FINISH_NONE,
+                                            [TS_TEXT_STOP] = TS_FINISH_STOP,
+                                            [TS_TEXT_LENGTH] = TS_FINISH_LENGTH};
+    struct stream *stream = ts_map_get_u64(run->streams, from->tag);
     struct ts_top *top = ts_arena_alloc(&run->arena, sizeof *top * (from->top_count + 1));
     to->tag = from->tag;
     to->item =
@@ -346,12 +363,13 @@ static void fill_sample(struct worker_run *run, const struct ts_engine_sample *f
         top[i] = (struct ts_top){.token = from->top[i].token, .logprob = from->top[i].logprob};
     if (!stream) /* closed while the batch ran: nobody will look at it */
         return;
+    to->complete = stream->complete != TS_TEXT_NONE;
+    to->finish = finish[stream->complete];
+    if (to->complete)
+        return;
     struct ts_text_event text;
-    ts_textstream_push(stream, from->token, &text);
+    ts_textstream_push(stream->text, from->token, &text);
     to->item.text = (struct ts_str){ts_arena_copy(&run->arena, text.text, text.bytes), (uint32_t)text.bytes};
-    static const enum ts_finish finish[] = {[TS_TEXT_NONE] = TS_FINISH_NONE,
-                                            [TS_TEXT_STOP] = TS_FINISH_STOP,
-                                            [TS_TEXT_LENGTH] = TS_FINISH_LENGTH};
     to->finish = finish[text.finish];
 }
 
