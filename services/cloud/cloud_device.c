@@ -28,6 +28,7 @@ struct kv_pool {
 struct stream { /* the text of one sequence: counts */
     struct ts_sampling sampling;
     uint32_t count;
+    enum ts_finish complete; /* how the produced tokens end it, if they do */
 };
 
 struct cloud_device {
@@ -225,6 +226,10 @@ static struct ts_batch_sample sample_of(struct cloud_device *d, const struct ts_
     struct stream *stream = ts_map_get_u64(d->streams, row->tag);
     if (!stream) /* closed while the batch ran: nobody will look at it */
         return sample;
+    sample.complete = stream->complete != TS_FINISH_NONE;
+    sample.finish = stream->complete;
+    if (sample.complete)
+        return sample;
     char *text = ts_arena_printf(&d->arena, "%u:%u ", stream->count, sample.item.token);
     sample.item.text = ts_str_of(text);
     sample.finish = device_finish(&stream->sampling, sample.item.token, ++stream->count);
@@ -332,7 +337,11 @@ static void open_stream(struct cloud_device *d, const struct ts_action_text_open
         stream = ts_xcalloc(1, sizeof *stream);
         ts_map_put_u64(d->streams, a->tag, stream);
     }
-    *stream = (struct stream){.sampling = a->sampling, .count = a->produced.count};
+    *stream = (struct stream){.sampling = a->sampling};
+    while (stream->count < a->produced.count && stream->complete == TS_FINISH_NONE) {
+        uint32_t token = a->produced.data[stream->count++];
+        stream->complete = device_finish(&stream->sampling, token, stream->count);
+    }
 }
 
 /* --- the codec: one thread per node ------------------------------------------------------------------ */

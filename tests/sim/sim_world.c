@@ -140,7 +140,7 @@ static struct cloud_request draw_request(struct world *w, ts_time within)
                               .cancel_at = TS_TIME_NEVER};
     r.sampling.seed = ts_rng_u64(&w->rng);
     r.sampling.max_tokens = one_in(w, 8) ? 1 : draw(w, 1, OUTPUT_MAX);
-    r.sampling.ignore_eos = one_in(w, 2) || w->router_dies; /* see "Limits" in the README of services/cloud */
+    r.sampling.ignore_eos = one_in(w, 2);
     r.sampling.repetition_penalty = one_in(w, 4) ? 1.5f : 1;
     r.sampling.logprobs = one_in(w, 4) ? draw(w, 1, 3) : 0;
     if (one_in(w, 10))
