@@ -121,6 +121,7 @@ static void assign(struct router_core *core, struct record *r, struct member *p,
     r->trace.term = core->term;
     r->trace.plan = core->number;
     r->trace.assigned_ns = core->now - r->accepted_at;
+    r->trace.prefill_begin_ns = r->trace.prefill_end_ns = r->trace.kv_open_ns = r->trace.kv_commit_ns = -1;
     record_state_set(core, r, r->count ? RECORD_STREAMING : RECORD_ASSIGNED);
     struct ts_action_send *s = member_send(core, d, TS_MSG_ASSIGN);
     s->msg.assign = assign_of(core, r, TS_PHASE_DECODE);
@@ -173,6 +174,18 @@ static void release_one(struct router_core *core, struct member *member, struct 
     struct ts_action_send *s = member ? member_send(core, member, TS_MSG_RELEASE) : NULL;
     if (s)
         s->msg.release = (struct ts_msg_release){.rid = rid, .reason = reason};
+}
+
+/* Prefill has told all it knows, and decode owns the attempt: its record there would only last as long as the
+ * stream, and delay a drain. */
+static void let_prefill_go(struct router_core *core, struct record *r)
+{
+    struct member *p = r->prefill;
+    if (!p || p == r->decode || !r->kv_done || r->count == 0 || r->trace.prefill_end_ns < 0)
+        return;
+    p->assigned--;
+    r->prefill = NULL;
+    release_one(core, p, rid_of(core, r), TS_REASON_FINISHED);
 }
 
 void attempt_release(struct router_core *core, struct record *r, enum ts_reason reason)
@@ -254,6 +267,7 @@ void attempt_output(struct router_core *core, struct member *from, const struct 
     request_publish(core, r, before);
     if (m->finish != TS_FINISH_NONE && (size_t)m->first_index + m->items.count == r->count)
         request_end(core, r, m->finish, TS_REASON_NONE, "");
+    let_prefill_go(core, r);
 }
 
 void attempt_failed(struct router_core *core, struct member *from, const struct ts_msg_attempt_failed *m)
@@ -292,6 +306,7 @@ void attempt_report(struct router_core *core, struct member *from, const struct 
     if (m->role == TS_PHASE_PREFILL) {
         r->trace.prefill_end_ns = since;
         r->trace.prefill_begin_ns = since - m->run_ns;
+        let_prefill_go(core, r);
         return;
     }
     r->trace.kv_commit_ns = since;
@@ -299,6 +314,7 @@ void attempt_report(struct router_core *core, struct member *from, const struct 
     r->trace.kv_bytes_raw = m->kv_bytes_raw;
     r->trace.kv_bytes_sent = m->kv_bytes_sent;
     prefill_over(r);
+    let_prefill_go(core, r);
 }
 
 void attempt_transfer(struct router_core *core, struct member *from, const struct ts_msg_transfer *m)
@@ -314,6 +330,7 @@ void attempt_transfer(struct router_core *core, struct member *from, const struc
         if (r->trace.kv_bytes_sent == 0) /* decode counts more: whole messages */
             r->trace.kv_bytes_sent = m->bytes_sent;
         prefill_over(r);
+        let_prefill_go(core, r);
     } else if (!r->kv_done) {
         snprintf(words, sizeof words, "%.*s", m->text.count < 180 ? (int)m->text.count : 180,
                  m->text.count ? m->text.data : "");

@@ -219,6 +219,56 @@ static void test_sender_dies(void **state)
 }
 
 /* A relay that is told to stop takes no new transfer: nobody is sent there again. */
+/* Prefill is released as soon as it has nothing left to do, however the news come in; but not where it
+ * decodes too, and not before its own report. */
+static void test_prefill_released(void **state)
+{
+    (void)state;
+    static const struct core_step report_last[] = {
+        ACCEPT,
+        {2, "worker:2 report rid=1.1 role=decode", ""},
+        {3, "worker:2 output rid=1.1 role=decode first_index=0 items=5", "client:9 tokens items=5"},
+        {4, "worker:1 report rid=1.1 role=prefill", "worker:1 release rid=1.1 reason=finished"},
+        {5, "worker:1 output rid=1.1 role=prefill first_index=0 items=5", ""},
+        {5, "as=88 " HELLO_P0, "worker:1 welcome"},
+        CANCEL(6, "worker:2 release rid=1.1 reason=cancelled"),
+    };
+    static const struct core_step token_last[] = {
+        ACCEPT,
+        {2, "worker:1 report rid=1.1 role=prefill", ""},
+        {3, "relay:1 transfer rid=1.1", ""},
+        {4, "worker:2 output rid=1.1 role=decode first_index=0 items=5",
+         "client:9 tokens items=5\nworker:1 release rid=1.1 reason=finished"},
+        /* Decode dies: the next attempt has a prefill worker again, and waits for its report. */
+        {5, "worker:2 attempt_failed rid=1.1 role=decode reason=engine",
+         "worker:2 release rid=1.1 reason=engine"},
+        {15, "tick", ASSIGN_0("1.2", "produced=5")},
+        {16, "worker:2 report rid=1.2 role=decode", ""},
+        CANCEL(17, RELEASED("1.2", "cancelled")),
+    };
+    static const struct core_step both[] = {
+        {0, HELLO_R0, "relay:1 welcome"},
+        {0, "worker:1 " WORKER("b0", "both", "profile.relay=r0"), "worker:1 welcome"},
+        {0, "worker:1 resync", "worker:1 resync_reply"},
+        {1, "client:9 " GENERATE("a") "#1",
+         "client:9 accepted\n" ASSIGN("worker:1", "worker:1", "1.1", "b0", "")},
+        {2, "worker:1 report rid=1.1 role=prefill", ""},
+        {3, "worker:1 output rid=1.1 role=prefill first_index=0 items=5", "client:9 tokens"},
+        {4, "worker:1 report rid=1.1 role=decode", ""},
+        CANCEL(5, "worker:1 release rid=1.1 reason=cancelled"),
+    };
+    struct router_settings settings = router_test_settings();
+    struct core_fixture *f = begin(false);
+    CORE_RUN(f, "report last", report_last);
+    router_end(&f);
+    f = begin(false);
+    CORE_RUN(f, "token last", token_last);
+    router_end(&f);
+    f = router_begin(&settings);
+    CORE_RUN(f, "both", both);
+    router_end(&f);
+}
+
 static void test_relay_drains(void **state)
 {
     (void)state;
@@ -344,12 +394,19 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_failures),      cmocka_unit_test(test_attempts_used_up),
-        cmocka_unit_test(test_final),         cmocka_unit_test(test_avoid),
-        cmocka_unit_test(test_stale),         cmocka_unit_test(test_decode_dies),
-        cmocka_unit_test(test_sender_dies),   cmocka_unit_test(test_relay_drains),
-        cmocka_unit_test(test_worker_drains), cmocka_unit_test(test_resync),
-        cmocka_unit_test(test_limits),        cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_attempts_used_up),
+        cmocka_unit_test(test_final),
+        cmocka_unit_test(test_avoid),
+        cmocka_unit_test(test_stale),
+        cmocka_unit_test(test_decode_dies),
+        cmocka_unit_test(test_sender_dies),
+        cmocka_unit_test(test_relay_drains),
+        cmocka_unit_test(test_worker_drains),
+        cmocka_unit_test(test_resync),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_prefill_released),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -165,6 +165,7 @@ static void test_status(void **state)
          "admin:1 why_reply id=1 reason=none trace.prefill=p0 trace.relay=r0 trace.decode=d0 "
          "trace.attempts=1"},
         {5, "admin:1 why id=2 client=c request_id=z", "admin:1 why_reply id=2 reason=not_found"},
+        {5, "admin:1 set_phase phase=decode", "admin:1 phase_reply reason=unsupported"},
         {6, "client:9 cancel client=c request_id=a", "*"},
         {6, "client:9 cancel client=other request_id=a", "*"},
     };

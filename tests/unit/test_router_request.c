@@ -26,20 +26,22 @@ static void test_life(void **state)
         {20, "worker:1 output rid=1.1 role=prefill first_index=0 items=5:A",
          "client:9 tokens request_id=a epoch=500 first_index=0 items=5:A"},
         {21, "worker:1 report rid=1.1 role=prefill prompt_tokens=2 run_ns=4000000", ""},
-        {25, "relay:1 transfer rid=1.1 reason=none bytes_raw=100 bytes_sent=30", ""},
+        /* Decode has the KV and the client token 0: prefill is not needed any more. */
+        {25, "relay:1 transfer rid=1.1 reason=none bytes_raw=100 bytes_sent=30",
+         "worker:1 release rid=1.1 reason=finished"},
         {26, "worker:2 report rid=1.1 role=decode prompt_tokens=2 kv_bytes_raw=100 kv_bytes_sent=30", ""},
         {26, "worker:2 output rid=1.1 role=decode first_index=0 items=5:A", ""}, /* token 0 again */
         {30, "worker:2 output rid=1.1 role=decode first_index=1 items=6:B",
          "client:9 tokens request_id=a first_index=1 items=6:B"},
         {40, "worker:2 output rid=1.1 role=decode first_index=2 items=7 finish=stop",
-         "client:9 tokens request_id=a first_index=2 items=7\n" ENDED(
-             "1.1", "#1", "finished",
-             "epoch=500 next_index=3 finish=stop reason=none trace.prefill=p0 trace.decode=d0 trace.relay=r0 "
-             "trace.codec=i4 trace.codec_why=default trace.attempts=1 trace.prompt_tokens=2 "
-             "trace.output_tokens=3 trace.kv_bytes_raw=100 trace.kv_bytes_sent=30 "
-             "trace.assigned_ns=0 trace.prefill_begin_ns=7000000 trace.prefill_end_ns=11000000 "
-             "trace.first_token_ns=10000000 trace.kv_commit_ns=16000000 trace.decode_begin_ns=16000000 "
-             "trace.end_ns=30000000")},
+         "client:9 tokens request_id=a first_index=2 items=7\nworker:2 release rid=1.1 reason=finished\n"
+         "drop #1\nclient:9 end request_id=a "
+         "epoch=500 next_index=3 finish=stop reason=none trace.prefill=p0 trace.decode=d0 trace.relay=r0 "
+         "trace.codec=i4 trace.codec_why=default trace.attempts=1 trace.prompt_tokens=2 "
+         "trace.output_tokens=3 trace.kv_bytes_raw=100 trace.kv_bytes_sent=30 "
+         "trace.assigned_ns=0 trace.prefill_begin_ns=7000000 trace.prefill_end_ns=11000000 "
+         "trace.first_token_ns=10000000 trace.kv_commit_ns=16000000 trace.decode_begin_ns=16000000 "
+         "trace.end_ns=30000000\ntrace trace.rid=1.1"},
         /* It has ended: whatever else comes of it is late. */
         {41, "worker:2 output rid=1.1 role=decode first_index=3 items=8 finish=length", ""},
         {41, "worker:1 attempt_failed rid=1.1 role=prefill reason=engine", ""},
