@@ -418,6 +418,22 @@ static struct ts_client_stream *stream_of(struct ts_client *client, struct ts_st
     return s && !s->ended ? s : NULL;
 }
 
+/* A router that was replaced shows by its incarnation. One that knows fewer streams on this connection than
+ * we asked for sees another connection than it knew, or has ended one whose End was lost. */
+static void take_heartbeat(struct ts_client *client, uint64_t incarnation, uint32_t running)
+{
+    struct ts_client_stream *s;
+    uint32_t open = 0;
+    for (size_t cursor = 0; (s = ts_map_next(client->streams, &cursor, NULL, NULL));)
+        open += !s->ended && !s->retry_at && s->asked_at <= client->last_heartbeat;
+    for (size_t cursor = 0; (s = ts_map_next(client->streams, &cursor, NULL, NULL));) {
+        bool known = running >= open && (s->epoch == 0 || s->epoch == incarnation);
+        bool asked = client->last_rx - s->asked_at < CLIENT_HEARTBEAT / 2; /* just now */
+        if (!s->ended && !s->retry_at && !known && !asked)
+            send_generate(s);
+    }
+}
+
 static void take(struct ts_client *client, const struct ts_envelope *envelope, const struct ts_msg *msg)
 {
     struct ts_client_stream *s = NULL;
@@ -441,14 +457,9 @@ static void take(struct ts_client *client, const struct ts_envelope *envelope, c
         if ((s = stream_of(client, msg->refused.request_id)))
             take_refused(s, &msg->refused);
         break;
-    case TS_MSG_HEARTBEAT: { /* a router that was replaced shows by its incarnation */
-        for (size_t cursor = 0; (s = ts_map_next(client->streams, &cursor, NULL, NULL));) {
-            bool known = s->ended || s->retry_at || s->epoch == 0 || s->epoch == envelope->incarnation;
-            if (!known && client->last_rx - s->asked_at >= CLIENT_HEARTBEAT / 2) /* not asked just now */
-                send_generate(s);
-        }
+    case TS_MSG_HEARTBEAT:
+        take_heartbeat(client, envelope->incarnation, msg->heartbeat.load.running);
         break;
-    }
     default:
         break;
     }

@@ -36,6 +36,7 @@ class FakeRouter:
                 time.sleep(0.02)
         self.endpoint = self.socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0")
         self.silent = self.stopped = False
+        self.running = 1000  # streams that it says to have under way: all there can be
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -54,7 +55,7 @@ class FakeRouter:
             elif kind == "heartbeat":
                 self.heartbeats += 1
                 answer = Envelope()
-                answer.heartbeat.SetInParent()
+                answer.heartbeat.load.running = self.running
                 self.send(peer, answer)
             elif kind == "cancel":
                 self.cancelled.append(message.cancel.request_id)

@@ -285,6 +285,23 @@ def test_a_refusal_at_first_is_final():
         assert (c["reason"], c["error"], c["finish_reason"]) == ("queue_full", "later", "error")
 
 
+@both
+def test_a_stream_that_the_router_lost_sight_of_is_asked_for_again(generate):
+    """Its connection was replaced unseen, or its End was lost: only the count in the answer to a heartbeat tells."""
+
+    def script(router, peer, ask):
+        router.accept(peer, ask)
+        router.tokens(peer, ask, ask.next_index, 3)
+        if len(router.asked) == 1:
+            router.running = 0
+        else:
+            router.end(peer, ask, 3)
+
+    with FakeRouter(script, 5) as router:
+        good(generate([router.endpoint], max_tokens=3), 3)
+        assert [ask.next_index for ask, _ in router.asked] == [0, 3]
+
+
 def test_an_idle_program_attaches_its_streams_again():
     def script(router, peer, ask):
         router.accept(peer, ask)

@@ -375,16 +375,23 @@ class Client:
             return
         self._last_rx = self._switched_at = time.monotonic()
         kind = message.WhichOneof("body")
-        if kind == "heartbeat":  # a router that was replaced shows by its incarnation
-            for stream in self._open_streams():
-                known = stream._epoch in (0, message.incarnation) or stream._retry_at is not None
-                if not known and self._last_rx - stream._asked_at >= HEARTBEAT_S / 2:
-                    stream._ask()
+        if kind == "heartbeat":
+            self._on_heartbeat(message.incarnation, message.heartbeat.load.running)
         elif kind in ("accepted", "tokens", "end", "refused"):
             body = getattr(message, kind)
             stream = self._streams.get(body.request_id)
             if stream and not stream.ended:
                 getattr(stream, f"_on_{kind}")(body)
+
+    def _on_heartbeat(self, incarnation, running):
+        """A router that was replaced shows by its incarnation. One that knows fewer streams on this connection than we asked for sees
+        another connection than it knew, or has ended one whose End was lost."""
+        waiting = [stream for stream in self._open_streams() if stream._retry_at is None]
+        fewer = running < sum(stream._asked_at <= self._last_heartbeat for stream in waiting)
+        for stream in waiting:
+            known = not fewer and stream._epoch in (0, incarnation)
+            if not known and self._last_rx - stream._asked_at >= HEARTBEAT_S / 2:
+                stream._ask()
 
     def _open_streams(self):
         return [stream for stream in self._streams.values() if not stream.ended]
