@@ -80,6 +80,35 @@ static void test_ids(void **state)
     cases_close(&cases);
 }
 
+/* Text of a user: the same, but special tokens in it stay text, and none comes out of it in any way. */
+static void test_ids_of_users(void **state)
+{
+    struct cases cases;
+    size_t forged = 0;
+    cases_open(&cases, *state);
+    for (size_t i = 0; i < cases.count; i++) {
+        size_t count;
+        struct ts_error err = {0};
+        uint32_t *ids = NULL, other = cases.user_sum.data[i];
+        if (ts_tokenizer_encode(cases.tok, cases.strings[i], cases.bytes[i], TS_ENCODE_ADD_SPECIAL, &ids,
+                                &count, &err) != TS_OK)
+            fail_msg("%s: %s", cases.name, err.text);
+        bool begins =
+            count > 0 && ids[0] == ts_tokenizer_token_id(cases.tok, "<s>"); /* added by the post-processor */
+        for (size_t j = begins; j < count; j++)
+            assert_false(ts_tokenizer_is_special(cases.tok, ids[j]));
+        forged += other == CASES_FORGED;
+        if (other != CASES_FORGED && cases_sum(ids, count * sizeof *ids) != (cases.id_sum.data[i] ^ other)) {
+            print_text("text", cases.strings[i], cases.bytes[i]);
+            print_ids("got ", ids, count);
+            fail_msg("%s: string %zu as text of a user: other ids", cases.name, i);
+        }
+        ts_free(ids);
+    }
+    assert_true(forged < cases.count / 4);
+    cases_close(&cases);
+}
+
 static void test_every_code_point(void **state)
 {
     struct cases cases;
@@ -255,6 +284,7 @@ int main(void)
         const char *name;
         void (*run)(void **);
     } kinds[] = {{"ids", test_ids},
+                 {"ids of users", test_ids_of_users},
                  {"every code point", test_every_code_point},
                  {"decoding", test_decoding},
                  {"round trip", test_round_trip},

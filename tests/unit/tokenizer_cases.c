@@ -82,11 +82,12 @@ void cases_open(struct cases *cases, const char *name)
     if (ts_tokenizer_parse(cases->data + 4, json_bytes, name, &cases->tok, &err) != TS_OK)
         fail_msg("%s", err.text);
     at = 4 + json_bytes;
-    struct cases_column *const columns[] = {&cases->id_count, &cases->id_sum, &cases->text_sum,
-                                            &cases->skip_sum, &cases->ids,    &cases->sweep_sum};
+    struct cases_column *const columns[] = {&cases->id_count, &cases->id_sum,   &cases->user_sum,
+                                            &cases->text_sum, &cases->skip_sum, &cases->ids,
+                                            &cases->sweep_sum};
     for (size_t i = 0; i < TS_ARRAY_SIZE(columns); i++) {
         *columns[i] = take_column(cases->data, bytes, &at);
-        if (i < 4)
+        if (i < 5)
             assert_int_equal(columns[i]->count, cases->count);
     }
     assert_int_equal(at, bytes);

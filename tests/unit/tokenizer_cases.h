@@ -13,6 +13,8 @@
 #define CASES_FULL_EVERY  16  /* the ids of every 16th string are stored, of the others only their sum */
 #define CASES_SWEEP_BLOCK 256 /* code points of one text of the sweep */
 
+#define CASES_FORGED 1 /* in user_sum: in the library special ids come out, or merges lead past them */
+
 struct cases_column {
     const uint32_t *data;
     size_t count;
@@ -24,7 +26,7 @@ struct cases {
     const char **strings;
     const uint32_t *bytes; /* of each string */
     size_t count;
-    struct cases_column id_count, id_sum, text_sum, skip_sum, ids, sweep_sum;
+    struct cases_column id_count, id_sum, user_sum, text_sum, skip_sum, ids, sweep_sum;
     char *string_data, *data;
 };
 
