@@ -215,7 +215,8 @@ static void test_no_assign(void **state)
     };
     static const struct core_step no_link[] = {
         {1, BEGIN("1.1"), CONNECT},
-        {1001, "tick", "kv:1000 hello"},
+        {500, "kv:1000 unreachable", "kv:1000 hello"}, /* nothing is lost: decode heard nothing yet */
+        {1500, "tick", "kv:1000 hello"},
         {5000, "tick", "kv:1000 hello"},
         {5001, "tick", FAILED("1.1", "kv_timeout") "\n" FREED("1.1")}, /* decode never heard of it */
     };

@@ -341,6 +341,15 @@ static void test_resync(void **state)
          "worker:1 release rid=2.1 reason=peer_lost\nworker:2 release rid=2.1 reason=peer_lost"},
         {8, "worker:2 output rid=1.1 role=decode first_index=2 items=7,8",
          "client:9 tokens first_index=2 items=7,8"},
+        /* Nobody is sent anything between Hello and Resync: what it holds is not known yet. */
+        {8, "client:9 " GENERATE("c") "#3",
+         "client:9 accepted\nworker:2 assign rid=3.1\nworker:1 assign rid=3.1 #3"},
+        {8, "client:9 cancel client=c request_id=c", "*"},
+        {9, HELLO_D0, "worker:2 welcome"},
+        {9, "client:9 " GENERATE("d") "#4", "client:9 accepted"},
+        {9, "worker:2 resync items=1.1:decode:4",
+         "worker:2 resync_reply\nworker:2 assign rid=4.1\nworker:1 assign rid=4.1 #4"},
+        {9, "client:9 cancel client=c request_id=d", "*"},
         /* Prefill says Hello again: it has nothing the router lacks. 2.2 is on its way to it since. */
         {9, HELLO_P0, "worker:1 welcome"},
         {10, "worker:1 resync items=1.1:prefill:0", "worker:1 resync_reply items=1.1:prefill:keep:4"},

@@ -148,7 +148,9 @@ static void test_drain(void **state)
         {2, "worker:1 drain", "worker:1 drain"},
         {2, "worker:1 drain", ""},
         {3, "worker:1 " DECODE("2.1"), "worker:1 assign_refused rid=2.1 reason=draining"},
-        {4, "worker:1 release rid=1.1", "stop"},
+        {4, "worker:1 unreachable", HELLO},
+        {5, "worker:1 welcome", RESYNC "\nworker:1 drain"}, /* it may not have heard */
+        {6, "worker:1 release rid=1.1", "stop"},
     };
     static const struct core_step by_signal[] = {{1, "drain", "worker:1 drain\nstop"}};
     struct worker_settings settings = worker_test_settings(TS_PHASE_DECODE);

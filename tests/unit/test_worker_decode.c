@@ -177,6 +177,8 @@ static void test_grants(void **state)
         {1001, "kv:1 " OPEN("1.1") "token_count=60", GRANT("1.1")}, /* 4 of 6 blocks */
         {1002, "kv:1 " OPEN("2.1") "token_count=40", ""},           /* 3 */
         {1003, "kv:1 " OPEN("3.1") "token_count=4", ""},            /* 1 would fit, and waits its turn */
+        {1003, "worker:1 " DECODE("5.1") "age_ms=900", ""}, /* older than all that wait: it is first */
+        {1003, "kv:1 " OPEN("5.1") "token_count=4", GRANT("5.1")},
         {1004, "worker:1 release rid=1.1", "kv:1 kv_abort rid=1.1\n" GRANT("2.1") "\n" GRANT("3.1")},
         {1005, "worker:1 " DECODE("4.1"), ""},
         {1006, "kv:1 " OPEN("4.1") "token_count=90", ""},
@@ -184,6 +186,7 @@ static void test_grants(void **state)
         {1506, "tick", REFUSED("4.1", "kv_no_memory") "\n" FAILED("4.1", "kv_no_memory")},
         {1507, "worker:1 release rid=2.1", "kv:1 kv_abort rid=2.1"},
         {1507, "worker:1 release rid=3.1", "kv:1 kv_abort rid=3.1"},
+        {1507, "worker:1 release rid=5.1", "kv:1 kv_abort rid=5.1"},
     };
     struct core_fixture *f = begin_with(6, 500);
     CORE_RUN(f, "grants", steps);
@@ -366,6 +369,27 @@ static void test_replay(void **state)
     worker_end(&f);
 }
 
+/* A resumed stream that had ended within its produced tokens: only its end is told. */
+static void test_complete(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        RELAY,
+        {1, "worker:1 " DECODE("1.1") "produced=42,43", ""},
+        {2, "kv:1 " OPEN("1.1"), GRANT("1.1")},
+        RECEIVED,
+        {5, END("1.1"), ""},
+        {6, "kv:1 kv_commit rid=1.1 senders=1 prompt_ids=*20 produced=42,43",
+         "kv:1 kv_done\nworker:1 report\ntext_open\nbatch batch=1"},
+        {7, "batch_done batch=1 samples=1:99:stop:1",
+         "worker:1 output rid=1.1 first_index=2 items= finish=stop\ntext_close tag=1"},
+        {8, "worker:1 release rid=1.1", ""},
+    };
+    struct core_fixture *f = begin();
+    CORE_RUN(f, "complete", steps);
+    worker_end(&f);
+}
+
 #define TRANSFERRED(at, rid, tag, job0, job1, blocks, after)                                                 \
     {at, "worker:1 " DECODE(rid), ""}, {at, "kv:1 " OPEN(rid) "token_count=16", GRANT(rid)},                 \
         {at, CHUNK(rid, "0", "0") "token_count=16 #5/40",                                                    \
@@ -488,6 +512,7 @@ int main(void)
         cmocka_unit_test(test_preempts_itself),
         cmocka_unit_test(test_engine_failed),
         cmocka_unit_test(test_clipped),
+        cmocka_unit_test(test_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

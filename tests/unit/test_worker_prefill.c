@@ -189,8 +189,12 @@ static void test_waits_in_order(void **state)
         {1003, "tokenised job=3 ids=*40", ""}, /* one block is free */
         {1004, "worker:1 " PREFILL("4.1") "#4", "tokenise job=4 #4\ndrop #4"},
         {1005, "tokenised job=4 ids=*10", ""}, /* would fit, and waits */
+        {1005, "worker:1 " PREFILL("5.1") "age_ms=990 #5", "tokenise job=5 #5\ndrop #5"}, /* older still */
+        {1005, "tokenised job=5 ids=*10", "pool:1 kv_begin rid=5.1 blocks=7\ntext_open tag=5"},
         {1006, "worker:1 release rid=2.1", "text_close tag=2\npool:1 release rid=2.1"},
-        {1007, "pool:1 kv_freed rid=2.1", "pool:1 kv_begin rid=3.1 blocks=5,6,7\ntext_open tag=3"},
+        {1006, "worker:1 release rid=5.1", "text_close tag=5\npool:1 release rid=5.1"},
+        {1007, "pool:1 kv_freed rid=2.1", ""},
+        {1007, "pool:1 kv_freed rid=5.1", "pool:1 kv_begin rid=3.1 blocks=5,6,7\ntext_open tag=3"},
         {1008, "worker:1 release rid=3.1", "text_close tag=3\npool:1 release rid=3.1"},
         {1009, "pool:1 kv_freed rid=3.1", "pool:1 kv_begin rid=4.1 blocks=5\ntext_open tag=4"},
         /* In the batch: the older one first. */
