@@ -437,8 +437,10 @@ static void sweep_record(struct router_core *core, struct record *r)
         request_end(core, r, TS_FINISH_CANCELLED, TS_REASON_CLIENT_LOST,
                     "the client did not come back in time");
     } else if (starved <= core->now) {
-        request_end(core, r, TS_FINISH_ERROR, TS_REASON_NO_WORKER,
-                    "no pair of prefill and decode workers (with a relay) took the request in time");
+        request_end(
+            core, r, TS_FINISH_ERROR, TS_REASON_NO_WORKER,
+            "no pair of prefill and decode workers with a relay took the request in time: tsctl status shows "
+            "what runs");
     } else {
         router_wake(core, r->deadline);
         router_wake(core, reattach);

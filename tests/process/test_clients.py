@@ -328,6 +328,24 @@ def test_nobody_answers():
         assert time.monotonic() - started < 10
 
 
+def test_a_client_keeps_nothing_of_ended_streams():
+    def script(router, peer, ask):
+        router.accept(peer, ask)
+        for i in range(4):
+            router.tokens(peer, ask, i, i + 1)
+        router.end(peer, ask, 4)
+
+    with FakeRouter(script, 3) as router, thunderserve.Client(router.endpoint) as client:
+        for _ in range(5):
+            assert client.generate("x").text == text_of(4)
+            assert len(list(client.stream("x"))) == 4
+            stream = client.stream("x")
+            while client.poll():
+                pass
+            assert stream.ended and list(stream) == []
+        assert not client._streams and not client._ready
+
+
 def test_closing_cancels():
     def script(router, peer, ask):
         router.accept(peer, ask)

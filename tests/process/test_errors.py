@@ -163,6 +163,12 @@ def test_missing_relay():
          pool, "300 ms", "start ts-relay")
 
 
+def test_relay_that_died():
+    with Cluster(env={"TS_NO_WORKER_MS": "1000", "TS_TIMEOUT_MS": "500", "TS_HEARTBEAT_MS": "100"}) as cluster:
+        cluster.kill("relay0")
+        says(tsctl("generate", "--router", cluster.router, "--prompt", "x"), "relay", "tsctl status")
+
+
 def test_router_that_does_not_answer():
     with socket.socket() as silent:  # accepts and says nothing
         silent.bind(("127.0.0.1", 0))

@@ -101,6 +101,7 @@ class Stream:
         self._arrivals = []
         self._delivered = 0
         self._end_delivered = False
+        self._queued = False  # in the client's list of streams with news
 
     @property
     def request_id(self):
@@ -138,7 +139,7 @@ class Stream:
         self.cancel()
         self.ended = self._end_delivered = True
         self._delivered = len(self.result.tokens)
-        self._client._streams.pop(self.request_id, None)
+        self._leave()
 
     def _take(self):
         """The next token that was not handed out; None when there is none."""
@@ -147,8 +148,19 @@ class Stream:
             return self.result.tokens[self._delivered - 1]
         if self.ended and not self._end_delivered:
             self._end_delivered = True
-            self._client._streams.pop(self.request_id, None)
+            self._leave()
         return None
+
+    def _news(self):
+        if not self._queued:
+            self._queued = True
+            self._client._ready.append(self)
+
+    def _leave(self):
+        self._client._streams.pop(self.request_id, None)
+        if self._queued:
+            self._queued = False
+            self._client._ready.remove(self)
 
     def _ask(self):
         """Sends the request, with the tokens that are there already."""
@@ -180,7 +192,7 @@ class Stream:
             top = tuple((t.token, t.logprob) for t in item.top)
             self.result.tokens.append(Token(len(self.result.tokens), item.token, item.text.decode(errors="replace"), item.logprob, top))
             self._arrivals.append(now)
-        self._client._ready.append(self)
+        self._news()
 
     def _on_end(self, message):
         if message.epoch != self._epoch:
@@ -212,7 +224,7 @@ class Stream:
             result.gap01_ms = (at[1] - at[0]) * 1000
             result.max_gap_ms = max(b - a for a, b in zip(at, at[1:])) * 1000
         self.ended = True
-        self._client._ready.append(self)
+        self._news()
 
 
 class Client:
@@ -226,7 +238,7 @@ class Client:
         self._silence_s, self._give_up_s = silence_ms / 1000, give_up_ms / 1000
         self._incarnation = secrets.randbits(64)
         self._streams = {}  # request id -> stream, until its end was handed out
-        self._ready = collections.deque()  # streams with news; one may stand there more than once, or for nothing
+        self._ready = collections.deque()  # streams with news for poll(); some may have been read by other ways
         self._current = 0
         self._socket = None
         self._context = zmq.Context()
@@ -288,11 +300,11 @@ class Client:
         while True:
             while self._ready:
                 stream = self._ready[0]
-                closed = stream._end_delivered
                 token = stream._take()
-                if token is not None or (stream._end_delivered and not closed):
+                if token is not None or stream._end_delivered:
                     return stream, token
                 self._ready.popleft()
+                stream._queued = False
             if not self._streams:
                 return None
             left = TURN_S if until is None else min(TURN_S, until - time.monotonic())
