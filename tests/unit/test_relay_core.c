@@ -186,6 +186,25 @@ static void test_nacked_chunks(void **state)
     end(&f);
 }
 
+/* A chunk larger than the whole window goes when nothing else is under way. */
+static void test_small_window(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        OPENED,
+        ENCODED,
+        {5, SEAL("1.1"), FREED("1.1")},
+        {6, "kv:1000 kv_grant rid=1.1 credit_bytes=10", "kv:1000 kv_chunk number=0 #5"},
+        {7, "kv:1000 kv_credit rid=1.1 bytes=9", ""},
+        {8, "kv:1000 kv_credit rid=1.1 bytes=40",
+         "kv:1000 kv_chunk number=1 #6\nkv:1000 kv_end\nkv:1000 kv_commit"},
+        {9, "kv:1000 kv_done rid=1.1", OVER("1.1", "none") "\ndrop #5\ndrop #6"},
+    };
+    struct core_fixture *f = begin();
+    CORE_RUN(f, "small window", steps);
+    end(&f);
+}
+
 /* Decode does not know the attempt yet: ask again, slower each time, but not for ever. */
 static void test_no_assign(void **state)
 {
@@ -480,7 +499,7 @@ int main(void)
         cmocka_unit_test(test_codec_failed), cmocka_unit_test(test_faults),
         cmocka_unit_test(test_pool_lost),    cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_sessions),     cmocka_unit_test(test_links),
-        cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_drain),        cmocka_unit_test(test_small_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -212,7 +212,7 @@ static void test_detached(void **state)
          RELEASED("2.1", "client_lost") "\ndrop #2\ntrace trace.request_id=b trace.finish=cancelled "
                                         "trace.reason=client_lost"},
         /* Silence detaches as well; a heartbeat is a sign of life and is answered. */
-        {900, "client:8 heartbeat", "client:8 heartbeat"},
+        {900, "client:8 heartbeat", "client:8 heartbeat load.running=1"},
         {1899, "tick", ""},
         {1900, "tick", "client:8 disconnect"},
         {11899, "tick", ""},
