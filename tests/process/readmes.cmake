@@ -1,0 +1,1 @@
+ts_pytest(process_readmes test_readmes.py LABELS process)
