@@ -2,7 +2,7 @@
  * AVX2 and F16C. Decoding looks values up instead of computing them: a group has sixteen, held as two byte
  * tables for pshufb.
  */
-#include "gpu/codec/codec_simd.h"
+#include "gpu/codec/codec_simd.inc"
 
 static inline __m256i codes8(const uint16_t *in, enum ts_dtype dtype, __m256 zero, __m256 inverse)
 {

@@ -1,7 +1,7 @@
 /*
  * AVX-512 F, BW and VL. Groups of 16 go to AVX2: half of one does not fill a vector.
  */
-#include "gpu/codec/codec_simd.h"
+#include "gpu/codec/codec_simd.inc"
 
 static inline __m512i codes16(const uint16_t *in, enum ts_dtype dtype, __m512 zero, __m512 inverse)
 {
