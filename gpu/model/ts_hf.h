@@ -30,7 +30,8 @@ struct ts_hf_tensor {
     enum ts_dtype dtype;
     uint32_t dims;
     uint64_t shape[2];
-    const uint8_t *data;
+    const uint8_t *data; /* of any alignment */
+    uint32_t file;       /* which of the folder's */
 };
 
 struct ts_hf_map;
@@ -48,12 +49,25 @@ struct ts_hf {
     size_t map_count;
 };
 
+/* A folder that lies in memory: the same checks on the same bytes, for tests. */
+struct ts_hf_file {
+    const char *name;
+    const void *data; /* borrowed until ts_hf_close */
+    size_t bytes;
+};
+
+/* Refusals name the file, the key or tensor, its value and the remedy. TS_ENOTFOUND: a file or tensor is
+ * missing; TS_EINVAL: malformed or in contradiction; TS_EUNSUPPORTED: not computed here; TS_ELIMIT: absurdly
+ * large; TS_EIO. */
 enum ts_status ts_hf_open(const char *dir, struct ts_hf **out, struct ts_error *err);
+enum ts_status ts_hf_open_files(const char *name, const struct ts_hf_file *files, size_t count,
+                                struct ts_hf **out, struct ts_error *err);
 void ts_hf_close(struct ts_hf **hf); /* null-safe */
 
 /* The tensor of that name and shape (columns 0 = a vector), or an error that names both. */
 enum ts_status ts_hf_tensor(const struct ts_hf *hf, const char *name, uint64_t rows, uint64_t columns,
                             const struct ts_hf_tensor **out, struct ts_error *err);
+uint64_t ts_hf_tensor_bytes(const struct ts_hf_tensor *tensor);
 /* Element `index` widened to fp32. */
 float ts_hf_element(const struct ts_hf_tensor *tensor, uint64_t index);
 
@@ -61,9 +75,5 @@ float ts_hf_element(const struct ts_hf_tensor *tensor, uint64_t index);
  * modeling_rope_utils conventions: llama3 of the Llama 3.1 report, yarn of arXiv 2309.00071). */
 void ts_rope_table(const struct ts_rope *rope, uint32_t head_dim, double *inverse_frequencies,
                    double *attention_factor);
-
-/* Used by ts_hf_open. */
-enum ts_status ts_hf_read_config(const char *dir, struct ts_hf *hf, struct ts_error *err);
-enum ts_status ts_hf_map_weights(const char *dir, struct ts_hf *hf, struct ts_error *err);
 
 #endif

@@ -29,7 +29,7 @@ static void silence_mlp(char *file, size_t bytes)
     memcpy(&header_bytes, file, 8);
     assert_int_equal(ts_json_parse(file + 8, header_bytes, "header", &header, NULL), TS_OK);
     for (const struct ts_json *t; (t = ts_json_next(header, &cursor, &name, NULL));) {
-        int64_t begin, end;
+        int64_t begin = 0, end = 0;
         if (!strstr(name, "mlp.down_proj"))
             continue;
         const struct ts_json *span = ts_json_get(t, "data_offsets");

@@ -1,0 +1,1 @@
+ts_fuzz(fuzz_model SOURCES fuzz_model.c LINK ts_model)
