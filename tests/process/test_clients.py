@@ -126,9 +126,9 @@ def test_cancel_deadline_and_timeout(cluster, client):
     next(stream)
     stream.cancel()
     assert len(list(stream)) < 1899 and stream.result.finish == "cancelled"
-    assert client.generate(PROMPT, max_tokens=1900, ignore_eos=True, deadline_ms=200).finish == "deadline"
+    assert client.generate(PROMPT, max_tokens=1900, ignore_eos=True, deadline_ms=30).finish == "deadline"
     with pytest.raises(TimeoutError):
-        client.generate(PROMPT, max_tokens=1900, ignore_eos=True, timeout=0.2)
+        client.generate(PROMPT, max_tokens=1900, ignore_eos=True, timeout=0.05)
     cluster.settle()
 
 
