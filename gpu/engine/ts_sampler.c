@@ -1,11 +1,13 @@
 #include "gpu/engine/ts_sampler.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
+
+#define SUM_LANES 16u
+#define SUM_BLOCK 256u /* summed in fp32 before it joins the sum in double precision */
 
 struct candidate {
     float logit;
@@ -15,8 +17,9 @@ struct candidate {
 struct ts_sampler {
     const struct ts_model *model;
     struct candidate *candidates;
-    uint32_t *counts; /* occurrences of a token in the output; kept zero between calls */
-    uint8_t *seen;    /* prompt or output; kept zero between calls */
+    uint32_t count, heap; /* candidates, and how many of them are still in the heap */
+    uint32_t *counts;     /* occurrences of a token in the output; kept zero between calls */
+    uint8_t *seen;        /* prompt or output; kept zero between calls */
 };
 
 struct ts_sampler *ts_sampler_new(const struct ts_model *model)
@@ -71,12 +74,24 @@ static void penalise(struct ts_sampler *s, float *logits, const struct ts_engine
     mark(s, row, false);
 }
 
-static int descending(const void *a, const void *b)
+static bool before(const struct candidate *a, const struct candidate *b)
 {
-    const struct candidate *x = a, *y = b;
-    if (x->logit != y->logit)
-        return x->logit > y->logit ? -1 : 1;
-    return x->token < y->token ? -1 : x->token > y->token;
+    return a->logit > b->logit || (a->logit == b->logit && a->token < b->token);
+}
+
+/* Candidates are a heap with the best on top: mostly a few of them are looked at, and the order of all others
+ * is never asked for. */
+static void sift(struct candidate *heap, uint32_t count, uint32_t at)
+{
+    struct candidate moved = heap[at];
+    for (uint32_t child; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && before(&heap[child + 1], &heap[child]))
+            child++;
+        if (!before(&heap[child], &moved))
+            break;
+        heap[at] = heap[child];
+    }
+    heap[at] = moved;
 }
 
 static uint32_t argmax(const float *logits, uint32_t count)
@@ -89,59 +104,110 @@ static uint32_t argmax(const float *logits, uint32_t count)
     return best;
 }
 
-static double log_sum(const float *logits, uint32_t count, float best)
+/* exp of x <= 0: 2^(x log2 e) by a polynomial of degree 6 on [-0.5, 0.5]; about 2 ulp; no branches. */
+static inline float exp_falling(float x)
 {
-    double sum = 0; /* at least 1, from the best itself */
-    for (uint32_t i = 0; i < count; i++)
-        sum += exp((double)logits[i] - best);
-    return best + log(sum > 1 ? sum : 1);
+    float y = x * 1.44269504f;
+    y = y > -126.0f ? y : -126.0f;
+    float shifted = y + 0x1.8p23f, f = y - (shifted - 0x1.8p23f), p = 1.535336188e-4f;
+    uint32_t bits, whole;
+    p = p * f + 1.339887440e-3f;
+    p = p * f + 9.618437357e-3f;
+    p = p * f + 5.550332548e-2f;
+    p = p * f + 2.402264791e-1f;
+    p = p * f + 6.931472028e-1f;
+    p = p * f + 1.0f;
+    memcpy(&bits, &p, 4);
+    memcpy(&whole, &shifted, 4);
+    bits += whole << 23;
+    memcpy(&p, &bits, 4);
+    return p;
 }
 
-/* Candidates with logits at least `least`, sorted. */
-static uint32_t collect(struct ts_sampler *s, const float *logits, float least)
+static double log_sum(const float *logits, uint32_t count, float best)
+{
+    double sum = 0; /* at least about 1, from the best itself */
+    uint32_t i = 0;
+    for (; i + SUM_BLOCK <= count; i += SUM_BLOCK) {
+        float lane[SUM_LANES] = {0};
+        for (uint32_t j = 0; j < SUM_BLOCK; j += SUM_LANES) {
+            for (uint32_t l = 0; l < SUM_LANES; l++)
+                lane[l] += exp_falling(logits[i + j + l] - best);
+        }
+        for (uint32_t l = 0; l < SUM_LANES; l++)
+            sum += lane[l];
+    }
+    for (; i < count; i++)
+        sum += exp_falling(logits[i] - best);
+    return best + log(sum > 0.5 ? sum : 1);
+}
+
+/* The candidates: those with logits at least `least`. */
+static void collect(struct ts_sampler *s, const float *logits, float least)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < s->model->vocab; i++) {
         if (logits[i] >= least)
             s->candidates[count++] = (struct candidate){logits[i], i};
     }
-    qsort(s->candidates, count, sizeof *s->candidates, descending);
-    return count;
+    for (uint32_t i = count / 2; i-- > 0;)
+        sift(s->candidates, count, i);
+    s->count = s->heap = count;
+}
+
+/* The n-th best candidate. Those asked for leave the heap and stay behind it, the best at the very end. */
+static const struct candidate *ranked(struct ts_sampler *s, uint32_t n)
+{
+    while (s->heap > s->count - 1 - n) {
+        struct candidate best = s->candidates[0];
+        s->heap--;
+        s->candidates[0] = s->candidates[s->heap];
+        sift(s->candidates, s->heap, 0);
+        s->candidates[s->heap] = best;
+    }
+    return &s->candidates[s->count - 1 - n];
+}
+
+static double weight_of(const struct candidate *c, float best, float temperature)
+{
+    return exp(((double)c->logit - best) / temperature);
 }
 
 static uint32_t draw(struct ts_sampler *s, const float *logits, const struct ts_engine_row *row, float best)
 {
     const struct ts_sampling *p = row->sampling;
-    float least = p->min_p > 0 ? best + logf(p->min_p) * p->temperature : -INFINITY;
-    uint32_t count = collect(s, logits, least);
-    double total = 0, kept = 0;
-    if (p->top_k > 0 && p->top_k < count)
-        count = p->top_k;
-    for (uint32_t i = 0; i < count; i++)
-        total += exp(((double)s->candidates[i].logit - best) / p->temperature);
-    uint32_t last = 0;
-    for (; last < count && (last == 0 || kept < (double)p->top_p * total || p->top_p >= 1); last++)
-        kept += exp(((double)s->candidates[last].logit - best) / p->temperature);
-    double at = ts_philox_unit(p->seed, row->sample_index) * kept, sum = 0;
-    for (uint32_t i = 0; i < last; i++) {
-        sum += exp(((double)s->candidates[i].logit - best) / p->temperature);
-        if (at < sum)
-            return s->candidates[i].token;
+    collect(s, logits, p->min_p > 0 ? best + logf(p->min_p) * p->temperature : -INFINITY);
+    bool cut = p->top_k > 0 && p->top_k < s->count;
+    uint32_t limit = cut ? p->top_k : s->count;
+    double total = 0, sum = 0;
+    for (uint32_t i = 0; i < limit; i++)
+        total += weight_of(cut ? ranked(s, i) : &s->candidates[i], best, p->temperature);
+    if (p->top_p < 1) { /* the fewest that reach top_p */
+        double kept = 0, wanted = (double)p->top_p * total;
+        uint32_t n = 0;
+        while (n < limit && (n == 0 || kept < wanted))
+            kept += weight_of(ranked(s, n++), best, p->temperature);
+        limit = n;
+        total = kept;
     }
-    return s->candidates[last - 1].token;
+    double at = ts_philox_unit(p->seed, row->sample_index) * total;
+    for (uint32_t i = 0; i < limit; i++) {
+        sum += weight_of(ranked(s, i), best, p->temperature);
+        if (at < sum)
+            return ranked(s, i)->token;
+    }
+    return limit > 0 ? ranked(s, limit - 1)->token : argmax(logits, s->model->vocab);
 }
 
 static void fill_logprobs(struct ts_sampler *s, const float *logits, uint32_t wanted, double norm,
                           struct ts_engine_sample *out)
 {
     uint32_t count = wanted < TS_LOGPROBS_MAX ? wanted : TS_LOGPROBS_MAX;
-    if (count > s->model->vocab)
-        count = s->model->vocab;
     if (count > 0)
         collect(s, logits, -INFINITY);
+    count = count < s->count ? count : s->count;
     for (uint32_t i = 0; i < count; i++)
-        out->top[i] =
-            (struct ts_engine_logprob){s->candidates[i].token, (float)(s->candidates[i].logit - norm)};
+        out->top[i] = (struct ts_engine_logprob){ranked(s, i)->token, (float)(ranked(s, i)->logit - norm)};
     out->top_count = count;
 }
 
