@@ -7,16 +7,21 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define ARCH_REQ_XCOMP_PERM 0x1023 /* of asm/prctl.h since Linux 5.16 */
+#define XFEATURE_XTILEDATA  18
 #endif
 
 extern const struct cpu_level cpu_scalar;
 #if defined(__x86_64__)
-extern const struct cpu_level cpu_avx2, cpu_avx512, cpu_avx512bf16;
+extern const struct cpu_level cpu_avx2, cpu_avx512, cpu_avx512bf16, cpu_amx;
 #endif
 
 static const struct cpu_level *const levels[] = {
 #if defined(__x86_64__)
-    &cpu_avx512bf16, &cpu_avx512, &cpu_avx2,
+    &cpu_amx, &cpu_avx512bf16, &cpu_avx512, &cpu_avx2,
 #endif
     &cpu_scalar};
 
@@ -33,6 +38,14 @@ static bool has_bf16(void)
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
 }
 
+/* Tiles must be asked for: the kernel then makes room for them in every thread of this process. */
+static bool has_tiles(void)
+{
+    unsigned a, b, c, d, wanted = 1u << 22 | 1u << 24; /* AMX-BF16, AMX-TILE */
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & wanted) == wanted &&
+           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
 static bool has_f16c(void)
 {
     unsigned a, b, c, d;
@@ -46,6 +59,8 @@ bool cpu_level_supported(const struct cpu_level *level)
 #if defined(__x86_64__)
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (level == &cpu_amx)
+        return avx512 && has_bf16() && has_tiles();
     if (level == &cpu_avx512bf16)
         return avx512 && has_bf16();
     if (level == &cpu_avx512)

@@ -1,6 +1,6 @@
 # The tests of the CPU engine run once at each level of instructions; a level that the processor lacks is skipped.
 ts_test(test_engine_rows SOURCES test_engine_rows.c LINK ts_engine ts_random_model LABELS gpu TIMEOUT 600)
-foreach(level scalar avx2 avx512 avx512bf16)
+foreach(level scalar avx2 avx512 avx512bf16 amx)
   add_test(NAME test_engine_rows_${level} COMMAND test_engine_rows)
   ts_set_test_properties(test_engine_rows_${level} 600 OFF gpu)
   set_tests_properties(test_engine_rows_${level} PROPERTIES ENVIRONMENT "TS_CPU_LEVEL=${level}" SKIP_RETURN_CODE 77)

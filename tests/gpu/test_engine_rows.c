@@ -5,9 +5,20 @@
  */
 #include "tests/gpu/engine_fixture.h"
 
-#define SEQUENCES    4u
-#define ENGINES      3u
+#define SEQUENCES 4u
+#define ENGINES   3u
+
+/* Sanitizers make each composition many times slower and look for other faults. */
+#if defined(__SANITIZE_ADDRESS__)
+#define COMPOSITIONS 20u
+#elif defined(__clang__)
+#if __has_feature(address_sanitizer)
+#define COMPOSITIONS 20u
+#endif
+#endif
+#if !defined(COMPOSITIONS)
 #define COMPOSITIONS 500u
+#endif
 
 struct subject {
     struct ts_engine *engines[ENGINES];
@@ -125,21 +136,21 @@ static void test_f16_window(void **state)
 {
     (void)state;
     struct ts_random_model m = {"mistral", 72, 100, 2, 3, 3, 24, 77, 160, 37, false, TS_DTYPE_F16, 1.5, 2};
-    check_random(&m, 150, 60);
+    check_random(&m, 150, COMPOSITIONS / 10 + 10);
 }
 
 static void test_f32_norms(void **state)
 {
     (void)state;
     struct ts_random_model m = {"qwen3", 40, 72, 2, 6, 2, 20, 93, 160, 0, true, TS_DTYPE_F32, 1.5, 3};
-    check_random(&m, 140, 60);
+    check_random(&m, 140, COMPOSITIONS / 10 + 10);
 }
 
 static void test_bias(void **state)
 {
     (void)state;
     struct ts_random_model m = {"qwen2", 56, 88, 2, 7, 1, 16, 101, 160, 0, true, TS_DTYPE_BF16, 1.5, 4};
-    check_random(&m, 140, 60);
+    check_random(&m, 140, COMPOSITIONS / 10 + 10);
 }
 
 static void test_demo(void **state)
