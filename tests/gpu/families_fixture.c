@@ -8,6 +8,7 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
+#include "gpu/cpu/cpu_level.h"
 
 #define MAGIC      0x314C5354u /* "TSL1" */
 #define TOKENS_MAX 256
@@ -50,6 +51,11 @@ static void expect_all_named(void)
 
 void families_each(void (*check)(const struct family *family))
 {
+    const char *level = getenv("TS_CPU_LEVEL");
+    if (level && strcmp(cpu_level_pick()->name, level) != 0) {
+        print_message("SKIP: no-kernel-feature %s\n", level);
+        skip();
+    }
     expect_all_named();
     for (size_t i = 0; i < TS_ARRAY_SIZE(names); i++) {
         struct family family;

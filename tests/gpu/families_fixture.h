@@ -17,7 +17,7 @@ struct family {
     void *file;
 };
 
-/* Calls `check` for each family. */
+/* Calls `check` for each family. Skips when TS_CPU_LEVEL names a level that this processor lacks. */
 void families_each(void (*check)(const struct family *family));
 
 /* A row that computes tokens begin..end-1 of the family's text over the blocks 0, 1, 2... */
