@@ -73,6 +73,16 @@ char *ts_xstrndup(const char *text, size_t length)
     return copy;
 }
 
+char *ts_xmemdup(const void *data, size_t size)
+{
+    TS_ASSERT(size < SIZE_MAX);
+    char *copy = ts_xmalloc(size + 1);
+    if (size > 0)
+        memcpy(copy, data, size);
+    copy[size] = '\0';
+    return copy;
+}
+
 char *ts_xasprintf(const char *format, ...)
 {
     char *text = NULL;

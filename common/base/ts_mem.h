@@ -13,7 +13,8 @@ void *ts_xcalloc(size_t count, size_t size); /* zeroed; count * size is checked 
 void *ts_xrealloc(void *ptr, size_t size);
 void *ts_xaligned(size_t align, size_t size); /* release with ts_free */
 char *ts_xstrdup(const char *text);
-char *ts_xstrndup(const char *text, size_t length);
+char *ts_xstrndup(const char *text, size_t length); /* to the first NUL, if one comes before */
+char *ts_xmemdup(const void *data, size_t size);    /* all of it, and a NUL after it */
 char *ts_xasprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void ts_free(void *ptr);
 

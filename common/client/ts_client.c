@@ -370,14 +370,13 @@ static void append(struct ts_client_stream *s, const struct ts_token_item *item)
         for (uint32_t i = 0; i < item->top.count; i++)
             top[i] = (struct ts_client_top){item->top.data[i].token, item->top.data[i].logprob};
     }
-    s->tokens[n] = (struct ts_client_token){
-        .index = (uint32_t)n,
-        .token = item->token,
-        .text = ts_xstrndup(item->text.count ? item->text.data : "", item->text.count),
-        .text_bytes = item->text.count,
-        .logprob = item->logprob,
-        .top = top,
-        .top_count = item->top.count};
+    s->tokens[n] = (struct ts_client_token){.index = (uint32_t)n,
+                                            .token = item->token,
+                                            .text = ts_xmemdup(item->text.data, item->text.count),
+                                            .text_bytes = item->text.count,
+                                            .logprob = item->logprob,
+                                            .top = top,
+                                            .top_count = item->top.count};
     s->arrivals[n] = ts_clock_now();
     s->ids[n] = item->token;
     s->token_count++;

@@ -307,10 +307,9 @@ void request_append(struct router_core *core, struct record *r, const struct ts_
     ts_array_reserve((void **)&r->tokens, &r->token_capacity, n + 1, sizeof *r->tokens);
     struct ts_token_item *to = &r->items[n];
     *to = *item;
-    to->text.data = item->text.count ? ts_xstrndup(item->text.data, item->text.count) : NULL;
+    to->text.data =
+        item->text.count ? ts_xmemdup(item->text.data, item->text.count) : NULL; /* may hold NULs */
     to->top.data = NULL;
-    if (item->text.count)
-        memcpy((char *)(uintptr_t)to->text.data, item->text.data, item->text.count); /* may hold a NUL */
     if (item->top.count) {
         struct ts_top *top = ts_xcalloc(item->top.count, sizeof *top);
         memcpy(top, item->top.data, item->top.count * sizeof *top);

@@ -170,7 +170,7 @@ static bool accept_token(struct engine_run *e, const struct ts_engine_sample *sa
         top[i] = (struct ts_client_top){sample->top[i].token, sample->top[i].logprob};
     *t = (struct ts_client_token){.index = (uint32_t)e->count,
                                   .token = sample->token,
-                                  .text = ts_xstrndup(text.text, text.bytes),
+                                  .text = ts_xmemdup(text.text, text.bytes),
                                   .text_bytes = text.bytes,
                                   .logprob = sample->logprob,
                                   .top = top,

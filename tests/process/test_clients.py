@@ -19,6 +19,7 @@ harness.use_python_client()
 import thunderserve
 from fake_router import FakeRouter, text_of
 from thunderserve._wire import ts_common_pb2 as common
+from thunderserve._wire.ts_envelope_pb2 import Envelope
 
 PROMPT = "First Citizen:"
 VOCAB = json.load(open(os.path.join(DEMO, "config.json")))["vocab_size"]
@@ -271,6 +272,22 @@ def test_a_resumed_stream_waits_for_a_full_router(generate):
     with FakeRouter(first, 7) as a, FakeRouter(full, 8) as b:
         good(generate([a.endpoint, b.endpoint], max_tokens=4), 4)
         assert len(b.asked) == 2
+
+
+@both
+def test_text_may_hold_nul(generate):
+    text = "\0" + "x" * 900 + "\0z"
+
+    def script(router, peer, ask):
+        router.accept(peer, ask)
+        message = Envelope()
+        message.tokens.request_id, message.tokens.epoch = ask.request_id, router.incarnation
+        message.tokens.items.add(token=7, text=text.encode())
+        router.send(peer, message)
+        router.end(peer, ask, 1)
+
+    with FakeRouter(script, 5) as router:
+        assert generate([router.endpoint], max_tokens=1)["text"] == text
 
 
 def test_a_refusal_at_first_is_final():

@@ -45,14 +45,20 @@ static void test_strings(void **state)
     char *copy = ts_xstrdup("hello");
     char *part = ts_xstrndup("hello", 3);
     char *whole = ts_xstrndup("hello", 99);
+    char *bytes = ts_xmemdup("a\0b", 3);
+    char *none = ts_xmemdup(NULL, 0);
     char *text = ts_xasprintf("%s-%03d", part, 7);
     assert_string_equal(copy, "hello");
     assert_string_equal(part, "hel");
     assert_string_equal(whole, "hello");
     assert_string_equal(text, "hel-007");
+    assert_memory_equal(bytes, "a\0b", 4);
+    assert_string_equal(none, "");
     ts_free(copy);
     ts_free(part);
     ts_free(whole);
+    ts_free(bytes);
+    ts_free(none);
     ts_free(text);
 }
 

@@ -5,7 +5,9 @@
 
 #include <cmocka.h>
 
+#include "common/base/ts_mem.h"
 #include "router_fixture.h"
+#include "services/router/router_impl.h"
 
 #define ASSIGNED(rid, bulk)                                                                                  \
     "worker:2 assign role=decode rid=" rid "\n"                                                              \
@@ -53,6 +55,24 @@ static void test_life(void **state)
     assert_int_equal(router_core_counts(router_of(f)).ended, 1);
     assert_true(router_core_idle(router_of(f)));
     router_end(&f);
+}
+
+/* A token may be U+0000: the stream keeps its bytes by count. */
+static void test_text_with_nul(void **state)
+{
+    (void)state;
+    enum { BYTES = 1 << 20 };
+    char *text = ts_xcalloc(1, BYTES);
+    const struct ts_token_item item = {.token = 1, .text = {text, BYTES}};
+    struct router_core core = {.now = 1};
+    struct record *r = ts_xcalloc(1, sizeof *r);
+    text[BYTES - 1] = 'z';
+    ts_arena_init(&r->arena);
+    request_append(&core, r, &item);
+    assert_int_equal(r->items[0].text.count, BYTES);
+    assert_memory_equal(r->items[0].text.data, text, BYTES);
+    record_free(r);
+    ts_free(text);
 }
 
 /* Each refusal: its reason, and whether trying again helps. The last column is the event that is refused. */
@@ -285,10 +305,15 @@ static void test_ended_kept(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_life),       cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_draining),   cmocka_unit_test(test_no_worker),
-        cmocka_unit_test(test_attach),     cmocka_unit_test(test_resumed),
-        cmocka_unit_test(test_detached),   cmocka_unit_test(test_deadline_and_cancel),
+        cmocka_unit_test(test_life),
+        cmocka_unit_test(test_text_with_nul),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_draining),
+        cmocka_unit_test(test_no_worker),
+        cmocka_unit_test(test_attach),
+        cmocka_unit_test(test_resumed),
+        cmocka_unit_test(test_detached),
+        cmocka_unit_test(test_deadline_and_cancel),
         cmocka_unit_test(test_ended_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
