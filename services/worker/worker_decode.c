@@ -134,7 +134,7 @@ static bool chunk_fits(const struct task *t, const struct ts_msg_kv_chunk *m, ui
     const struct ts_msg_kv_open *o = &t->open;
     uint64_t end = (uint64_t)m->token_begin + m->token_count;
     if (m->layer < o->layer_begin || m->layer >= o->layer_end || m->head_begin < o->head_begin ||
-        m->head_count == 0 || m->head_count > o->head_end - m->head_begin)
+        m->head_begin >= o->head_end || m->head_count == 0 || m->head_count > o->head_end - m->head_begin)
         return false;
     if (m->token_begin % TS_KV_BLOCK_TOKENS != 0 || m->token_count == 0 || end > o->token_count ||
         (end % TS_KV_BLOCK_TOKENS != 0 && end != o->token_count))

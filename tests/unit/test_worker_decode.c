@@ -198,12 +198,19 @@ static void test_bad_chunks(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "layer=2 #5/40",       "head_begin=1 #5/40",
-        "head_count=0 #5/40",  "head_begin=2 head_count=1 #5/40",
-        "token_begin=4 #5/40", "token_count=0 #5/40",
-        "token_count=8 #5/40", "token_begin=16 token_count=5 #5/40",
-        "number=8 #5/40",      "#5/0",
-        "declared_bytes=40",   "#5/67108865",
+        "layer=2 #5/40",
+        "head_begin=1 #5/40",
+        "head_count=0 #5/40",
+        "head_begin=2 head_count=1 #5/40",
+        "head_begin=3 head_count=1 #5/40",
+        "token_begin=4 #5/40",
+        "token_count=0 #5/40",
+        "token_count=8 #5/40",
+        "token_begin=16 token_count=5 #5/40",
+        "number=8 #5/40",
+        "#5/0",
+        "declared_bytes=40",
+        "#5/67108865",
     };
     for (size_t i = 0; i < TS_ARRAY_SIZE(bad); i++) {
         char chunk[300], expected[300];
