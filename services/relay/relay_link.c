@@ -8,6 +8,7 @@
 #include "services/relay/relay_impl.h"
 
 #define HELLO_EVERY TS_S
+#define HEADS_MAX   4096 /* KV heads of one layer: far above any model */
 
 static void say_hello(struct relay_core *core, enum ts_channel channel, uint64_t peer,
                       struct ts_session *session)
@@ -139,10 +140,23 @@ static void pool_hello(struct relay_core *core, const struct ts_event_message *m
                                              .timeout_ms = core->settings.timeout_ms};
 }
 
+static bool layout_fits(const struct ts_msg_pool *m)
+{
+    return m->layer_begin < m->layer_end && m->layer_end <= m->layers && m->layers <= TS_MODEL_LAYERS_MAX &&
+           m->head_begin < m->head_end && m->head_end <= m->kv_heads && m->kv_heads <= HEADS_MAX;
+}
+
 static void pool_announced(struct relay_core *core, struct pool *pool, const struct ts_msg_pool *m)
 {
     if (pool->id)
         return;
+    if (!layout_fits(m)) {
+        struct ts_action_send *s = relay_send_pool(core, pool, TS_MSG_POOL_REPLY);
+        s->msg.pool_reply = (struct ts_msg_pool_reply){
+            .reason = TS_REASON_KV_MISMATCH,
+            .text = ts_str_of("the layers or heads of the pool are not a range of the model's")};
+        return;
+    }
     pool->id = core->next_pool++;
     pool->layout = *m;
     pool->layout.path = (struct ts_str){.count = 0};

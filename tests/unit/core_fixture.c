@@ -72,7 +72,6 @@ static const char *take_modifiers(const char *line, struct modifiers *out)
     }
 }
 
-/* What a peer that follows the protocol would write on the envelope. */
 static void stamp(struct core_fixture *f, struct core_peer *p, const struct modifiers *mod,
                   struct ts_event_message *m)
 {
@@ -87,6 +86,12 @@ static void stamp(struct core_fixture *f, struct core_peer *p, const struct modi
     p->tx += mod->gap;
     m->envelope.session = p->session - mod->old;
     m->envelope.seq = mod->old ? p->tx : p->tx++;
+}
+
+void core_stamp(struct core_fixture *f, struct ts_event_message *m)
+{
+    const struct modifiers none = {.gap = false};
+    stamp(f, peer_of(f, m->channel, m->peer), &none, m);
 }
 
 static void message_event(struct core_fixture *f, const struct core_head *head, const struct modifiers *mod,
@@ -255,25 +260,30 @@ static void compare(struct core_fixture *f, const char *event, const char *expec
     }
 }
 
+void core_feed(struct core_fixture *f, ts_time now, const struct ts_event *event)
+{
+    struct ts_error err = {0};
+    struct ts_bulk bulk = bulk_of_event(event);
+    assert_true(now >= f->now);
+    f->now = now;
+    f->refs[bulk.slot] += bulk.slot != 0;
+    ts_actions_clear(&f->out);
+    f->driver.step(f->driver.core, now, event, &f->out);
+    for (size_t i = 0; i < f->out.count; i++)
+        check_action(f, &f->out.items[i]);
+    if (!f->driver.check(f->driver.core, &err))
+        fail_msg("%s: %s", f->name, err.text);
+    if (!f->busy && f->driver.deadline(f->driver.core) <= now)
+        fail_msg("%s: the deadline has passed already", f->name);
+}
+
 void core_step_one(struct core_fixture *f, int64_t at_ms, const char *line, const char *actions)
 {
     struct ts_event event;
-    struct ts_error err = {0};
     ts_arena_reset(&f->arena);
     make_event(f, line, &event);
-    assert_true(at_ms * TS_MS >= f->now);
-    f->now = at_ms * TS_MS;
-    struct ts_bulk bulk = bulk_of_event(&event);
-    f->refs[bulk.slot] += bulk.slot != 0;
-    ts_actions_clear(&f->out);
-    f->driver.step(f->driver.core, f->now, &event, &f->out);
-    for (size_t i = 0; i < f->out.count; i++)
-        check_action(f, &f->out.items[i]);
+    core_feed(f, at_ms * TS_MS, &event);
     compare(f, line, actions);
-    if (!f->driver.check(f->driver.core, &err))
-        fail_msg("%s: after \"%s\": %s", f->name, line, err.text);
-    if (!f->busy && f->driver.deadline(f->driver.core) <= f->now)
-        fail_msg("%s: after \"%s\" the deadline has passed already", f->name, line);
 }
 
 void core_run(struct core_fixture *f, const char *name, const struct core_step *steps, size_t count)

@@ -52,6 +52,10 @@ struct core_step {
 void core_begin(struct core_fixture *f, struct core_driver driver);
 void core_run(struct core_fixture *f, const char *name, const struct core_step *steps, size_t count);
 void core_step_one(struct core_fixture *f, int64_t at_ms, const char *event, const char *actions);
+/* The parts, for tests that make their own events: the envelope as a peer that keeps to the protocol writes
+ * it; one step with all checks, whose actions are then in f->out. */
+void core_stamp(struct core_fixture *f, struct ts_event_message *m);
+void core_feed(struct core_fixture *f, ts_time now, const struct ts_event *event);
 void core_end(struct core_fixture *f); /* no handle may be held */
 int core_refs(const struct core_fixture *f);
 

@@ -15,3 +15,5 @@ ts_test(test_planner_core SOURCES test_planner_core.c LINK ts_core_fixture ts_pl
 ts_test(test_plan_uniform SOURCES test_plan_uniform.c LINK ts_planner_core ts_base LABELS unit)
 ts_test(test_batch_policies SOURCES test_batch_policies.c LINK ts_prefill_policy ts_decode_policy ts_base LABELS unit)
 ts_test(test_kv SOURCES test_kv.c LINK ts_core ts_base LABELS unit)
+ts_test(test_core_hostile SOURCES test_core_hostile.c router_fixture.c worker_fixture.c
+        LINK ts_core_fixture ts_router_core ts_worker_core ts_relay_core ts_planner_core LABELS unit)

@@ -423,6 +423,9 @@ static void test_sessions(void **state)
         {1502, "pool:3 kv_begin rid=1.1", "pool:3 reset fenced=0"}, /* nobody it knows */
         {1502, "pool:3 hello role=relay id=x", ""},
         {1503, "pool:1 hello role=worker id=p0", "pool:1 welcome heartbeat_ms=500 timeout_ms=3000"},
+        {1503, "pool:1 " POOL " layer_end=3", "pool:1 pool_reply reason=kv_mismatch"},
+        {1503, "pool:1 " POOL " layers=257 layer_end=257", "pool:1 pool_reply reason=kv_mismatch"},
+        {1503, "pool:1 " POOL " head_begin=2", "pool:1 pool_reply reason=kv_mismatch"},
         {1504, "pool:1 " POOL, "map_pool pool=1"},
         {1505, "pool_mapped pool=1 reason=unsupported text=no",
          "pool:1 pool_reply reason=unsupported text=no"},
