@@ -191,7 +191,7 @@ static struct ts_sampling sampling_of(const struct ts_client_request *r)
 /* Of all that decides the answer: BLAKE2b of the length of the packed message, the message without what
  * changes from one sending to the next, and the prompt. Packed means: fields in order of their numbers,
  * defaults left out, as every protobuf library writes them; the Python client finds the same number. */
-static uint64_t digest_of(struct ts_client_stream *s)
+static bool digest_of(struct ts_client_stream *s, uint64_t *out)
 {
     struct ts_envelope envelope = {.version = TS_PROTOCOL_VERSION};
     struct ts_msg msg = {.kind = TS_MSG_GENERATE, .generate = s->generate};
@@ -200,13 +200,14 @@ static uint64_t digest_of(struct ts_client_stream *s)
     msg.generate.remaining_ms = msg.generate.reattach_ms = 0;
     ts_arena_reset(&s->client->out);
     if (ts_wire_pack(&envelope, &msg, &s->client->out, &bytes) != TS_OK)
-        return 0;
+        return false;
     uint64_t length = htole64(bytes.count);
     ts_blake2b_init(&digest);
     ts_blake2b_add(&digest, &length, sizeof length);
     ts_blake2b_add(&digest, bytes.data, bytes.count);
     ts_blake2b_add(&digest, s->prompt->data, s->prompt->bytes);
-    return ts_blake2b_end(&digest);
+    *out = ts_blake2b_end(&digest);
+    return true;
 }
 
 static struct ts_str keep(struct ts_client_stream *s, const char *text)
@@ -268,7 +269,12 @@ int ts_client_start(struct ts_client *client, const struct ts_client_request *re
     for (size_t i = 0; i < request->stop_count; i++)
         stops[i].text = keep(s, request->stops[i]);
     s->generate.stops = (struct ts_stops){stops, (uint32_t)request->stop_count};
-    s->generate.digest = digest_of(s);
+    if (!digest_of(s, &s->generate.digest)) {
+        free_stream(s);
+        return fail(why,
+                    "the request is out of bounds: names and ids have at most 128 bytes, stop strings 256 "
+                    "and there are at most 16, and numbers are finite");
+    }
     s->result = (struct ts_client_result){.request_id = id, .seed = s->generate.sampling.seed, .ttft_ms = -1};
     ts_map_put(client->streams, id, strlen(id), s);
     s->sent_at = ts_clock_now();
@@ -528,6 +534,11 @@ static void keep_alive(struct ts_client *client)
     for (size_t cursor = 0; beat && (s = ts_map_next(client->streams, &cursor, NULL, NULL));) {
         if (s->ended)
             continue;
+        if (s->epoch == 0 && now - s->sent_at > client->give_up_ns) {
+            finish(s, TS_FINISH_ERROR, TS_REASON_BAD_REQUEST,
+                   ts_str_of("the router answers, but not to this request: its log says why"));
+            continue;
+        }
         bool silent = s->epoch == 0 && now - s->asked_at > CLIENT_RESEND;
         if (s->retry_at ? now >= s->retry_at : silent || lapsed)
             send_generate(s);

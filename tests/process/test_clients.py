@@ -334,6 +334,32 @@ def test_an_idle_program_attaches_its_streams_again():
         assert router.asked[1][0].next_index == 1
 
 
+def test_a_request_that_is_never_answered():
+    with FakeRouter(lambda router, peer, ask: None, 3) as router:
+        with thunderserve.Client(router.endpoint, give_up_ms=1500) as client:
+            with pytest.raises(thunderserve.RequestFailed, match="bad_request: the router answers, but not to this"):
+                client.generate("x", timeout=20)
+        c = c_generate([router.endpoint], "--prompt", "x", "--give-up-ms", 1500, check=False)
+        assert c["reason"] == "bad_request" and "not to this request" in c["error"]
+
+
+@pytest.mark.parametrize("options", [{"request_id": "i" * 129}, {"model": "m" * 129}, {"stop": ["s" * 257]}, {"stop": ["s"] * 17}])
+def test_requests_out_of_bounds_are_not_sent(options):
+    with FakeRouter(lambda router, peer, ask: None, 3) as router:
+        with thunderserve.Client(router.endpoint) as client, pytest.raises(thunderserve.Error, match="out of bounds"):
+            client.stream("x", **options)
+        done = run("generate", "--router", router.endpoint, "--prompt", "x", *flags_of(options), check=False)
+        assert done.returncode == 1 and "out of bounds" in done.stderr and done.stderr.count("\n") == 1
+        assert not router.asked
+
+
+def test_numbers_are_finite():
+    with thunderserve.Client("tcp://127.0.0.1:9") as client:
+        for value in (float("nan"), float("inf")):
+            with pytest.raises(thunderserve.Error, match="finite"):
+                client.stream("x", temperature=value)
+
+
 def test_nobody_answers():
     def script(router, peer, ask):
         router.silent = True

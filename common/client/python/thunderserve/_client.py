@@ -8,6 +8,7 @@ dropped; what is already there is dropped; a gap is closed by sending the reques
 import collections
 import dataclasses
 import hashlib
+import math
 import secrets
 import time
 
@@ -24,6 +25,7 @@ LAPSE_S = 3.0  # not polled for that long: the router may have let our streams g
 TURN_S = 0.2
 FRAME_BYTES_MAX = 256 << 20
 QUEUE_MESSAGES = 100000
+ID_BYTES_MAX, STOP_BYTES_MAX, STOPS_MAX = 128, 256, 16
 
 
 class Error(Exception):
@@ -335,6 +337,12 @@ class Client:
             request.prompt_kind, payload = common.PROMPT_KIND_TEXT, prompt.encode()
         else:
             request.prompt_kind, payload = common.PROMPT_KIND_TOKENS, b"".join(int(t).to_bytes(4, "little") for t in prompt)
+        names = (request.client, request.request_id, request.model, request.codec)
+        numbers = (value for field, value in request.sampling.ListFields() if field.type == field.TYPE_FLOAT)
+        if (max(len(name.encode()) for name in names) > ID_BYTES_MAX or len(request.stops) > STOPS_MAX
+                or any(len(stop.text) > STOP_BYTES_MAX for stop in request.stops) or not all(map(math.isfinite, numbers))):
+            raise Error("the request is out of bounds: names and ids have at most 128 bytes, stop strings 256 and there are at most 16, "
+                        "and numbers are finite")
         packed = Envelope(version=PROTOCOL_VERSION, generate=request).SerializeToString(deterministic=True)
         digest = hashlib.blake2b(len(packed).to_bytes(8, "little") + packed, digest_size=8)
         digest.update(payload)
@@ -428,6 +436,9 @@ class Client:
         message.heartbeat.SetInParent()
         self._send(message)
         for stream in self._open_streams():
+            if stream._epoch == 0 and now - stream._sent_at > self._give_up_s:
+                stream._finish("error", "bad_request", "the router answers, but not to this request: its log says why")
+                continue
             lost = stream._epoch == 0 and now - stream._asked_at > RESEND_S
             if now >= stream._retry_at if stream._retry_at is not None else lost or silent_s >= LAPSE_S:
                 stream._ask()
