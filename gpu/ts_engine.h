@@ -36,6 +36,7 @@ struct ts_engine_options {
     uint32_t threads;          /* 0 = all cores */
     uint32_t max_batch_tokens; /* workspace is allocated for that many tokens per batch */
     uint32_t max_batch_rows;
+    uint32_t token_ids;    /* ids from here on are padding of the vocabulary and never drawn; 0 = none */
     struct ts_shard shard; /* all zero = the whole model */
 };
 

@@ -256,6 +256,8 @@ static void finish_part(void *context, uint32_t begin, uint32_t end, uint32_t th
         float *logits = e->logits + i * cpu_y_step((uint32_t)vocab);
         if (e->batch.logits_out)
             memcpy(e->batch.logits_out + f->wanting[i] * vocab, logits, vocab * sizeof(float));
+        for (size_t j = e->options.token_ids; e->options.token_ids && j < vocab; j++)
+            logits[j] = -INFINITY; /* padding rows of the embedding: no text stands for them */
         if (row->sample)
             ts_sample(e->samplers[thread], logits, row, &f->samples[i]);
     }

@@ -80,6 +80,8 @@ static enum ts_status open_engine(struct engine_run *e, const struct tsctl_reque
                                         .threads = r->threads,
                                         .max_batch_tokens = ENGINE_CHUNK,
                                         .max_batch_rows = 1};
+    if (e->tokenizer)
+        options.token_ids = ts_tokenizer_vocab_size(e->tokenizer);
     if (ts_engine_open(&options, &e->engine, err) != TS_OK)
         return err->status;
     e->model = &ts_engine_info(e->engine)->model;

@@ -66,17 +66,20 @@ enum ts_status worker_run_open(const struct ts_engine_options *options, struct w
     ts_arena_init(&run->arena);
     run->streams = ts_map_new();
     run->jobs = ts_jobs_new(WORKER_JOB_THREADS);
-    enum ts_status status = ts_engine_open(options, &run->engine, err);
-    if (status == TS_OK) {
-        run->info = ts_engine_info(run->engine);
-        snprintf(path, sizeof path, "%s/tokenizer.json", options->model_dir ? options->model_dir : "");
-        if (access(path, F_OK) == 0)
-            status = ts_tokenizer_open(path, &run->tokenizer, err);
-    }
+    struct ts_engine_options with_ids = *options;
+    enum ts_status status = TS_OK;
+    snprintf(path, sizeof path, "%s/tokenizer.json", options->model_dir ? options->model_dir : "");
+    if (access(path, F_OK) == 0)
+        status = ts_tokenizer_open(path, &run->tokenizer, err);
+    if (status == TS_OK && run->tokenizer)
+        with_ids.token_ids = ts_tokenizer_vocab_size(run->tokenizer);
+    if (status == TS_OK)
+        status = ts_engine_open(&with_ids, &run->engine, err);
     if (status != TS_OK) {
         worker_run_close(&run);
         return status;
     }
+    run->info = ts_engine_info(run->engine);
     *out = run;
     return TS_OK;
 }

@@ -39,3 +39,26 @@ def test_five_processes(model):
         got = cluster.generate(*FLAGS)
         cluster.settle()
     assert got["tokens"] == want["tokens"] and got["text"] == ""
+
+
+def padded(model, ids):
+    """Makes the tokenizer know the first `ids` ids only: the other rows of the embedding are padding."""
+    path = model / "tokenizer.json"
+    shutil.copy(f"{DEMO}/tokenizer.json", path)
+    data = json.loads(path.read_text())
+    vocab = {token: i for token, i in data["model"]["vocab"].items() if i < ids}
+    pairs = [m if isinstance(m, list) else m.split(" ") for m in data["model"]["merges"]]
+    data["model"]["merges"] = [m for m, pair in zip(data["model"]["merges"], pairs) if "".join(pair) in vocab]
+    data["model"]["vocab"] = vocab
+    path.write_text(json.dumps(data))
+
+
+def test_padding_is_never_drawn(model):
+    request = ["--tokens", "5,6,7", "--max-tokens", 200, "--temperature", 1.5, "--seed", 3, "--ignore-eos"]
+    free = json.loads(run("engine", "--model", model, "--json", *request).stdout)["tokens"]
+    padded(model, 400)
+    got = json.loads(run("engine", "--model", model, "--json", *request).stdout)["tokens"]
+    assert max(free) >= 400 > max(got) and len(got) == 200
+    with Cluster("--codec", "none", "--model", model) as cluster:
+        assert cluster.generate(*request)["tokens"] == got
+        cluster.settle()
