@@ -132,12 +132,12 @@ static struct cloud_request draw_request(struct world *w, ts_time within)
     uint32_t count = one_in(w, 3) ? draw(w, 1, 20) : draw(w, 16, PROMPT_MAX);
     for (uint32_t i = 0; i < count; i++)
         w->prompt[i] = draw(w, 0, 1023);
-    struct cloud_request r = {.at = (ts_time)(ts_rng_unit(&w->rng) * (double)within),
-                              .prompt = w->prompt,
+    struct cloud_request r = {.prompt = w->prompt,
                               .prompt_count = count,
                               .sampling = ts_sampling_defaults(),
-                              .codec = codecs[draw(w, 0, 2)],
                               .cancel_at = TS_TIME_NEVER};
+    r.at = (ts_time)(ts_rng_unit(&w->rng) * (double)within);
+    r.codec = codecs[draw(w, 0, 2)];
     r.sampling.seed = ts_rng_u64(&w->rng);
     r.sampling.max_tokens = one_in(w, 8) ? 1 : draw(w, 1, OUTPUT_MAX);
     r.sampling.ignore_eos = one_in(w, 2);
@@ -198,17 +198,24 @@ static void drain_by_router(void *context)
     cloud_admin(router, &why);
 }
 
+/* One draw in a statement: compilers evaluate arguments in orders of their own, and seeds must mean the same.
+ */
+static void befall(struct world *w, uint32_t until_ms, void (*what)(void *node))
+{
+    struct cloud_node *node = w->services[draw(w, 0, (uint32_t)w->service_count - 1)];
+    uint32_t at_ms = draw(w, 5, until_ms);
+    cloud_at(w->cloud, at_ms * TS_MS, what, node);
+}
+
 static void add_faults(struct world *w)
 {
     uint32_t until_ms = one_in(w, 2) ? 2000 : 15000;
     for (uint32_t i = w->router_dies ? draw(w, 1, 2) : 0; i > 0; i--)
-        cloud_at(w->cloud, draw(w, 0, until_ms) * TS_MS + 5 * TS_MS, kill_node, w->router);
+        cloud_at(w->cloud, draw(w, 5, until_ms) * TS_MS, kill_node, w->router);
     for (uint32_t i = draw(w, 0, one_in(w, 4) ? 16 : 4); i > 0; i--)
-        cloud_at(w->cloud, draw(w, 0, until_ms) * TS_MS + 5 * TS_MS, kill_node,
-                 w->services[draw(w, 0, (uint32_t)w->service_count - 1)]);
+        befall(w, until_ms, kill_node);
     for (uint32_t i = draw(w, 0, 3); i > 0; i--)
-        cloud_at(w->cloud, draw(w, 0, until_ms) * TS_MS + 5 * TS_MS, i % 2 ? drain_node : drain_by_router,
-                 w->services[draw(w, 0, (uint32_t)w->service_count - 1)]);
+        befall(w, until_ms, i % 2 ? drain_node : drain_by_router);
 }
 
 static double chance(struct world *w, double most)
