@@ -55,10 +55,13 @@ struct cloud_settings {
     uint64_t seed;
     const char
         *device_conf; /* shapes and coefficients of all devices (gpu/sim/ts_sim_model.h); NULL = built in */
-    uint32_t context_tokens;          /* 0 = the device's */
-    double codec_bytes_per_s;         /* of encode and scatter, raw KV bytes */
-    ts_time tokenise_ns;              /* per prompt token */
-    ts_time restart_max;              /* a killed node comes back within that time */
+    uint32_t context_tokens;  /* 0 = the device's */
+    double codec_bytes_per_s; /* of encode and scatter, raw KV bytes */
+    ts_time tokenise_ns;      /* per prompt token */
+    ts_time restart_max;      /* a killed node comes back within that time */
+    /* What is being encoded may not change until it is: blocks are given back after KvFreed only. Not where
+     * sessions may end: a worker that has lost its relay's session takes its blocks back. */
+    bool blocks_stay;
     double engine_fault, codec_fault; /* chances of a batch, an encode to fail, until network.faults_until */
     struct cloud_network network;
     struct cloud_hooks hooks;

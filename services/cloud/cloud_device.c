@@ -354,6 +354,7 @@ struct codec_job { /* of either direction */
     uint32_t layer, head_begin, head_count, token_begin, token_count, crc;
     struct payload *payload; /* to restore */
     uint64_t bytes;          /* of the encoded chunk */
+    uint64_t before;         /* hash of what is to be encoded, when it was asked for */
 };
 
 static void codec_forget(struct occurrence *o)
@@ -382,28 +383,42 @@ static void push_codec(struct cloud_node *node, struct codec_job *job)
     cloud_push(cloud, d->codec_free_at, &job->o);
 }
 
+static uint64_t content_of(const struct payload *payload, uint32_t layer)
+{
+    return ts_hash64(payload->data, payload->size, layer);
+}
+
 static uint64_t *digests_of(struct ts_arena *arena, const struct codec_job *job,
                             const struct payload *payload)
 {
     uint64_t *digests = ts_arena_alloc(arena, ((size_t)job->head_count + 1) * sizeof *digests);
-    uint64_t content = ts_hash64(payload->data, payload->size, job->layer);
+    uint64_t content = content_of(payload, job->layer);
     for (uint32_t h = 0; h < job->head_count; h++)
         digests[h] =
             content ^ ts_modelled_digest(job->layer, job->head_begin + h, job->token_begin, job->token_count);
     return digests;
 }
 
-static void encode_happens(struct cloud *cloud, struct occurrence *o)
+static struct payload *read_cells(const struct codec_job *job)
 {
-    struct codec_job *job = (struct codec_job *)o;
-    struct cloud_device *d = o->node->device;
     struct payload *payload = payload_new(job->token_count * sizeof(struct cell), job->bytes);
-    struct ts_event event = {.kind = TS_EVENT_ENCODED, .encoded = {.job = job->id}};
     for (uint32_t i = 0; i < job->token_count; i++) {
         const struct cell *cell = cell_at(job->pool, job->layer, job->blocks, job->token_begin + i);
         memcpy(payload->data + i * sizeof *cell, cell, sizeof *cell);
     }
+    return payload;
+}
+
+static void encode_happens(struct cloud *cloud, struct occurrence *o)
+{
+    struct codec_job *job = (struct codec_job *)o;
+    struct cloud_device *d = o->node->device;
+    struct payload *payload = read_cells(job);
+    struct ts_event event = {.kind = TS_EVENT_ENCODED, .encoded = {.job = job->id}};
     ts_arena_reset(&d->arena);
+    if (cloud->settings.blocks_stay && content_of(payload, job->layer) != job->before)
+        cloud_fail(cloud, "%s encodes KV that changes meanwhile: layer %u, tokens from %u", o->node->id,
+                   job->layer, job->token_begin);
     if (cloud_chance(cloud, cloud->settings.codec_fault)) {
         event.encoded.reason = TS_REASON_INTERNAL;
         payload_unref(payload);
@@ -458,6 +473,9 @@ static void encode(struct cloud_node *node, const struct ts_action_encode *a)
         .token_count = a->token_count,
         .bytes = encoded_bytes(&node->cloud->device.model, a->codec, a->head_count, a->token_count)};
     pool->refs++;
+    struct payload *payload = read_cells(job);
+    job->before = content_of(payload, job->layer);
+    payload_unref(payload);
     push_codec(node, job);
 }
 

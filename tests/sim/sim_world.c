@@ -30,7 +30,7 @@ struct world {
     struct sim_result result;
     struct ts_rng rng;
     struct cloud *cloud;
-    bool faulty, router_dies;
+    bool faulty, router_dies, fickle; /* fickle: clients that cancel a lot */
     char names[NODES_MAX][40];
     size_t name_count;
     struct cloud_node *router, *clients[CLIENTS_MAX];
@@ -143,8 +143,8 @@ static struct cloud_request draw_request(struct world *w, ts_time within)
     r.sampling.ignore_eos = one_in(w, 2);
     r.sampling.repetition_penalty = one_in(w, 4) ? 1.5f : 1;
     r.sampling.logprobs = one_in(w, 4) ? draw(w, 1, 3) : 0;
-    if (one_in(w, 10))
-        r.cancel_at = r.at + (ts_time)(ts_rng_unit(&w->rng) * 2e9);
+    if (one_in(w, w->fickle ? 2 : 10))
+        r.cancel_at = r.at + (ts_time)(ts_rng_unit(&w->rng) * (w->fickle ? 3e8 : 2e9));
     if (one_in(w, 10))
         r.deadline_ms = draw(w, 1, 4000);
     if (one_in(w, 5))
@@ -504,11 +504,15 @@ struct sim_result sim_run(const struct sim_options *options)
     w->options = *options;
     ts_rng_init(&w->rng, options->seed);
     w->faulty = !options->calm;
+    w->fickle = one_in(w, 3);
     w->router_dies = w->faulty && one_in(w, 8);
     w->traced = ts_map_new();
     settings.seed = ts_rng_u64(&w->rng);
     settings.device_conf = options->device_conf;
     settings.context_tokens = one_in(w, 4) ? draw(w, PROMPT_MAX - 16, PROMPT_MAX + 64) : 512;
+    settings.blocks_stay = !w->faulty;
+    if (one_in(w, 2))
+        settings.codec_bytes_per_s = draw(w, 1, 100) * 1e6;
     settings.engine_fault = w->faulty ? chance(w, 0.02) : 0;
     settings.codec_fault = w->faulty ? chance(w, 0.02) : 0;
     settings.network = draw_network(w);

