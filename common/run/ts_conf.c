@@ -537,3 +537,14 @@ void ts_conf_destroy(struct ts_conf **conf)
     ts_free(*conf);
     *conf = NULL;
 }
+
+enum ts_status ts_conf_check_clocks(uint32_t heartbeat_ms, uint32_t timeout_ms, struct ts_error *err)
+{
+    if (timeout_ms / 2 >= heartbeat_ms)
+        return TS_OK;
+    return ts_error_set(
+        err, TS_EINVAL,
+        "timeout_ms = %u with heartbeat_ms = %u: expected at least twice as much, or every peer "
+        "would be taken for dead",
+        timeout_ms, heartbeat_ms);
+}

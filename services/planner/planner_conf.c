@@ -32,6 +32,8 @@ static enum ts_status fill(struct planner_conf *c, uint32_t pid, struct ts_error
                                             .algorithm = planner_algorithm_find(c->algorithm)};
     if (!c->settings.algorithm)
         return ts_error_set(err, TS_EINVAL, "unknown algorithm \"%s\": expected uniform", c->algorithm);
+    if (ts_conf_check_clocks(c->heartbeat_ms, c->timeout_ms, err) != TS_OK)
+        return TS_EINVAL;
     if (c->router.count > PLANNER_ROUTERS_MAX)
         return ts_error_set(err, TS_EINVAL, "%zu routers: expected at most %d", c->router.count,
                             PLANNER_ROUTERS_MAX);

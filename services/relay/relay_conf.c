@@ -39,6 +39,8 @@ static enum ts_status fill(struct relay_conf *c, uint32_t pid, struct ts_error *
                                           .chunk_tokens_max = c->chunk_tokens_max,
                                           .open_retry_ms = c->open_retry_ms,
                                           .idle_link_ms = c->idle_link_ms};
+    if (ts_conf_check_clocks(c->heartbeat_ms, c->timeout_ms, err) != TS_OK)
+        return TS_EINVAL;
     if (c->router.count > RELAY_ROUTERS_MAX)
         return ts_error_set(err, TS_EINVAL, "%zu routers: expected at most %d", c->router.count,
                             RELAY_ROUTERS_MAX);

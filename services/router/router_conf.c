@@ -35,7 +35,13 @@ static const struct ts_option options[] = {
 enum ts_conf_outcome router_conf_load(int argc, char **argv, struct router_conf *out, struct ts_error *err)
 {
     *out = (struct router_conf){.conf = NULL};
-    return ts_conf_load("router", options, TS_ARRAY_SIZE(options), argc, argv, out, NULL, &out->conf, err);
+    enum ts_conf_outcome outcome =
+        ts_conf_load("router", options, TS_ARRAY_SIZE(options), argc, argv, out, NULL, &out->conf, err);
+    if (outcome != TS_CONF_ERROR && ts_conf_check_clocks(out->heartbeat_ms, out->timeout_ms, err) != TS_OK) {
+        ts_conf_destroy(&out->conf);
+        return TS_CONF_ERROR;
+    }
+    return outcome;
 }
 
 char *router_conf_flags(const struct router_conf *conf, size_t *bytes)

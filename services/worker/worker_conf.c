@@ -55,6 +55,8 @@ static enum ts_status fill(struct worker_conf *c, uint32_t pid, struct ts_error 
     c->settings.router_lost_ms = c->router_lost_ms;
     c->settings.grant_wait_ms = c->grant_wait_ms;
     c->settings.credit_bytes = (uint64_t)c->credit_kib << 10;
+    if (ts_conf_check_clocks(c->heartbeat_ms, c->timeout_ms, err) != TS_OK)
+        return TS_EINVAL;
     if (c->router.count > WORKER_ROUTERS_MAX)
         return ts_error_set(err, TS_EINVAL, "%zu routers: expected at most %d", c->router.count,
                             WORKER_ROUTERS_MAX);

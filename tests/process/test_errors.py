@@ -91,6 +91,8 @@ def test_value_out_of_range(tmp_path):
     for line in (tsctl("up", path), service("decode", "--config", path)):
         says(line, f"{path}:1", "max_num_seqs = 0", "from 1 to 65536")
     says(service("decode", env={"TS_MAX_NUM_SEQS": "x"}), "environment TS_MAX_NUM_SEQS", "max_num_seqs = x", "from 1 to")
+    for name in SERVICES:
+        says(service(name, "--heartbeat-ms", 1000, "--timeout-ms", 1999), "timeout_ms = 1999", "heartbeat_ms = 1000", "twice")
     says(service("router", "--queue-max", "-1"), "command line", "queue_max = -1", "from 1 to")
 
 
