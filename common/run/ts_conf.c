@@ -112,6 +112,7 @@ static const char *expected(const struct ts_option *o, char *words, size_t size)
     case TS_OPTION_BOOL:
         return "true or false";
     case TS_OPTION_CHOICE:
+        TS_ASSERT(o->fallback); /* the table says what it may be */
         snprintf(words, size, "one of %s", o->fallback + (o->fallback[0] == '|'));
         return words;
     default:
