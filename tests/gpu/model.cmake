@@ -6,7 +6,7 @@ ts_test(test_model_config SOURCES test_model_config.c LINK ts_model LABELS gpu)
 ts_test(test_model_hostile SOURCES test_model_hostile.c LINK ts_model LABELS gpu)
 # The families also at each level of instructions; one that the processor lacks is skipped.
 foreach(test families families_heads)
-  foreach(level scalar avx2 avx512 avx512bf16)
+  foreach(level scalar avx2 avx512 avx512bf16 amx)
     add_test(NAME test_${test}_${level} COMMAND test_${test})
     ts_set_test_properties(test_${test}_${level} 120 OFF gpu)
     set_tests_properties(test_${test}_${level} PROPERTIES ENVIRONMENT "TS_CPU_LEVEL=${level}" SKIP_RETURN_CODE 77)
