@@ -208,6 +208,21 @@ static void test_drain_by_operator(void **state)
     router_end(&f);
 }
 
+/* The word may be lost with a session: each new one of that member says it again. */
+static void test_drain_is_said_again(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {1, "admin:1 drain service=d0", "worker:2 drain\nadmin:1 status_reply"},
+        {2, HELLO_D0, "worker:2 welcome\nworker:2 drain"},
+        {3, HELLO_P0, "worker:1 welcome"},
+    };
+    struct router_settings settings = router_test_settings();
+    struct core_fixture *f = router_begin_cluster(&settings);
+    CORE_RUN(f, "drain again", steps);
+    router_end(&f);
+}
+
 /* A router does not tokenise: it asks a worker that does. */
 static void test_tokenize(void **state)
 {
@@ -240,6 +255,7 @@ int main(void)
         cmocka_unit_test(test_status),
         cmocka_unit_test(test_status_of_the_dead),
         cmocka_unit_test(test_drain_by_operator),
+        cmocka_unit_test(test_drain_is_said_again),
         cmocka_unit_test(test_tokenize),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
