@@ -71,6 +71,7 @@ __attribute__((target("amx-tile,amx-bf16"))) static float bf16_tiles(uint32_t st
 
 struct probe_work {
     float (*run)(uint32_t steps);
+    void (*read)(const uint8_t *p, size_t bytes);
     const uint8_t *buffer;
     size_t bytes;
     _Atomic uint64_t result; /* keeps the work from being dropped */
@@ -125,23 +126,52 @@ double cpu_probe_flops(enum cpu_probe probe, struct cpu_threads *threads)
     return per_step * CHAINS * STEPS * ITEMS;
 }
 
-#define READ_CHUNK ((size_t)256 << 10)
+#define READ_CHUNK   ((size_t)256 << 10)
+#define READ_STREAMS 4 /* side by side in a chunk: one alone is fetched ahead less */
+
+typedef uint64_t words __attribute__((vector_size(64)));
+
+static inline __attribute__((always_inline)) void read_chunk(const uint8_t *p, size_t bytes)
+{
+    words sums[READ_STREAMS] = {{0}};
+    size_t stream = bytes / READ_STREAMS / 64 * 64;
+    for (size_t at = 0; at < stream; at += 64) {
+        for (int i = 0; i < READ_STREAMS; i++) {
+            words v;
+            memcpy(&v, p + (size_t)i * stream + at, sizeof v);
+            sums[i] ^= v;
+        }
+    }
+    for (int i = 0; i < READ_STREAMS; i++)
+        __asm__ volatile("" : : "m"(sums[i]));
+}
+
+static void read_plain(const uint8_t *p, size_t bytes)
+{
+    read_chunk(p, bytes);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f"))) static void read_avx512(const uint8_t *p, size_t bytes)
+{
+    read_chunk(p, bytes);
+}
+#endif
 
 static void read_part(void *context, uint32_t begin, uint32_t end, uint32_t thread)
 {
-    struct probe_work *w = context;
-    typedef uint64_t words __attribute__((vector_size(64)));
+    const struct probe_work *w = context;
     (void)thread;
-    for (size_t at = begin * READ_CHUNK; at < end * READ_CHUNK && at + 256 <= w->bytes; at += 256) {
-        words v[4];
-        memcpy(v, w->buffer + at, sizeof v);
-        v[0] ^= v[1] ^ v[2] ^ v[3];
-        __asm__ volatile("" : : "m"(v[0]));
-    }
+    for (size_t at = begin * READ_CHUNK; at < end * READ_CHUNK && at < w->bytes; at += READ_CHUNK)
+        w->read(w->buffer + at, w->bytes - at < READ_CHUNK ? w->bytes - at : READ_CHUNK);
 }
 
 void cpu_probe_read(const void *buffer, size_t bytes, struct cpu_threads *threads)
 {
-    struct probe_work w = {.buffer = buffer, .bytes = bytes};
+    struct probe_work w = {.read = read_plain, .buffer = buffer, .bytes = bytes};
+#if defined(__x86_64__)
+    if (has("avx512"))
+        w.read = read_avx512;
+#endif
     cpu_threads_for(threads, (uint32_t)((bytes + READ_CHUNK - 1) / READ_CHUNK), 8, read_part, &w);
 }

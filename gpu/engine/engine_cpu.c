@@ -148,7 +148,7 @@ static const struct ts_engine_kind cpu_kind = {cpu_close, cpu_submit, cpu_poll};
 
 static float *floats(uint64_t count)
 {
-    float *p = ts_xaligned(64, count * sizeof *p);
+    float *p = cpu_alloc(count * sizeof *p);
     memset(p, 0, count * sizeof *p);
     return p;
 }

@@ -70,6 +70,10 @@ struct cpu_engine {
     size_t event_capacity, event_head, event_tail;
 };
 
+/* Memory that kernels stream through: on huge pages when it is big, since the rows of a tile lie on as many
+ * pages as there are rows. Contents undefined; ts_free. */
+void *cpu_alloc(size_t bytes);
+
 /* Rows of a matrix's results lie a cache line further apart than they are long: a power of two would put them
  * all into the same few lines of the cache. The same holds for its inputs, in bytes. */
 static inline size_t cpu_y_step(uint32_t outputs)

@@ -236,7 +236,7 @@ static void flatten(struct cpu_engine *e)
     e->token_count = at;
     if (e->base.info.shard.layer_begin == 0)
         cpu_threads_for(e->threads, at, 16, embed_part, e);
-    else
+    else if (e->batch.hidden_in)
         memcpy(e->hidden, e->batch.hidden_in, (size_t)at * e->base.info.model.hidden * sizeof(float));
 }
 

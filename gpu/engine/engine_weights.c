@@ -16,6 +16,14 @@ struct piece {
     uint64_t column_begin; /* with the matrix's inputs as the number of columns */
 };
 
+void *cpu_alloc(size_t bytes)
+{
+    void *p = ts_xaligned(bytes >= HUGE_PAGE ? HUGE_PAGE : 64, bytes);
+    if (bytes >= HUGE_PAGE)
+        madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
+
 struct pack_work {
     struct cpu_matrix *m;
     const struct piece *pieces;
@@ -117,9 +125,7 @@ static void pack(struct cpu_engine *e, struct cpu_matrix *m, const struct piece 
         m->depth = (inputs + CPU_DEPTH - 1) / CPU_DEPTH * CPU_DEPTH;
     uint32_t panels = (uint32_t)((outputs + CPU_PANEL - 1) / CPU_PANEL);
     size_t bytes = (size_t)panels * m->depth * CPU_PANEL * ts_dtype_bytes(dtype);
-    m->panels = ts_xaligned(bytes >= HUGE_PAGE ? HUGE_PAGE : 64, bytes);
-    if (bytes >= HUGE_PAGE)
-        madvise(m->panels, bytes, MADV_HUGEPAGE);
+    m->panels = cpu_alloc(bytes);
     uint8_t *zeros = ts_xcalloc(inputs, 4);
     struct pack_work w = {m, pieces, count, zeros};
     cpu_threads_for(e->threads, panels, 4, pack_part, &w);
