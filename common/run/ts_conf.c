@@ -112,8 +112,8 @@ static const char *expected(const struct ts_option *o, char *words, size_t size)
     case TS_OPTION_BOOL:
         return "true or false";
     case TS_OPTION_CHOICE:
-        TS_ASSERT(o->fallback); /* the table says what it may be */
-        snprintf(words, size, "one of %s", o->fallback + (o->fallback[0] == '|'));
+        if (o->fallback)
+            snprintf(words, size, "one of %s", o->fallback + strspn(o->fallback, "|"));
         return words;
     default:
         snprintf(words, size, "a %snumber from %.16g to %.16g", o->type == TS_OPTION_F64 ? "" : "whole ",

@@ -442,7 +442,7 @@ static const struct codec_level *level(void)
     const char *wish = getenv("TS_CPU_LEVEL");
     if (!wish || ts_codec_set_level(wish) != TS_OK) {
         size_t i = 0;
-        while (!supported(levels[i]))
+        while (i + 1 < TS_ARRAY_SIZE(levels) && !supported(levels[i])) /* the last one runs anywhere */
             i++;
         atomic_store(&current, levels[i]);
     }

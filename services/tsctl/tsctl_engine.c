@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/base/ts_assert.h"
 #include "common/base/ts_clock.h"
 #include "common/base/ts_mem.h"
 #include "common/core/ts_metrics.h"
@@ -51,6 +52,7 @@ static enum ts_status prompt_of(struct engine_run *e, const struct tsctl_request
                                    &e->prompt, &e->prompt_count, err) != TS_OK) {
         return err->status;
     }
+    TS_ASSERT(e->model); /* since open_engine */
     for (size_t i = 0; i < e->prompt_count; i++) {
         if (e->prompt[i] >= e->model->vocab)
             return ts_error_set(err, TS_EINVAL, "prompt token %zu is %u, but the model has %u ids", i,
@@ -93,6 +95,7 @@ static enum ts_status begin(struct engine_run *e, const struct tsctl_request *r,
     enum ts_status status = prompt_of(e, r, err);
     if (status != TS_OK)
         return status;
+    TS_ASSERT(e->model);
     uint32_t room = e->model->context_tokens - (uint32_t)e->prompt_count;
     uint32_t max_tokens = r->max_tokens < room ? r->max_tokens : room;
     e->block_count = ts_kv_blocks_for((uint32_t)e->prompt_count + max_tokens);
@@ -165,6 +168,7 @@ static enum ts_status compute(struct engine_run *e, const uint32_t *tokens, uint
 static bool accept_token(struct engine_run *e, const struct ts_engine_sample *sample, bool print)
 {
     struct ts_text_event text;
+    TS_ASSERT(sample); /* the batch had a sampling row */
     struct ts_client_token *t = &e->tokens[e->count];
     struct ts_client_top *top = ts_xcalloc(sample->top_count + 1, sizeof *top);
     ts_textstream_push(e->text, sample->token, &text);
