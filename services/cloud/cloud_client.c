@@ -330,9 +330,9 @@ static void take(struct cloud_client *c, const struct ts_msg *m)
 
 static void come_and_go(struct cloud_client *c)
 {
-    const struct absence *a = &c->absences[c->absence_next];
     if (c->absence_next >= c->absence_count)
         return;
+    const struct absence *a = &c->absences[c->absence_next];
     if (c->peer && a->from <= c->now)
         hang_up(c);
     if (!c->peer && a->until <= c->now) {

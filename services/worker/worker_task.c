@@ -187,11 +187,12 @@ void task_send_output(struct worker_core *core, struct task *t, uint32_t from_in
     struct ts_action_send *s = worker_send_router(core, t->router, TS_MSG_OUTPUT);
     if (!s)
         return; /* Resync asks for it */
-    s->msg.output = (struct ts_msg_output){.rid = t->rid,
-                                           .role = t->role,
-                                           .first_index = first,
-                                           .items = {t->items + (first - t->item_first), last - first},
-                                           .finish = t->finish};
+    s->msg.output = (struct ts_msg_output){
+        .rid = t->rid,
+        .role = t->role,
+        .first_index = first,
+        .items = {first < last ? &t->items[first - t->item_first] : NULL, last - first},
+        .finish = t->finish};
 }
 
 void task_text_open(struct worker_core *core, struct task *t)
