@@ -480,6 +480,59 @@ static void bench_model(size_t index, const char *parent, uint32_t rounds)
     ts_random_model_remove(b.dir);
 }
 
+/* Arithmetic of one core of the reference machine, a quiet AMD EPYC of the Zen 4 generation. */
+static const struct {
+    enum cpu_probe probe;
+    double flops_per_s;
+} reference[] = {{CPU_PROBE_FP32, 117e9}, {CPU_PROBE_BF16, 234e9}};
+
+static bool is_reference(char *name, size_t size)
+{
+    char line[256];
+    bool bf16 = false;
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    name[0] = '\0';
+    while (f && fgets(line, sizeof line, f)) {
+        char *value = strchr(line, ':');
+        if (value && strncmp(line, "model name", 10) == 0)
+            snprintf(name, size, "%.*s", (int)strcspn(value + 2, "\n"), value + 2);
+        if (strncmp(line, "flags", 5) == 0)
+            bf16 = strstr(line, " avx512_bf16") != NULL;
+    }
+    if (f)
+        fclose(f);
+    return bf16 && strstr(name, "AMD EPYC") != NULL;
+}
+
+/* Says whether the probe reads here what it should: within 5 % of the reference, or why not. */
+static void compare_probe(uint32_t rounds)
+{
+    char name[128];
+    bool same = is_reference(name, sizeof name);
+    struct cpu_threads *one = cpu_threads_new(1);
+    for (size_t i = 0; i < sizeof reference / sizeof *reference; i++) {
+        double best = 0;
+        bool quiet = false;
+        for (uint32_t j = 0; j < rounds; j++) {
+            struct busy before = busy_now();
+            ts_time begin = ts_clock_now();
+            double rate =
+                cpu_probe_flops(reference[i].probe, one) / ((double)(ts_clock_now() - begin) * 1e-9);
+            best = rate > best ? rate : best;
+            quiet |= !disturbed(&before, busy_now());
+        }
+        double off = best / reference[i].flops_per_s - 1;
+        const char *verdict = !same ? "another processor than the reference, not comparable"
+                              : off > -0.05 && off < 0.05 ? "agrees within 5 %"
+                              : quiet                     ? "does not agree: the host runs at another clock"
+                                                          : "does not agree: other processes took the core";
+        fprintf(stderr, "probe %s: %.1f GFLOP/s of a core of %s, reference %.0f (AMD EPYC Zen 4): %s\n",
+                cpu_probe_name(reference[i].probe), best / 1e9, name, reference[i].flops_per_s / 1e9,
+                verdict);
+    }
+    cpu_threads_destroy(&one);
+}
+
 int main(int argc, char **argv)
 {
     uint32_t rounds = 5;
@@ -498,6 +551,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: ts-engine-bench [--model 110m|1.1b] [--rounds N] [--dir FOLDER]\n");
         return 2;
     }
+    compare_probe(rounds);
     printf("model,what,threads,unit,floor,reached,ratio,median_ratio,cpu_ratio,rounds,discarded,machine\n");
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         if (!only || strcmp(only, models[i].name) == 0)
