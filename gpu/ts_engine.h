@@ -106,8 +106,12 @@ struct ts_engine_info {
     struct ts_shard shard;
     uint32_t kv_blocks;
     uint64_t pool_bytes;
-    int pool_fd; /* memfd of the pool; -1 when modelled or on a device */
-    void *pool;  /* mapped pool, NULL when modelled or on a device */
+    uint64_t file_bytes; /* of the memfd: the pool, then the generations */
+    int pool_fd;         /* memfd of the pool; -1 when modelled or on a device */
+    void *pool;          /* mapped pool, NULL when modelled or on a device */
+    /* [kv_blocks], behind the pool in the memfd: how often each block was given back. The worker counts here,
+     * the relay looks here whether what it read was still what it was told. NULL when modelled. */
+    uint32_t *generations;
     bool modelled;
     const char *kind; /* "cpu avx512bf16", "cpu scalar", "modelled", ...: for logs and status */
 };

@@ -186,10 +186,15 @@ static const struct ts_field batch_fields[] = {
 static const struct ts_schema batch_schema = TS_SCHEMA(action_batch, "ActionBatch", batch_fields);
 
 static const struct ts_field encode_fields[] = {
-    TS_F(action_encode, job),         TS_F(action_encode, pool),
-    TS_F_ID(action_encode, codec),    TS_F_SPAN(action_encode, blocks, BLOCKS_MAX),
-    TS_F(action_encode, layer),       TS_F(action_encode, head_begin),
-    TS_F(action_encode, head_count),  TS_F(action_encode, token_begin),
+    TS_F(action_encode, job),
+    TS_F(action_encode, pool),
+    TS_F_ID(action_encode, codec),
+    TS_F_SPAN(action_encode, blocks, BLOCKS_MAX),
+    TS_F_SPAN(action_encode, generations, BLOCKS_MAX),
+    TS_F(action_encode, layer),
+    TS_F(action_encode, head_begin),
+    TS_F(action_encode, head_count),
+    TS_F(action_encode, token_begin),
     TS_F(action_encode, token_count),
 };
 static const struct ts_schema encode_schema = TS_SCHEMA(action_encode, "ActionEncode", encode_fields);
@@ -228,6 +233,10 @@ static const struct ts_field log_fields[] = {
 };
 static const struct ts_schema log_schema = TS_SCHEMA(action_log, "ActionLog", log_fields);
 
+static const struct ts_field free_blocks_fields[] = {TS_F_SPAN(action_free_blocks, blocks, BLOCKS_MAX)};
+static const struct ts_schema free_blocks_schema =
+    TS_SCHEMA(action_free_blocks, "ActionFreeBlocks", free_blocks_fields);
+
 static const struct ts_field action_fields[] = {
     TS_F_CASE(action, send, TS_ACTION_SEND, send_schema),
     TS_F_CASE(action, connect, TS_ACTION_CONNECT, connect_schema),
@@ -244,6 +253,7 @@ static const struct ts_field action_fields[] = {
     TS_F_CASE(action, trace, TS_ACTION_TRACE, trace_schema),
     TS_F_CASE(action, log, TS_ACTION_LOG, log_schema),
     NOTHING("stop", TS_ACTION_STOP),
+    TS_F_CASE(action, free_blocks, TS_ACTION_FREE_BLOCKS, free_blocks_schema),
 };
 _Static_assert(TS_ARRAY_SIZE(action_fields) == TS_ACTION_LAST, "an action kind without a case");
 

@@ -139,7 +139,8 @@ enum ts_action_kind {
     TS_ACTION_TRACE,
     TS_ACTION_LOG,
     TS_ACTION_STOP, /* drained: leave the loop */
-    TS_ACTION_LAST = TS_ACTION_STOP
+    TS_ACTION_FREE_BLOCKS,
+    TS_ACTION_LAST = TS_ACTION_FREE_BLOCKS
 };
 
 struct ts_action_send {
@@ -210,9 +211,16 @@ struct ts_action_batch { /* -> LAYER_DONE (if asked), BATCH_DONE. One at a time.
 struct ts_action_encode { /* -> ENCODED. Reads the pool's blocks until then. */
     uint64_t job, pool;
     struct ts_str codec;
-    struct ts_u32s blocks; /* of the sequence, from token 0 */
+    struct ts_u32s blocks;      /* of the sequence, from token 0 */
+    struct ts_u32s generations; /* of the blocks, as announced: KV_CORRUPT when one has grown meanwhile */
     uint32_t layer, head_begin, head_count, token_begin,
         token_count; /* layer and heads as the model counts them */
+};
+
+/* These blocks were given back: their generations grow by one before anything is written to them again, so
+ * that a relay that still reads them sees it. */
+struct ts_action_free_blocks {
+    struct ts_u32s blocks;
 };
 
 struct ts_action_scatter { /* -> SCATTERED. Checks the crc, restores into the worker's own pool, gives
@@ -261,6 +269,7 @@ struct ts_action {
         struct ts_action_unmap_pool unmap_pool;
         struct ts_action_trace trace;
         struct ts_action_log log;
+        struct ts_action_free_blocks free_blocks;
     };
 };
 

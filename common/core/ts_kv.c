@@ -40,6 +40,7 @@ void ts_kv_init(struct ts_kv *kv, uint32_t blocks)
     *kv = (struct ts_kv){.blocks = blocks};
     kv->heap = ts_xcalloc(blocks ? blocks : 1, sizeof *kv->heap);
     kv->owner = ts_xcalloc(blocks ? blocks : 1, sizeof *kv->owner);
+    kv->generation = ts_xcalloc(blocks ? blocks : 1, sizeof *kv->generation);
     for (uint32_t i = 0; i < blocks; i++)
         push(kv, i);
 }
@@ -48,6 +49,7 @@ void ts_kv_fini(struct ts_kv *kv)
 {
     ts_free(kv->heap);
     ts_free(kv->owner);
+    ts_free(kv->generation);
     *kv = (struct ts_kv){.blocks = 0};
 }
 
@@ -69,6 +71,7 @@ void ts_kv_give(struct ts_kv *kv, uint64_t owner, const uint32_t *blocks, uint32
     for (uint32_t i = 0; i < count; i++) {
         TS_ASSERT(blocks[i] < kv->blocks && kv->owner[blocks[i]] == owner);
         kv->owner[blocks[i]] = 0;
+        kv->generation[blocks[i]]++;
         push(kv, blocks[i]);
     }
 }

@@ -11,8 +11,9 @@
 
 struct ts_kv {
     uint32_t blocks, free_count;
-    uint32_t *heap;  /* min-heap of free ids */
-    uint64_t *owner; /* [blocks]; 0 = free */
+    uint32_t *heap;       /* min-heap of free ids */
+    uint64_t *owner;      /* [blocks]; 0 = free */
+    uint32_t *generation; /* [blocks]; how often it was given back: names what a block holds */
 };
 
 void ts_kv_init(struct ts_kv *kv, uint32_t blocks);

@@ -533,7 +533,8 @@ struct ts_msg_kv_begin { /* worker -> relay: a transfer will be wanted */
     struct ts_str codec;
     uint32_t token_count; /* prompt tokens, all of which pass the codec */
     struct ts_u32s blocks;
-    struct ts_u64s chain; /* token hash of each whole block, chained */
+    struct ts_u32s generations; /* of the blocks (ts_kv.h): the relay believes only what still has them */
+    struct ts_u64s chain;       /* token hash of each whole block, chained */
 };
 
 struct ts_ready_item {

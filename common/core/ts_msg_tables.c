@@ -537,6 +537,7 @@ static const struct ts_field kv_begin_fields[] = {
     TS_F_ID(msg_kv_begin, codec),
     TS_F(msg_kv_begin, token_count),
     TS_F_SPAN(msg_kv_begin, blocks, BLOCKS_MAX),
+    TS_F_SPAN(msg_kv_begin, generations, BLOCKS_MAX),
     TS_F_SPAN(msg_kv_begin, chain, TS_LIST_MAX),
 };
 const struct ts_schema ts_msg_kv_begin_schema = TS_SCHEMA(msg_kv_begin, "KvBegin", kv_begin_fields);

@@ -130,7 +130,7 @@ static void cpu_close(struct ts_engine *engine)
         pthread_join(e->thread, NULL);
     }
     if (engine->info.pool)
-        munmap(engine->info.pool, engine->info.pool_bytes);
+        munmap(engine->info.pool, engine->info.file_bytes);
     if (engine->info.pool_fd >= 0)
         close(engine->info.pool_fd);
     if (engine->event_fd >= 0)
@@ -200,13 +200,16 @@ static enum ts_status alloc_pool(struct cpu_engine *e, struct ts_error *err)
                             (unsigned long long)e->options.kv_bytes, (unsigned long long)block);
     info->kv_blocks = (uint32_t)blocks;
     info->pool_bytes = blocks * block;
+    info->file_bytes = info->pool_bytes + blocks * sizeof *info->generations;
     info->pool_fd = memfd_create("thunderserve-kv", MFD_CLOEXEC);
-    if (info->pool_fd < 0 || ftruncate(info->pool_fd, (off_t)info->pool_bytes) != 0)
+    if (info->pool_fd < 0 || ftruncate(info->pool_fd, (off_t)info->file_bytes) != 0)
         return ts_error_set(err, TS_EIO, "cannot make a KV pool of %llu bytes: %s; lower kv_cache_mib",
                             (unsigned long long)info->pool_bytes, strerror(errno));
-    info->pool = mmap(NULL, info->pool_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, info->pool_fd, 0);
-    if (info->pool != MAP_FAILED)
+    info->pool = mmap(NULL, info->file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, info->pool_fd, 0);
+    if (info->pool != MAP_FAILED) {
+        info->generations = (uint32_t *)(void *)((char *)info->pool + info->pool_bytes);
         return TS_OK;
+    }
     info->pool = NULL;
     return ts_error_set(err, TS_EIO, "cannot map a KV pool of %llu bytes: %s",
                         (unsigned long long)info->pool_bytes, strerror(errno));

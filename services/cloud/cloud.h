@@ -59,8 +59,8 @@ struct cloud_settings {
     double codec_bytes_per_s; /* of encode and scatter, raw KV bytes */
     ts_time tokenise_ns;      /* per prompt token */
     ts_time restart_max;      /* a killed node comes back within that time */
-    /* What is being encoded may not change until it is: blocks are given back after KvFreed only. Not where
-     * sessions may end: a worker that has lost its relay's session takes its blocks back. */
+    /* Blocks are given back after KvFreed only. Not where sessions may end: a worker that has lost its
+     * relay's session takes its blocks back, and the relay sees it by their generations. */
     bool blocks_stay;
     double engine_fault, codec_fault; /* chances of a batch, an encode to fail, until network.faults_until */
     struct cloud_network network;

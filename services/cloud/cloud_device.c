@@ -22,7 +22,8 @@ struct cell { /* one token of one layer */
 
 struct kv_pool {
     uint32_t refs, layers, blocks;
-    struct cell cells[]; /* [layer][block][token] */
+    uint32_t *generations; /* [blocks] */
+    struct cell cells[];   /* [layer][block][token] */
 };
 
 struct stream { /* the text of one sequence: counts */
@@ -55,8 +56,10 @@ enum ts_finish device_finish(const struct ts_sampling *sampling, uint32_t token,
 
 static void pool_unref(struct kv_pool *pool)
 {
-    if (pool && --pool->refs == 0)
-        ts_free(pool);
+    if (!pool || --pool->refs > 0)
+        return;
+    ts_free(pool->generations);
+    ts_free(pool);
 }
 
 static struct cell *cell_at(struct kv_pool *pool, uint32_t layer, const uint32_t *blocks, uint32_t token)
@@ -80,6 +83,7 @@ struct cloud_device *device_new(struct cloud_node *node)
         d->pool->refs = 1;
         d->pool->layers = layers;
         d->pool->blocks = blocks;
+        d->pool->generations = ts_xcalloc((size_t)blocks + 1, sizeof(uint32_t));
     }
     return d;
 }
@@ -350,7 +354,7 @@ struct codec_job { /* of either direction */
     struct occurrence o;
     uint64_t id;
     struct kv_pool *pool;
-    uint32_t *blocks;
+    uint32_t *blocks, *generations; /* the latter to encode */
     uint32_t layer, head_begin, head_count, token_begin, token_count, crc;
     struct payload *payload; /* to restore */
     uint64_t bytes;          /* of the encoded chunk */
@@ -363,6 +367,7 @@ static void codec_forget(struct occurrence *o)
     pool_unref(job->pool);
     payload_unref(job->payload);
     ts_free(job->blocks);
+    ts_free(job->generations);
     ts_free(job);
 }
 
@@ -409,6 +414,16 @@ static struct payload *read_cells(const struct codec_job *job)
     return payload;
 }
 
+static bool still_theirs(const struct codec_job *job)
+{
+    uint32_t end = ts_kv_blocks_for(job->token_begin + job->token_count);
+    for (uint32_t i = job->token_begin / TS_KV_BLOCK_TOKENS; i < end; i++) {
+        if (job->pool->generations[job->blocks[i]] != job->generations[i])
+            return false;
+    }
+    return true;
+}
+
 static void encode_happens(struct cloud *cloud, struct occurrence *o)
 {
     struct codec_job *job = (struct codec_job *)o;
@@ -416,11 +431,12 @@ static void encode_happens(struct cloud *cloud, struct occurrence *o)
     struct payload *payload = read_cells(job);
     struct ts_event event = {.kind = TS_EVENT_ENCODED, .encoded = {.job = job->id}};
     ts_arena_reset(&d->arena);
-    if (cloud->settings.blocks_stay && content_of(payload, job->layer) != job->before)
+    bool theirs = still_theirs(job);
+    if (theirs ? content_of(payload, job->layer) != job->before : cloud->settings.blocks_stay)
         cloud_fail(cloud, "%s encodes KV that changes meanwhile: layer %u, tokens from %u", o->node->id,
                    job->layer, job->token_begin);
-    if (cloud_chance(cloud, cloud->settings.codec_fault)) {
-        event.encoded.reason = TS_REASON_INTERNAL;
+    if (!theirs || cloud_chance(cloud, cloud->settings.codec_fault)) {
+        event.encoded.reason = theirs ? TS_REASON_INTERNAL : TS_REASON_KV_CORRUPT;
         payload_unref(payload);
     } else {
         event.encoded.digests = (struct ts_u64s){digests_of(&d->arena, job, payload), job->head_count};
@@ -456,7 +472,8 @@ static bool range_ok(const struct kv_pool *pool, struct ts_u32s blocks, uint32_t
 static void encode(struct cloud_node *node, const struct ts_action_encode *a)
 {
     struct kv_pool *pool = ts_map_get_u64(node->device->mapped, a->pool);
-    if (!range_ok(pool, a->blocks, a->layer, a->token_begin, a->token_count)) {
+    if (!range_ok(pool, a->blocks, a->layer, a->token_begin, a->token_count) ||
+        a->generations.count != a->blocks.count) {
         cloud_fail(node->cloud, "%s encodes what lies outside of a mapped pool", node->id);
         return;
     }
@@ -466,6 +483,7 @@ static void encode(struct cloud_node *node, const struct ts_action_encode *a)
         .id = a->job,
         .pool = pool,
         .blocks = copy_blocks(a->blocks),
+        .generations = copy_blocks(a->generations),
         .layer = a->layer,
         .head_begin = a->head_begin,
         .head_count = a->head_count,
@@ -574,6 +592,12 @@ static void map_pool(struct cloud_node *node, const struct ts_action_map_pool *a
     cloud_push(cloud, cloud->now + 50 * TS_US, &job->o);
 }
 
+static void free_blocks(struct cloud_device *d, struct ts_u32s blocks)
+{
+    for (uint32_t i = 0; i < blocks.count; i++)
+        d->pool->generations[blocks.data[i]]++;
+}
+
 bool device_perform(struct cloud_node *node, const struct ts_action *action)
 {
     bool worker = node->kind == CLOUD_WORKER, relay = node->kind == CLOUD_RELAY;
@@ -587,6 +611,8 @@ bool device_perform(struct cloud_node *node, const struct ts_action *action)
         start_batch(node, &action->batch);
     else if (worker && action->kind == TS_ACTION_SCATTER)
         scatter(node, &action->scatter);
+    else if (worker && action->kind == TS_ACTION_FREE_BLOCKS)
+        free_blocks(node->device, action->free_blocks.blocks);
     else if (relay && action->kind == TS_ACTION_MAP_POOL)
         map_pool(node, &action->map_pool);
     else if (relay && action->kind == TS_ACTION_UNMAP_POOL)

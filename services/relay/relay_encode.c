@@ -26,6 +26,7 @@ static void start(struct relay_core *core, struct transfer *t)
                                           .pool = t->pool_id,
                                           .codec = t->begin.codec,
                                           .blocks = t->begin.blocks,
+                                          .generations = t->begin.generations,
                                           .layer = job->piece.layer,
                                           .head_begin = t->layout.head_begin,
                                           .head_count = t->layout.head_end - t->layout.head_begin,

@@ -19,6 +19,7 @@
 struct pool {
     uint8_t *base; /* NULL when modelled */
     size_t bytes;
+    const uint32_t *generations; /* behind the KV; the worker counts there */
     uint32_t layer_begin, layers, head_begin, heads, blocks, head_dim;
     enum ts_dtype dtype;
     uint32_t running; /* jobs that read it */
@@ -33,7 +34,7 @@ struct encode_job {
     struct ts_codec_chunk chunk;
     uint32_t first_head; /* as the model counts */
     uint32_t layer;
-    uint32_t *blocks;
+    uint32_t *blocks, *generations; /* [block_count] */
     uint32_t block_count;
     struct ts_frame *frame;
     uint64_t declared_bytes;
@@ -74,8 +75,21 @@ static void free_encode(struct encode_job *job)
 {
     ts_frame_unref(&job->frame);
     ts_free(job->blocks);
+    ts_free(job->generations);
     ts_free(job->digests);
     ts_free(job);
+}
+
+static uint64_t kv_bytes(uint64_t layers, uint64_t blocks, uint64_t heads, uint64_t head_dim)
+{
+    return layers * blocks * 2 * heads * TS_KV_BLOCK_TOKENS * head_dim * 2;
+}
+
+static void set_base(struct pool *pool, void *base)
+{
+    pool->base = base;
+    pool->generations = (const uint32_t *)(const void *)(pool->base + kv_bytes(pool->layers, pool->blocks,
+                                                                               pool->heads, pool->head_dim));
 }
 
 static void run_map(struct ts_job *base)
@@ -97,7 +111,7 @@ static void run_map(struct ts_job *base)
         if (base_address == MAP_FAILED)
             ts_error_set(&job->err, TS_EIO, "cannot map the KV pool %s: %s", job->path, strerror(errno));
         else
-            job->pool->base = base_address;
+            set_base(job->pool, base_address);
     }
     if (fd >= 0)
         close(fd);
@@ -110,8 +124,9 @@ static bool layout_sane(const struct ts_msg_pool *p)
         return false;
     if (p->kv_dtype != TS_DTYPE_F16 && p->kv_dtype != TS_DTYPE_BF16)
         return false;
-    uint64_t need = (uint64_t)(p->layer_end - p->layer_begin) * p->kv_blocks * 2 *
-                    (p->head_end - p->head_begin) * TS_KV_BLOCK_TOKENS * p->head_dim * 2;
+    uint64_t need =
+        kv_bytes(p->layer_end - p->layer_begin, p->kv_blocks, p->head_end - p->head_begin, p->head_dim) +
+        (uint64_t)p->kv_blocks * sizeof(uint32_t);
     return p->path.count == 0 || p->bytes >= need;
 }
 
@@ -136,6 +151,19 @@ static void perform_map(struct relay_run *run, const struct ts_action_map_pool *
     if (!layout_sane(p))
         ts_error_set(&job->err, TS_EINVAL, "the KV pool's announced layout is inconsistent");
     ts_jobs_submit(run->jobs, &job->job);
+}
+
+/* Whether all that was read was what the worker had announced: it counts before it writes anew. */
+static bool still_theirs(const struct encode_job *job)
+{
+    const struct ts_codec_chunk *c = &job->chunk;
+    uint32_t end = ts_kv_blocks_for(c->token_begin + c->token_count);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    for (uint32_t i = c->token_begin / TS_KV_BLOCK_TOKENS; i < end; i++) {
+        if (__atomic_load_n(&job->pool->generations[job->blocks[i]], __ATOMIC_RELAXED) != job->generations[i])
+            return false;
+    }
+    return true;
 }
 
 static void run_encode(struct ts_job *base)
@@ -166,6 +194,8 @@ static void run_encode(struct ts_job *base)
     if (ts_codec_digest(&job->codec, pool->head_dim, job->frame->data, job->frame->bytes, c, job->digests) !=
         TS_OK)
         job->reason = TS_REASON_INTERNAL;
+    if (!still_theirs(job))
+        job->reason = TS_REASON_KV_CORRUPT;
 }
 
 static bool encode_sane(const struct encode_job *job, const struct ts_action_encode *a)
@@ -202,8 +232,11 @@ static void perform_encode(struct relay_run *run, const struct ts_action_encode 
     job->first_head = a->head_begin;
     job->blocks = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->blocks);
     job->block_count = a->blocks.count;
-    if (a->blocks.count)
-        memcpy(job->blocks, a->blocks.data, a->blocks.count * sizeof *job->blocks);
+    job->generations = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->generations);
+    for (uint32_t i = 0; i < a->blocks.count; i++) {
+        job->blocks[i] = a->blocks.data[i];
+        job->generations[i] = i < a->generations.count ? a->generations.data[i] : UINT32_MAX;
+    }
     job->pool->running++;
     if (ts_codec_parse(name, &job->codec, NULL) != TS_OK || !encode_sane(job, a)) {
         job->reason = TS_REASON_KV_MISMATCH;

@@ -139,7 +139,8 @@ static const char *begin_fault(const struct pool *pool, const struct ts_msg_kv_b
 {
     if (!pool->mapped)
         return "the worker's KV pool is not mapped";
-    if (m->token_count == 0 || m->blocks.count != ts_kv_blocks_for(m->token_count))
+    if (m->token_count == 0 || m->blocks.count != ts_kv_blocks_for(m->token_count) ||
+        m->generations.count != m->blocks.count)
         return "the blocks do not cover the tokens";
     for (uint32_t i = 0; i < m->blocks.count; i++) {
         if (m->blocks.data[i] >= pool->layout.kv_blocks)

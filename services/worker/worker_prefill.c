@@ -73,6 +73,14 @@ static struct ts_u64s chain_of(struct worker_core *core, const struct task *t)
     return (struct ts_u64s){chain, count};
 }
 
+static struct ts_u32s generations_of(struct worker_core *core, const struct task *t)
+{
+    uint32_t *generations = ts_arena_alloc(&core->out->arena, t->block_count * sizeof *generations);
+    for (uint32_t i = 0; i < t->block_count; i++)
+        generations[i] = core->kv.generation[t->blocks[i]];
+    return (struct ts_u32s){generations, t->block_count};
+}
+
 static void begin(struct worker_core *core, struct task *t)
 {
     struct ts_action_send *s = worker_send_pool(core, TS_MSG_KV_BEGIN);
@@ -84,6 +92,7 @@ static void begin(struct worker_core *core, struct task *t)
                                                .codec = t->assign.codec,
                                                .token_count = t->prompt_count,
                                                .blocks = {t->blocks, t->block_count},
+                                               .generations = generations_of(core, t),
                                                .chain = chain_of(core, t)};
     t->begun = t->relay_knows = true;
     t->began_at = core->now;

@@ -130,7 +130,7 @@ static void describe(struct program *p)
                             .kv_endpoint = ts_str_of(*c->kv_advertise ? c->kv_advertise : p->kv_endpoint),
                             .relay = ts_str_of(c->relay)};
     c->settings.pool = (struct ts_msg_pool){.path = ts_str_of(info->modelled ? "" : p->pool_path),
-                                            .bytes = info->pool_bytes,
+                                            .bytes = info->modelled ? info->pool_bytes : info->file_bytes,
                                             .fingerprint = m->fingerprint,
                                             .layer_begin = info->shard.layer_begin,
                                             .layer_end = info->shard.layer_end,

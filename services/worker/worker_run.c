@@ -327,6 +327,13 @@ static void perform_scatter(struct worker_run *run, struct ts_service *service,
     ts_jobs_submit(run->jobs, &job->job);
 }
 
+/* Before anything else is written to them: a relay that still reads compares (relay_run.c). */
+static void perform_free_blocks(struct worker_run *run, const struct ts_action_free_blocks *a)
+{
+    for (uint32_t i = 0; run->info->generations && i < a->blocks.count; i++)
+        __atomic_add_fetch(&run->info->generations[a->blocks.data[i]], 1, __ATOMIC_SEQ_CST);
+}
+
 static void perform(void *context, struct ts_service *service, const struct ts_action *action)
 {
     struct worker_run *run = context;
@@ -345,6 +352,9 @@ static void perform(void *context, struct ts_service *service, const struct ts_a
         break;
     case TS_ACTION_SCATTER:
         perform_scatter(run, service, &action->scatter);
+        break;
+    case TS_ACTION_FREE_BLOCKS:
+        perform_free_blocks(run, &action->free_blocks);
         break;
     default:
         TS_ASSERT(!"an action that a worker does not perform");

@@ -228,7 +228,12 @@ bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens)
 
 void task_give_blocks(struct worker_core *core, struct task *t)
 {
+    if (t->block_count == 0)
+        return;
     ts_kv_give(&core->kv, t->tag, t->blocks, t->block_count);
+    const uint32_t *blocks = ts_arena_copy(&core->out->arena, t->blocks, t->block_count * sizeof *blocks);
+    ts_actions_add(core->out, TS_ACTION_FREE_BLOCKS)->free_blocks.blocks =
+        (struct ts_u32s){blocks, t->block_count};
     t->block_count = 0;
 }
 

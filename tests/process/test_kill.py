@@ -5,10 +5,11 @@ import functools
 import json
 import os
 import random
+import signal
 import time
 
 import pytest
-from harness import CONF, DEMO, Cluster, Streams, engine, random_requests, run, same_tokens
+from harness import CONF, DEMO, Cluster, Streams, engine, random_requests, run, same_tokens, wait_for
 
 VOCAB = json.load(open(os.path.join(DEMO, "config.json")))["vocab_size"]
 SEED = int(os.environ.get("TS_KILL_SEED", random.SystemRandom().randrange(1 << 31)))
@@ -52,6 +53,22 @@ def test_streams_survive(victim, codec):
                 cluster.settle()
             except AssertionError as error:
                 raise AssertionError(f"TS_KILL_SEED={SEED}, repeat {repeat}: {error}\n{cluster.log()}") from error
+
+
+@pytest.mark.parametrize("victim", ["decode", "prefill", "relay"])
+def test_streams_survive_a_process_that_comes_back_from_the_dead(victim):
+    """Silent for longer than its peers wait, then awake again with all it held: what it still says is not believed."""
+    with Cluster("--codec", "i4", *SPARES, env=QUICK) as cluster:
+        streams = Streams(cluster.router, load())
+        streams.wait_running(UNDER_WAY)
+        cluster.kill(VICTIMS[victim], signal.SIGSTOP)
+        try:
+            wait_for(lambda: all(s["id"] != VICTIMS[victim] or not s["ready"] for s in cluster.status()["services"]))
+        finally:
+            cluster.kill(VICTIMS[victim], signal.SIGCONT)
+        same_tokens(streams.results(timeout=120), reference("i4"))
+        wait_for(lambda: any(s["id"] == VICTIMS[victim] and s["ready"] for s in cluster.status()["services"]))
+        cluster.settle()
 
 
 def test_recordings_replay_byte_for_byte(tmp_path):

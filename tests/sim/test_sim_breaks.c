@@ -23,7 +23,7 @@ struct breakage {
     bool once, done;
     /* What changed actions point to. */
     struct ts_batch_row rows[ROWS_MAX];
-    uint32_t blocks[SPAN_MAX];
+    uint32_t blocks[SPAN_MAX], generations[SPAN_MAX];
     struct ts_token_item items[SPAN_MAX];
 };
 
@@ -114,12 +114,12 @@ static bool keep_blocks(struct breakage *b, struct cloud_node *node, struct ts_a
     return true;
 }
 
-static void swap_blocks(struct breakage *b, struct ts_u32s *blocks)
+static void swap_blocks(struct breakage *b, struct ts_u32s *blocks, uint32_t *to)
 {
-    memcpy(b->blocks, blocks->data, blocks->count * sizeof *b->blocks);
-    b->blocks[0] = blocks->data[1];
-    b->blocks[1] = blocks->data[0];
-    blocks->data = b->blocks;
+    memcpy(to, blocks->data, blocks->count * sizeof *to);
+    to[0] = blocks->data[1];
+    to[1] = blocks->data[0];
+    blocks->data = to;
     b->done = true;
 }
 
@@ -127,8 +127,10 @@ static bool encode_elsewhere(struct breakage *b, struct cloud_node *node, struct
 {
     (void)node;
     if (a->kind == TS_ACTION_ENCODE && a->encode.blocks.count >= 2 && a->encode.blocks.count <= SPAN_MAX &&
-        a->encode.token_begin == 0)
-        swap_blocks(b, &a->encode.blocks);
+        a->encode.token_begin == 0) {
+        swap_blocks(b, &a->encode.blocks, b->blocks);
+        swap_blocks(b, &a->encode.generations, b->generations);
+    }
     return true;
 }
 
@@ -140,7 +142,7 @@ static bool compute_elsewhere(struct breakage *b, struct cloud_node *node, struc
         rows->data[0].blocks.count > SPAN_MAX)
         return true;
     memcpy(b->rows, rows->data, rows->count * sizeof *b->rows);
-    swap_blocks(b, &b->rows[0].blocks);
+    swap_blocks(b, &b->rows[0].blocks, b->blocks);
     rows->data = b->rows;
     return true;
 }

@@ -172,6 +172,23 @@ static void borrow(struct core_fixture *f, struct ts_bulk bulk)
         fail_msg("%s: an action uses handle #%u, which is dropped", f->name, bulk.slot);
 }
 
+/* The relay is told what each block holds. */
+static void check_generations(struct core_fixture *f, const struct ts_msg_kv_begin *m)
+{
+    assert_int_equal(m->generations.count, m->blocks.count);
+    for (uint32_t i = 0; i < m->blocks.count; i++)
+        assert_int_equal(m->generations.data[i], f->generations[m->blocks.data[i]]);
+}
+
+static void count_free(struct core_fixture *f, struct ts_u32s blocks)
+{
+    assert_true(blocks.count > 0);
+    for (uint32_t i = 0; i < blocks.count; i++) {
+        assert_in_range(blocks.data[i], 0, CORE_BLOCKS_MAX - 1);
+        f->generations[blocks.data[i]]++;
+    }
+}
+
 /* What every action must hold to, expected or not. */
 static void check_action(struct core_fixture *f, const struct ts_action *a)
 {
@@ -181,10 +198,14 @@ static void check_action(struct core_fixture *f, const struct ts_action *a)
         borrow(f, a->send.bulk);
         if (ts_schema_check(&ts_msg_schema, &a->send.msg, &err) != TS_OK)
             fail_msg("%s: a message is out of bounds: %s", f->name, err.text);
+        if (a->send.msg.kind == TS_MSG_KV_BEGIN)
+            check_generations(f, &a->send.msg.kv_begin);
     } else if (a->kind == TS_ACTION_TOKENISE) {
         borrow(f, a->tokenise.bulk);
     } else if (a->kind == TS_ACTION_SCATTER) {
         borrow(f, a->scatter.bulk);
+    } else if (a->kind == TS_ACTION_FREE_BLOCKS) {
+        count_free(f, a->free_blocks.blocks);
     } else if (a->kind == TS_ACTION_DROP) {
         if (--f->refs[a->drop.bulk.slot] < 0)
             fail_msg("%s: handle #%u is dropped twice", f->name, a->drop.bulk.slot);
@@ -226,11 +247,17 @@ static bool matches(struct core_fixture *f, const struct ts_action *a, const cha
     return core_text_match(kind->sub, (const char *)base + kind->offset, fields, &f->arena, why);
 }
 
+/* Not listed by the tables: logs, and what check_action holds to account. */
+static bool unlisted(const struct ts_action *a)
+{
+    return a->kind == TS_ACTION_LOG || a->kind == TS_ACTION_FREE_BLOCKS;
+}
+
 static void fail_actions(struct core_fixture *f, const char *event, const char *line, const char *why)
 {
     print_message("%s: after \"%s\" expected \"%s\" (%s), got:\n", f->name, event, line, why);
     for (size_t i = 0; i < f->out.count; i++) {
-        if (f->out.items[i].kind != TS_ACTION_LOG)
+        if (!unlisted(&f->out.items[i]))
             print_message("    %s\n", core_text_print(&f->out.items[i], &f->arena));
     }
     fail();
@@ -247,7 +274,7 @@ static void compare(struct core_fixture *f, const char *event, const char *expec
         expected += n + (expected[n] == '\n');
         if (strcmp(line, "*") == 0)
             return;
-        while (i < f->out.count && f->out.items[i].kind == TS_ACTION_LOG)
+        while (i < f->out.count && unlisted(&f->out.items[i]))
             i++;
         if (i == f->out.count)
             fail_actions(f, event, line, "nothing");
@@ -255,7 +282,7 @@ static void compare(struct core_fixture *f, const char *event, const char *expec
             fail_actions(f, event, line, why);
     }
     for (; i < f->out.count; i++) {
-        if (f->out.items[i].kind != TS_ACTION_LOG)
+        if (!unlisted(&f->out.items[i]))
             fail_actions(f, event, "", "no more actions");
     }
 }

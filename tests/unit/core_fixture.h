@@ -14,8 +14,9 @@
 #include "common/base/ts_assert.h"
 #include "core_text.h"
 
-#define CORE_PEERS_MAX 64
-#define CORE_SLOTS_MAX 256
+#define CORE_PEERS_MAX  64
+#define CORE_SLOTS_MAX  256
+#define CORE_BLOCKS_MAX 1024
 
 struct core_driver {
     void *core;
@@ -37,9 +38,10 @@ struct core_fixture {
     struct core_peer peers[CORE_PEERS_MAX];
     size_t peer_count;
     uint64_t next_session;
-    int refs[CORE_SLOTS_MAX]; /* references the core owes, by slot */
-    bool busy;                /* a deadline at once is right (a search is under way) */
-    const char *name;         /* of the case, for failures */
+    int refs[CORE_SLOTS_MAX];              /* references the core owes, by slot */
+    uint32_t generations[CORE_BLOCKS_MAX]; /* how often a worker gave each block back */
+    bool busy;                             /* a deadline at once is right (a search is under way) */
+    const char *name;                      /* of the case, for failures */
 };
 
 struct core_step {

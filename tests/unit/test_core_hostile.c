@@ -388,7 +388,8 @@ static bool relay_check(const void *core, struct ts_error *err)
 static bool relay_world(void)
 {
 #define BEGIN                                                                                                \
-    "kv_begin decode=d0 endpoint=tcp://d0 decode_incarnation=9 codec=i4 token_count=20 blocks=4,6 chain=77"
+    "kv_begin decode=d0 endpoint=tcp://d0 decode_incarnation=9 codec=i4 token_count=20 blocks=4,6 "          \
+    "generations=1,2 chain=77"
     static const struct line lines[] = {
         {TS_CHANNEL_RELAY, 1, "release"},
         {TS_CHANNEL_RELAY, 1, "refeed"},

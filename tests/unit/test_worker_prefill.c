@@ -184,7 +184,8 @@ static void test_waits_in_order(void **state)
         {1000, "worker:1 " PREFILL("2.1") "#2", "tokenise job=2 #2\ndrop #2"},
         {1000, "worker:1 " PREFILL("3.1") "age_ms=900 #3", "tokenise job=3 #3\ndrop #3"}, /* the oldest */
         {1001, "tokenised job=1 ids=*80",
-         "pool:1 kv_begin rid=1.1 blocks=0,1,2,3,4\ntext_open\nbatch batch=1 rows=1:0:*64"},
+         "pool:1 kv_begin rid=1.1 blocks=0,1,2,3,4 generations=0,0,0,0,0\ntext_open\nbatch batch=1 "
+         "rows=1:0:*64"},
         {1002, "tokenised job=2 ids=*20", "pool:1 kv_begin rid=2.1 blocks=5,6\ntext_open tag=2"},
         {1003, "tokenised job=3 ids=*40", ""}, /* one block is free */
         {1004, "worker:1 " PREFILL("4.1") "#4", "tokenise job=4 #4\ndrop #4"},
@@ -194,9 +195,10 @@ static void test_waits_in_order(void **state)
         {1006, "worker:1 release rid=2.1", "text_close tag=2\npool:1 release rid=2.1"},
         {1006, "worker:1 release rid=5.1", "text_close tag=5\npool:1 release rid=5.1"},
         {1007, "pool:1 kv_freed rid=2.1", ""},
-        {1007, "pool:1 kv_freed rid=5.1", "pool:1 kv_begin rid=3.1 blocks=5,6,7\ntext_open tag=3"},
+        {1007, "pool:1 kv_freed rid=5.1",
+         "pool:1 kv_begin rid=3.1 blocks=5,6,7 generations=1,1,1\ntext_open tag=3"},
         {1008, "worker:1 release rid=3.1", "text_close tag=3\npool:1 release rid=3.1"},
-        {1009, "pool:1 kv_freed rid=3.1", "pool:1 kv_begin rid=4.1 blocks=5\ntext_open tag=4"},
+        {1009, "pool:1 kv_freed rid=3.1", "pool:1 kv_begin rid=4.1 blocks=5 generations=2\ntext_open tag=4"},
         /* In the batch: the older one first. */
         {1010, "batch_done batch=1", "batch batch=2 rows=1:64:*16,4:0:*10"},
         {1011, "worker:1 release rid=1.1", "text_close tag=1\npool:1 release rid=1.1"},
