@@ -20,8 +20,13 @@
 /* All services of a machine share one file; a group that nobody reads would be ignored in silence. */
 static const char *const known_groups[] = {"up", "router", "planner", "relay", "prefill", "decode"};
 
+static const char default_origin[] = "default";
+
 struct ts_conf {
     struct ts_arena arena;
+    const struct ts_option *options;
+    size_t count;
+    const char **origins; /* of each option's value, in words */
 };
 
 struct loader {
@@ -29,7 +34,7 @@ struct loader {
     const struct ts_option *options;
     size_t count;
     char *into;
-    const char **origins; /* of each option's value, in words */
+    const char **origins; /* those of conf */
     struct ts_conf *conf;
     struct ts_error *err;
 };
@@ -206,11 +211,11 @@ static enum ts_status set_fallbacks(const struct loader *l)
         const struct ts_option *o = &l->options[i];
         if (o->type == TS_OPTION_STRING)
             *(const char **)slot(l, o) = "";
-        l->origins[i] = "default";
+        l->origins[i] = default_origin;
         if (o->type == TS_OPTION_CHOICE)
             *(const char **)slot(l, o) =
                 ts_arena_printf(&l->conf->arena, "%.*s", (int)strcspn(o->fallback, "|"), o->fallback);
-        else if (o->fallback && set_value(l, o, o->fallback, "default") != TS_OK)
+        else if (o->fallback && set_value(l, o, o->fallback, default_origin) != TS_OK)
             return TS_EINVAL;
     }
     return TS_OK;
@@ -507,11 +512,14 @@ enum ts_conf_outcome ts_conf_load(const char *service, const struct ts_option *o
 {
     struct ts_conf *conf = ts_xcalloc(1, sizeof *conf);
     ts_arena_init(&conf->arena);
+    conf->options = options;
+    conf->count = option_count;
+    conf->origins = ts_arena_zalloc(&conf->arena, option_count * sizeof *conf->origins);
     struct loader l = {.service = service,
                        .options = options,
                        .count = option_count,
                        .into = into,
-                       .origins = ts_arena_zalloc(&conf->arena, option_count * sizeof *l.origins),
+                       .origins = conf->origins,
                        .conf = conf,
                        .err = err};
     struct flags flags = {0};
@@ -528,6 +536,15 @@ enum ts_conf_outcome ts_conf_load(const char *service, const struct ts_option *o
     if (flags.check)
         printf("%s: configuration ok\n", service);
     return flags.help || flags.print || flags.check ? TS_CONF_EXIT : TS_CONF_RUN;
+}
+
+bool ts_conf_given(const struct ts_conf *conf, const char *name)
+{
+    size_t i = 0;
+    while (i < conf->count && strcmp(conf->options[i].name, name) != 0)
+        i++;
+    TS_ASSERT(i < conf->count);
+    return conf->origins[i] != default_origin;
 }
 
 void ts_conf_destroy(struct ts_conf **conf)

@@ -37,7 +37,7 @@ struct ts_option {
     const char *name; /* lower snake case, units included: heartbeat_ms */
     enum ts_option_type type;
     size_t offset;
-    const char *fallback; /* default in text form; NULL = zero, empty */
+    const char *fallback; /* default in text form; NULL = empty, of a number: unset (ts_conf_given) */
     double min, max;      /* numbers; both 0 = any */
     const char *help;
 };
@@ -56,10 +56,13 @@ enum ts_conf_outcome ts_conf_load(const char *service, const struct ts_option *o
                                   int argc, char **argv, void *into, struct ts_conf_strings *arguments,
                                   struct ts_conf **out, struct ts_error *err);
 void ts_conf_destroy(struct ts_conf **conf);
+/* Whether file, environment or command line gave this setting. */
+bool ts_conf_given(const struct ts_conf *conf, const char *name);
 /* A peer must be able to beat twice before its silence counts as death. */
 enum ts_status ts_conf_check_clocks(uint32_t heartbeat_ms, uint32_t timeout_ms, struct ts_error *err);
 /* The effective settings as flags "--name=value", one after the other, each with its NUL: what a recording
- * keeps so that the same settings can be loaded again. The caller owns the text (ts_free). */
+ * keeps so that the same settings can be loaded again (an unset number as 0, so not for those). The caller
+ * owns the text (ts_free). */
 char *ts_conf_flags(const struct ts_option *options, size_t option_count, const void *from, size_t *bytes);
 
 #endif

@@ -92,11 +92,23 @@ static void print_value(const struct ts_option *o, const void *at)
     }
 }
 
+/* Such a setting has no value that could be written down. */
+static bool is_unset(const struct ts_option *o, const char *origin)
+{
+    return !o->fallback &&
+           (o->type == TS_OPTION_U32 || o->type == TS_OPTION_U64 || o->type == TS_OPTION_F64) &&
+           strcmp(origin, "default") == 0;
+}
+
 void ts_conf_print(const char *service, const struct ts_option *options, size_t option_count,
                    const void *from, const char *const *origins)
 {
     printf("%s = {\n", service);
     for (size_t i = 0; i < option_count; i++) {
+        if (is_unset(&options[i], origins[i])) {
+            printf("    # %s is unset\n", options[i].name);
+            continue;
+        }
         printf("    %s = ", options[i].name);
         print_value(&options[i], (const char *)from + options[i].offset);
         printf("; # %s\n", origins[i]);

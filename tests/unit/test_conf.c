@@ -24,7 +24,7 @@ const char *__lsan_default_suppressions(void) /* NOLINT */
 struct settings {
     const char *name;
     struct ts_conf_strings router;
-    uint32_t max_num_seqs, big;
+    uint32_t max_num_seqs, big, limit;
     uint64_t seed;
     double top_p;
     bool json;
@@ -41,6 +41,7 @@ static const struct ts_option options[] = {
     O(router, TS_OPTION_STRINGS, "a,b", 0, 0),
     O(max_num_seqs, TS_OPTION_U32, "128", 1, 65536),
     O(big, TS_OPTION_U32, "7", 0, 0),
+    O(limit, TS_OPTION_U32, NULL, 0, 9),
     O(seed, TS_OPTION_U64, "0", 0, 9e15),
     O(top_p, TS_OPTION_F64, "0.5", 1e-6, 1),
     O(json, TS_OPTION_BOOL, "false", 0, 0),
@@ -393,6 +394,34 @@ static void test_print_names_origins_and_loads_again(void **state)
     unload(&second);
 }
 
+/* A number without a default is unset until somebody gives it, be it as zero; then nothing is printed as its
+ * value. */
+static void test_unset(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *flag, *line;
+    } cases[] = {{"--json", "    # limit is unset\n"}, {"--limit=0", "    limit = 0; # command line\n"}};
+    for (int given = 0; given < 2; given++) {
+        char *argv[] = {(char *)"x", (char *)cases[given].flag, (char *)"--print-conf"}, text[4096];
+        struct loaded l;
+        load_with(&l, 2, argv, NULL);
+        assert_int_equal(l.outcome, TS_CONF_RUN);
+        assert_int_equal(ts_conf_given(l.conf, "limit"), given);
+        assert_int_equal(ts_conf_given(l.conf, "json"), !given);
+        assert_false(ts_conf_given(l.conf, "big"));
+        assert_int_equal(l.s.limit, 0);
+        unload(&l);
+        load_printing(&l, 3, argv);
+        unload(&l);
+        FILE *file = fopen(path, "r");
+        assert_non_null(file);
+        text[fread(text, 1, sizeof text - 1, file)] = '\0';
+        fclose(file);
+        assert_non_null(strstr(text, cases[given].line));
+    }
+}
+
 static void test_print_names_the_line_of_the_file(void **state)
 {
     (void)state;
@@ -451,6 +480,7 @@ int main(void)
         cmocka_unit_test(test_choices),
         cmocka_unit_test(test_malformed_files),
         cmocka_unit_test(test_print_names_origins_and_loads_again),
+        cmocka_unit_test(test_unset),
         cmocka_unit_test(test_print_names_the_line_of_the_file),
         cmocka_unit_test(test_flags_of_a_recording_load_again),
     };
