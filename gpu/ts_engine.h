@@ -113,7 +113,8 @@ struct ts_engine_info {
      * the relay looks here whether what it read was still what it was told. NULL when modelled. */
     uint32_t *generations;
     bool modelled;
-    const char *kind; /* "cpu avx512bf16", "cpu scalar", "modelled", ...: for logs and status */
+    struct ts_sampling defaults; /* of the model's generation_config.json; `given` = what it names */
+    const char *kind;            /* "cpu avx512bf16", "cpu scalar", "modelled", ...: for logs and status */
 };
 
 enum ts_status ts_engine_open(const struct ts_engine_options *options, struct ts_engine **out,

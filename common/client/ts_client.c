@@ -163,29 +163,31 @@ void ts_client_close(struct ts_client **client)
 
 struct ts_client_request ts_client_request_defaults(void)
 {
-    struct ts_sampling s = ts_sampling_defaults();
-    return (struct ts_client_request){.temperature = s.temperature,
-                                      .top_p = s.top_p,
-                                      .repetition_penalty = s.repetition_penalty,
-                                      .max_tokens = s.max_tokens};
+    return (struct ts_client_request){
+        .temperature = -1, .top_k = UINT32_MAX, .min_p = -1, .max_tokens = ts_sampling_defaults().max_tokens};
 }
 
 static struct ts_sampling sampling_of(const struct ts_client_request *r)
 {
-    struct ts_sampling s = ts_sampling_defaults();
-    s.temperature = r->temperature;
-    s.top_k = r->top_k;
-    s.top_p = r->top_p > 0 ? r->top_p : s.top_p;
-    s.min_p = r->min_p;
-    s.repetition_penalty = r->repetition_penalty > 0 ? r->repetition_penalty : s.repetition_penalty;
-    s.presence_penalty = r->presence_penalty;
-    s.frequency_penalty = r->frequency_penalty;
-    s.seed = r->seed ? r->seed : ts_random_u64();
-    s.max_tokens = r->max_tokens ? r->max_tokens : s.max_tokens;
-    s.min_tokens = r->min_tokens;
-    s.ignore_eos = r->ignore_eos;
-    s.logprobs = r->logprobs;
-    return s;
+    /* What is not a number is given, and refused. */
+    uint32_t given = (r->temperature < 0 ? 0 : TS_SAMPLING_TEMPERATURE) |
+                     (r->top_k == UINT32_MAX ? 0 : TS_SAMPLING_TOP_K) |
+                     (r->top_p == 0 ? 0 : TS_SAMPLING_TOP_P) | (r->min_p < 0 ? 0 : TS_SAMPLING_MIN_P) |
+                     (r->repetition_penalty == 0 ? 0 : TS_SAMPLING_REPETITION_PENALTY);
+    return (struct ts_sampling){.temperature = given & TS_SAMPLING_TEMPERATURE ? r->temperature : 0,
+                                .top_k = given & TS_SAMPLING_TOP_K ? r->top_k : 0,
+                                .top_p = r->top_p,
+                                .min_p = given & TS_SAMPLING_MIN_P ? r->min_p : 0,
+                                .repetition_penalty = r->repetition_penalty,
+                                .presence_penalty = r->presence_penalty,
+                                .frequency_penalty = r->frequency_penalty,
+                                .seed = r->seed ? r->seed : ts_random_u64(),
+                                .max_tokens =
+                                    r->max_tokens ? r->max_tokens : ts_sampling_defaults().max_tokens,
+                                .min_tokens = r->min_tokens,
+                                .ignore_eos = r->ignore_eos,
+                                .logprobs = r->logprobs,
+                                .given = given};
 }
 
 /* Of all that decides the answer: BLAKE2b of the length of the packed message, the message without what

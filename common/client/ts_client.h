@@ -45,7 +45,9 @@ struct ts_client_options {
     uint32_t give_up_ms; /* no router answered at all for that long: end with an error (0 = 30000) */
 };
 
-/* Zero or NULL means the default everywhere but in temperature; begin with ts_client_request_defaults(). */
+/* Begin with ts_client_request_defaults(): there all is unset. Unset is zero or NULL but for the three fields
+ * that say otherwise. Temperature, top_k, top_p, min_p and repetition_penalty that are unset are the model's
+ * (its generation_config.json), or 1, off, off, off and off where it is silent. */
 struct ts_client_request {
     const char *request_id; /* NULL = random. The same client, id and body (seed given) attaches again. */
     const char *model;      /* NULL = the router's only one */
@@ -53,9 +55,12 @@ struct ts_client_request {
     size_t prompt_bytes;    /* 0 = strlen */
     const uint32_t *tokens;
     size_t token_count;
-    float temperature; /* 0 = greedy */
-    uint32_t top_k;
-    float top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+    float temperature;        /* 0 = greedy; below 0 = unset */
+    uint32_t top_k;           /* 0 = off; UINT32_MAX = unset */
+    float top_p;              /* 1 = off */
+    float min_p;              /* 0 = off; below 0 = unset */
+    float repetition_penalty; /* 1 = off */
+    float presence_penalty, frequency_penalty;
     uint64_t seed; /* 0 = drawn by the library, and reported in the result */
     uint32_t max_tokens, min_tokens, logprobs;
     bool ignore_eos;

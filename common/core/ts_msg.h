@@ -65,9 +65,10 @@ struct ts_profile {      /* of a worker: what it can do */
     uint32_t layer_begin, layer_end, head_begin, head_end;
     uint32_t kv_blocks, max_rows, max_batch_tokens;
     bool tokenizer, modelled;
-    struct ts_str kv_endpoint; /* where relays reach this worker */
-    struct ts_str relay;       /* id of the relay of its host; empty = none */
-    double bytes_per_token;    /* of prompts, measured; 0 = unknown */
+    struct ts_str kv_endpoint;   /* where relays reach this worker */
+    struct ts_str relay;         /* id of the relay of its host; empty = none */
+    double bytes_per_token;      /* of prompts, measured; 0 = unknown */
+    struct ts_sampling defaults; /* of the model, for requests that are silent */
 };
 
 struct ts_msg_hello {

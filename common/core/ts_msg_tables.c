@@ -39,6 +39,7 @@ static const struct ts_field sampling_fields[] = {
     TS_F(sampling, min_tokens),
     TS_F(sampling, ignore_eos),
     TS_F(sampling, logprobs),
+    TS_F(sampling, given),
 };
 const struct ts_schema ts_sampling_schema = TS_SCHEMA(sampling, "Sampling", sampling_fields);
 
@@ -117,6 +118,7 @@ static const struct ts_field profile_fields[] = {
     TS_F_SPAN(profile, kv_endpoint, ENDPOINT_BYTES_MAX),
     TS_F_ID(profile, relay),
     TS_F(profile, bytes_per_token),
+    TS_F_MSG(profile, defaults, ts_sampling_schema),
 };
 static const struct ts_schema profile_schema = TS_SCHEMA(profile, "Profile", profile_fields);
 

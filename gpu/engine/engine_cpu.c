@@ -248,6 +248,7 @@ enum ts_status ts_cpu_engine_open(const struct ts_engine_options *options, struc
     enum ts_status status = ts_hf_open(options->model_dir, &e->hf, err);
     if (status == TS_OK) {
         e->base.info.model = e->hf->model;
+        e->base.info.defaults = e->hf->defaults;
         status = set_shard(e, err);
     }
     if (status == TS_OK) {

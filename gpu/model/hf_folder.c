@@ -108,7 +108,10 @@ static uint64_t fingerprint(const struct ts_hf *hf)
     double numbers[] = {r->theta,     r->factor,          r->original_context,
                         hf->rms_eps,  r->low_freq_factor, r->high_freq_factor,
                         r->beta_fast, r->beta_slow,       r->attention_factor};
+    const struct ts_sampling *s = &hf->defaults;
+    double sampling[] = {s->given, s->temperature, s->top_k, s->top_p, s->min_p, s->repetition_penalty};
     uint64_t hash = ts_hash64(words, sizeof words, 1);
+    hash = ts_hash64(sampling, sizeof sampling, hash);
     hash = ts_hash64(numbers, sizeof numbers, hash);
     hash = ts_hash64(hf->windowed, sizeof hf->windowed, hash);
     /* names, and the first bytes of each tensor, so that a fine-tune differs */

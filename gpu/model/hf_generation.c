@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/ts_assert.h"
 #include "gpu/model/hf_impl.h"
 
 /* Ids outside of the vocabulary can never be drawn and are passed over. */
@@ -41,26 +42,34 @@ enum ts_status hf_read_eos(const struct ts_json *object, struct ts_model *model,
     return status;
 }
 
+/* Whether the model means to sample (do_sample) is not asked, as in vLLM: a key that is there counts. */
 enum ts_status hf_read_generation(const struct ts_json *generation, struct ts_hf *hf, struct ts_error *err)
 {
     struct ts_sampling *s = &hf->defaults;
-    double temperature = s->temperature, top_p = s->top_p, min_p = s->min_p,
-           repetition = s->repetition_penalty;
+    const struct {
+        const char *key;
+        float *to;
+        uint32_t bit;
+        double min, max;
+    } numbers[] = {
+        {"temperature", &s->temperature, TS_SAMPLING_TEMPERATURE, 0, 1000},
+        {"top_p", &s->top_p, TS_SAMPLING_TOP_P, 1e-6, 1},
+        {"min_p", &s->min_p, TS_SAMPLING_MIN_P, 0, 1},
+        {"repetition_penalty", &s->repetition_penalty, TS_SAMPLING_REPETITION_PENALTY, 0.01, 100},
+    };
     enum ts_status status = hf_read_eos(generation, &hf->model, err);
-    if (status == TS_OK)
-        status = hf_read_number(generation, "temperature", 0, 1000, false, &temperature, err);
-    if (status == TS_OK)
-        status = hf_read_number(generation, "top_p", 1e-6, 1, false, &top_p, err);
-    if (status == TS_OK)
-        status = hf_read_number(generation, "min_p", 0, 1, false, &min_p, err);
-    if (status == TS_OK)
-        status = hf_read_number(generation, "repetition_penalty", 0.01, 100, false, &repetition, err);
+    for (size_t i = 0; status == TS_OK && i < TS_ARRAY_SIZE(numbers); i++) {
+        double value = *numbers[i].to;
+        status =
+            hf_read_number(generation, numbers[i].key, numbers[i].min, numbers[i].max, false, &value, err);
+        *numbers[i].to = (float)value;
+        if (!ts_json_is_null(ts_json_get(generation, numbers[i].key)))
+            s->given |= numbers[i].bit;
+    }
     if (status == TS_OK)
         status = hf_read_u32(generation, "top_k", 0, 1 << 20, false, &s->top_k, err);
-    s->temperature = (float)temperature;
-    s->top_p = (float)top_p;
-    s->min_p = (float)min_p;
-    s->repetition_penalty = (float)repetition;
+    if (!ts_json_is_null(ts_json_get(generation, "top_k")))
+        s->given |= TS_SAMPLING_TOP_K;
     return status;
 }
 

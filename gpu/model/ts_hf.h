@@ -42,7 +42,7 @@ struct ts_hf {
     double rms_eps;
     bool qkv_bias, o_bias, mlp_bias, qk_norm, tied;
     bool windowed[TS_MODEL_LAYERS_MAX]; /* layers with a sliding window */
-    struct ts_sampling defaults;        /* of generation_config.json, for requests that are silent */
+    struct ts_sampling defaults;        /* of generation_config.json; `given` = what it names */
     struct ts_hf_tensor *tensors;
     size_t tensor_count;
     struct ts_hf_map *maps;

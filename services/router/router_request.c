@@ -153,7 +153,9 @@ static const char *admission(const struct router_core *core, const struct ts_eve
 {
     const struct router_settings *s = &core->settings;
     const struct ts_msg_generate *g = &m->msg.generate;
-    const struct ts_sampling *p = &g->sampling;
+    /* What it does not name cannot be wrong; the worker takes it from the model. */
+    const struct ts_sampling applied = ts_sampling_apply(&g->sampling, &(struct ts_sampling){0}),
+                             *p = &applied;
     *retry_ms = 0;
     *reason = TS_REASON_BAD_REQUEST;
     if (g->client.count == 0 || g->request_id.count == 0)

@@ -7,6 +7,7 @@
 #define TSCTL_H
 
 #include "common/client/ts_client.h"
+#include "common/core/ts_sampling.h"
 #include "common/run/ts_conf.h"
 #include "common/text/ts_json.h"
 
@@ -30,6 +31,7 @@ struct tsctl_request {
     const char *model, *prompt, *tokens, *codec, *request_id, *client, *device, *modelled_conf;
     uint32_t max_tokens, min_tokens, top_k, logprobs, deadline_ms, reattach_ms, threads, give_up_ms;
     double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+    uint32_t given; /* mask of enum ts_sampling_given: the others are the model's */
     uint64_t seed;
     bool ignore_eos, json, progress, quality;
     const char *requests;
@@ -43,7 +45,8 @@ int tsctl_request_parse(const char *verb, int argc, char **argv, struct tsctl_re
 void tsctl_request_free(struct tsctl_request *request);
 
 /* The lines of --requests FILE: JSON objects whose keys (prompt or tokens, max_tokens, min_tokens,
- * temperature, top_k, top_p, min_p, seed, ignore_eos, logprobs, codec, request_id) override the flags. */
+ * temperature, top_k, top_p, min_p, repetition_penalty, seed, ignore_eos, logprobs, codec, request_id)
+ * override the flags. */
 struct tsctl_batch {
     struct tsctl_request *items; /* strings point into docs; not for tsctl_request_free */
     struct ts_json **docs;

@@ -117,7 +117,9 @@ static enum ts_status begin(struct engine_run *e, const struct tsctl_request *r,
                                        .max_tokens = max_tokens,
                                        .min_tokens = r->min_tokens,
                                        .ignore_eos = r->ignore_eos,
-                                       .logprobs = r->logprobs};
+                                       .logprobs = r->logprobs,
+                                       .given = r->given};
+    e->sampling = ts_sampling_apply(&e->sampling, &ts_engine_info(e->engine)->defaults);
     return TS_OK;
 }
 

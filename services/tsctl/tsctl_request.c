@@ -22,11 +22,11 @@ static const struct ts_option options[] = {
     O(tokens, TS_OPTION_STRING, NULL, 0, 0, "token ids with commas, instead of --prompt"),
     O(max_tokens, TS_OPTION_U32, "128", 1, 1e6, "output tokens at most"),
     O(min_tokens, TS_OPTION_U32, "0", 0, 1e6, "no end before so many output tokens"),
-    O(temperature, TS_OPTION_F64, "1.0", 0, 100, "0 = greedy"),
-    O(top_k, TS_OPTION_U32, "0", 0, 1e6, "sample from the k best; 0 = off"),
-    O(top_p, TS_OPTION_F64, "1.0", 1e-6, 1, "nucleus; 1 = off"),
-    O(min_p, TS_OPTION_F64, "0", 0, 1, "keep p >= min_p * best; 0 = off"),
-    O(repetition_penalty, TS_OPTION_F64, "1.0", 0.01, 100, "1 = off"),
+    O(temperature, TS_OPTION_F64, NULL, 0, 100, "0 = greedy (default: the model's, or 1)"),
+    O(top_k, TS_OPTION_U32, NULL, 0, 1e6, "sample from the k best; 0 = off (default: the model's, or 0)"),
+    O(top_p, TS_OPTION_F64, NULL, 1e-6, 1, "nucleus; 1 = off (default: the model's, or 1)"),
+    O(min_p, TS_OPTION_F64, NULL, 0, 1, "keep p >= min_p * best; 0 = off (default: the model's, or 0)"),
+    O(repetition_penalty, TS_OPTION_F64, NULL, 0.01, 100, "1 = off (default: the model's, or 1)"),
     O(presence_penalty, TS_OPTION_F64, "0", -2, 2, "0 = off"),
     O(frequency_penalty, TS_OPTION_F64, "0", -2, 2, "0 = off"),
     O(seed, TS_OPTION_U64, "0", 0, 9e15, "0 = drawn"),
@@ -52,6 +52,18 @@ static const struct ts_option options[] = {
       "with --requests: counts of open, started and ended streams on stderr"),
 };
 
+/* What the model decides for a request that is silent. */
+static const struct {
+    const char *name;
+    uint32_t bit;
+} model_defaults[] = {
+    {"temperature", TS_SAMPLING_TEMPERATURE},
+    {"top_k", TS_SAMPLING_TOP_K},
+    {"top_p", TS_SAMPLING_TOP_P},
+    {"min_p", TS_SAMPLING_MIN_P},
+    {"repetition_penalty", TS_SAMPLING_REPETITION_PENALTY},
+};
+
 static const char *or_null(const char *text)
 {
     return text && *text ? text : NULL;
@@ -75,28 +87,32 @@ static int parse_ids(struct tsctl_request *r)
 
 static void fill(struct tsctl_request *r)
 {
-    r->request = (struct ts_client_request){.request_id = or_null(r->request_id),
-                                            .model = or_null(r->model),
-                                            .prompt = r->ids ? NULL : r->prompt,
-                                            .tokens = r->ids,
-                                            .token_count = r->id_count,
-                                            .temperature = (float)r->temperature,
-                                            .top_k = r->top_k,
-                                            .top_p = (float)r->top_p,
-                                            .min_p = (float)r->min_p,
-                                            .repetition_penalty = (float)r->repetition_penalty,
-                                            .presence_penalty = (float)r->presence_penalty,
-                                            .frequency_penalty = (float)r->frequency_penalty,
-                                            .seed = r->seed,
-                                            .max_tokens = r->max_tokens,
-                                            .min_tokens = r->min_tokens,
-                                            .logprobs = r->logprobs,
-                                            .ignore_eos = r->ignore_eos,
-                                            .stops = r->stop.items,
-                                            .stop_count = r->stop.count,
-                                            .deadline_ms = r->deadline_ms,
-                                            .reattach_ms = r->reattach_ms,
-                                            .codec = or_null(r->codec)};
+    const struct ts_client_request unset = ts_client_request_defaults();
+#define GIVEN(bit, field) (r->given & TS_SAMPLING_##bit ? (float)r->field : unset.field)
+    r->request =
+        (struct ts_client_request){.request_id = or_null(r->request_id),
+                                   .model = or_null(r->model),
+                                   .prompt = r->ids ? NULL : r->prompt,
+                                   .tokens = r->ids,
+                                   .token_count = r->id_count,
+                                   .temperature = GIVEN(TEMPERATURE, temperature),
+                                   .top_k = r->given & TS_SAMPLING_TOP_K ? r->top_k : unset.top_k,
+                                   .top_p = GIVEN(TOP_P, top_p),
+                                   .min_p = GIVEN(MIN_P, min_p),
+                                   .repetition_penalty = GIVEN(REPETITION_PENALTY, repetition_penalty),
+                                   .presence_penalty = (float)r->presence_penalty,
+                                   .frequency_penalty = (float)r->frequency_penalty,
+                                   .seed = r->seed,
+                                   .max_tokens = r->max_tokens,
+                                   .min_tokens = r->min_tokens,
+                                   .logprobs = r->logprobs,
+                                   .ignore_eos = r->ignore_eos,
+                                   .stops = r->stop.items,
+                                   .stop_count = r->stop.count,
+                                   .deadline_ms = r->deadline_ms,
+                                   .reattach_ms = r->reattach_ms,
+                                   .codec = or_null(r->codec)};
+#undef GIVEN
 }
 
 int tsctl_request_parse(const char *verb, int argc, char **argv, struct tsctl_request *out, int *code)
@@ -113,6 +129,8 @@ int tsctl_request_parse(const char *verb, int argc, char **argv, struct tsctl_re
     case TS_CONF_RUN:
         break;
     }
+    for (size_t i = 0; i < TS_ARRAY_SIZE(model_defaults); i++)
+        out->given |= ts_conf_given(out->conf, model_defaults[i].name) ? model_defaults[i].bit : 0;
     if (*out->tokens && parse_ids(out) != 0) {
         *code = tsctl_fail(verb, 2, "--tokens is not a list of token ids: expected e.g. --tokens 1,2,3");
         return -1;
@@ -144,6 +162,25 @@ static enum ts_status read_ids(const struct ts_json *list, struct tsctl_request 
     return TS_OK;
 }
 
+/* A key of those that the model decides otherwise is given now; its range is that of the flag. */
+static enum ts_status name_key(const char *key, struct tsctl_request *r, struct ts_error *err)
+{
+    for (size_t i = 0; i < TS_ARRAY_SIZE(model_defaults); i++) {
+        if (strcmp(key, model_defaults[i].name) != 0)
+            continue;
+        const struct ts_option *o = options;
+        while (strcmp(o->name, key) != 0)
+            o++;
+        const void *at = (const char *)r + o->offset;
+        double value = o->type == TS_OPTION_U32 ? *(const uint32_t *)at : *(const double *)at;
+        if (value < o->min || value > o->max)
+            return ts_error_set(err, TS_EINVAL, "key \"%s\" is out of range: expected %g to %g", key, o->min,
+                                o->max);
+        r->given |= model_defaults[i].bit;
+    }
+    return TS_OK;
+}
+
 static enum ts_status read_key(const char *key, const struct ts_json *value, struct tsctl_request *r,
                                struct ts_error *err)
 {
@@ -159,6 +196,7 @@ static enum ts_status read_key(const char *key, const struct ts_json *value, str
         {"top_k", offsetof(struct tsctl_request, top_k), 'u'},
         {"top_p", offsetof(struct tsctl_request, top_p), 'd'},
         {"min_p", offsetof(struct tsctl_request, min_p), 'd'},
+        {"repetition_penalty", offsetof(struct tsctl_request, repetition_penalty), 'd'},
         {"seed", offsetof(struct tsctl_request, seed), 'S'},
         {"ignore_eos", offsetof(struct tsctl_request, ignore_eos), 'b'},
         {"logprobs", offsetof(struct tsctl_request, logprobs), 'u'},
@@ -183,7 +221,8 @@ static enum ts_status read_key(const char *key, const struct ts_json *value, str
             *(uint64_t *)at = (uint64_t)integer;
         else if (ok)
             *(uint32_t *)at = (uint32_t)integer;
-        return ok ? TS_OK : ts_error_set(err, TS_EINVAL, "key \"%s\" has a value of the wrong kind", key);
+        return ok ? name_key(key, r, err)
+                  : ts_error_set(err, TS_EINVAL, "key \"%s\" has a value of the wrong kind", key);
     }
     return ts_error_set(err, TS_EINVAL, "unknown key \"%s\"", key);
 }

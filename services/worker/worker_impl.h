@@ -52,7 +52,7 @@ struct task {
     struct router_link *router;
     struct ts_arena arena; /* holds assign and what KvCommit brought */
     struct ts_msg_assign assign;
-    struct ts_sampling sampling; /* with max_tokens clipped to the context */
+    struct ts_sampling sampling; /* the model's defaults applied, max_tokens clipped to the context */
     ts_time accepted_at, arrived_at, began_at, waiting_since;
     uint32_t *prompt;
     uint32_t prompt_count;

@@ -128,7 +128,8 @@ static void describe(struct program *p)
                             .tokenizer = worker_run_has_tokenizer(p->run),
                             .modelled = info->modelled,
                             .kv_endpoint = ts_str_of(*c->kv_advertise ? c->kv_advertise : p->kv_endpoint),
-                            .relay = ts_str_of(c->relay)};
+                            .relay = ts_str_of(c->relay),
+                            .defaults = info->defaults};
     c->settings.pool = (struct ts_msg_pool){.path = ts_str_of(info->modelled ? "" : p->pool_path),
                                             .bytes = info->modelled ? info->pool_bytes : info->file_bytes,
                                             .fingerprint = m->fingerprint,

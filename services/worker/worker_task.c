@@ -117,7 +117,7 @@ static struct task *new_task(struct worker_core *core, struct router_link *link,
     t->rid = t->assign.rid;
     t->role = t->assign.role;
     t->router = link;
-    t->sampling = t->assign.sampling;
+    t->sampling = ts_sampling_apply(&t->assign.sampling, &core->settings.profile.defaults);
     t->arrived_at = t->waiting_since = core->now;
     t->accepted_at = core->now - (ts_time)t->assign.age_ms * TS_MS;
     t->state = t->role == TS_PHASE_PREFILL ? TASK_TOKENISING : TASK_ASSIGNED;

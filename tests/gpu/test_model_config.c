@@ -652,6 +652,14 @@ static void ends_and_defaults_merge(void **state)
     assert_true(hf.defaults.temperature == 0.6f && hf.defaults.top_p == 0.9f && hf.defaults.min_p == 0.05f);
     assert_true(hf.defaults.repetition_penalty == 1.1f);
     assert_int_equal(hf.defaults.top_k, 20);
+    assert_int_equal(hf.defaults.given, TS_SAMPLING_ALL);
+    struct ts_json *some = parse("{'min_p': 0, 'top_k': null, 'do_sample': false}");
+    assert_int_equal(read_changed("'eos_token_id': 2", &hf, &err), TS_OK);
+    assert_int_equal(hf.defaults.given, 0);
+    assert_int_equal(hf_read_generation(some, &hf, &err), TS_OK);
+    assert_int_equal(hf.defaults.given, TS_SAMPLING_MIN_P);
+    assert_true(hf.defaults.temperature == 1 && hf.defaults.min_p == 0); /* do_sample is not asked */
+    ts_json_destroy(&some);
     struct ts_json *bad = parse("{'top_p': 1.5}");
     assert_int_equal(hf_read_generation(bad, &hf, &err), TS_EINVAL);
     assert_non_null(strstr(err.text, "top_p"));

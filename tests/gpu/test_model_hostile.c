@@ -108,8 +108,10 @@ static void sound_model_opens(void **state)
     struct ts_hf *hf = NULL;
     const struct ts_hf_tensor *t;
     sound_file(&f);
+    static const char generation[] = "{\"top_k\": 5}";
     const struct ts_hf_file files[] = {{"config.json", config, sizeof config - 1},
-                                       {"model.safetensors", f.bytes, f.count}};
+                                       {"model.safetensors", f.bytes, f.count},
+                                       {"generation_config.json", generation, sizeof generation - 1}};
     if (ts_hf_open_files("dir/tiny", files, 2, &hf, &err) != TS_OK)
         fail_msg("%s", err.text);
     assert_string_equal(hf->model.name, "tiny");
@@ -118,6 +120,9 @@ static void sound_model_opens(void **state)
     assert_int_equal(ts_hf_tensor_bytes(t), 80);
     assert_int_equal(t->data[0], 80 % 61); /* after lm_head */
     uint64_t print = hf->model.fingerprint;
+    ts_hf_close(&hf);
+    assert_int_equal(ts_hf_open_files("dir/tiny", files, 3, &hf, &err), TS_OK);
+    assert_true(hf->model.fingerprint != print); /* two workers of one request must sample alike */
     ts_hf_close(&hf);
     f.bytes[f.count - 1] ^= 1; /* another norm: another model */
     assert_int_equal(ts_hf_open_files("dir/tiny", files, 2, &hf, &err), TS_OK);

@@ -201,6 +201,26 @@ def test_resumes_at_the_next_router(generate):
 
 
 @both
+def test_what_is_named_is_marked(generate):
+    """Zero is a value like others; what is not named is not on the wire."""
+
+    def script(router, peer, ask):
+        router.accept(peer, ask)
+        router.tokens(peer, ask, 0, 1)
+        router.end(peer, ask, 1)
+
+    names = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty"]
+    with FakeRouter(script, 5) as router:
+        for options in [{}, *({name: 1} for name in names), {"temperature": 0, "top_k": 0, "min_p": 0}]:
+            good(generate([router.endpoint], max_tokens=1, seed=4, **options), 1)
+            sampling = router.asked[-1][0].sampling
+            assert sampling.given == sum(1 << names.index(name) for name in options)
+            assert [getattr(sampling, name) for name in names] == [options.get(name, 0) for name in names]
+    with thunderserve.Client("tcp://127.0.0.1:9") as client, pytest.raises(TypeError, match="'given'"):
+        client.stream("x", given=3)
+
+
+@both
 def test_a_restarted_router_gets_the_stream_back(generate):
     routers = []
 

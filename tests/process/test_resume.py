@@ -22,7 +22,7 @@ def ask(socket, request_id, max_tokens, produced=(), stops=()):
     message = Envelope(version=1, incarnation=7)
     g = message.generate
     g.client, g.request_id, g.digest, g.prompt_kind = "by-hand", request_id, 1, common.PROMPT_KIND_TOKENS
-    g.sampling.temperature, g.sampling.top_p, g.sampling.repetition_penalty = 0, 1, 1
+    g.sampling.temperature, g.sampling.given = 0, 1
     g.sampling.max_tokens, g.sampling.ignore_eos = max_tokens, True
     g.next_index = len(produced)
     g.produced.extend(produced)

@@ -142,6 +142,7 @@ static struct cloud_request draw_request(struct world *w, ts_time within)
     r.sampling.max_tokens = one_in(w, 8) ? 1 : draw(w, 1, OUTPUT_MAX);
     r.sampling.ignore_eos = one_in(w, 2);
     r.sampling.repetition_penalty = one_in(w, 4) ? 1.5f : 1;
+    r.sampling.given = TS_SAMPLING_REPETITION_PENALTY;
     r.sampling.logprobs = one_in(w, 4) ? draw(w, 1, 3) : 0;
     if (one_in(w, w->fickle ? 2 : 10))
         r.cancel_at = r.at + (ts_time)(ts_rng_unit(&w->rng) * (w->fickle ? 3e8 : 2e9));

@@ -21,7 +21,8 @@
 #define GENERATE(id) GENERATE_OF("c", id)
 #define GENERATE_OF(client, id)                                                                              \
     "generate client=" client " request_id=" id " digest=1 prompt_kind=tokens sampling.temperature=1 "       \
-    "sampling.top_p=1 sampling.repetition_penalty=1 sampling.max_tokens=4 "
+    "sampling.top_p=1 sampling.repetition_penalty=1 sampling.max_tokens=4 "                                  \
+    "sampling.given=31 "
 
 struct router_settings router_test_settings(void); /* the defaults with clocks that stand still */
 struct core_fixture *router_begin(const struct router_settings *settings);

@@ -124,6 +124,31 @@ static void test_refusals(void **state)
     }
 }
 
+/* What a request does not name is the model's to decide: the router looks at none of it and hands it on. */
+static void test_silent_request(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {1,
+         "client:9 " GENERATE("a") "sampling.given=0 sampling.temperature=-1 sampling.top_p=0 "
+                                   "sampling.repetition_penalty=0 #1",
+         "client:9 accepted\n" ASSIGNED("1.1", "sampling.given=0 #1")},
+        {2, "client:9 cancel client=c request_id=a", ENDED("1.1", "#1", "cancelled", "finish=cancelled")},
+        {3,
+         "client:9 " GENERATE(
+             "b") "sampling.given=2 sampling.temperature=0 sampling.top_k=7 sampling.top_p=0 #2",
+         "client:9 accepted\n" ASSIGNED("2.1", "sampling.given=2 sampling.top_k=7 #2")},
+        {4, "client:9 cancel client=c request_id=b",
+         "worker:1 release rid=2.1\nworker:2 release rid=2.1\ndrop #2\nclient:9 end request_id=b\ntrace"},
+        {5, "client:9 " GENERATE("x") "sampling.given=4 sampling.top_p=0 #3",
+         "client:9 refused request_id=x reason=bad_request retry_after_ms=0\ndrop #3"},
+    };
+    struct router_settings settings = router_test_settings();
+    struct core_fixture *f = router_begin_cluster(&settings);
+    CORE_RUN(f, "silent", steps);
+    router_end(&f);
+}
+
 static void test_draining(void **state)
 {
     (void)state;
@@ -305,15 +330,11 @@ static void test_ended_kept(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_life),
-        cmocka_unit_test(test_text_with_nul),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_draining),
-        cmocka_unit_test(test_no_worker),
-        cmocka_unit_test(test_attach),
-        cmocka_unit_test(test_resumed),
-        cmocka_unit_test(test_detached),
-        cmocka_unit_test(test_deadline_and_cancel),
+        cmocka_unit_test(test_life),       cmocka_unit_test(test_text_with_nul),
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_silent_request),
+        cmocka_unit_test(test_draining),   cmocka_unit_test(test_no_worker),
+        cmocka_unit_test(test_attach),     cmocka_unit_test(test_resumed),
+        cmocka_unit_test(test_detached),   cmocka_unit_test(test_deadline_and_cancel),
         cmocka_unit_test(test_ended_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

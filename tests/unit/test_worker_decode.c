@@ -352,7 +352,8 @@ static void test_replay(void **state)
     (void)state;
     static const struct core_step steps[] = {
         RELAY,
-        {1, "worker:1 " DECODE("1.3") "produced=42,43,44 sampling.repetition_penalty=2", ""},
+        {1, "worker:1 " DECODE("1.3") "produced=42,43,44 sampling.repetition_penalty=2 sampling.given=16",
+         ""},
         {2, "kv:1 " OPEN("1.3"), GRANT("1.3")},
         {3, CHUNK("1.3", "0", "0") "#5/40", "scatter job=1 #5\ndrop #5"},
         {3, CHUNK("1.3", "1", "1") "#6/44", "scatter job=2 #6\ndrop #6"},

@@ -328,14 +328,48 @@ static void test_refused_pool(void **state)
     worker_end(&f);
 }
 
+/* What the request does not name is the model's, in the profile, or neutral. */
+static void test_defaults_of_the_model(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {1, "worker:1 " PREFILL("1.1") "sampling.temperature=0.5 sampling.top_k=9 sampling.given=1 #1",
+         "tokenise job=1 #1\ndrop #1"},
+        {2, "tokenised job=1 ids=*16",
+         "pool:1 kv_begin rid=1.1\n"
+         "text_open tag=1 sampling.temperature=0.5 sampling.top_k=3 sampling.top_p=1 sampling.min_p=0.25 "
+         "sampling.repetition_penalty=1\n"
+         "batch batch=1"},
+        {3, "batch_done batch=1 samples=1:42", "*"},
+        {4, "worker:1 release rid=1.1 reason=cancelled", "*"},
+        {5, "pool:1 kv_freed rid=1.1", ""},
+    };
+    struct worker_settings settings = worker_test_settings(TS_PHASE_PREFILL);
+    settings.profile.defaults =
+        (struct ts_sampling){.temperature = 0.125f,
+                             .top_k = 3,
+                             .top_p = 0.5f,
+                             .min_p = 0.25f,
+                             .given = TS_SAMPLING_TEMPERATURE | TS_SAMPLING_TOP_K | TS_SAMPLING_MIN_P};
+    struct core_fixture *f = worker_begin_joined(&settings);
+    CORE_RUN(f, "defaults", steps);
+    worker_end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_life),        cmocka_unit_test(test_no_seal_no_sample),
-        cmocka_unit_test(test_bad_prompts), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_new_router),  cmocka_unit_test(test_waits_in_order),
-        cmocka_unit_test(test_release),     cmocka_unit_test(test_relay_lost),
-        cmocka_unit_test(test_failures),    cmocka_unit_test(test_refused_pool),
+        cmocka_unit_test(test_life),
+        cmocka_unit_test(test_defaults_of_the_model),
+        cmocka_unit_test(test_no_seal_no_sample),
+        cmocka_unit_test(test_bad_prompts),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_new_router),
+        cmocka_unit_test(test_waits_in_order),
+        cmocka_unit_test(test_release),
+        cmocka_unit_test(test_relay_lost),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_refused_pool),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

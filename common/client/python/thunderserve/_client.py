@@ -26,6 +26,7 @@ TURN_S = 0.2
 FRAME_BYTES_MAX = 256 << 20
 QUEUE_MESSAGES = 100000
 ID_BYTES_MAX, STOP_BYTES_MAX, STOPS_MAX = 128, 256, 16
+MODEL_DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # the model's when absent; order of the bits of `given`
 
 
 class Error(Exception):
@@ -269,9 +270,9 @@ class Client:
 
     def stream(self, prompt=None, **options):
         """Sends a request and returns its Stream at once. `prompt` is a text, or a list of token ids. Options, with the defaults of the
-        C library: model, max_tokens=16, min_tokens, temperature=1.0 (0 = greedy), top_k, top_p, min_p, repetition_penalty,
+        C library: model, max_tokens=16, min_tokens, temperature (0 = greedy), top_k, top_p, min_p, repetition_penalty,
         presence_penalty, frequency_penalty, seed (0 = drawn), logprobs, ignore_eos, stop (a text or a list), deadline_ms, reattach_ms,
-        codec, request_id."""
+        codec, request_id. None is as good as absent. Absent temperature, top_k, top_p, min_p and repetition_penalty are the model's."""
         request, payload = self._request(prompt, options)
         if request.request_id in self._streams:
             raise Error("a stream with this request_id is open already: give another one")
@@ -315,7 +316,7 @@ class Client:
                 return None
 
     def _request(self, prompt, options):
-        options = dict(options)
+        options = {name: value for name, value in options.items() if value is not None}
         request = Envelope().generate
         request.client = self._name
         request.request_id = options.pop("request_id", None) or f"req-{secrets.token_hex(8)}"
@@ -325,11 +326,13 @@ class Client:
         stop = options.pop("stop", ())
         for text in [stop] if isinstance(stop, str) else stop:
             request.stops.add().text = text.encode()
-        sampling = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0, "max_tokens": 16, **options}
+        sampling = {"max_tokens": 16, **options}
         sampling["seed"] = sampling.get("seed") or secrets.randbits(64)
         for name, value in sampling.items():
-            if name not in request.sampling.DESCRIPTOR.fields_by_name:
+            if name not in request.sampling.DESCRIPTOR.fields_by_name or name == "given":
                 raise TypeError(f"unknown option {name!r}")
+            if name in MODEL_DEFAULTS:
+                request.sampling.given |= 1 << MODEL_DEFAULTS.index(name)
             setattr(request.sampling, name, value + 0.0 if isinstance(value, float) else value)  # -0.0 would have a digest of its own
         if prompt is None:
             raise TypeError("the request has no prompt: give a text or a list of token ids")
