@@ -18,7 +18,7 @@ static const struct {
     {"cancel", tsctl_cancel, "--router URL --client C --request-id R: cancel a request"},
     {"drain", tsctl_drain, "--router URL --service ID: let a service finish and leave"},
     {"codec", tsctl_codec, "encode|decode --codec C --dtype D --head-dim N FILE: the KV codec on a file"},
-    {"replay", tsctl_replay, "FILE: feed a recording to its core and compare the actions"},
+    {"replay", tsctl_replay, "[--print] FILE: feed a recording to its core and compare the actions"},
 };
 
 int tsctl_fail(const char *verb, int code, const char *text)
@@ -43,8 +43,12 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
         return usage(stdout, 0);
     for (size_t i = 0; i < TS_ARRAY_SIZE(verbs); i++) {
-        if (strcmp(argv[1], verbs[i].name) == 0)
-            return verbs[i].run(argc - 1, argv + 1);
+        char program[64];
+        if (strcmp(argv[1], verbs[i].name) != 0)
+            continue;
+        snprintf(program, sizeof program, "tsctl %s", verbs[i].name);
+        argv[1] = program; /* as help names it */
+        return verbs[i].run(argc - 1, argv + 1);
     }
     fprintf(stderr, "tsctl: unknown verb \"%s\"; tsctl --help lists them\n", argv[1]);
     return 2;
