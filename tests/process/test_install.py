@@ -101,7 +101,7 @@ def test_cmake_package(prefix, cluster, expected, tmp_path, target):
         "find_package(thunderserve 0.1 REQUIRED)\n"
         f"add_executable(consumer {example})\n"
         f"target_link_libraries(consumer PRIVATE thunderserve::{target})\n")
-    command("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCMAKE_C_COMPILER={CC}",
+    command("cmake", "-G", "Ninja", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCMAKE_C_COMPILER={CC}",
             f"-DCMAKE_C_FLAGS={' '.join(SANITIZE)}")
     command("cmake", "--build", tmp_path / "build")
     assert ask(tmp_path / "build" / "consumer", prefix, cluster) == expected
