@@ -9,6 +9,8 @@
 
 #include "gpu/codec/ts_codec.h"
 
+#define CODEC_TILE_GROUPS 1024u /* 16 tokens of head_dim 1024 in groups of 16 */
+
 struct codec_level {
     const char *name;
     /* Quantises 16 x head_dim 16-bit elements in groups of 16 .. 256; scales and minima are [row][group] fp16

@@ -274,11 +274,15 @@ static bool padding_zero(const struct layout *l, uint32_t head_dim, const uint8_
 }
 
 /* Parameters of a tile that is not escaped: scales are finite and not negative, minima finite. */
-static bool parameters_sane(const uint16_t *scales, const uint16_t *minima, uint32_t groups)
+static bool parameters_sane(const uint8_t *scales, const uint8_t *minima, uint32_t groups)
 {
     uint32_t bad = 0;
-    for (uint32_t g = 0; g < groups; g++)
-        bad |= (uint32_t)(scales[g] >= 0x7c00) | (uint32_t)((minima[g] & 0x7fff) >= 0x7c00);
+    for (uint32_t g = 0; g < groups; g++) {
+        uint16_t scale, minimum;
+        memcpy(&scale, scales + (size_t)g * 2, 2);
+        memcpy(&minimum, minima + (size_t)g * 2, 2);
+        bad |= (uint32_t)(scale >= 0x7c00) | (uint32_t)((minimum & 0x7fff) >= 0x7c00);
+    }
     return bad == 0;
 }
 
@@ -288,10 +292,9 @@ static bool tiles_sane(const struct layout *l, uint32_t head_dim, const uint8_t 
     size_t params = (size_t)l->groups * 2, codes = (size_t)TILE_TOKENS * head_dim / 2;
     for (uint32_t i = 0; i < l->tiles; i++) {
         const uint8_t *scales = payload + l->scales + i * params, *minima = payload + l->minima + i * params;
-        if (escaped(payload, i)
-                ? !all_zero(scales, params) || !all_zero(minima, params) ||
-                      !all_zero(payload + l->codes + i * codes, codes)
-                : !parameters_sane((const uint16_t *)scales, (const uint16_t *)minima, l->groups))
+        if (escaped(payload, i) ? !all_zero(scales, params) || !all_zero(minima, params) ||
+                                      !all_zero(payload + l->codes + i * codes, codes)
+                                : !parameters_sane(scales, minima, l->groups))
             return false;
     }
     return true;
@@ -315,11 +318,10 @@ static bool payload_fits(const struct ts_codec *codec, uint32_t head_dim, const 
            padding_zero(l, head_dim, payload) && tiles_sane(l, head_dim, payload);
 }
 
-/* The sections of one tile of a checked payload. */
+/* The sections of one tile of a checked payload: bytes, since a received payload lies at any address. */
 struct tile_parts {
-    const uint16_t *raw; /* or NULL */
-    const uint16_t *scales, *minima;
-    const uint8_t *codes;
+    const uint8_t *raw; /* or NULL */
+    const uint8_t *scales, *minima, *codes;
 };
 
 static struct tile_parts parts_of(const struct ts_codec *codec, uint32_t head_dim, const struct layout *l,
@@ -327,15 +329,28 @@ static struct tile_parts parts_of(const struct ts_codec *codec, uint32_t head_di
 {
     struct tile_parts p = {.raw = NULL};
     if (codec->id == TS_CODEC_NONE) {
-        p.raw = (const uint16_t *)(payload + index * l->tile_bytes);
+        p.raw = payload + index * l->tile_bytes;
     } else if (escaped(payload, index)) {
-        p.raw = (const uint16_t *)(payload + l->raw + (size_t)(*escapes)++ * l->tile_bytes);
+        p.raw = payload + l->raw + (size_t)(*escapes)++ * l->tile_bytes;
     } else {
-        p.scales = (const uint16_t *)(payload + l->scales) + (size_t)index * l->groups;
-        p.minima = (const uint16_t *)(payload + l->minima) + (size_t)index * l->groups;
+        p.scales = payload + l->scales + (size_t)index * l->groups * 2;
+        p.minima = payload + l->minima + (size_t)index * l->groups * 2;
         p.codes = payload + l->codes + (size_t)index * TILE_TOKENS * head_dim / 2;
     }
     return p;
+}
+
+static void decode_one(const struct layout *l, const struct tile_parts *p, const struct ts_codec_view *to,
+                       uint32_t rows, uint16_t *tile)
+{
+    uint16_t scales[CODEC_TILE_GROUPS], minima[CODEC_TILE_GROUPS];
+    if (p->raw) {
+        memcpy(tile, p->raw, (size_t)rows * to->head_dim * 2);
+        return;
+    }
+    memcpy(scales, p->scales, (size_t)l->groups * 2);
+    memcpy(minima, p->minima, (size_t)l->groups * 2);
+    level()->decode_tile(scales, minima, p->codes, to->dtype, rows, to->head_dim, l->group, tile);
 }
 
 enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload, size_t bytes,
@@ -351,13 +366,7 @@ enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload
         for (uint32_t head = 0; head < chunk->head_count; head++) {
             for (uint32_t block = 0; block < l.blocks; block++, index++) {
                 struct tile_parts p = parts_of(codec, to->head_dim, &l, payload, index, &escapes);
-                uint16_t *tile = tile_at(to, chunk, kv, head, block);
-                uint32_t rows = rows_of(chunk, block);
-                if (p.raw)
-                    memcpy(tile, p.raw, (size_t)rows * to->head_dim * 2);
-                else
-                    level()->decode_tile(p.scales, p.minima, p.codes, to->dtype, rows, to->head_dim, l.group,
-                                         tile);
+                decode_one(&l, &p, to, rows_of(chunk, block), tile_at(to, chunk, kv, head, block));
             }
         }
     }
