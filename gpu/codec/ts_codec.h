@@ -84,8 +84,8 @@ size_t ts_codec_bytes(const struct ts_codec *codec, uint32_t head_dim, uint32_t 
  * fail for a valid shape. */
 size_t ts_codec_encode(const struct ts_codec *codec, const struct ts_codec_view *from,
                        const struct ts_codec_chunk *chunk, void *out, uint32_t *escapes);
-/* Restores a payload, at any address, into the pool's tiles. TS_ECORRUPT when its length does not fit the shape
- * or its content is none that an encoder writes; nothing is written then. */
+/* Restores a payload, at any address, into the pool's tiles. TS_ECORRUPT when its length does not fit the
+ * shape or its content is none that an encoder writes; nothing is written then. */
 enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload, size_t bytes,
                                const struct ts_codec_chunk *chunk, const struct ts_codec_view *to);
 
