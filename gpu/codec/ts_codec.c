@@ -348,6 +348,7 @@ static void decode_one(const struct layout *l, const struct tile_parts *p, const
         memcpy(tile, p->raw, (size_t)rows * to->head_dim * 2);
         return;
     }
+    TS_ASSERT(p->scales && p->minima && p->codes);
     memcpy(scales, p->scales, (size_t)l->groups * 2);
     memcpy(minima, p->minima, (size_t)l->groups * 2);
     level()->decode_tile(scales, minima, p->codes, to->dtype, rows, to->head_dim, l->group, tile);
