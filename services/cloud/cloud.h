@@ -15,6 +15,7 @@
 #define CLOUD_H
 
 #include "common/core/ts_event.h"
+#include "common/core/ts_metrics.h"
 #include "services/planner/planner_core.h"
 #include "services/relay/relay_core.h"
 #include "services/router/router_core.h"
@@ -98,6 +99,7 @@ struct cloud_outcome { /* what the client has of it */
     const uint32_t *tokens;
     const ts_time *arrivals;
     uint32_t token_count;
+    struct ts_metrics metrics; /* of the arrivals, by the function that real clients use */
 };
 
 struct cloud_node *cloud_add_client(struct cloud *cloud, const char *id);

@@ -120,7 +120,8 @@ struct cloud_outcome cloud_client_outcome(const struct cloud_node *node, size_t 
                                   .reason = s->reason,
                                   .tokens = s->tokens,
                                   .arrivals = s->arrivals,
-                                  .token_count = (uint32_t)s->count};
+                                  .token_count = (uint32_t)s->count,
+                                  .metrics = ts_metrics_of(s->request.at, s->arrivals, s->count)};
 }
 
 uint32_t cloud_expected(const struct cloud *cloud, const struct cloud_request *request, uint32_t *out,

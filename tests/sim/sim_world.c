@@ -339,6 +339,10 @@ static void check_client(struct world *w, struct cloud_node *node)
         if (!o.ended || e->counted)
             continue;
         count_end(w, e, &o);
+        if ((o.token_count > 0) != (o.metrics.ttft_ns > 0) || o.metrics.tpot_ns > o.metrics.gap_max_ns)
+            cloud_fail(w->cloud, "%s r%zu has a TTFT of %lld ns and a TPOT of %lld ns after %u tokens",
+                       cloud_node_id(node), i, (long long)o.metrics.ttft_ns, (long long)o.metrics.tpot_ns,
+                       o.token_count);
         if (!allowed_end(w, e, &o))
             cloud_fail(w->cloud, "%s r%zu ends with %s %s after %u of %u tokens", cloud_node_id(node), i,
                        ts_finish_name(o.finish), ts_reason_name(o.reason), o.token_count, e->count);
