@@ -12,6 +12,7 @@
 #ifndef TS_CORE_MODEL_H
 #define TS_CORE_MODEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,6 +43,8 @@ struct ts_model {
     uint32_t layers, hidden, intermediate;
     uint32_t heads, kv_heads, head_dim;
     uint32_t vocab;
+    bool mlp_plain;          /* two matrices (up, down) instead of three (gate, up, down) */
+    bool tied;               /* embedding and output share their matrix */
     uint32_t context_tokens; /* max_position_embeddings */
     uint32_t sliding_window; /* 0 = none */
     enum ts_dtype weight_dtype, kv_dtype;

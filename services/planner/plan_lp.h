@@ -1,0 +1,51 @@
+/*
+ * A linear program in the form that the planner needs, solved by GLPK's simplex; the only file that includes
+ * glpk.h is plan_lp.c.
+ *
+ *     max  sum c_j x_j    s.t.  sum_j a_ij x_j <= b_i  (b_i >= 0, so x = 0 is feasible),  x >= 0
+ *
+ * Columns may be added between two solves (column generation): the last basis is kept. Rows and columns of a
+ * solved program may be changed or removed in place; the next solve starts warm where the basis allows it.
+ * Deterministic. One thread at a time per object; GLPK's environment is per thread.
+ */
+#ifndef PLAN_LP_H
+#define PLAN_LP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/ts_error.h"
+
+struct plan_lp;
+
+struct plan_lp_term {
+    uint32_t row;
+    double value;
+};
+
+struct plan_lp *plan_lp_new(void);
+void plan_lp_destroy(struct plan_lp **lp);
+void plan_lp_reset(struct plan_lp *lp); /* no rows, no columns */
+uint32_t plan_lp_add_row(struct plan_lp *lp, double limit);
+void plan_lp_set_limit(struct plan_lp *lp, uint32_t row, double limit);
+uint32_t plan_lp_add_column(struct plan_lp *lp, double gain, const struct plan_lp_term *terms,
+                            uint32_t count);
+void plan_lp_set_integer(struct plan_lp *lp, uint32_t column); /* for plan_lp_solve_integer */
+enum ts_status plan_lp_solve(struct plan_lp *lp, struct ts_error *err);
+/* Branch and cut within `seconds` (wall time: only for baselines that are published as such). */
+enum ts_status plan_lp_solve_integer(struct plan_lp *lp, double seconds, struct ts_error *err);
+double plan_lp_objective(const struct plan_lp *lp);
+double plan_lp_value(const struct plan_lp *lp, uint32_t column);
+double plan_lp_dual(const struct plan_lp *lp, uint32_t row); /* >= 0: gain of one more unit of the limit */
+double plan_lp_slack(const struct plan_lp *lp, uint32_t row);
+uint64_t plan_lp_iterations(const struct plan_lp *lp); /* of simplex, since new */
+
+/*
+ * Independent of GLPK: recomputes everything from the program as given. True when x is feasible, duals are
+ * feasible, both objectives agree with the reported one, and complementary slackness holds, all within a
+ * relative 1e-7.
+ */
+bool plan_lp_verify(const struct plan_lp *lp, struct ts_error *err);
+
+#endif

@@ -1,0 +1,84 @@
+/*
+ * The lower level: what one group can do in one phase. Given the parts of a group (cells with counts and TP
+ * degrees) it finds the order of the stages (dynamic programming over links) and the layers of each stage
+ * (dynamic programming under the memory limits: least latency for prefill, most throughput for decode and for
+ * colocated), and derives from the cost model the operating points that the linear program chooses among.
+ * TP only inside a node among equal devices; PP elsewhere.
+ *
+ * Shapes are cached by what matters (types, counts, TP, links, phase), so two groups of equal make share one.
+ * A shape is immutable and lives as long as its cache. One thread.
+ *
+ * Operating points. A prefill replica may run at several utilisations: the higher, the longer the wait. A
+ * decode replica at several step times: the longer, the larger the batch. A colocated one at pairs of both. A
+ * point states what one request/s of a class takes of the replica (shares: the sum over requests is at most 1
+ * for each of prefill, compute, memory) and how long requests wait there. Shares are convex along the points,
+ * so a mixture of points never does better than a point between them could.
+ *
+ *   wait of prefill       P(wait > x) = wait_share * exp(-x / wait_s)       M/G/1, Allen-Cunneen for bursts
+ *   time between tokens   normal, step_s and step_sd_s: the batch fluctuates around its mean
+ */
+#ifndef PLAN_SHAPE_H
+#define PLAN_SHAPE_H
+
+#include "services/planner/plan_problem.h"
+
+#define PLAN_POINTS_MAX 16
+
+struct plan_point {
+    double wait_share, wait_s;
+    double step_s, step_sd_s;
+    double batch; /* mean sequences in decode */
+    double prefill[TS_CLASSES_MAX], compute[TS_CLASSES_MAX], memory[TS_CLASSES_MAX];
+};
+
+struct plan_shape_stage {
+    uint8_t part; /* of the group that the shape was made from: parts sorted by the shape's key */
+    uint8_t tp;
+    uint16_t layers;
+};
+
+struct plan_shape {
+    enum ts_phase phase;
+    uint32_t id;   /* dense, in order of making */
+    uint32_t gpus; /* devices in all */
+    uint32_t stage_count;
+    struct plan_shape_stage stages[TS_STAGES_MAX];
+    double prefill_s[TS_CLASSES_MAX]; /* alone: arrival to token 0 */
+    bool fits[TS_CLASSES_MAX];        /* a request of the class fits in the KV memory */
+    uint32_t point_count;
+    struct plan_point points[PLAN_POINTS_MAX];
+};
+
+struct plan_shapes; /* the cache, for one problem */
+
+struct plan_shapes *plan_shapes_new(const struct plan_problem *problem);
+void plan_shapes_destroy(struct plan_shapes **shapes);
+const struct plan_problem *plan_shapes_problem(const struct plan_shapes *shapes);
+
+/* Sets group->shape. False when the group cannot hold the model, has too many stages or a TP that does not
+ * divide: shape is NULL then (the answer is cached too). Every part has its tp. */
+bool plan_shape_find(struct plan_shapes *shapes, struct plan_group *group);
+/* Chooses tp for each part (the best by the phase's criterion among all that fit), then as above. */
+bool plan_shape_choose(struct plan_shapes *shapes, struct plan_group *group);
+/* The next choice of tp values after the present ones, in a fixed order, fitting or not; false after the
+ * last. Starts from all parts with tp 0. For exhaustive search and for moves that change TP. */
+bool plan_shape_next_tp(const struct plan_shapes *shapes, struct plan_group *group);
+/* A shape with stages as given (a plan from elsewhere, with its own layers); parts follow from the stages. */
+bool plan_shape_of_group(struct plan_shapes *shapes, const struct ts_group *from, struct plan_group *group,
+                         struct ts_error *err);
+
+/* The group's standing alone: requests/s of the demand's mix within deadlines if it had an ideal partner.
+ * What tp is chosen by; a first guess for searches. */
+double plan_shape_score(const struct plan_shapes *shapes, const struct plan_shape *shape);
+
+/* Fractions that a request misses its deadlines with, by kind; the one place where waits meet deadlines.
+ * `visible_s` is the KV transfer's (0 when colocated). `p` the point of prefill, `d` of decode (the same when
+ * colocated). */
+struct plan_miss {
+    double ttft, tpot, e2e; /* each alone */
+    double any;             /* what the objective charges: min(1, misses at prefill + misses at decode) */
+};
+struct plan_miss plan_miss_of(const struct ts_class *class_, double prefill_s, const struct plan_point *p,
+                              const struct plan_point *d, double visible_s);
+
+#endif
