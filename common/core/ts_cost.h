@@ -13,6 +13,9 @@
 #include "common/core/ts_cluster.h"
 #include "common/core/ts_model.h"
 
+/* What a device is taken for of which nothing but the data sheet is known. */
+struct ts_device_fit ts_cost_fit_generic(void);
+
 /* --- One layer on one rank of a tensor-parallel group of `tp` (1 = alone; `link` may be NULL then) --- */
 
 /* Without attention core and all-reduce: norms, projections, MLP over `tokens` rows. */

@@ -1,0 +1,169 @@
+#include "common/core/ts_cost.h"
+
+#include <math.h>
+
+#define ACTIVATION_BYTES 2.0 /* of one element between two kernels */
+
+/* Usable memory: vLLM's default share of the device, less what the runtime, its graphs, the collectives and
+ * the activations of one step take. */
+#define USABLE_SHARE  0.90
+#define RUNTIME_BYTES 1.5e9
+
+/* Products of one transformer layer on one rank, in matrix elements. The KV heads of a rank are copies when
+ * there are fewer of them than ranks. */
+static double kv_heads_of_rank(const struct ts_model *model, uint32_t tp)
+{
+    return model->kv_heads > tp ? (double)model->kv_heads / tp : 1;
+}
+
+static double layer_elements(const struct ts_model *model, uint32_t tp)
+{
+    double hidden = model->hidden, head = model->head_dim;
+    double query = (double)model->heads / tp * head;
+    double kv = kv_heads_of_rank(model, tp) * head;
+    double mlp = (model->mlp_plain ? 2 : 3) * hidden * model->intermediate / tp;
+    return hidden * (2 * query + 2 * kv) + mlp;
+}
+
+/* A product of `rows` rows with a matrix of `elements`: it reads the matrix, and it computes. Small row
+ * counts leave the tensor cores half empty: the time is that of rows + tokens_half rows at full speed. The
+ * greater of the two decides; a norm of degree 4 rounds the corner, convex in rows like both parts. */
+static double product_s(const struct ts_device_type *device, double bytes, double elements, double rows)
+{
+    const struct ts_device_fit *fit = &device->fit;
+    double reads = bytes / (device->memory_bytes_per_s * fit->memory_efficiency);
+    double computes = 2 * elements * (rows + fit->tokens_half) / (device->flops * fit->flops_efficiency);
+    double most = fmax(reads, computes), least = fmin(reads, computes);
+    return most > 0 ? most * pow(1 + pow(least / most, 4), 0.25) : 0;
+}
+
+struct ts_device_fit ts_cost_fit_generic(void)
+{
+    return (struct ts_device_fit){.flops_efficiency = 0.7,
+                                  .memory_efficiency = 0.8,
+                                  .context_efficiency = 0.7,
+                                  .attention_efficiency = 0.4,
+                                  .layer_s = 20e-6,
+                                  .step_s = 3e-3,
+                                  .tokens_half = 16};
+}
+
+double ts_cost_linear_s(const struct ts_device_type *device, const struct ts_model *model, uint32_t tp,
+                        double tokens)
+{
+    const struct ts_device_fit *fit = &device->fit;
+    double elements = layer_elements(model, tp);
+    double products =
+        product_s(device, elements * (double)ts_dtype_bytes(model->weight_dtype), elements, tokens);
+    /* Norms, residual sums, rotation and the MLP's activation pass over rows of these widths. */
+    double width = 8.0 * model->hidden + 3.0 * model->intermediate / tp;
+    double passes = tokens * width * ACTIVATION_BYTES / (device->memory_bytes_per_s * fit->memory_efficiency);
+    return fit->layer_s + products + passes;
+}
+
+static double allreduces_s(const struct ts_model *model, const struct ts_link *link, uint32_t tp, double rows)
+{
+    return tp > 1 ? 2 * ts_cost_allreduce_s(link, tp, rows * model->hidden * ACTIVATION_BYTES) : 0;
+}
+
+double ts_cost_layer_prefill_s(const struct ts_device_type *device, const struct ts_model *model,
+                               const struct ts_link *link, uint32_t tp, double tokens, double tokens_sq)
+{
+    /* Two products of s * s / 2 pairs (causal) for each head. */
+    double flops = 2 * tokens_sq * model->heads / tp * model->head_dim;
+    double core = flops / (device->flops * device->fit.attention_efficiency);
+    return ts_cost_linear_s(device, model, tp, tokens) + core + allreduces_s(model, link, tp, tokens);
+}
+
+double ts_cost_layer_decode_s(const struct ts_device_type *device, const struct ts_model *model,
+                              const struct ts_link *link, uint32_t tp, double batch, double context)
+{
+    double core = context * ts_cost_kv_layer_token_bytes(model, tp) /
+                  (device->memory_bytes_per_s * device->fit.context_efficiency);
+    return ts_cost_linear_s(device, model, tp, batch) + core + allreduces_s(model, link, tp, batch);
+}
+
+double ts_cost_head_s(const struct ts_device_type *device, const struct ts_model *model, uint32_t tp,
+                      double rows)
+{
+    double elements = (double)model->vocab * model->hidden / tp;
+    /* Logits are written once and read twice in 32 bits: maximum, then sum or sample. */
+    double logits =
+        rows * model->vocab / tp * 12 / (device->memory_bytes_per_s * device->fit.memory_efficiency);
+    return product_s(device, elements * (double)ts_dtype_bytes(model->weight_dtype), elements, rows) + logits;
+}
+
+double ts_cost_step_s(const struct ts_device_type *device)
+{
+    return device->fit.step_s;
+}
+
+double ts_cost_send_s(const struct ts_link *link, double bytes)
+{
+    return link->bytes_per_s > 0 ? link->latency_s + bytes / link->bytes_per_s : INFINITY;
+}
+
+/* Reduce-scatter, then all-gather: each rank moves a share of the message to every other one, twice. One
+ * affine function, so that a decode step stays convex in its batch. */
+double ts_cost_allreduce_s(const struct ts_link *link, uint32_t tp, double bytes)
+{
+    if (tp <= 1)
+        return 0;
+    return 2 * ts_cost_send_s(link, bytes * (tp - 1) / tp);
+}
+
+double ts_cost_hop_bytes(const struct ts_model *model, double tokens)
+{
+    return tokens * model->hidden * ACTIVATION_BYTES;
+}
+
+double ts_cost_layer_weight_bytes(const struct ts_model *model)
+{
+    double norms = 2.0 * model->hidden;
+    return (layer_elements(model, 1) + norms) * (double)ts_dtype_bytes(model->weight_dtype);
+}
+
+double ts_cost_head_weight_bytes(const struct ts_model *model)
+{
+    double matrices = model->tied ? 1 : 2;
+    return matrices * model->vocab * model->hidden * (double)ts_dtype_bytes(model->weight_dtype);
+}
+
+double ts_cost_kv_layer_token_bytes(const struct ts_model *model, uint32_t tp)
+{
+    return 2 * kv_heads_of_rank(model, tp) * model->head_dim * (double)ts_dtype_bytes(model->kv_dtype);
+}
+
+double ts_cost_usable_bytes(const struct ts_device_type *device)
+{
+    return fmax(0, USABLE_SHARE * device->memory_bytes - RUNTIME_BYTES);
+}
+
+const char *ts_cost_codec_name(enum ts_cost_codec codec)
+{
+    switch (codec) {
+    case TS_COST_CODEC_NONE:
+        return "none";
+    case TS_COST_CODEC_I4:
+        return "i4";
+    case TS_COST_CODEC_COUNT:
+        break;
+    }
+    return "unknown";
+}
+
+double ts_cost_codec_ratio(enum ts_cost_codec codec, double prompt_tokens)
+{
+    /* i4: 4 bits, and 16-bit scale and minimum of 64 values. The last block of tokens is filled up. */
+    double bits = codec == TS_COST_CODEC_I4 ? 4.5 : 16;
+    double filled = ceil(prompt_tokens / TS_KV_BLOCK_TOKENS) * TS_KV_BLOCK_TOKENS;
+    return prompt_tokens > 0 ? bits / 16 * filled / prompt_tokens : 1;
+}
+
+double ts_cost_kv_visible_s(const struct ts_link *link, const struct ts_model *model, double bytes,
+                            double prefill_s)
+{
+    double layers = model->layers;
+    double last = ts_cost_send_s(link, bytes / layers);
+    return fmax(last, ts_cost_send_s(link, bytes) - prefill_s * (layers - 1) / layers);
+}
