@@ -87,7 +87,7 @@ enum ts_status ts_cluster_seal(struct ts_cluster *cluster, struct ts_error *err)
 
 /* Inside one node: its inner link, else the peer link of the type. */
 const struct ts_link *ts_cluster_inner(const struct ts_cluster *cluster, uint32_t node, uint32_t type);
-/* Between two devices of these nodes: `inner` where they are one. */
+/* Between two nodes, from != to. */
 const struct ts_link *ts_cluster_link(const struct ts_cluster *cluster, uint32_t from, uint32_t to);
 
 double ts_cluster_price_per_hour(const struct ts_cluster *cluster); /* of what is alive */
