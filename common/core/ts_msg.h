@@ -69,6 +69,7 @@ struct ts_profile {      /* of a worker: what it can do */
     struct ts_str relay;         /* id of the relay of its host; empty = none */
     double bytes_per_token;      /* of prompts, measured; 0 = unknown */
     struct ts_sampling defaults; /* of the model, for requests that are silent */
+    uint32_t hidden, intermediate, heads;
 };
 
 struct ts_msg_hello {
@@ -399,6 +400,8 @@ struct ts_plan_worker { /* cluster state: one slot */
     enum ts_phase phase;
     bool ready, draining;
     struct ts_load load;
+    struct ts_str device; /* as in its profile, and so are these: what the cost model needs */
+    uint32_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, kv_dtype, kv_blocks;
 };
 
 struct ts_plan_workers {

@@ -119,6 +119,9 @@ static const struct ts_field profile_fields[] = {
     TS_F_ID(profile, relay),
     TS_F(profile, bytes_per_token),
     TS_F_MSG(profile, defaults, ts_sampling_schema),
+    TS_F(profile, hidden),
+    TS_F(profile, intermediate),
+    TS_F(profile, heads),
 };
 static const struct ts_schema profile_schema = TS_SCHEMA(profile, "Profile", profile_fields);
 
@@ -405,6 +408,16 @@ static const struct ts_field plan_worker_fields[] = {
     TS_F(plan_worker, ready),
     TS_F(plan_worker, draining),
     TS_F_MSG(plan_worker, load, load_schema),
+    TS_F_ID(plan_worker, device),
+    TS_F(plan_worker, layers),
+    TS_F(plan_worker, hidden),
+    TS_F(plan_worker, intermediate),
+    TS_F(plan_worker, heads),
+    TS_F(plan_worker, kv_heads),
+    TS_F(plan_worker, head_dim),
+    TS_F(plan_worker, vocab),
+    TS_F(plan_worker, kv_dtype),
+    TS_F(plan_worker, kv_blocks),
 };
 static const struct ts_schema plan_worker_schema = TS_SCHEMA(plan_worker, "PlanWorker", plan_worker_fields);
 

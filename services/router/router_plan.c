@@ -27,7 +27,17 @@ static struct ts_plan_worker describe(const struct member *m)
                                    .phase = p->phase,
                                    .ready = member_ready(m),
                                    .draining = m->draining,
-                                   .load = m->load};
+                                   .load = m->load,
+                                   .device = p->device,
+                                   .layers = p->layers,
+                                   .hidden = p->hidden,
+                                   .intermediate = p->intermediate,
+                                   .heads = p->heads,
+                                   .kv_heads = p->kv_heads,
+                                   .head_dim = p->head_dim,
+                                   .vocab = p->vocab,
+                                   .kv_dtype = p->kv_dtype,
+                                   .kv_blocks = p->kv_blocks};
 }
 
 static struct ts_msg_snapshot snapshot(struct router_core *core)

@@ -14,6 +14,8 @@ static const struct ts_option options[] = {
     O(model, TS_OPTION_STRING, NULL, 0, 0, "Hugging Face folder"),
     O(served_model_name, TS_OPTION_STRING, NULL, 0, 0, "name for clients (default: the folder's)"),
     O(device, TS_OPTION_CHOICE, "auto|cpu|modelled", 0, 0, "what computes"),
+    O(device_name, TS_OPTION_STRING, NULL, 0, 0,
+      "name in the planner's catalogue of devices, conf/devices (default: what computes)"),
     O(modelled_conf, TS_OPTION_STRING, NULL, 0, 0, "coefficients of the modelled device (default: built in)"),
     O(relay, TS_OPTION_STRING, NULL, 0, 0, "id of the relay of this host; prefill needs one"),
     O(pool, TS_OPTION_STRING, NULL, 0, 0, "where that relay listens for KV pools"),
