@@ -14,8 +14,12 @@
  * for each of prefill, compute, memory) and how long requests wait there. Shares are convex along the points,
  * so a mixture of points never does better than a point between them could.
  *
- *   wait of prefill       P(wait > x) = wait_share * exp(-x / wait_s)       M/G/1, Allen-Cunneen for bursts
- *   time between tokens   normal, step_s and step_sd_s: the batch fluctuates around its mean
+ *   wait of prefill       P(wait > x) = wait_share * exp(-(x - hold_s) / wait_s) for x >= hold_s: M/G/1,
+ *                         Allen-Cunneen for bursts; hold_s is the decode step that a colocated prompt waits
+ * for time between tokens   normal, mean step_s, variance step_sd_s^2 (the batch fluctuates around its mean)
+ * plus stall_s2 / tokens (colocated: prompts that are computed between two steps)
+ *
+ * README.md, "Lower level", derives all of it.
  */
 #ifndef PLAN_SHAPE_H
 #define PLAN_SHAPE_H
@@ -24,15 +28,15 @@
 
 #define PLAN_POINTS_MAX 16
 
-struct plan_point {
-    double wait_share, wait_s;
-    double step_s, step_sd_s;
+struct plan_point { /* the arrays have an item for each class of the demand and are never NULL */
+    double wait_share, wait_s, hold_s;
+    double step_s, step_sd_s, stall_s2;
     double batch; /* mean sequences in decode */
-    double prefill[TS_CLASSES_MAX], compute[TS_CLASSES_MAX], memory[TS_CLASSES_MAX];
+    const double *prefill, *compute, *memory;
 };
 
 struct plan_shape_stage {
-    uint8_t part; /* of the group that the shape was made from: parts sorted by the shape's key */
+    uint8_t part; /* in the order of plan_shape_parts */
     uint8_t tp;
     uint16_t layers;
 };
@@ -45,8 +49,9 @@ struct plan_shape {
     struct plan_shape_stage stages[TS_STAGES_MAX];
     double prefill_s[TS_CLASSES_MAX]; /* alone: arrival to token 0 */
     bool fits[TS_CLASSES_MAX];        /* a request of the class fits in the KV memory */
+    double score;                     /* plan_shape_score */
     uint32_t point_count;
-    struct plan_point points[PLAN_POINTS_MAX];
+    const struct plan_point *points;
 };
 
 struct plan_shapes; /* the cache, for one problem */
@@ -54,18 +59,27 @@ struct plan_shapes; /* the cache, for one problem */
 struct plan_shapes *plan_shapes_new(const struct plan_problem *problem);
 void plan_shapes_destroy(struct plan_shapes **shapes);
 const struct plan_problem *plan_shapes_problem(const struct plan_shapes *shapes);
+uint32_t plan_shapes_count(const struct plan_shapes *shapes);      /* shapes made: ids are below */
+size_t plan_shapes_memory_bytes(const struct plan_shapes *shapes); /* of the cache */
 
 /* Sets group->shape. False when the group cannot hold the model, has too many stages or a TP that does not
  * divide: shape is NULL then (the answer is cached too). Every part has its tp. */
 bool plan_shape_find(struct plan_shapes *shapes, struct plan_group *group);
-/* Chooses tp for each part (the best by the phase's criterion among all that fit), then as above. */
+/* Chooses tp for each part (the best by plan_shape_score among all that fit; beyond 64 choices, a descent by
+ * one part at a time), then as above. */
 bool plan_shape_choose(struct plan_shapes *shapes, struct plan_group *group);
 /* The next choice of tp values after the present ones, in a fixed order, fitting or not; false after the
  * last. Starts from all parts with tp 0. For exhaustive search and for moves that change TP. */
 bool plan_shape_next_tp(const struct plan_shapes *shapes, struct plan_group *group);
-/* A shape with stages as given (a plan from elsewhere, with its own layers); parts follow from the stages. */
+/* A shape with stages as given (a plan from elsewhere, with its own layers); parts follow from the stages. A
+ * part whose stages differ in tp has tp 0. */
 bool plan_shape_of_group(struct plan_shapes *shapes, const struct ts_group *from, struct plan_group *group,
                          struct ts_error *err);
+
+/* A shape numbers the parts of its groups in an order of its own, the same for all groups that share it:
+ * order[i] is the index in group->parts of the part that stages call i. */
+void plan_shape_parts(struct plan_shapes *shapes, const struct plan_group *group,
+                      uint8_t order[PLAN_PARTS_MAX]);
 
 /* The group's standing alone: requests/s of the demand's mix within deadlines if it had an ideal partner.
  * What tp is chosen by; a first guess for searches. */
