@@ -4,9 +4,11 @@
  *
  *     max  sum c_j x_j    s.t.  sum_j a_ij x_j <= b_i  (b_i >= 0, so x = 0 is feasible),  x >= 0
  *
- * Columns may be added between two solves (column generation): the last basis is kept. Rows and columns of a
- * solved program may be changed or removed in place; the next solve starts warm where the basis allows it.
- * Deterministic. One thread at a time per object; GLPK's environment is per thread.
+ * Columns and rows may be added and limits changed between two solves (column generation): the last basis is
+ * kept where it still is one, so that the next solve is short. Numbers that are not finite, negative limits
+ * and rows that do not exist are noted when they come and refused by the next solve; GLPK never ends the
+ * process. Deterministic. GLPK's environment belongs to a thread, so an object is made, used and destroyed by
+ * one thread; the last object of a thread takes the environment with it.
  */
 #ifndef PLAN_LP_H
 #define PLAN_LP_H
@@ -33,7 +35,8 @@ uint32_t plan_lp_add_column(struct plan_lp *lp, double gain, const struct plan_l
                             uint32_t count);
 void plan_lp_set_integer(struct plan_lp *lp, uint32_t column); /* for plan_lp_solve_integer */
 enum ts_status plan_lp_solve(struct plan_lp *lp, struct ts_error *err);
-/* Branch and cut within `seconds` (wall time: only for baselines that are published as such). */
+/* Branch and cut within `seconds` (wall time: only for baselines that are published as such). TS_ETIMEOUT
+ * when the time was over first: the values are then the best found, x = 0 at worst. Has no duals. */
 enum ts_status plan_lp_solve_integer(struct plan_lp *lp, double seconds, struct ts_error *err);
 double plan_lp_objective(const struct plan_lp *lp);
 double plan_lp_value(const struct plan_lp *lp, uint32_t column);
@@ -41,11 +44,7 @@ double plan_lp_dual(const struct plan_lp *lp, uint32_t row); /* >= 0: gain of on
 double plan_lp_slack(const struct plan_lp *lp, uint32_t row);
 uint64_t plan_lp_iterations(const struct plan_lp *lp); /* of simplex, since new */
 
-/*
- * Independent of GLPK: recomputes everything from the program as given. True when x is feasible, duals are
- * feasible, both objectives agree with the reported one, and complementary slackness holds, all within a
- * relative 1e-7.
- */
+/* The solution at hand against the program as it was given, by plan_lp_check.h, without GLPK. */
 bool plan_lp_verify(const struct plan_lp *lp, struct ts_error *err);
 
 #endif
