@@ -55,8 +55,26 @@ double plan_eval_run(struct plan_eval *eval, const struct plan_state *state, str
 uint64_t plan_eval_runs(const struct plan_eval *eval);
 uint64_t plan_eval_work(const struct plan_eval *eval); /* runs and simplex iterations: what budgets count */
 
+/*
+ * For routing rules that are published and not optimised (baselines): any request takes this pair with
+ * probability `share`, whatever its class; what no share covers is refused. Judged by the same columns and
+ * limits as above, so a rule never scores above the program's optimum: each replica runs at the points (or a
+ * mixture of two) that just carry its load or, where that attains more, at lower ones, refusing the excess.
+ * plan_eval_fixed.c.
+ */
+struct plan_share {
+    uint32_t prefill, decode; /* groups of the state; equal for a colocated one */
+    enum ts_cost_codec codec; /* NONE where the problem does not allow it */
+    double share;
+};
+
+double plan_eval_fixed(struct plan_eval *eval, const struct plan_state *state,
+                       const struct plan_share *shares, uint32_t count, struct plan_result *out);
+
 /* The state as a plan: devices chosen, flows spread over equal groups, limit in words, price. */
 struct ts_plan *plan_eval_plan(struct plan_eval *eval, const struct plan_state *state, const char *algorithm);
+struct ts_plan *plan_eval_fixed_plan(struct plan_eval *eval, const struct plan_state *state,
+                                     const struct plan_share *shares, uint32_t count, const char *algorithm);
 /* A plan from elsewhere (its flows are ignored) as a state with shapes. */
 enum ts_status plan_state_of_plan(struct plan_shapes *shapes, const struct ts_plan *plan,
                                   struct plan_state *out, struct ts_error *err);
