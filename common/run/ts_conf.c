@@ -7,15 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/base/ts_arena.h"
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "common/run/ts_conf_print.h"
+#include "common/run/ts_conf_text.h"
 
-#define CONF_FILE_BYTES_MAX (1 << 20)
-#define VALUE_SHOWN_BYTES   100
+#define VALUE_SHOWN_BYTES 100
 
 /* All services of a machine share one file; a group that nobody reads would be ignored in silence. */
 static const char *const known_groups[] = {"up", "router", "planner", "relay", "prefill", "decode"};
@@ -53,50 +52,12 @@ static const struct ts_option *find_option(const struct loader *l, const char *n
     return NULL;
 }
 
-/* Levenshtein distance, small strings: to name the key that was probably meant. */
-static size_t distance(const char *a, const char *b)
-{
-    size_t n = strlen(b), row[128];
-    if (n >= 127)
-        return SIZE_MAX;
-    for (size_t j = 0; j <= n; j++)
-        row[j] = j;
-    for (size_t i = 1; a[i - 1]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= n; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            row[j] = best;
-        }
-    }
-    return row[n];
-}
-
-struct nearest {
-    const char *name, *best;
-    size_t least;
-};
-
-static void compare(struct nearest *n, const char *candidate)
-{
-    size_t d = distance(n->name, candidate);
-    if (d < n->least) {
-        n->least = d;
-        n->best = candidate;
-    }
-}
-
 /* The valid key that was probably meant, with dashes if `flag`; words for a person if none is near. */
 static const char *nearest_key(const struct loader *l, const char *name, bool flag)
 {
-    struct nearest n = {.name = name, .least = strlen(name) / 2 + 1};
+    struct ts_nearest n = ts_nearest_to(name);
     for (size_t i = 0; i < l->count; i++)
-        compare(&n, l->options[i].name);
+        ts_nearest_offer(&n, l->options[i].name);
     if (!n.best)
         return "--help lists all";
     char *words = ts_arena_printf(&l->conf->arena, "did you mean %s%s?", flag ? "--" : "", n.best);
@@ -301,58 +262,17 @@ static enum ts_status set_from_file(const struct loader *l, const char *path, co
     return set_value(l, o, value, where);
 }
 
-static bool includes_others(const char *text)
-{
-    for (const char *at = text; (at = strstr(at, "@include")); at++) {
-        const char *line = at;
-        while (line > text && (line[-1] == ' ' || line[-1] == '\t'))
-            line--;
-        if (line == text || line[-1] == '\n')
-            return true;
-    }
-    return false;
-}
-
-/* The whole file as text: libconfig itself would end the process over a folder, and follow @include anywhere.
- */
-static enum ts_status read_text(const char *path, char text[CONF_FILE_BYTES_MAX + 1], struct ts_error *err)
-{
-    struct stat st;
-    FILE *file = fopen(path, "re");
-    bool folder = file && fstat(fileno(file), &st) == 0 && S_ISDIR(st.st_mode);
-    const char *trouble = folder ? "it is a folder" : file ? NULL : strerror(errno);
-    size_t bytes = !file || folder ? 0 : fread(text, 1, CONF_FILE_BYTES_MAX + 1, file);
-    if (file)
-        fclose(file);
-    if (trouble)
-        return ts_error_set(err, TS_ENOTFOUND,
-                            "cannot read the configuration file %s: %s; give an existing file", path,
-                            trouble);
-    if (bytes > CONF_FILE_BYTES_MAX)
-        return ts_error_set(err, TS_ELIMIT, "the configuration file %s has more than %d bytes: is it one?",
-                            path, CONF_FILE_BYTES_MAX);
-    if (memchr(text, '\0', bytes))
-        return ts_error_set(err, TS_EINVAL, "the configuration file %s holds NUL bytes: is it a text file?",
-                            path);
-    text[bytes] = '\0';
-    if (includes_others(text))
-        return ts_error_set(err, TS_EUNSUPPORTED, "%s: @include is not supported: put all groups in one file",
-                            path);
-    return TS_OK;
-}
-
 static enum ts_status read_file(config_t *file, const char *path, struct ts_error *err)
 {
-    char *text = ts_xmalloc(CONF_FILE_BYTES_MAX + 1);
-    enum ts_status status = read_text(path, text, err);
-    if (status == TS_OK) {
-        config_init(file);
-        if (!config_read_string(file, text)) {
-            status =
-                ts_error_set(err, TS_EINVAL, "%s:%d: %s; a file is made of groups, NAME = { key = value; };",
-                             path, config_error_line(file), config_error_text(file));
-            config_destroy(file);
-        }
+    char *text;
+    enum ts_status status = ts_conf_text_read(path, &text, err);
+    if (status != TS_OK)
+        return status;
+    config_init(file);
+    if (!config_read_string(file, text)) {
+        status = ts_error_set(err, TS_EINVAL, "%s:%d: %s; a file is made of groups, NAME = { key = value; };",
+                              path, config_error_line(file), config_error_text(file));
+        config_destroy(file);
     }
     ts_free(text);
     return status;
@@ -362,10 +282,10 @@ static enum ts_status check_group(const struct loader *l, const config_setting_t
 {
     const char *name = config_setting_name(group);
     unsigned line = config_setting_source_line(group);
-    struct nearest n = {.name = name, .least = SIZE_MAX};
+    struct ts_nearest n = {.name = name, .least = SIZE_MAX};
     for (size_t i = 0; i < TS_ARRAY_SIZE(known_groups); i++)
-        compare(&n, known_groups[i]);
-    compare(&n, l->service);
+        ts_nearest_offer(&n, known_groups[i]);
+    ts_nearest_offer(&n, l->service);
     if (n.least != 0)
         return ts_error_set(
             l->err, TS_EINVAL,

@@ -4,8 +4,8 @@
  * name in capitals), the command line (--name with '-' for '_'). Unknown keys, groups and flags are errors
  * that name the file, line and nearest known key; types and ranges are checked. Every service understands
  * --config FILE, --check-conf (exit 0 when all is well), --print-conf (the effective settings in file syntax,
- * each with its origin) and --help. One thread, at start. The only file that includes libconfig.h is
- * ts_conf.c.
+ * each with its origin) and --help. One thread, at start. Files that are not settings of a program are read
+ * through ts_conf_tree.h.
  */
 #ifndef TS_RUN_CONF_H
 #define TS_RUN_CONF_H
