@@ -25,7 +25,12 @@ const struct ts_link *ts_catalogue_link(const struct ts_catalogue *catalogue, co
 size_t ts_catalogue_device_count(const struct ts_catalogue *catalogue);
 const struct ts_device_type *ts_catalogue_device_at(const struct ts_catalogue *catalogue, size_t index);
 
-/* conf/clusters. Sealed. */
+/*
+ * conf/clusters, sealed. NAME may go on with ",link=LINK" (between any two nodes that the file does not link
+ * otherwise) and ",inner=LINK" (inside nodes of which it says nothing): "paper-cloud,link=5Gbit". Devices
+ * that are offered and not rented are in it with `alive` false. A device at another price than the
+ * catalogue's is a type of its own, NAME@PRICE.
+ */
 enum ts_status ts_inputs_cluster(const struct ts_catalogue *catalogue, const char *conf_dir, const char *name,
                                  struct ts_cluster **out, struct ts_error *err);
 /* conf/models by name or alias, or a path of a .conf, a config.json, or a folder that holds one. */
