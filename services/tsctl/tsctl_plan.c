@@ -1,0 +1,137 @@
+#include <errno.h>
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "common/base/ts_mem.h"
+#include "services/tsctl/tsctl.h"
+#include "services/tsctl/tsctl_plan.h"
+
+/* What `show` and `diff` are told. */
+struct file_flags {
+    struct ts_conf *conf;
+    bool json, by_class;
+    const char *svg;
+};
+
+static const struct ts_option show_options[] = {
+    {"json", TS_OPTION_BOOL, offsetof(struct file_flags, json), "false", 0, 0, "print the plan as JSON"},
+    {"by_class", TS_OPTION_BOOL, offsetof(struct file_flags, by_class), "false", 0, 0,
+     "the routing matrix of each length class too"},
+    {"svg", TS_OPTION_STRING, offsetof(struct file_flags, svg), NULL, 0, 0, "draw the plan into this file"},
+};
+
+static const struct ts_option diff_options[] = {
+    {"json", TS_OPTION_BOOL, offsetof(struct file_flags, json), "false", 0, 0,
+     "print the differences as JSON"},
+};
+
+enum ts_status tsctl_plan_write_svg(const struct tsctl_plan_doc *doc, const char *path, struct ts_error *err)
+{
+    FILE *to = fopen(path, "w");
+    if (!to)
+        return ts_error_set(err, TS_EIO, "cannot write %s: %s", path, strerror(errno));
+    tsctl_plan_svg(doc, to);
+    bool failed = ferror(to) != 0;
+    if (fclose(to) != 0 || failed)
+        return ts_error_set(err, TS_EIO, "cannot write %s: %s", path, strerror(errno));
+    return TS_OK;
+}
+
+enum ts_status tsctl_plan_write_json(struct ts_json **json, const char *path, struct ts_error *err)
+{
+    char *text = ts_json_dump(*json, true);
+    FILE *to = path ? fopen(path, "w") : stdout;
+    bool failed = !to || fprintf(to, "%s\n", text) < 0 || fflush(to) != 0;
+    if (to && path && fclose(to) != 0)
+        failed = true;
+    ts_free(text);
+    ts_json_destroy(json);
+    return failed ? ts_error_set(err, TS_EIO, "cannot write %s: %s", path ? path : "stdout", strerror(errno))
+                  : TS_OK;
+}
+
+static int show(const struct file_flags *f, const struct ts_conf_strings *arguments, struct ts_error *err)
+{
+    struct tsctl_plan_doc *doc = NULL;
+    enum ts_status status;
+    if (arguments->count != 1) {
+        ts_error_set(err, TS_EINVAL,
+                     "usage: tsctl plan show PLAN.json [--json] [--by-class] [--svg FILE]; tsctl plan --out "
+                     "writes such a file");
+        return 2;
+    }
+    status = tsctl_plan_read(arguments->items[0], &doc, err);
+    if (status == TS_OK && *f->svg)
+        status = tsctl_plan_write_svg(doc, f->svg, err);
+    if (status == TS_OK && f->json) {
+        struct ts_json *json = tsctl_plan_json(doc);
+        status = tsctl_plan_write_json(&json, NULL, err);
+    } else if (status == TS_OK) {
+        tsctl_plan_table(doc, f->by_class, stdout);
+    }
+    tsctl_plan_doc_destroy(&doc);
+    return status == TS_OK ? 0 : 1;
+}
+
+static int diff(const struct file_flags *f, const struct ts_conf_strings *arguments, struct ts_error *err)
+{
+    struct tsctl_plan_doc *a = NULL, *b = NULL;
+    enum ts_status status;
+    if (arguments->count != 2) {
+        ts_error_set(err, TS_EINVAL,
+                     "usage: tsctl plan diff A.json B.json [--json]: what changes from A to B");
+        return 2;
+    }
+    status = tsctl_plan_read(arguments->items[0], &a, err);
+    if (status == TS_OK)
+        status = tsctl_plan_read(arguments->items[1], &b, err);
+    if (status == TS_OK && f->json) {
+        struct ts_json *json = tsctl_plan_diff(a, b);
+        status = tsctl_plan_write_json(&json, NULL, err);
+    } else if (status == TS_OK) {
+        tsctl_plan_diff_table(a, b, stdout);
+    }
+    tsctl_plan_doc_destroy(&a);
+    tsctl_plan_doc_destroy(&b);
+    return status == TS_OK ? 0 : 1;
+}
+
+static const struct subverb {
+    const char *name;
+    const struct ts_option *options;
+    size_t option_count;
+    int (*run)(const struct file_flags *, const struct ts_conf_strings *, struct ts_error *);
+} subverbs[] = {
+    {"show", show_options, TS_ARRAY_SIZE(show_options), show},
+    {"diff", diff_options, TS_ARRAY_SIZE(diff_options), diff},
+};
+
+static int run_subverb(const struct subverb *verb, int argc, char **argv)
+{
+    struct file_flags f = {.conf = NULL, .svg = ""};
+    struct ts_conf_strings arguments;
+    struct ts_error err = {0};
+    char name[32];
+    int code = 0;
+    snprintf(name, sizeof name, "plan %s", verb->name);
+    argv[0] = name;
+    switch (
+        ts_conf_load("plan", verb->options, verb->option_count, argc, argv, &f, &arguments, &f.conf, &err)) {
+    case TS_CONF_EXIT:
+        break;
+    case TS_CONF_ERROR:
+        return tsctl_fail(name, 2, err.text);
+    case TS_CONF_RUN:
+        code = verb->run(&f, &arguments, &err);
+    }
+    ts_conf_destroy(&f.conf);
+    return code ? tsctl_fail(name, code, err.text) : 0;
+}
+
+int tsctl_plan(int argc, char **argv)
+{
+    for (size_t i = 0; argc > 1 && i < TS_ARRAY_SIZE(subverbs); i++)
+        if (strcmp(argv[1], subverbs[i].name) == 0)
+            return run_subverb(&subverbs[i], argc - 1, argv + 1);
+    return tsctl_fail("plan", 2, "usage: tsctl plan show|diff; --help lists the flags");
+}
