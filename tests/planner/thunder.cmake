@@ -1,0 +1,1 @@
+ts_test(test_plan_adopt SOURCES test_plan_adopt.c LINK ts_planner_fixture ts_planner_core LABELS unit)
