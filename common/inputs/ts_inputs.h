@@ -40,6 +40,8 @@ enum ts_status ts_inputs_model(const char *conf_dir, const char *name, struct ts
  * rate > 0 rescales to that many requests/s. Deadlines are not set yet. */
 enum ts_status ts_inputs_demand(const char *conf_dir, const char *name, double rate, struct ts_demand *out,
                                 struct ts_error *err);
+/* A demand as the text of such a file; the caller owns it (ts_free). */
+char *ts_inputs_demand_text(const struct ts_demand *demand);
 /*
  * Deadlines of all classes. TEXT is "ttft=500ms,tpot=50ms,e2e=10s" (any subset), or
  * "scale=5,reference=A100-80G" (with optional "tp=1"): each deadline is `scale` times what one request of the

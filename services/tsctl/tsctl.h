@@ -21,6 +21,7 @@ int tsctl_why(int argc, char **argv);
 int tsctl_codec(int argc, char **argv);
 int tsctl_replay(int argc, char **argv);
 int tsctl_plan(int argc, char **argv);
+int tsctl_workload(int argc, char **argv);
 
 /* Prints "tsctl VERB: TEXT" on stderr and returns `code`. */
 int tsctl_fail(const char *verb, int code, const char *text);

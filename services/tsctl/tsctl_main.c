@@ -19,6 +19,7 @@ static const struct {
     {"drain", tsctl_drain, "--router URL --service ID: let a service finish and leave"},
     {"codec", tsctl_codec, "encode|decode --codec C --dtype D --head-dim N FILE: the KV codec on a file"},
     {"plan", tsctl_plan, "show|diff: plans of a cluster, as tables and pictures"},
+    {"workload", tsctl_workload, "TRACE.csv: cut a trace into length classes, for conf/workloads"},
     {"replay", tsctl_replay, "[--print] FILE: feed a recording to its core and compare the actions"},
 };
 

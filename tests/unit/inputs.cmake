@@ -1,5 +1,5 @@
 ts_test(test_conf_tree SOURCES test_conf_tree.c LINK ts_run LABELS unit)
-foreach(name catalogue cluster model)
+foreach(name catalogue cluster demand model slo)
   ts_test(test_inputs_${name} SOURCES test_inputs_${name}.c inputs_fixture.c LINK ts_inputs LABELS unit)
   target_compile_definitions(test_inputs_${name} PRIVATE TS_CONF_DIR="${PROJECT_SOURCE_DIR}/conf")
 endforeach()
