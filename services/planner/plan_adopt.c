@@ -128,21 +128,30 @@ static bool same_stages(const struct ts_group *a, const struct ts_group *b)
     return same;
 }
 
+void plan_change_bytes(const struct ts_cluster *cluster, const struct ts_model *model,
+                       const struct ts_plan *from, const struct ts_plan *to, double *bytes)
+{
+    struct holding *before = ts_xcalloc(cluster->gpu_count + 1, sizeof *before),
+                   *after = ts_xcalloc(cluster->gpu_count + 1, sizeof *after);
+    hold(from, before);
+    hold(to, after);
+    for (uint32_t i = 0; i < cluster->gpu_count; i++)
+        bytes[i] = after[i].any ? bytes_to_load(model, &before[i], &after[i]) : 0;
+    ts_free(before);
+    ts_free(after);
+}
+
 void plan_change_of(const struct ts_cluster *cluster, const struct ts_model *model,
                     const struct ts_plan *from, const struct ts_plan *to, double node_bytes_per_s,
                     double flip_s, struct plan_change *out)
 {
-    struct holding *before = ts_xcalloc(cluster->gpu_count + 1, sizeof *before),
-                   *after = ts_xcalloc(cluster->gpu_count + 1, sizeof *after);
+    double *bytes = ts_xcalloc(cluster->gpu_count + 1, sizeof *bytes);
     double *node_bytes = ts_xcalloc(cluster->node_count + 1, sizeof *node_bytes);
     bool *kept = ts_xcalloc(from->group_count + 1, sizeof *kept);
     *out = (struct plan_change){0};
-    hold(from, before);
-    hold(to, after);
-    for (uint32_t i = 0; i < cluster->gpu_count; i++) {
-        if (after[i].any)
-            node_bytes[cluster->gpus[i].node] += bytes_to_load(model, &before[i], &after[i]);
-    }
+    plan_change_bytes(cluster, model, from, to, bytes);
+    for (uint32_t i = 0; i < cluster->gpu_count; i++)
+        node_bytes[cluster->gpus[i].node] += bytes[i];
     for (uint32_t n = 0; n < cluster->node_count; n++) {
         out->load_bytes += node_bytes[n];
         out->reload_s = fmax(out->reload_s, node_bytes[n] > 0 ? node_bytes[n] / node_bytes_per_s : 0);
@@ -163,8 +172,7 @@ void plan_change_of(const struct ts_cluster *cluster, const struct ts_model *mod
         if (kept[flow->prefill] && kept[flow->decode])
             out->served_meanwhile += flow->attained;
     }
-    ts_free(before);
-    ts_free(after);
+    ts_free(bytes);
     ts_free(node_bytes);
     ts_free(kept);
 }

@@ -67,4 +67,8 @@ void plan_change_of(const struct ts_cluster *cluster, const struct ts_model *mod
                     const struct ts_plan *from, const struct ts_plan *to, double node_bytes_per_s,
                     double flip_s, struct plan_change *out);
 
+/* Weights that each device loads on the way: `bytes` has cluster->gpu_count items. */
+void plan_change_bytes(const struct ts_cluster *cluster, const struct ts_model *model,
+                       const struct ts_plan *from, const struct ts_plan *to, double *bytes);
+
 #endif
