@@ -111,10 +111,11 @@ static int run_subverb(const struct subverb *verb, int argc, char **argv)
     struct file_flags f = {.conf = NULL, .svg = ""};
     struct ts_conf_strings arguments;
     struct ts_error err = {0};
-    char name[32];
+    char program[32];
+    const char *name = program + strlen("tsctl ");
     int code = 0;
-    snprintf(name, sizeof name, "plan %s", verb->name);
-    argv[0] = name;
+    snprintf(program, sizeof program, "tsctl plan %s", verb->name);
+    argv[0] = program;
     switch (
         ts_conf_load("plan", verb->options, verb->option_count, argc, argv, &f, &arguments, &f.conf, &err)) {
     case TS_CONF_EXIT:

@@ -47,9 +47,11 @@ enum ts_status tsctl_plan_read(const char *path, struct tsctl_plan_doc **out, st
 enum ts_status tsctl_plan_parse(const struct ts_json *json, struct tsctl_plan_doc **out,
                                 struct ts_error *err);
 void tsctl_plan_doc_destroy(struct tsctl_plan_doc **doc); /* of a document that was read */
-/* The document's plan over the devices of another description of the cluster: nodes by name, devices by type
- * and place in their node. A replica with a device that is gone or dead is left out, with its flows; `lost`
- * (may be NULL) counts those. */
+/* The same device in another description of the cluster: node by name, device by type and place in its node;
+ * to->gpu_count when there is none. */
+uint32_t tsctl_plan_same_gpu(const struct ts_cluster *from, uint32_t gpu, const struct ts_cluster *to);
+/* The document's plan over the devices of another description of the cluster. A replica with a device that is
+ * gone or dead is left out, with its flows; `lost` (may be NULL) counts those. */
 enum ts_status tsctl_plan_bind(const struct tsctl_plan_doc *doc, const struct ts_cluster *cluster,
                                struct ts_plan **out, uint32_t *lost, struct ts_error *err);
 

@@ -2,23 +2,12 @@
 #include <string.h>
 
 #include "common/base/ts_mem.h"
+#include "services/planner/plan_adopt.h"
 #include "services/tsctl/tsctl_plan.h"
-
-/*
- * A device keeps its weights when it keeps its place in a replica of the same shape: the same layers, the
- * same TP, the same rank, of the same model. Otherwise it loads its whole shard. So a flip loads nothing.
- */
 
 enum change { CHANGE_KEPT, CHANGE_FLIPPED, CHANGE_REGROUPED, CHANGE_NEW, CHANGE_GONE, CHANGE_COUNT };
 
 static const char *const change_names[CHANGE_COUNT] = {"kept", "flipped", "regrouped", "new", "gone"};
-
-/* What a device holds in one plan. */
-struct shard {
-    uint32_t group; /* UINT32_MAX: none */
-    uint32_t layer_begin, layer_end, tp, rank;
-    bool head;
-};
 
 struct move { /* one replica of `b`, or of `a` when it is gone */
     enum change change;
@@ -29,86 +18,41 @@ struct move { /* one replica of `b`, or of `a` when it is gone */
 
 struct diff {
     const struct tsctl_plan_doc *a, *b;
-    struct shard *before, *after; /* by device of a's and of b's cluster */
-    uint32_t *old;                /* by device of b: the same one in a; a's gpu_count = it is new */
+    struct ts_plan *from; /* a's plan over b's cluster, without replicas that lost a device */
+    uint32_t *was;        /* by device of b's cluster: its replica of a; UINT32_MAX = none */
+    double *bytes;        /* likewise: weights to load; a flip loads none */
     struct move *moves;
     uint32_t move_count, counts[CHANGE_COUNT];
     uint32_t reload_gpus;
     double reload_bytes;
 };
 
-static struct shard *shards_of(const struct tsctl_plan_doc *doc)
+static bool same_stages(const struct ts_group *a, const struct ts_group *b)
 {
-    struct shard *shards = ts_xcalloc(doc->cluster->gpu_count + 1, sizeof *shards);
-    for (uint32_t i = 0; i < doc->cluster->gpu_count; i++)
-        shards[i].group = UINT32_MAX;
-    for (uint32_t g = 0; g < doc->plan->group_count; g++) {
-        const struct ts_group *group = &doc->plan->groups[g];
-        for (uint32_t s = 0, layer = 0; s < group->stage_count; layer += group->stages[s++].layers)
-            for (uint32_t i = 0; i < group->stages[s].tp; i++)
-                shards[group->stages[s].gpus[i]] =
-                    (struct shard){.group = g,
-                                   .layer_begin = layer,
-                                   .layer_end = layer + group->stages[s].layers,
-                                   .tp = group->stages[s].tp,
-                                   .rank = i,
-                                   .head = s + 1 == group->stage_count};
-    }
-    return shards;
+    bool same = a->stage_count == b->stage_count;
+    for (uint32_t s = 0; same && s < a->stage_count; s++)
+        same =
+            a->stages[s].tp == b->stages[s].tp && a->stages[s].layers == b->stages[s].layers &&
+            memcmp(a->stages[s].gpus, b->stages[s].gpus, a->stages[s].tp * sizeof a->stages[s].gpus[0]) == 0;
+    return same;
 }
 
-/* The device of `a` at the place of this one of `b`: same node name, place and type. */
-static uint32_t same_gpu(const struct tsctl_plan_doc *a, const struct tsctl_plan_doc *b, uint32_t gpu)
-{
-    const char *node = b->cluster->nodes[b->cluster->gpus[gpu].node].name;
-    uint32_t place = tsctl_plan_place(b->cluster, gpu), g = 0;
-    while (g < a->cluster->gpu_count && strcmp(a->cluster->nodes[a->cluster->gpus[g].node].name, node) != 0)
-        g++;
-    g += place;
-    if (g < a->cluster->gpu_count && strcmp(a->cluster->nodes[a->cluster->gpus[g].node].name, node) == 0 &&
-        strcmp(tsctl_plan_type(a->cluster, g)->name, tsctl_plan_type(b->cluster, gpu)->name) == 0)
-        return g;
-    return a->cluster->gpu_count;
-}
-
-static bool same_model(const struct diff *d)
-{
-    return strcmp(d->a->model->name, d->b->model->name) == 0 && d->a->model->layers == d->b->model->layers &&
-           d->a->model->hidden == d->b->model->hidden;
-}
-
-static bool holds_already(const struct diff *d, uint32_t gpu)
-{
-    const struct shard *now = &d->after[gpu], *was;
-    if (d->old[gpu] == d->a->cluster->gpu_count || !same_model(d))
-        return false;
-    was = &d->before[d->old[gpu]];
-    return was->group != UINT32_MAX && was->layer_begin == now->layer_begin &&
-           was->layer_end == now->layer_end && was->tp == now->tp && was->rank == now->rank &&
-           was->head == now->head;
-}
-
-/* The one replica of `a` that the devices of this one of `b` made up, whole and in this shape; otherwise
- * UINT32_MAX. `any`: at least one of them was in use. */
+/* The replica of `a` that this one of `b` is, but for its phase; UINT32_MAX if there is none. `any`: at least
+ * one of its devices was in use. */
 static uint32_t predecessor(const struct diff *d, const struct ts_group *group, bool *any)
 {
     uint32_t from = UINT32_MAX;
-    bool same = true;
     *any = false;
     for (uint32_t s = 0; s < group->stage_count; s++) {
         for (uint32_t i = 0; i < group->stages[s].tp; i++) {
-            uint32_t old = d->old[group->stages[s].gpus[i]];
-            uint32_t was = old < d->a->cluster->gpu_count ? d->before[old].group : UINT32_MAX;
-            same = same && was != UINT32_MAX && (from == UINT32_MAX || was == from) &&
-                   holds_already(d, group->stages[s].gpus[i]);
-            *any = *any || was != UINT32_MAX;
-            from = was != UINT32_MAX ? was : from;
+            from = d->was[group->stages[s].gpus[i]];
+            *any = *any || from != UINT32_MAX;
         }
     }
-    return same && from != UINT32_MAX &&
-                   tsctl_plan_group_gpus(&d->a->plan->groups[from]) == tsctl_plan_group_gpus(group)
-               ? from
-               : UINT32_MAX;
+    for (uint32_t g = 0; g < d->from->group_count; g++)
+        if (from != UINT32_MAX && same_stages(&d->from->groups[g], group))
+            return from;
+    return UINT32_MAX;
 }
 
 static void add_move(struct diff *d, struct move move)
@@ -126,10 +70,8 @@ static void add_after(struct diff *d, uint32_t index)
     struct move move = {.before = predecessor(d, group, &any), .after = index};
     for (uint32_t s = 0; s < group->stage_count; s++) {
         for (uint32_t i = 0; i < group->stages[s].tp; i++) {
-            if (holds_already(d, group->stages[s].gpus[i]))
-                continue;
-            move.reload_gpus++;
-            move.reload_bytes += tsctl_plan_stage_bytes(d->b->model, group, s);
+            move.reload_gpus += d->bytes[group->stages[s].gpus[i]] > 0;
+            move.reload_bytes += d->bytes[group->stages[s].gpus[i]];
         }
     }
     if (move.before != UINT32_MAX)
@@ -143,11 +85,12 @@ static void add_after(struct diff *d, uint32_t index)
 static void add_gone(struct diff *d)
 {
     bool *seen = ts_xcalloc(d->a->plan->group_count + 1, sizeof *seen);
-    for (uint32_t gpu = 0; gpu < d->b->cluster->gpu_count; gpu++) {
-        uint32_t old = d->old[gpu];
-        if (d->after[gpu].group != UINT32_MAX && old < d->a->cluster->gpu_count &&
-            d->before[old].group != UINT32_MAX)
-            seen[d->before[old].group] = true;
+    for (uint32_t g = 0; g < d->b->plan->group_count; g++) {
+        const struct ts_group *group = &d->b->plan->groups[g];
+        for (uint32_t s = 0; s < group->stage_count; s++)
+            for (uint32_t i = 0; i < group->stages[s].tp; i++)
+                if (d->was[group->stages[s].gpus[i]] != UINT32_MAX)
+                    seen[d->was[group->stages[s].gpus[i]]] = true;
     }
     for (uint32_t g = 0; g < d->a->plan->group_count; g++)
         if (!seen[g])
@@ -155,13 +98,35 @@ static void add_gone(struct diff *d)
     ts_free(seen);
 }
 
+static void fill_was(struct diff *d)
+{
+    const struct ts_plan *plan = d->a->plan;
+    for (uint32_t i = 0; i < d->b->cluster->gpu_count; i++)
+        d->was[i] = UINT32_MAX;
+    for (uint32_t g = 0; g < plan->group_count; g++) {
+        for (uint32_t s = 0; s < plan->groups[g].stage_count; s++) {
+            for (uint32_t i = 0; i < plan->groups[g].stages[s].tp; i++) {
+                uint32_t gpu =
+                    tsctl_plan_same_gpu(d->a->cluster, plan->groups[g].stages[s].gpus[i], d->b->cluster);
+                if (gpu < d->b->cluster->gpu_count)
+                    d->was[gpu] = g;
+            }
+        }
+    }
+}
+
 static void diff_init(struct diff *d, const struct tsctl_plan_doc *a, const struct tsctl_plan_doc *b)
 {
-    *d = (struct diff){.a = a, .b = b, .before = shards_of(a), .after = shards_of(b)};
-    d->old = ts_xcalloc(b->cluster->gpu_count + 1, sizeof *d->old);
+    bool same_model = strcmp(a->model->name, b->model->name) == 0 && a->model->layers == b->model->layers &&
+                      a->model->hidden == b->model->hidden;
+    *d = (struct diff){.a = a, .b = b};
+    if (!same_model || tsctl_plan_bind(a, b->cluster, &d->from, NULL, NULL) != TS_OK)
+        d->from = ts_plan_new(0, 0); /* nothing in memory is of use */
+    d->was = ts_xcalloc(b->cluster->gpu_count + 1, sizeof *d->was);
+    d->bytes = ts_xcalloc(b->cluster->gpu_count + 1, sizeof *d->bytes);
     d->moves = ts_xcalloc(a->plan->group_count + b->plan->group_count + 1, sizeof *d->moves);
-    for (uint32_t gpu = 0; gpu < b->cluster->gpu_count; gpu++)
-        d->old[gpu] = same_gpu(a, b, gpu);
+    plan_change_bytes(b->cluster, b->model, d->from, b->plan, d->bytes);
+    fill_was(d);
     for (uint32_t g = 0; g < b->plan->group_count; g++)
         add_after(d, g);
     add_gone(d);
@@ -169,9 +134,9 @@ static void diff_init(struct diff *d, const struct tsctl_plan_doc *a, const stru
 
 static void diff_fini(struct diff *d)
 {
-    ts_free(d->before);
-    ts_free(d->after);
-    ts_free(d->old);
+    ts_plan_destroy(&d->from);
+    ts_free(d->was);
+    ts_free(d->bytes);
     ts_free(d->moves);
 }
 

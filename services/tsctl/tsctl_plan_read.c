@@ -425,6 +425,12 @@ void tsctl_plan_doc_destroy(struct tsctl_plan_doc **doc)
     *doc = NULL;
 }
 
+uint32_t tsctl_plan_same_gpu(const struct ts_cluster *from, uint32_t gpu, const struct ts_cluster *to)
+{
+    return find_gpu(to, from->nodes[from->gpus[gpu].node].name, tsctl_plan_type(from, gpu)->name,
+                    tsctl_plan_place(from, gpu));
+}
+
 /* False when a device is gone or dead. */
 static bool bind_group(const struct tsctl_plan_doc *doc, const struct ts_cluster *cluster,
                        struct ts_group *group)
