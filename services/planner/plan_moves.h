@@ -1,0 +1,106 @@
+/*
+ * Moves of the search over groups, as values: a move takes up to three groups out of a state and puts up to
+ * three in. The paper's four (flip a phase, split a group, merge two, move devices between groups) are all of
+ * this form, and so are a change of the tensor-parallel degree, an exchange of devices between two groups,
+ * and growing from or shrinking to the devices that are idle. Applying one records what undoes it exactly,
+ * order included.
+ *
+ * plan_moves_list walks the whole neighbourhood of a state (or a sample, for large ones), values each move by
+ * the prices of the last linear program (plan_worth.h) and keeps the most promising; the program is then run
+ * for few. One thread; everything is owned by the caller.
+ */
+#ifndef PLAN_MOVES_H
+#define PLAN_MOVES_H
+
+#include "common/base/ts_rng.h"
+#include "services/planner/plan_worth.h"
+
+#define PLAN_MOVE_GROUPS 3
+
+enum plan_move_kind {
+    PLAN_MOVE_FLIP,    /* another phase */
+    PLAN_MOVE_RESHAPE, /* another TP degree */
+    PLAN_MOVE_SPLIT,   /* one into two, or one into one and idle devices */
+    PLAN_MOVE_MERGE,   /* two into one */
+    PLAN_MOVE_SHIFT,   /* devices between two groups, an exchange included */
+    PLAN_MOVE_GROW,    /* with devices that are idle: a group grows, or a new one */
+    PLAN_MOVE_KINDS
+};
+
+struct plan_move {
+    enum plan_move_kind kind;
+    uint8_t out_count, in_count;
+    uint32_t out[PLAN_MOVE_GROUPS];         /* indices of groups, ascending */
+    struct plan_group in[PLAN_MOVE_GROUPS]; /* with their shapes */
+    double estimate;                        /* of the objective afterwards */
+};
+
+struct plan_undo {
+    uint8_t out_count, in_count;
+    uint32_t out[PLAN_MOVE_GROUPS];
+    struct plan_group groups[PLAN_MOVE_GROUPS];
+};
+
+const char *plan_move_name(enum plan_move_kind kind);
+void plan_move_apply(struct plan_state *state, const struct plan_move *move, struct plan_undo *undo);
+void plan_move_undo(struct plan_state *state, const struct plan_undo *undo);
+/* Equal for groups of equal parts, TP and phase: what the tabu list holds. */
+uint64_t plan_group_key(const struct plan_group *group);
+
+/* The best TP of given parts and phase (plan_shape_choose), remembered. */
+struct plan_picks;
+struct plan_picks *plan_picks_new(struct plan_shapes *shapes);
+void plan_picks_destroy(struct plan_picks **picks);
+/* Sets tp of all parts and the shape; false when the parts cannot hold the model. */
+bool plan_picks_find(struct plan_picks *picks, struct plan_group *group);
+struct plan_shapes *plan_picks_shapes(const struct plan_picks *picks);
+
+/* The tabu list: groups that were taken out a short while ago may not come back. */
+#define PLAN_TABU_MAX 64
+struct plan_tabu {
+    uint64_t keys[PLAN_TABU_MAX];
+    uint32_t length, next; /* length 0 = nothing is tabu */
+};
+void plan_tabu_reset(struct plan_tabu *tabu, uint32_t length);
+void plan_tabu_add(struct plan_tabu *tabu, const struct plan_undo *undone);
+bool plan_tabu_has(const struct plan_tabu *tabu, const struct plan_move *move);
+
+/* What to keep of a neighbourhood. */
+#define PLAN_MOVES_TOP 40 /* by estimate */
+#define PLAN_MOVES_ANY 6  /* drawn evenly from all: estimates are optimistic where prices are zero */
+
+struct plan_moves {
+    struct plan_move items[PLAN_MOVES_TOP + PLAN_MOVES_ANY]; /* by falling estimate, the drawn ones last */
+    uint32_t count, top_count;
+    uint64_t offered; /* moves seen */
+};
+
+struct plan_moves_from {
+    struct plan_picks *picks;
+    struct plan_worth *worth; /* set to the state's prices */
+    const struct plan_state *state;
+    const struct plan_result *result;
+    const struct plan_tabu *tabu;
+    double aspiration; /* a tabu move is listed when its estimate is above */
+    uint64_t limit;    /* about how many groups to value; beyond it the neighbourhood is sampled */
+    struct ts_rng *rng;
+};
+
+void plan_moves_list(const struct plan_moves_from *from, struct plan_moves *moves);
+
+/* For the pieces of plan_moves. */
+struct plan_moves_walk {
+    const struct plan_moves_from *from;
+    const struct plan_problem *problem;
+    struct plan_moves *moves;
+    uint64_t valued;   /* groups valued so far */
+    uint32_t any_seen; /* for drawing evenly */
+    uint32_t worst;    /* index of the lowest estimate of the full list */
+    uint32_t *idle;    /* per cell */
+    uint32_t *twin;    /* per group: the first group equal to it */
+};
+void plan_moves_offer(struct plan_moves_walk *walk, struct plan_move *move);
+void plan_moves_settle(struct plan_moves *moves);    /* orders what was offered */
+void plan_moves_pools(struct plan_moves_walk *walk); /* split, merge, shift, grow */
+
+#endif

@@ -1,0 +1,279 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "services/planner/plan_shape_internal.h"
+
+#define INTERFERENCE 1.05  /* decode beside prefill: caches and launches disturbed, beyond the time taken */
+#define OWN_AVERAGE  0.736 /* variance of a mean over one's own stay: 2 (e^-1), of e^-t between t apart */
+#define POINT_RATIO  1.015 /* step times closer than this are one point */
+
+static const double utilisations[] = {0.2, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.98};
+
+struct maker {
+    const struct plan_pipe *pipe;
+    const struct plan_mix *mix;
+    const struct ts_demand *demand;
+    struct plan_draft *draft;
+    double busy[TS_CLASSES_MAX];             /* seconds of the bottleneck that a prompt takes under load */
+    double mean_busy, service_s, service_sq; /* over the mix; the two moments of a prompt alone */
+    double batch_most;                       /* mean batch that memory allows */
+};
+
+/* --- Prefill --- */
+
+static void make_prefill_times(struct maker *maker)
+{
+    const struct plan_pipe *pipe = maker->pipe;
+    const struct plan_mix *mix = maker->mix;
+    for (uint32_t k = 0; k < mix->classes; ++k) {
+        double sum = 0, busy = 0, alone = 0;
+        for (uint32_t i = 0; i < pipe->count; ++i) {
+            const struct plan_rank *rank = &pipe->ranks[i];
+            const struct plan_unit *unit = rank->unit;
+            bool last = i + 1 == pipe->count;
+            double stage = rank->layers * unit->prefill[k] + unit->step_s + (last ? unit->head_alone : 0);
+            double share =
+                rank->layers * unit->busy[k] + unit->step_share[k] + (last ? unit->head_busy[k] : 0);
+            double send = mix->prompt[k] * rank->hop_token_s;
+            sum += stage + rank->hop_latency_s + send;
+            busy = fmax(busy, fmax(share, send));
+            alone = fmax(alone, fmax(stage, send));
+        }
+        maker->draft->shape.prefill_s[k] = sum;
+        maker->busy[k] = busy;
+        maker->mean_busy += mix->weight[k] * busy;
+        maker->service_s += mix->weight[k] * alone;
+        maker->service_sq += mix->weight[k] * alone * alone * mix->spread[k];
+    }
+}
+
+/* Allen and Cunneen's wait of a queue with bursts: that of M/G/1 (Pollaczek and Khinchine), by (ca2 + cs2) /
+ * (1 + cs2). */
+static void set_wait(const struct maker *maker, struct plan_point *point, double *prefill, double rho)
+{
+    double mean = maker->service_s, cs2 = fmax(maker->service_sq / (mean * mean) - 1, 0);
+    point->wait_share = rho;
+    /* Its mean over all requests is rho times that of those who wait. */
+    point->wait_s = mean * (maker->mix->burst + cs2) / (2 * (1 - rho));
+    for (uint32_t k = 0; k < maker->mix->classes; ++k)
+        prefill[k] = maker->busy[k] / rho;
+}
+
+static void make_prefill(struct maker *maker)
+{
+    struct plan_draft *draft = maker->draft;
+    uint32_t count = sizeof utilisations / sizeof utilisations[0];
+    for (uint32_t i = 0; i < count; ++i)
+        set_wait(maker, &draft->points[i], draft->shares[i][0], utilisations[i]);
+    draft->shape.point_count = count;
+}
+
+/* --- Decode --- */
+
+/* The point whose mean batch is `batch`, when decode has `share` of the time. */
+static void set_decode(const struct maker *maker, struct plan_point *point, double shares[3][TS_CLASSES_MAX],
+                       double batch, double share)
+{
+    const struct plan_mix *mix = maker->mix;
+    struct plan_step step = plan_pipe_step(maker->pipe, batch, mix->mean_context);
+    double each = step.per_sequence + step.per_token * mix->mean_context; /* of one more sequence */
+    double wall = step.time / share;
+    point->batch = batch;
+    point->step_s = wall;
+    /* step = fixed + batch * each, exact at the mean mix: of the time, share - fixed / wall is for sequences.
+     */
+    double room = batch * each / wall;
+    for (uint32_t k = 0; k < mix->classes; ++k) {
+        double own = step.per_sequence + step.per_token * mix->context[k];
+        shares[1][k] = mix->output[k] * (room > 0 ? own / room : wall / batch);
+        shares[2][k] =
+            mix->output[k] * wall * mix->context[k] / (maker->batch_most * fmax(mix->mean_context, 1));
+    }
+    double square = step.per_sequence * step.per_sequence +
+                    2 * step.per_sequence * step.per_token * mix->mean_context +
+                    step.per_token * step.per_token * mix->mean_context_sq;
+    double variance = batch * (square + (plan_mix_peak(mix) - 1) * each * each) * OWN_AVERAGE;
+    point->step_sd_s = sqrt(fmax(variance, 0)) / share;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Step times worth having, ascending: near the limits of the classes, as far as the batch's fluctuation asks
+ * for, and between the least and the most. */
+static uint32_t decode_targets(const struct maker *maker, double least, double most, double *targets)
+{
+    const struct plan_mix *mix = maker->mix;
+    double limits[TS_CLASSES_MAX];
+    uint32_t count = 0, limit_count = 0, near = 0;
+    for (uint32_t k = 0; k < mix->classes; ++k)
+        if (mix->step_limit[k] > least)
+            limits[limit_count++] = mix->step_limit[k];
+    qsort(limits, limit_count, sizeof limits[0], by_value);
+    for (uint32_t i = limit_count; i-- > 0 && near < 3;) {
+        if (i + 1 < limit_count && limits[i] > limits[i + 1] * 0.95)
+            continue;
+        double batch = plan_pipe_batch(maker->pipe, mix->mean_context, limits[i], maker->batch_most);
+        struct plan_point point;
+        double shares[3][TS_CLASSES_MAX];
+        set_decode(maker, &point, shares, batch, 1);
+        targets[count++] = limits[i] - point.step_sd_s;
+        targets[count++] = limits[i] - 2.5 * point.step_sd_s;
+        ++near;
+    }
+    const uint32_t steps = 5;
+    for (uint32_t i = 0; i <= steps; ++i)
+        targets[count++] = least * pow(most / least, (double)i / steps);
+    qsort(targets, count, sizeof targets[0], by_value);
+    return count;
+}
+
+static void make_decode(struct maker *maker)
+{
+    const struct plan_mix *mix = maker->mix;
+    struct plan_draft *draft = maker->draft;
+    double context = mix->mean_context, fewest = fmin(maker->pipe->count, maker->batch_most);
+    double least = plan_pipe_step(maker->pipe, fewest, context).time;
+    double most = plan_pipe_step(maker->pipe, maker->batch_most, context).time;
+    if (mix->step_limit_max > 0)
+        most = fmax(fmin(most, mix->step_limit_max), least);
+    double targets[TS_CLASSES_MAX + 8], rate = 0, last = 0;
+    uint32_t target_count = decode_targets(maker, least, most, targets), count = 0;
+    for (uint32_t i = 0; i < target_count && count < PLAN_POINTS_MAX; ++i) {
+        double target = fmin(fmax(targets[i], least), most);
+        if (count > 0 && target < last * POINT_RATIO && !(target == most && last < most))
+            continue;
+        double batch = plan_pipe_batch(maker->pipe, context, target * (1 + 1e-12), maker->batch_most);
+        if (batch / target <= rate * 1.0001) /* past the most throughput */
+            continue;
+        set_decode(maker, &draft->points[count], draft->shares[count], batch, 1);
+        rate = batch / target;
+        last = target;
+        ++count;
+    }
+    draft->shape.point_count = count;
+}
+
+/* --- Colocated --- */
+
+/* Batch when prefill is busy for `rho` of the time and tokens come each `wall` seconds; 0 = cannot. */
+static double colocated_batch(const struct maker *maker, double wall, double rho)
+{
+    return plan_pipe_batch(maker->pipe, maker->mix->mean_context, wall * (1 - rho) / INTERFERENCE,
+                           maker->batch_most);
+}
+
+/* The utilisation by prefill at which both phases serve as many requests of the mix. */
+static double balanced_rho(const struct maker *maker, double wall)
+{
+    double low = 0, high = 0.98;
+    for (int i = 0; i < 14; ++i) {
+        double rho = (low + high) / 2;
+        double decode = colocated_batch(maker, wall, rho) / fmax(maker->mix->mean_output * wall, 1e-9);
+        if (rho / maker->mean_busy < decode)
+            low = rho;
+        else
+            high = rho;
+    }
+    return fmax(low, 0.01);
+}
+
+static void set_colocated(struct maker *maker, double wall, double rho)
+{
+    struct plan_draft *draft = maker->draft;
+    double batch = colocated_batch(maker, wall, rho);
+    if (batch <= 0)
+        return;
+    uint32_t at = draft->shape.point_count++;
+    struct plan_point *point = &draft->points[at];
+    double share = (1 - rho) / INTERFERENCE;
+    set_wait(maker, point, draft->shares[at][0], rho);
+    set_decode(maker, point, draft->shares[at], batch, share);
+    point->hold_s = point->step_s * share / 2; /* what is left of the step under way */
+    /* Decode work D that is interrupted by a Poisson stream takes D / (1 - rho), with a variance of lambda
+     * E[S^2] D / (1 - rho)^3. */
+    point->stall_s2 = rho * maker->service_sq / maker->service_s * point->step_s * maker->mix->burst /
+                      ((1 - rho) * (1 - rho));
+}
+
+static void make_colocated(struct maker *maker)
+{
+    static const double around[] = {0.5, 0.8, 1, 1.3}; /* of the balanced utilisation */
+    const struct plan_mix *mix = maker->mix;
+    double context = mix->mean_context, fewest = fmin(maker->pipe->count, maker->batch_most);
+    double least = plan_pipe_step(maker->pipe, fewest, context).time * INTERFERENCE * 1.2;
+    double most = plan_pipe_step(maker->pipe, maker->batch_most, context).time * INTERFERENCE;
+    /* When memory is full and both phases keep pace, rho / busy = batch / (output * most / (1 - rho)). */
+    most *= 1 + maker->mean_busy * maker->batch_most / fmax(mix->mean_output * most, 1e-9);
+    if (mix->step_limit_max > 0)
+        most = fmin(most, mix->step_limit_max * 0.95);
+    most = fmax(most, least);
+    maker->draft->shape.point_count = 0;
+    const uint32_t walls = most < least * 1.1 ? 1 : 4;
+    for (uint32_t i = 0; i < walls; ++i) {
+        double wall = walls == 1 ? most : least * pow(most / least, (double)i / (walls - 1));
+        double rho = balanced_rho(maker, wall);
+        for (uint32_t j = 0; j < sizeof around / sizeof around[0]; ++j)
+            set_colocated(maker, wall, fmin(around[j] * rho, 0.98));
+    }
+}
+
+/* --- Score --- */
+
+static double score_at(const struct maker *maker, uint32_t at)
+{
+    const struct plan_mix *mix = maker->mix;
+    const struct plan_draft *draft = maker->draft;
+    static const struct plan_point ideal;
+    const struct plan_point *point = &draft->points[at];
+    const struct plan_point *prefill = draft->shape.phase & TS_PHASE_PREFILL ? point : &ideal;
+    const struct plan_point *decode = draft->shape.phase & TS_PHASE_DECODE ? point : &ideal;
+    double used[3] = {0}, good = 0;
+    for (uint32_t k = 0; k < mix->classes; ++k) {
+        double prefill_s = draft->shape.phase & TS_PHASE_PREFILL ? draft->shape.prefill_s[k] : 0;
+        if (!draft->shape.fits[k])
+            continue;
+        double attained = 1 - plan_miss_of(&maker->demand->classes[k], prefill_s, prefill, decode, 0).any;
+        if (attained <= 0)
+            continue;
+        good += mix->weight[k] * attained;
+        for (uint32_t i = 0; i < 3; ++i)
+            used[i] += mix->weight[k] * draft->shares[at][i][k];
+    }
+    double most = fmax(used[0], fmax(used[1], used[2]));
+    return most > 0 ? good / most : 0;
+}
+
+void plan_points_make(const struct plan_pipe *pipe, const struct plan_mix *mix,
+                      const struct ts_demand *demand, struct plan_draft *draft)
+{
+    memset(draft, 0, sizeof *draft);
+    struct maker maker = {.pipe = pipe, .mix = mix, .demand = demand, .draft = draft};
+    struct plan_shape *shape = &draft->shape;
+    shape->phase = pipe->phase;
+    shape->stage_count = pipe->count;
+    for (uint32_t i = 0; i < pipe->count; ++i) {
+        const struct plan_rank *rank = &pipe->ranks[i];
+        shape->stages[i] = (struct plan_shape_stage){rank->part, rank->unit->tp, rank->layers};
+        shape->gpus += rank->unit->tp;
+    }
+    double kv_tokens = plan_pipe_kv_tokens(pipe);
+    for (uint32_t k = 0; k < mix->classes; ++k)
+        shape->fits[k] = plan_mix_holds(mix, pipe->phase, k) <= kv_tokens;
+    maker.batch_most =
+        fmin(plan_mix_batch(mix, kv_tokens / fmax(mix->mean_context, 1)), PLAN_GRID_MOST * pipe->count);
+    if (pipe->phase & TS_PHASE_PREFILL)
+        make_prefill_times(&maker);
+    if (pipe->phase == TS_PHASE_PREFILL)
+        make_prefill(&maker);
+    else if (pipe->phase == TS_PHASE_DECODE)
+        make_decode(&maker);
+    else
+        make_colocated(&maker);
+    for (uint32_t i = 0; i < shape->point_count; ++i)
+        shape->score = fmax(shape->score, score_at(&maker, i));
+}

@@ -1,0 +1,101 @@
+/*
+ * `thunder`, the planner's own search: tabu search over groups and phases (plan_moves.h), each state judged
+ * by the evaluator (plan_eval.h). README.md, "Search", says how it goes and why.
+ *
+ * It is a machine of small steps: each builds a start, walks a neighbourhood, or runs the linear program of
+ * one candidate. Between two steps it may be left, asked for its best plan, or closed. What it does depends
+ * on the problem and the seed alone, never on where the steps are cut. One thread.
+ *
+ *   starts -> (for each start, best first) list -> try -> ... -> go -> list ... -> (no gain for long) ->
+ *   kicks: the best state, disturbed, and again list -> try -> go ... -> (no gain by kicks for long) done
+ */
+#ifndef PLAN_THUNDER_H
+#define PLAN_THUNDER_H
+
+#include "services/planner/plan_algorithm.h"
+#include "services/planner/plan_moves.h"
+
+#define PLAN_THUNDER_STARTS 24
+
+/* A plan from elsewhere as one more start, before the first step: a baseline's, an older one. Only for
+ * PLAN_REGROUP. A plan that does not stand on this cluster (devices gone) gives what is left of it. */
+void plan_thunder_add_start(struct plan_search *search, const struct ts_plan *plan);
+
+/* --- For its pieces --- */
+
+enum plan_thunder_stage {
+    PLAN_THUNDER_STARTS_STAGE,
+    PLAN_THUNDER_LIST,
+    PLAN_THUNDER_TRY,
+    PLAN_THUNDER_GO,
+    PLAN_THUNDER_KICK,
+    PLAN_THUNDER_DONE
+};
+
+struct plan_seen { /* states evaluated, by hash; 0 = free */
+    uint64_t hash;
+    double objective;
+    uint32_t run; /* in which it was stood on; 0 = only looked at */
+};
+
+struct plan_start {
+    struct plan_state state;
+    double objective;
+    bool used;
+};
+
+struct plan_search {
+    const struct plan_problem *problem;
+    struct plan_shapes *shapes;
+    struct plan_picks *picks;
+    struct plan_eval *eval;
+    struct plan_worth *worth;
+    struct ts_rng rng;
+    uint64_t allowed, spent; /* work: the sum of all budgets, and what was done */
+    uint64_t cap;            /* of work, for all */
+    enum plan_thunder_stage stage;
+
+    struct plan_state best;
+    double best_objective; /* -1 = none yet */
+
+    struct plan_start starts[PLAN_THUNDER_STARTS];
+    uint32_t start_count, start_next; /* start_next: how many have been evaluated */
+    bool starts_made;
+
+    /* The run at hand. */
+    uint32_t run, iteration, stalled, patience;
+    struct plan_state current, scratch;
+    double current_objective, run_objective; /* the best of the run */
+    struct plan_tabu tabu;
+    struct plan_moves moves;
+    uint32_t tried, next_move;
+    int chosen;
+    double chosen_objective;
+    uint32_t kicks, kicks_stalled;
+    double best_before; /* the best when the run began */
+
+    struct plan_seen *seen;
+    uint32_t seen_capacity, seen_count;
+
+    /* PLAN_FLIP and PLAN_REROUTE: groups of `current` and what each is in each phase (no shape = cannot). */
+    struct plan_group *fixed; /* [group * (TS_PHASE_BOTH + 1) + phase] */
+    uint32_t *fixed_from;     /* index of the group in problem->current */
+    uint32_t fixed_count;
+
+    uint64_t evaluations;
+};
+
+/* plan_thunder_start.c: the states that a search starts from. */
+void plan_thunder_make_starts(struct plan_search *search);
+void plan_thunder_gather(struct plan_search *search, struct plan_state *state); /* groups of what is idle */
+/* Groups of what is idle, of random cells, sizes and phases. */
+void plan_thunder_rebuild(struct plan_search *search, struct plan_state *state);
+void plan_thunder_assign(struct plan_search *search, struct plan_state *state, uint32_t from);
+struct plan_state *plan_thunder_new_start(struct plan_search *search); /* NULL when there are enough */
+/* plan_thunder_fixed.c: the groups of the plan in force. */
+bool plan_thunder_alive(const struct ts_cluster *cluster, const struct ts_group *group);
+void plan_thunder_fix(struct plan_search *search);
+void plan_thunder_flips(const struct plan_moves_from *from, struct plan_search *search); /* into `moves` */
+void plan_thunder_keep_devices(const struct plan_search *search, struct ts_plan *plan);
+
+#endif

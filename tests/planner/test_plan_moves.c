@@ -1,0 +1,124 @@
+/* Moves as values: applied and undone, states come back as they were; the tabu list; remembered picks. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "services/planner/plan_moves.h"
+#include "tests/planner/planner_fixture.h"
+
+static struct plan_group group_of(uint16_t cell, uint8_t count, uint8_t tp, enum ts_phase phase)
+{
+    return (struct plan_group){.phase = phase, .part_count = 1, .parts = {{cell, count, tp}}};
+}
+
+/* Random moves of all sizes (0..3 out, 0..3 in) on states of 0..6 groups. */
+static void test_undo_is_exact(void **unused)
+{
+    (void)unused;
+    struct ts_rng rng;
+    struct plan_state state, before;
+    ts_rng_init(&rng, 3);
+    plan_state_init(&state);
+    plan_state_init(&before);
+    for (int round = 0; round < 3000; round++) {
+        struct plan_move move = {0};
+        struct plan_undo undo;
+        while (state.count > 0)
+            plan_state_remove(&state, 0);
+        for (uint64_t i = ts_rng_below(&rng, 7); i > 0; i--) {
+            struct plan_group group =
+                group_of((uint16_t)ts_rng_below(&rng, 99), 1, 1, (enum ts_phase)(1 + ts_rng_below(&rng, 3)));
+            plan_state_add(&state, &group);
+        }
+        for (uint32_t i = 0; i < state.count && move.out_count < PLAN_MOVE_GROUPS; i++) {
+            if (ts_rng_below(&rng, 2))
+                move.out[move.out_count++] = i;
+        }
+        move.in_count = (uint8_t)ts_rng_below(&rng, PLAN_MOVE_GROUPS + 1);
+        for (uint32_t i = 0; i < move.in_count; i++)
+            move.in[i] = group_of((uint16_t)(100 + ts_rng_below(&rng, 99)), 2, 2, TS_PHASE_DECODE);
+        plan_state_copy(&before, &state);
+        plan_move_apply(&state, &move, &undo);
+        assert_int_equal(state.count, before.count - move.out_count + move.in_count);
+        uint32_t came = 0;
+        for (uint32_t i = 0; i < state.count; i++)
+            came += state.groups[i].parts[0].cell >= 100;
+        assert_int_equal(came, move.in_count);
+        plan_move_undo(&state, &undo);
+        assert_int_equal(state.count, before.count);
+        if (state.count)
+            assert_memory_equal(state.groups, before.groups, state.count * sizeof *state.groups);
+    }
+    plan_state_fini(&state);
+    plan_state_fini(&before);
+}
+
+static void test_tabu_forgets_the_oldest(void **unused)
+{
+    (void)unused;
+    struct plan_tabu tabu;
+    struct plan_group groups[4];
+    for (uint32_t i = 0; i < 4; i++)
+        groups[i] = group_of((uint16_t)i, 4, 2, TS_PHASE_PREFILL);
+    plan_tabu_reset(&tabu, 3);
+    for (uint32_t i = 0; i < 4; i++) {
+        struct plan_undo undo = {.out_count = 1, .groups = {groups[i]}};
+        plan_tabu_add(&tabu, &undo);
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        struct plan_move move = {.in_count = 1, .in = {groups[i]}};
+        assert_int_equal(plan_tabu_has(&tabu, &move), i != 0);
+        move.in[0].phase = TS_PHASE_DECODE;
+        assert_false(plan_tabu_has(&tabu, &move));
+    }
+}
+
+/* Picks are what plan_shape_choose answers, however often and in whatever order they are asked. */
+static void test_picks(void **unused)
+{
+    (void)unused;
+    struct planner_fixture f;
+    planner_fixture_init(&f, planner_fixture_cluster("8xA40|4xA5000+4x3090Ti", 40), PLANNER_FIXTURE_CODING,
+                         1);
+    struct plan_shapes *shapes = plan_shapes_new(&f.problem);
+    struct plan_picks *picks = plan_picks_new(shapes);
+    uint32_t made = 0, refused = 0;
+    for (int round = 0; round < 2; round++) {
+        for (uint8_t a = 0; a <= 8; a++) {
+            for (uint8_t b = 0; b <= 4; b++) {
+                struct plan_group group = {.phase = TS_PHASE_DECODE}, asked;
+                if (a)
+                    group.parts[group.part_count++] = (struct plan_part){0, a, 0};
+                if (b)
+                    group.parts[group.part_count++] = (struct plan_part){2, b, 0};
+                if (!group.part_count)
+                    continue;
+                asked = group;
+                bool fits = plan_shape_choose(shapes, &asked);
+                assert_int_equal(plan_picks_find(picks, &group), fits);
+                made += fits;
+                refused += !fits;
+                assert_ptr_equal(group.shape, fits ? asked.shape : NULL);
+                if (fits)
+                    assert_memory_equal(group.parts, asked.parts, sizeof group.parts);
+            }
+        }
+    }
+    assert_true(made > 0 && refused > 0);
+    plan_picks_destroy(&picks);
+    plan_shapes_destroy(&shapes);
+    planner_fixture_fini(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_undo_is_exact),
+        cmocka_unit_test(test_tabu_forgets_the_oldest),
+        cmocka_unit_test(test_picks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
