@@ -31,9 +31,10 @@ double plan_mix_holds(const struct plan_mix *mix, enum ts_phase phase, uint32_t 
 double plan_mix_held(const struct plan_mix *mix, enum ts_phase phase, bool longest);
 /* Variance over mean of the number of requests in a stay that nothing limits. */
 double plan_mix_peak(const struct plan_mix *mix);
-/* Room, in mean sequences, for a mean batch to fluctuate in (square-root staffing), and the other way. */
-double plan_mix_capacity(const struct plan_mix *mix, double batch);
-double plan_mix_batch(const struct plan_mix *mix, double capacity);
+/* Room, in mean sequences, for a mean batch to fluctuate in (square-root staffing), and the other way.
+ * `calm`: the part of a step that does not rise with the batch; the variance goes with its inverse. */
+double plan_mix_capacity(const struct plan_mix *mix, double batch, double calm);
+double plan_mix_batch(const struct plan_mix *mix, double capacity, double calm);
 
 /* --- One layer, and the head, on one rank of `tp` equal devices --- */
 

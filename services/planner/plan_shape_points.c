@@ -5,8 +5,8 @@
 #include "services/planner/plan_shape_internal.h"
 
 #define INTERFERENCE 1.05  /* decode beside prefill: caches and launches disturbed, beyond the time taken */
-#define OWN_AVERAGE  0.736 /* variance of a mean over one's own stay: 2 (e^-1), of e^-t between t apart */
 #define POINT_RATIO  1.015 /* step times closer than this are one point */
+#define LEAST_BATCH  0.3   /* of the first point, in the mean */
 
 static const double utilisations[] = {0.2, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.98};
 
@@ -17,7 +17,7 @@ struct maker {
     struct plan_draft *draft;
     double busy[TS_CLASSES_MAX];             /* seconds of the bottleneck that a prompt takes under load */
     double mean_busy, service_s, service_sq; /* over the mix; the two moments of a prompt alone */
-    double batch_most;                       /* mean batch that memory allows */
+    double batch_most, seen_most; /* mean batch that memory allows, and what a request meets then */
 };
 
 /* --- Prefill --- */
@@ -71,30 +71,47 @@ static void make_prefill(struct maker *maker)
 
 /* --- Decode --- */
 
-/* The point whose mean batch is `batch`, when decode has `share` of the time. */
+/* A request meets the mean batch and itself: in a product-form queue whose N sequences are served at rates N
+ * / (a + c N), N = rate * output * (a + c (N + 1)). The mean batch among whom a request meets `seen`. */
+static double mean_batch(const struct maker *maker, double seen)
+{
+    return fmax(seen - plan_mix_peak(maker->mix), 0);
+}
+
+/* Variance of the mean over one's own stay, in units of the variance, when correlation decays by e^-x in it.
+ */
+static double own_average(double x)
+{
+    return x < 1e-3 ? 1 : 2 * (x - 1 + exp(-x)) / (x * x);
+}
+
+/* The point at which a request meets a batch of `seen`, when decode has `share` of the time. */
 static void set_decode(const struct maker *maker, struct plan_point *point, double shares[3][TS_CLASSES_MAX],
-                       double batch, double share)
+                       double seen, double share)
 {
     const struct plan_mix *mix = maker->mix;
-    struct plan_step step = plan_pipe_step(maker->pipe, batch, mix->mean_context);
+    struct plan_step step = plan_pipe_step(maker->pipe, seen, mix->mean_context);
     double each = step.per_sequence + step.per_token * mix->mean_context; /* of one more sequence */
-    double wall = step.time / share;
+    double wall = step.time / share, batch = mean_batch(maker, seen);
     point->batch = batch;
     point->step_s = wall;
-    /* step = fixed + batch * each, exact at the mean mix: of the time, share - fixed / wall is for sequences.
-     */
+    /* step = fixed + seen * each, exact at the mean mix. What does not depend on the mean batch is taken off
+     * the time; the rest is for sequences. */
     double room = batch * each / wall;
     for (uint32_t k = 0; k < mix->classes; ++k) {
         double own = step.per_sequence + step.per_token * mix->context[k];
-        shares[1][k] = mix->output[k] * (room > 0 ? own / room : wall / batch);
+        shares[1][k] = mix->output[k] * own / room;
         shares[2][k] =
             mix->output[k] * wall * mix->context[k] / (maker->batch_most * fmax(mix->mean_context, 1));
     }
+    /* Variance of the batch, by the same queue: batch / (1 - busy), where busy is the part of the step that
+     * rises with the batch; it decays as fast as that part lets it. Contexts differ beside. */
+    double calm = 1 - batch * each / step.time;
     double square = step.per_sequence * step.per_sequence +
                     2 * step.per_sequence * step.per_token * mix->mean_context +
                     step.per_token * step.per_token * mix->mean_context_sq;
-    double variance = batch * (square + (plan_mix_peak(mix) - 1) * each * each) * OWN_AVERAGE;
-    point->step_sd_s = sqrt(fmax(variance, 0)) / share;
+    double variance = batch * (square + (plan_mix_peak(mix) - 1) * each * each) / calm * own_average(calm);
+    point->step_sd_s = sqrt(variance) / share;
 }
 
 static int by_value(const void *a, const void *b)
@@ -117,10 +134,10 @@ static uint32_t decode_targets(const struct maker *maker, double least, double m
     for (uint32_t i = limit_count; i-- > 0 && near < 3;) {
         if (i + 1 < limit_count && limits[i] > limits[i + 1] * 0.95)
             continue;
-        double batch = plan_pipe_batch(maker->pipe, mix->mean_context, limits[i], maker->batch_most);
         struct plan_point point;
         double shares[3][TS_CLASSES_MAX];
-        set_decode(maker, &point, shares, batch, 1);
+        double seen = plan_pipe_batch(maker->pipe, mix->mean_context, limits[i], maker->seen_most);
+        set_decode(maker, &point, shares, seen, 1);
         targets[count++] = limits[i] - point.step_sd_s;
         targets[count++] = limits[i] - 2.5 * point.step_sd_s;
         ++near;
@@ -132,13 +149,23 @@ static uint32_t decode_targets(const struct maker *maker, double least, double m
     return count;
 }
 
+/* Step times between which points may lie: with the least mean batch and with what memory allows. */
+static double least_step(const struct maker *maker)
+{
+    double seen = fmin(plan_mix_peak(maker->mix) + LEAST_BATCH, maker->seen_most);
+    return plan_pipe_step(maker->pipe, fmax(seen, maker->pipe->count), maker->mix->mean_context).time;
+}
+
+static double most_step(const struct maker *maker)
+{
+    return plan_pipe_step(maker->pipe, maker->seen_most, maker->mix->mean_context).time;
+}
+
 static void make_decode(struct maker *maker)
 {
     const struct plan_mix *mix = maker->mix;
     struct plan_draft *draft = maker->draft;
-    double context = mix->mean_context, fewest = fmin(maker->pipe->count, maker->batch_most);
-    double least = plan_pipe_step(maker->pipe, fewest, context).time;
-    double most = plan_pipe_step(maker->pipe, maker->batch_most, context).time;
+    double least = least_step(maker), most = fmax(most_step(maker), least);
     if (mix->step_limit_max > 0)
         most = fmax(fmin(most, mix->step_limit_max), least);
     double targets[TS_CLASSES_MAX + 8], rate = 0, last = 0;
@@ -147,10 +174,11 @@ static void make_decode(struct maker *maker)
         double target = fmin(fmax(targets[i], least), most);
         if (count > 0 && target < last * POINT_RATIO && !(target == most && last < most))
             continue;
-        double batch = plan_pipe_batch(maker->pipe, context, target * (1 + 1e-12), maker->batch_most);
+        double seen = plan_pipe_batch(maker->pipe, mix->mean_context, target * (1 + 1e-12), maker->seen_most);
+        double batch = mean_batch(maker, seen);
         if (batch / target <= rate * 1.0001) /* past the most throughput */
             continue;
-        set_decode(maker, &draft->points[count], draft->shares[count], batch, 1);
+        set_decode(maker, &draft->points[count], draft->shares[count], seen, 1);
         rate = batch / target;
         last = target;
         ++count;
@@ -160,11 +188,12 @@ static void make_decode(struct maker *maker)
 
 /* --- Colocated --- */
 
-/* Batch when prefill is busy for `rho` of the time and tokens come each `wall` seconds; 0 = cannot. */
-static double colocated_batch(const struct maker *maker, double wall, double rho)
+/* Batch that a request meets when prefill is busy for `rho` of the time and tokens come each `wall` seconds;
+ * 0 = cannot. */
+static double colocated_seen(const struct maker *maker, double wall, double rho)
 {
     return plan_pipe_batch(maker->pipe, maker->mix->mean_context, wall * (1 - rho) / INTERFERENCE,
-                           maker->batch_most);
+                           maker->seen_most);
 }
 
 /* The utilisation by prefill at which both phases serve as many requests of the mix. */
@@ -173,7 +202,8 @@ static double balanced_rho(const struct maker *maker, double wall)
     double low = 0, high = 0.98;
     for (int i = 0; i < 14; ++i) {
         double rho = (low + high) / 2;
-        double decode = colocated_batch(maker, wall, rho) / fmax(maker->mix->mean_output * wall, 1e-9);
+        double batch = mean_batch(maker, colocated_seen(maker, wall, rho));
+        double decode = batch / fmax(maker->mix->mean_output * wall, 1e-9);
         if (rho / maker->mean_busy < decode)
             low = rho;
         else
@@ -185,14 +215,14 @@ static double balanced_rho(const struct maker *maker, double wall)
 static void set_colocated(struct maker *maker, double wall, double rho)
 {
     struct plan_draft *draft = maker->draft;
-    double batch = colocated_batch(maker, wall, rho);
-    if (batch <= 0)
+    double seen = colocated_seen(maker, wall, rho);
+    if (mean_batch(maker, seen) <= 0)
         return;
     uint32_t at = draft->shape.point_count++;
     struct plan_point *point = &draft->points[at];
     double share = (1 - rho) / INTERFERENCE;
     set_wait(maker, point, draft->shares[at][0], rho);
-    set_decode(maker, point, draft->shares[at], batch, share);
+    set_decode(maker, point, draft->shares[at], seen, share);
     point->hold_s = point->step_s * share / 2; /* what is left of the step under way */
     /* Decode work D that is interrupted by a Poisson stream takes D / (1 - rho), with a variance of lambda
      * E[S^2] D / (1 - rho)^3. */
@@ -204,9 +234,7 @@ static void make_colocated(struct maker *maker)
 {
     static const double around[] = {0.5, 0.8, 1, 1.3}; /* of the balanced utilisation */
     const struct plan_mix *mix = maker->mix;
-    double context = mix->mean_context, fewest = fmin(maker->pipe->count, maker->batch_most);
-    double least = plan_pipe_step(maker->pipe, fewest, context).time * INTERFERENCE * 1.2;
-    double most = plan_pipe_step(maker->pipe, maker->batch_most, context).time * INTERFERENCE;
+    double least = least_step(maker) * INTERFERENCE * 1.2, most = most_step(maker) * INTERFERENCE;
     /* When memory is full and both phases keep pace, rho / busy = batch / (output * most / (1 - rho)). */
     most *= 1 + maker->mean_busy * maker->batch_most / fmax(mix->mean_output * most, 1e-9);
     if (mix->step_limit_max > 0)
@@ -219,6 +247,22 @@ static void make_colocated(struct maker *maker)
         double rho = balanced_rho(maker, wall);
         for (uint32_t j = 0; j < sizeof around / sizeof around[0]; ++j)
             set_colocated(maker, wall, fmin(around[j] * rho, 0.98));
+    }
+}
+
+/* The mean batch whose fluctuation the KV memory holds. The more of a step rises with the batch, the wider it
+ * fluctuates, so the two are found together. */
+static void set_batch_most(struct maker *maker, double kv_tokens)
+{
+    const struct plan_mix *mix = maker->mix;
+    double capacity = fmin(kv_tokens / fmax(mix->mean_context, 1), PLAN_GRID_MOST * maker->pipe->count);
+    double calm = 1;
+    for (int i = 0; i < 3; ++i) {
+        maker->batch_most = plan_mix_batch(mix, capacity, calm);
+        maker->seen_most = maker->batch_most + plan_mix_peak(mix);
+        struct plan_step step = plan_pipe_step(maker->pipe, maker->seen_most, mix->mean_context);
+        double each = step.per_sequence + step.per_token * mix->mean_context;
+        calm = 1 - maker->batch_most * each / step.time;
     }
 }
 
@@ -264,8 +308,7 @@ void plan_points_make(const struct plan_pipe *pipe, const struct plan_mix *mix,
     double kv_tokens = plan_pipe_kv_tokens(pipe);
     for (uint32_t k = 0; k < mix->classes; ++k)
         shape->fits[k] = plan_mix_holds(mix, pipe->phase, k) <= kv_tokens;
-    maker.batch_most =
-        fmin(plan_mix_batch(mix, kv_tokens / fmax(mix->mean_context, 1)), PLAN_GRID_MOST * pipe->count);
+    set_batch_most(&maker, kv_tokens);
     if (pipe->phase & TS_PHASE_PREFILL)
         make_prefill_times(&maker);
     if (pipe->phase == TS_PHASE_PREFILL)

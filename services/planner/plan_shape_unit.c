@@ -86,14 +86,14 @@ double plan_mix_peak(const struct plan_mix *mix)
     return (1 + mix->burst) / 2;
 }
 
-double plan_mix_capacity(const struct plan_mix *mix, double batch)
+double plan_mix_capacity(const struct plan_mix *mix, double batch, double calm)
 {
-    return batch + STAFFING * sqrt(plan_mix_peak(mix) * batch);
+    return batch + STAFFING * sqrt(plan_mix_peak(mix) * batch / calm);
 }
 
-double plan_mix_batch(const struct plan_mix *mix, double capacity)
+double plan_mix_batch(const struct plan_mix *mix, double capacity, double calm)
 {
-    double half = STAFFING / 2 * sqrt(plan_mix_peak(mix));
+    double half = STAFFING / 2 * sqrt(plan_mix_peak(mix) / calm);
     double root = sqrt(half * half + fmax(capacity, 0)) - half;
     return root * root;
 }

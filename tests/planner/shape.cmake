@@ -1,1 +1,3 @@
-ts_test(test_plan_shape SOURCES test_plan_shape.c LINK ts_planner_fixture LABELS planner)
+foreach(piece shape shape_parts)
+  ts_test(test_plan_${piece} SOURCES test_plan_${piece}.c LINK ts_planner_fixture LABELS planner)
+endforeach()

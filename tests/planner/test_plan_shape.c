@@ -112,6 +112,7 @@ static void test_points_are_a_frontier(void **state)
             if (!plan_shape_choose(shapes, &group))
                 continue;
             const struct plan_shape *shape = group.shape;
+            assert_true(shape->point_count > 0);
             for (uint32_t i = 0; i + 1 < shape->point_count; ++i) {
                 const struct plan_point *a = &shape->points[i], *b = a + 1;
                 assert_true(a->step_s < b->step_s);
@@ -147,6 +148,7 @@ static void test_points_obey_little(void **state)
     double steps = 0;
     for (uint32_t k = 0; k < fixture.demand.class_count; ++k)
         steps += (fixture.demand.classes[k].output_tokens - 1) / fixture.demand.class_count;
+    assert_in_range(group.shape->point_count, 3, PLAN_POINTS_MAX);
     for (uint32_t i = 0; i < group.shape->point_count; ++i) {
         const struct plan_point *point = &group.shape->points[i];
         double rate = 1 / share_of_mix(&fixture, point->compute);
@@ -219,6 +221,7 @@ static void test_twice_as_fast(void **state)
         for (uint32_t k = 0; k < 4; ++k)
             assert_true(fabs(one.shape->prefill_s[k] - 2 * two.shape->prefill_s[k]) <=
                         1e-9 * one.shape->prefill_s[k]);
+        assert_true(one.shape->point_count > 3);
         for (uint32_t i = 0; i < one.shape->point_count; ++i) {
             const struct plan_point *a = &one.shape->points[i], *b = &two.shape->points[i];
             assert_true(fabs(a->step_s - 2 * b->step_s) <= 1e-9 * a->step_s);
