@@ -153,7 +153,7 @@ enum ts_status ts_inputs_model(const char *conf_dir, const char *name, struct ts
         return inputs_hf_folder(name, out, err);
     if (exists && ends_with(name, ".json"))
         return inputs_hf_file(name, out, err);
-    if (!exists && !strchr(name, '/'))
+    if (!exists && !ends_with(name, ".conf") && !ends_with(name, ".json"))
         return find_model(conf_dir, name, out, err);
     enum ts_status status = read_model(name, &tree, &row, err);
     if (status == TS_OK)

@@ -18,7 +18,7 @@ static void test_names(void **state)
 {
     struct ts_model model;
     struct ts_error err = {0};
-    static const char *const names[] = {"my-model", "MYMODEL", "mm", "file one"};
+    static const char *const names[] = {"my-model", "MYMODEL", "mm", "org/Mine", "file one"};
     (void)state;
     inputs_write("models", "file-one.conf", plain);
     for (size_t i = 0; i < TS_ARRAY_SIZE(names); i++) {
@@ -136,6 +136,11 @@ static void test_shipped(void **state)
         struct ts_error err = {0};
         if (ts_inputs_model(TS_CONF_DIR, names[i], &model, &err) != TS_OK)
             fail_msg("%s", err.text);
+        char name[TS_MODEL_NAME_BYTES];
+        snprintf(name, sizeof name, "%s", model.name);
+        if (ts_inputs_model(TS_CONF_DIR, name, &model, &err) != TS_OK) /* no other file claims it */
+            fail_msg("%s", err.text);
+        assert_string_equal(model.name, name);
     }
 }
 
