@@ -1,0 +1,400 @@
+/* The evaluator: against its whole program, and the identities of planner.md section 4. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/base/ts_mem.h"
+#include "common/base/ts_rng.h"
+#include "tests/planner/eval_fixture.h"
+
+static struct eval_fixture *open_on(struct ts_cluster *cluster, enum planner_fixture_work work, double rate)
+{
+    struct eval_fixture *fixture = ts_xcalloc(1, sizeof *fixture);
+    planner_fixture_init(&fixture->base, cluster, work, rate);
+    eval_fixture_open(fixture);
+    return fixture;
+}
+
+static struct eval_fixture *open_cluster(const char *spec, double gbit, double rate)
+{
+    return open_on(planner_fixture_cluster(spec, gbit), PLANNER_FIXTURE_CONVERSATION, rate);
+}
+
+static void shut(struct eval_fixture **fixture)
+{
+    eval_fixture_fini(*fixture);
+    ts_free(*fixture);
+    *fixture = NULL;
+}
+
+static void assert_close(double a, double b, double tolerance)
+{
+    if (!(fabs(a - b) <= tolerance * fmax(1, fabs(b)))) {
+        fail_msg("%.12g is not %.12g", a, b);
+    }
+}
+
+/* Column generation, merged groups and lazy cards against everything at once. */
+static void against_full(enum plan_objective objective, uint64_t seeds)
+{
+    uint32_t tried = 0;
+    for (uint64_t seed = 1; seed <= seeds; seed++) {
+        struct eval_fixture *fixture = ts_xcalloc(1, sizeof *fixture);
+        planner_fixture_random(&fixture->base, seed, 4, 24);
+        fixture->base.problem.objective = objective;
+        fixture->base.problem.codec_allowed[TS_COST_CODEC_I4] = seed % 3 != 0;
+        eval_fixture_open(fixture);
+        for (uint64_t state = 0; state < 4; state++) {
+            eval_fixture_random_groups(fixture, seed * 100 + state);
+            double run = eval_fixture_run(fixture, NULL), full = eval_fixture_full(fixture);
+            if (!(fabs(run - full) <= 1e-7 * fmax(1, full))) {
+                fail_msg("seed %llu, state %llu: %.12g by generation, %.12g in full",
+                         (unsigned long long)seed, (unsigned long long)state, run, full);
+            }
+            tried += full > 0 && (objective == PLAN_GOODPUT || full < 1);
+        }
+        shut(&fixture);
+    }
+    print_message("%u of %u states at work and short of something\n", tried, (uint32_t)seeds * 4);
+    assert_true(tried > seeds);
+}
+
+static void test_full_program(void **state)
+{
+    (void)state;
+    against_full(PLAN_ATTAINMENT, 25);
+}
+
+static void test_full_goodput(void **state)
+{
+    (void)state;
+    against_full(PLAN_GOODPUT, 12);
+}
+
+/* Four equal prefill and four equal decode replicas: each flow is like the others. */
+static void test_symmetric(void **state)
+{
+    (void)state;
+    struct eval_fixture *fixture = open_cluster("16xA100", 10, 6);
+    eval_fixture_groups(fixture, "P 0:2/2, P 0:2/2, D 0:2/2, P 0:2/2, D 0:2/2, D 0:2/2, P 0:2/2, D 0:2/2");
+    struct plan_result result;
+    assert_true(eval_fixture_run(fixture, &result) > 0.5);
+    double rate[8][8] = {{0}};
+    for (uint32_t f = 0; f < result.flow_count; f++) {
+        rate[result.flows[f].prefill][result.flows[f].decode] += result.flows[f].rate;
+    }
+    for (uint32_t i = 0; i < 8; i++) {
+        for (uint32_t j = 0; j < 8; j++) {
+            bool flows = fixture->state.groups[i].phase == TS_PHASE_PREFILL &&
+                         fixture->state.groups[j].phase == TS_PHASE_DECODE;
+            assert_close(rate[i][j], flows ? rate[0][2] : 0, 1e-12);
+        }
+    }
+    assert_close(result.group_worth[0], result.group_worth[1], 1e-12);
+    shut(&fixture);
+}
+
+static void test_doubling(void **state)
+{
+    (void)state;
+    for (double rate = 0.5; rate < 20; rate *= 2) {
+        struct eval_fixture *one = open_cluster("8xA40", 10, rate),
+                            *two = open_cluster("16xA40", 10, 2 * rate);
+        struct eval_fixture *apart = open_cluster("8xA40|8xA40", 10, 2 * rate);
+        eval_fixture_groups(one, "P 0:2/2, B 0:4/2, D 0:2/2");
+        eval_fixture_groups(two, "P 0:2/2, B 0:4/2, D 0:2/2, P 0:2/2, B 0:4/2, D 0:2/2");
+        eval_fixture_groups(apart, "P 0:2/2, B 0:4/2, D 0:2/2, P 1:2/2, B 1:4/2, D 1:2/2");
+        double single = eval_fixture_run(one, NULL);
+        assert_close(eval_fixture_run(two, NULL), single, 1e-7);
+        assert_true(eval_fixture_run(apart, NULL) >= single - 1e-7); /* flows may cross as well */
+        one->base.problem.objective = two->base.problem.objective = PLAN_GOODPUT;
+        assert_close(eval_fixture_run(two, NULL), 2 * eval_fixture_run(one, NULL), 1e-6);
+        shut(&one);
+        shut(&two);
+        shut(&apart);
+    }
+}
+
+static void test_removal(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 100; seed < 115; seed++) {
+        struct eval_fixture *fixture = ts_xcalloc(1, sizeof *fixture);
+        planner_fixture_random(&fixture->base, seed, 8, 32);
+        eval_fixture_open(fixture);
+        eval_fixture_random_groups(fixture, seed);
+        struct plan_state all;
+        plan_state_init(&all);
+        plan_state_copy(&all, &fixture->state);
+        struct plan_result result;
+        double whole = eval_fixture_run(fixture, &result);
+        double worth[8];
+        memcpy(worth, result.group_worth, all.count * sizeof *worth);
+        for (uint32_t g = 0; g < all.count; g++) {
+            plan_state_copy(&fixture->state, &all);
+            plan_state_remove(&fixture->state, g);
+            double less = eval_fixture_run(fixture, NULL);
+            assert_true(less <= whole + 1e-7);
+            assert_true(whole - less >=
+                        worth[g] - 1e-6); /* a dual is the least that a whole unit can bring */
+        }
+        plan_state_fini(&all);
+        shut(&fixture);
+    }
+}
+
+static void test_no_link(void **state)
+{
+    (void)state;
+    struct eval_fixture *fixture = open_cluster("4xA40|4xA40", 10, 1);
+    eval_fixture_groups(fixture, "P 0:2/2, D 1:2/2, D 0:2/2");
+    struct ts_cluster *cluster = fixture->base.cluster;
+    assert_true(eval_fixture_run(fixture, NULL) > 0);
+    struct ts_link *link = &cluster->links[1], kept = *link;
+    struct plan_result result;
+    for (int what = 0; what < 2; what++) { /* the link, then the card */
+        link->bytes_per_s = what ? kept.bytes_per_s : 0;
+        cluster->nodes[1].nic_in_bytes_per_s = what ? 0 : kept.bytes_per_s;
+        struct plan_state groups = fixture->state;
+        fixture->state = (struct plan_state){0};
+        eval_fixture_open(fixture); /* shapes are kept per problem: all anew */
+        fixture->state = groups;
+        for (uint32_t g = 0; g < groups.count; g++) {
+            assert_true(plan_shape_find(fixture->shapes, &groups.groups[g]));
+        }
+        eval_fixture_run(fixture, &result);
+        assert_true(result.flow_count > 0);
+        for (uint32_t f = 0; f < result.flow_count; f++) {
+            assert_int_equal(result.flows[f].decode, 2);
+        }
+    }
+    shut(&fixture);
+}
+
+static void test_load(void **state)
+{
+    (void)state;
+    struct eval_fixture *fixture = open_on(planner_fixture_paper_cloud(40), PLANNER_FIXTURE_CODING, 0.25);
+    double last = 1, first = 0;
+    for (int step = 0; step < 14; step++) {
+        struct plan_state none = {0};
+        fixture->state = none;
+        eval_fixture_open(fixture);
+        eval_fixture_random_groups(fixture, 9);
+        double objective = eval_fixture_run(fixture, NULL);
+        first = step ? first : objective;
+        assert_true(objective <= last + 1e-9);
+        last = objective;
+        ts_demand_scale_rate(&fixture->base.demand, 1.6);
+        plan_state_fini(&fixture->state);
+    }
+    assert_true(first > 0.5 && last < first / 2);
+    shut(&fixture);
+}
+
+/* Requests/s by codec between two nodes. */
+static double lossy_share(double gbit, bool allowed)
+{
+    struct eval_fixture *fixture = open_cluster("4xA40|4xA40", gbit, 0.8);
+    fixture->base.problem.codec_allowed[TS_COST_CODEC_I4] = allowed;
+    eval_fixture_open(fixture);
+    eval_fixture_groups(fixture, "P 0:4/4, D 1:4/4");
+    struct plan_result result;
+    eval_fixture_run(fixture, &result);
+    double all = 1e-300, lossy = 0;
+    for (uint32_t f = 0; f < result.flow_count; f++) {
+        all += result.flows[f].rate;
+        lossy += result.flows[f].codec == TS_COST_CODEC_I4 ? result.flows[f].rate : 0;
+    }
+    shut(&fixture);
+    return lossy / all;
+}
+
+static void test_codec(void **state)
+{
+    (void)state;
+    assert_true(lossy_share(400, true) < 1e-9);
+    assert_true(lossy_share(5, true) > 0.5);
+    assert_true(lossy_share(5, false) < 1e-9);
+}
+
+static void test_goodput(void **state)
+{
+    (void)state;
+    struct eval_fixture *fixture = open_cluster("4xA40|4xA6000", 40, 1);
+    eval_fixture_groups(fixture, "P 0:2/2, P 0:2/2, D 1:2/2, D 1:2/2");
+    fixture->base.problem.objective = PLAN_GOODPUT;
+    fixture->base.problem.attainment = 0.9;
+    struct plan_result result;
+    double goodput = eval_fixture_run(fixture, &result), rate = result.rate;
+    assert_true(goodput > 0 && goodput >= 0.9 * rate * (1 - 1e-7) && goodput <= rate);
+    /* At that rate the attainment is there; at a rate beyond it no more requests are served well. */
+    fixture->base.problem.objective = PLAN_ATTAINMENT;
+    ts_demand_scale_rate(&fixture->base.demand, rate / ts_demand_rate(&fixture->base.demand));
+    plan_eval_destroy(&fixture->eval);
+    fixture->eval = plan_eval_new(fixture->shapes);
+    assert_close(eval_fixture_run(fixture, NULL), goodput / rate, 1e-6);
+    shut(&fixture);
+}
+
+static void test_plan(void **state)
+{
+    (void)state;
+    struct eval_fixture *fixture = open_on(planner_fixture_paper_cloud(40), PLANNER_FIXTURE_CONVERSATION, 4);
+    struct ts_error err = {0};
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        eval_fixture_random_groups(fixture, seed);
+        double objective = eval_fixture_run(fixture, NULL);
+        struct ts_plan *plan = plan_eval_plan(fixture->eval, &fixture->state, "test");
+        if (ts_plan_check(plan, fixture->base.cluster, &fixture->base.model, &fixture->base.demand, &err) !=
+            TS_OK) {
+            fail_msg("seed %llu: %s", (unsigned long long)seed, err.text);
+        }
+        assert_close(plan->objective, objective, 1e-7);
+        assert_true(plan->limit[0] != '\0' && plan->price_per_hour > 0);
+        assert_true(plan->price_per_hour <= ts_cluster_price_per_hour(fixture->base.cluster) + 1e-9);
+        struct plan_state back, kept = fixture->state;
+        plan_state_init(&back);
+        assert_int_equal(plan_state_of_plan(fixture->shapes, plan, &back, &err), TS_OK);
+        fixture->state = back;
+        assert_close(eval_fixture_run(fixture, NULL), objective, 1e-7);
+        if (seed < 6) {
+            print_message("%.4f: %s\n", plan->objective, plan->limit);
+        }
+        plan_state_fini(&fixture->state);
+        fixture->state = kept;
+        ts_plan_destroy(&plan);
+    }
+    shut(&fixture);
+}
+
+static void assert_words(struct eval_fixture *fixture, const char *words)
+{
+    struct ts_plan *plan = plan_eval_plan(fixture->eval, &fixture->state, "test");
+    if (!strstr(plan->limit, words)) {
+        fail_msg("\"%s\" does not say \"%s\"", plan->limit, words);
+    }
+    ts_plan_destroy(&plan);
+}
+
+static void test_nothing_flows(void **state)
+{
+    (void)state;
+    struct eval_fixture *fixture = open_cluster("4xA40|4xA40", 10, 1);
+    assert_close(eval_fixture_run(fixture, NULL), 0, 0);
+    assert_words(fixture, "there is no replica");
+    eval_fixture_groups(fixture, "P 0:4/4");
+    assert_close(eval_fixture_run(fixture, NULL), 0, 0);
+    assert_words(fixture, "no replica for decode");
+    eval_fixture_groups(fixture, "D 1:4/4");
+    assert_true(eval_fixture_run(fixture, NULL) > 0);
+    for (uint32_t k = 0; k < fixture->base.demand.class_count; k++) {
+        fixture->base.demand.classes[k].ttft_s = 1e-3;
+    }
+    plan_eval_destroy(&fixture->eval);
+    fixture->eval = plan_eval_new(fixture->shapes);
+    assert_close(eval_fixture_run(fixture, NULL), 0, 0);
+    assert_words(fixture, "the deadline 0.001 s");
+    fixture->base.problem.objective = PLAN_GOODPUT;
+    assert_close(eval_fixture_run(fixture, NULL), 0, 0);
+    ts_demand_scale_rate(&fixture->base.demand, 0);
+    for (int goodput = 0; goodput < 2; goodput++) {
+        fixture->base.problem.objective = goodput ? PLAN_GOODPUT : PLAN_ATTAINMENT;
+        plan_eval_destroy(&fixture->eval);
+        fixture->eval = plan_eval_new(fixture->shapes);
+        struct plan_result result;
+        assert_close(plan_eval_run(fixture->eval, &fixture->state, &result), 0, 0);
+        assert_int_equal(result.flow_count, 0);
+        assert_words(fixture, "rate of the workload is 0");
+    }
+    shut(&fixture);
+}
+
+static double now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* A walk over neighbours, as a search does: a phase flips, or two groups of the state trade places with other
+ * groups of another state. */
+static void walk(const char *name, struct eval_fixture *fixture, uint32_t steps)
+{
+    static double times[4000];
+    struct ts_rng rng;
+    ts_rng_init(&rng, 4);
+    uint64_t work = plan_eval_work(fixture->eval);
+    for (uint32_t s = 0; s < steps; s++) {
+        struct plan_group *group = &fixture->state.groups[ts_rng_below(&rng, fixture->state.count)];
+        struct plan_group kept = *group;
+        static const enum ts_phase phases[] = {TS_PHASE_PREFILL, TS_PHASE_DECODE, TS_PHASE_BOTH};
+        group->phase = phases[ts_rng_below(&rng, 3)];
+        if (!plan_shape_choose(fixture->shapes, group)) {
+            *group = kept;
+        }
+        double start = now_us();
+        (void)plan_eval_run(fixture->eval, &fixture->state, NULL);
+        times[s] = now_us() - start;
+    }
+    double total = 0;
+    for (uint32_t s = 0; s < steps; s++) {
+        total += times[s];
+    }
+    qsort(times, steps, sizeof *times, by_value);
+    print_message("%s: %u groups, neighbour %.0f us (median), %.0f mean, %.0f at worst; %.1f work each\n",
+                  name, fixture->state.count, times[steps / 2], total / steps, times[steps - 1],
+                  (double)(plan_eval_work(fixture->eval) - work) / steps);
+}
+
+static void test_speed(void **state)
+{
+    (void)state;
+    struct eval_fixture *fixture = open_on(planner_fixture_paper_cloud(40), PLANNER_FIXTURE_CONVERSATION, 6);
+    eval_fixture_random_groups(fixture, 3);
+    walk("32 GPUs", fixture, 2000);
+    fixture->state.count = 0; /* all devices in replicas of 2 or 4, as good plans have them */
+    const struct ts_cluster *cluster = fixture->base.cluster;
+    for (uint32_t c = 0; c < cluster->cell_count; c++) {
+        uint32_t size = cluster->types[cluster->cells[c].type].memory_bytes > 40e9 ? 2 : 4;
+        for (uint32_t n = 0; n + size <= cluster->cells[c].count; n += size) {
+            struct plan_group group = {.phase = n ? TS_PHASE_DECODE : TS_PHASE_PREFILL, .part_count = 1};
+            group.parts[0] = (struct plan_part){.cell = (uint16_t)c, .count = (uint8_t)size};
+            if (plan_shape_choose(fixture->shapes, &group)) {
+                (void)plan_state_add(&fixture->state, &group);
+            }
+        }
+    }
+    ts_demand_scale_rate(&fixture->base.demand, 2);
+    plan_eval_destroy(&fixture->eval);
+    fixture->eval = plan_eval_new(fixture->shapes);
+    walk("32 GPUs", fixture, 2000);
+    shut(&fixture);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_full_program),  cmocka_unit_test(test_full_goodput),
+        cmocka_unit_test(test_symmetric),     cmocka_unit_test(test_doubling),
+        cmocka_unit_test(test_removal),       cmocka_unit_test(test_no_link),
+        cmocka_unit_test(test_load),          cmocka_unit_test(test_codec),
+        cmocka_unit_test(test_goodput),       cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_nothing_flows), cmocka_unit_test(test_speed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
