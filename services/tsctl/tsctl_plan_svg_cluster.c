@@ -135,8 +135,8 @@ static void node_title(const struct layout *l, const struct svg_page *page, cons
             count += cluster->gpus[tile->gpu].type == t;
         }
         if (count > 0 && used < sizeof text - 80)
-            used +=
-                (size_t)snprintf(text + used, sizeof text - used, " %ux %s", count, cluster->types[t].name);
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s %ux %s",
+                                     text[used - 1] == ':' ? "" : ",", count, cluster->types[t].name);
     }
     svg_text(page, box->x + l->pad, box->y + l->title - 7, svg_text_fit(text, 12.5, box->width - 2 * l->pad),
              true, SVG_START, "#455a64", text);

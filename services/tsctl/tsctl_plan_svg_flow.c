@@ -6,6 +6,9 @@
 
 #define BOX_WIDTH    280.0
 #define BOX_HEIGHT   44.0
+#define BOX_SPACE    10.0
+#define SPACE_MOST   60.0  /* a short column is spread up to this */
+#define LINES_MOST   40    /* more replicas in a column get one line each */
 #define RIBBONS      240.0 /* width of all flows together */
 #define LABELLED_MAX 64    /* more flows bear a label only where they are wide */
 #define LABEL_HEIGHT 13.0
@@ -31,6 +34,7 @@ struct flows {
     uint32_t ribbon_count;
     struct node *left, *right; /* prefill and decode replicas, from the top */
     uint32_t left_count, right_count;
+    double box_height;
 };
 
 static struct ribbon *ribbon_of(struct flows *f, const struct ts_flow *flow)
@@ -96,16 +100,26 @@ static void fill_nodes(struct flows *f)
 }
 
 /* Stacks a column from `y` down; returns its end. */
-static double stack(struct node *nodes, uint32_t count, double y)
+static double stack(const struct flows *f, struct node *nodes, uint32_t count, double y, double space)
 {
     for (uint32_t i = 0; i < count; i++) {
         struct node *n = &nodes[i];
-        n->height = n->slots + 6 > BOX_HEIGHT ? n->slots + 6 : BOX_HEIGHT;
+        n->height = n->slots + 6 > f->box_height ? n->slots + 6 : f->box_height;
         n->y = y;
         n->cursor = y + (n->height - n->slots) / 2;
-        y += n->height + 10;
+        y += n->height + space;
     }
-    return count ? y - 10 : y;
+    return count ? y - space : y;
+}
+
+/* The same, spread over the height down to `end`, and in its middle if that is too much. */
+static void spread(const struct flows *f, struct node *nodes, uint32_t count, double top, double end,
+                   double space)
+{
+    double left = end - stack(f, nodes, count, top, space);
+    double more = count > 1 ? left / (count - 1) : 0;
+    more = space + more > SPACE_MOST ? SPACE_MOST - space : more;
+    stack(f, nodes, count, top + (left - (count > 1 ? more * (count - 1) : 0)) / 2, space + more);
 }
 
 static int by_weight(const void *a, const void *b)
@@ -183,10 +197,17 @@ static void draw_replica(const struct flows *f, const struct svg_page *page, uin
     const struct svg_colour *c = svg_colour_of(g->phase);
     char text[TSCTL_PLAN_WORDS + 64], words[TSCTL_PLAN_WORDS], name[16];
     double middle = y + height / 2;
+    bool one_line = f->box_height < BOX_HEIGHT;
     svg_box(page, x, y, width, height, 6, c->fill, c->stroke, 1.6);
     snprintf(text, sizeof text, "%s · %s", svg_group_name(f->doc->plan, group, name),
              tsctl_plan_gpus_words(f->doc, g, true, words));
-    svg_text(page, x + 10, middle - 4, svg_text_fit(text, 13, width - 20), true, SVG_START, c->text, text);
+    svg_text(page, x + 10, middle + (one_line ? 4 : -4), svg_text_fit(text, 13, width - (one_line ? 80 : 20)),
+             true, SVG_START, c->text, text);
+    if (one_line) {
+        snprintf(text, sizeof text, "%.3g/s", tsctl_plan_group_rate(f->doc->plan, group));
+        svg_text(page, x + width - 10, middle + 4, 12, false, SVG_END, c->text, text);
+        return;
+    }
     snprintf(text, sizeof text, "%s, %.3g requests/s, %.3g $/h", tsctl_plan_shape_words(g, words),
              tsctl_plan_group_rate(f->doc->plan, group), tsctl_plan_group_price(f->doc, group));
     svg_text(page, x + 10, middle + 13, svg_text_fit(text, 12, width - 20), false, SVG_START, c->text, text);
@@ -194,13 +215,15 @@ static void draw_replica(const struct flows *f, const struct svg_page *page, uin
 
 static void draw_columns(struct flows *f, struct svg_page *page)
 {
-    double top = page->y + 4;
-    double left_end = stack(f->left, f->left_count, top);
+    bool many = f->left_count > LINES_MOST || f->right_count > LINES_MOST;
+    double top = page->y + 4, space = many ? 4 : BOX_SPACE;
+    f->box_height = many ? BOX_HEIGHT / 2 : BOX_HEIGHT;
+    double left_end = stack(f, f->left, f->left_count, top, space);
     sort_right(f);
-    double right_end = stack(f->right, f->right_count, top);
+    double right_end = stack(f, f->right, f->right_count, top, space);
     double end = left_end > right_end ? left_end : right_end;
-    stack(f->left, f->left_count, top + (end - left_end) / 2);
-    stack(f->right, f->right_count, top + (end - right_end) / 2);
+    spread(f, f->left, f->left_count, top, end, space);
+    spread(f, f->right, f->right_count, top, end, space);
     place_ribbons(f);
     for (uint32_t i = 0; i < f->ribbon_count; i++)
         draw_ribbon(page, &f->ribbons[i]);
@@ -217,7 +240,7 @@ static void draw_columns(struct flows *f, struct svg_page *page)
 static void draw_both(const struct flows *f, struct svg_page *page)
 {
     const struct ts_plan *plan = f->doc->plan;
-    double gap = 12, width = (SVG_WIDTH - 2 * SVG_MARGIN - (COLUMNS_BOTH - 1) * gap) / COLUMNS_BOTH;
+    double gap = BOX_SPACE, width = (SVG_WIDTH - 2 * SVG_MARGIN - (COLUMNS_BOTH - 1) * gap) / COLUMNS_BOTH;
     uint32_t count = 0;
     for (uint32_t g = 0; g < plan->group_count; g++) {
         if (plan->groups[g].phase != TS_PHASE_BOTH)
@@ -225,17 +248,17 @@ static void draw_both(const struct flows *f, struct svg_page *page)
         if (count == 0)
             svg_heading(page, "Colocated: requests are not split, no KV is sent");
         else if (count % COLUMNS_BOTH == 0)
-            page->y += BOX_HEIGHT + gap;
+            page->y += f->box_height + gap;
         draw_replica(f, page, g, SVG_MARGIN + count % COLUMNS_BOTH * (width + gap), page->y, width,
                      BOX_HEIGHT);
         count++;
     }
-    page->y += count ? BOX_HEIGHT : 0;
+    page->y += count ? f->box_height : 0;
 }
 
 void svg_routing(struct svg_page *page)
 {
-    struct flows f = {.doc = page->doc};
+    struct flows f = {.doc = page->doc, .box_height = BOX_HEIGHT};
     fill_ribbons(&f);
     fill_nodes(&f);
     if (f.left_count + f.right_count > 0) {
