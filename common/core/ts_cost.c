@@ -129,6 +129,13 @@ double ts_cost_head_weight_bytes(const struct ts_model *model)
     return matrices * model->vocab * model->hidden * (double)ts_dtype_bytes(model->weight_dtype);
 }
 
+double ts_cost_stage_weight_bytes(const struct ts_model *model, bool first, bool last, uint32_t layers)
+{
+    double matrix = ts_cost_head_weight_bytes(model) / (model->tied ? 1 : 2);
+    int matrices = first + last - (first && last && model->tied);
+    return layers * ts_cost_layer_weight_bytes(model) + matrices * matrix;
+}
+
 double ts_cost_kv_layer_token_bytes(const struct ts_model *model, uint32_t tp)
 {
     return 2 * kv_heads_of_rank(model, tp) * model->head_dim * (double)ts_dtype_bytes(model->kv_dtype);

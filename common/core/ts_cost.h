@@ -44,6 +44,9 @@ double ts_cost_hop_bytes(const struct ts_model *model, double tokens); /* activa
 
 double ts_cost_layer_weight_bytes(const struct ts_model *model); /* all ranks together */
 double ts_cost_head_weight_bytes(const struct ts_model *model); /* embedding and output, all ranks together */
+/* One stage of a pipeline, all ranks together: the first holds the embedding, the last the output projection;
+ * a tied matrix is there once when they are one stage. */
+double ts_cost_stage_weight_bytes(const struct ts_model *model, bool first, bool last, uint32_t layers);
 double ts_cost_kv_layer_token_bytes(const struct ts_model *model, uint32_t tp); /* one layer, one rank */
 /* What weights and KV of one rank may take: memory less runtime, activations and workspace. */
 double ts_cost_usable_bytes(const struct ts_device_type *device);

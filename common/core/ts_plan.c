@@ -71,9 +71,7 @@ static enum ts_status check_stage(struct check *c, const struct ts_group *group,
     if (check_devices(c, stage) != TS_OK)
         return c->err->status;
     const struct ts_device_type *type = &c->cluster->types[c->cluster->gpus[stage->gpus[0]].type];
-    double bytes = stage->layers * ts_cost_layer_weight_bytes(c->model);
-    if (s + 1 == group->stage_count)
-        bytes += ts_cost_head_weight_bytes(c->model);
+    double bytes = ts_cost_stage_weight_bytes(c->model, s == 0, s + 1 == group->stage_count, stage->layers);
     if (bytes / stage->tp > ts_cost_usable_bytes(type))
         return ts_error_set(c->err, TS_EINVAL,
                             "%u layers take %.3g bytes of each device; a %s has %.3g usable", stage->layers,

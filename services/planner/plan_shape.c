@@ -336,8 +336,7 @@ static void set_layers(struct plan_pipe *pipe, const uint16_t *split)
 static bool make_draft(struct plan_shapes *shapes, const struct sorted *sorted, const uint8_t *order,
                        enum ts_phase phase, struct plan_draft *best)
 {
-    struct plan_pipe pipe = {
-        .phase = phase, .layers = shapes->problem->model->layers, .tied = shapes->problem->model->tied};
+    struct plan_pipe pipe = {.phase = phase, .layers = shapes->problem->model->layers};
     uint16_t splits[PLAN_SPLITS_MAX + PLAN_SPLITS_MAX][TS_STAGES_MAX];
     uint32_t count = 0;
     if (!make_pipe(shapes, sorted, order, &pipe))
@@ -563,10 +562,7 @@ static bool parts_of_stages(const struct plan_shapes *shapes, const struct ts_gr
 static bool make_given(struct plan_shapes *shapes, const struct sorted *sorted, enum ts_phase phase,
                        const struct plan_shape_stage *stages, uint32_t count, struct plan_draft *draft)
 {
-    struct plan_pipe pipe = {.phase = phase,
-                             .count = count,
-                             .layers = shapes->problem->model->layers,
-                             .tied = shapes->problem->model->tied};
+    struct plan_pipe pipe = {.phase = phase, .count = count, .layers = shapes->problem->model->layers};
     uint32_t layers = 0;
     for (uint32_t i = 0; i < count; ++i) {
         const struct key_part *part = &sorted->parts[stages[i].part];

@@ -46,7 +46,7 @@ struct plan_unit {
     uint16_t type, inner; /* of the cluster; id of the link between its ranks */
     uint8_t tp;
     double usable_bytes, layer_bytes, kv_bytes; /* of the rank; one layer; one layer and token */
-    double embed_bytes, output_bytes;           /* when it holds the embedding, the output projection */
+    double head_bytes[2][2];                    /* beside layers: [first stage][last stage] */
     double step_s;
     double prefill[TS_CLASSES_MAX],
         busy[TS_CLASSES_MAX];          /* a layer: one prompt alone; its share of a batch */
@@ -81,7 +81,6 @@ struct plan_pipe {
     uint32_t count;
     struct plan_rank ranks[TS_STAGES_MAX];
     uint32_t layers; /* of the model */
-    bool tied;
 };
 
 /* Bytes of weights on each device of stage i with `layers`, and tokens of KV that fit beside them. */

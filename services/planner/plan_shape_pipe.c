@@ -2,20 +2,10 @@
 
 #include "services/planner/plan_shape_internal.h"
 
-/* The embedding lies on the first stage, the output projection on the last; a tied matrix lies there once
- * when they are the same stage. */
-static double head_bytes(const struct plan_pipe *pipe, uint32_t i, bool tied)
-{
-    const struct plan_unit *unit = pipe->ranks[i].unit;
-    bool first = i == 0, last = i + 1 == pipe->count;
-    if (first && last)
-        return tied ? unit->output_bytes : unit->output_bytes + unit->embed_bytes;
-    return first ? unit->embed_bytes : last ? unit->output_bytes : 0;
-}
-
 double plan_pipe_weights(const struct plan_pipe *pipe, uint32_t i, uint32_t layers)
 {
-    return layers * pipe->ranks[i].unit->layer_bytes + head_bytes(pipe, i, pipe->tied);
+    const struct plan_unit *unit = pipe->ranks[i].unit;
+    return layers * unit->layer_bytes + unit->head_bytes[i == 0][i + 1 == pipe->count];
 }
 
 double plan_pipe_kv_tokens(const struct plan_pipe *pipe)
@@ -32,7 +22,7 @@ double plan_pipe_kv_tokens(const struct plan_pipe *pipe)
 uint32_t plan_pipe_most_layers(const struct plan_pipe *pipe, uint32_t i, double tokens)
 {
     const struct plan_unit *unit = pipe->ranks[i].unit;
-    double left = unit->usable_bytes - head_bytes(pipe, i, pipe->tied);
+    double left = unit->usable_bytes - plan_pipe_weights(pipe, i, 0);
     double most = floor(left / (unit->layer_bytes + tokens * unit->kv_bytes));
     return most < 0 ? 0 : most > pipe->layers ? pipe->layers : (uint32_t)most;
 }

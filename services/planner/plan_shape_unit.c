@@ -126,8 +126,8 @@ void plan_unit_init(struct plan_unit *unit, const struct ts_cluster *cluster, co
     unit->usable_bytes = ts_cost_usable_bytes(device);
     unit->layer_bytes = ts_cost_layer_weight_bytes(model) / tp;
     unit->kv_bytes = ts_cost_kv_layer_token_bytes(model, tp);
-    unit->output_bytes = ts_cost_head_weight_bytes(model) / tp / (model->tied ? 1 : 2);
-    unit->embed_bytes = unit->output_bytes;
+    for (uint32_t i = 0; i < 4; ++i)
+        unit->head_bytes[i / 2][i % 2] = ts_cost_stage_weight_bytes(model, i / 2, i % 2, 0) / tp;
     unit->step_s = ts_cost_step_s(device);
     unit->head_alone = ts_cost_head_s(device, model, tp, 1);
     for (uint32_t k = 0; k < mix->classes; ++k) {

@@ -73,10 +73,7 @@ double tsctl_plan_group_price(const struct tsctl_plan_doc *doc, uint32_t group)
 double tsctl_plan_stage_bytes(const struct ts_model *model, const struct ts_group *group, uint32_t stage)
 {
     const struct ts_stage *s = &group->stages[stage];
-    double bytes = s->layers * ts_cost_layer_weight_bytes(model);
-    if (stage + 1 == group->stage_count)
-        bytes += ts_cost_head_weight_bytes(model);
-    return bytes / s->tp;
+    return ts_cost_stage_weight_bytes(model, stage == 0, stage + 1 == group->stage_count, s->layers) / s->tp;
 }
 
 const char *tsctl_plan_phase_name(enum ts_phase phase)

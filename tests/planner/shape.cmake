@@ -1,3 +1,3 @@
 foreach(piece shape shape_parts)
-  ts_test(test_plan_${piece} SOURCES test_plan_${piece}.c LINK ts_planner_fixture LABELS planner)
+  ts_test(test_plan_${piece} SOURCES test_plan_${piece}.c LINK ts_planner_fixture LABELS unit)
 endforeach()

@@ -146,6 +146,21 @@ static void test_memory(void **state)
     assert_true(ts_cost_usable_bytes(&device) >= 0);
 }
 
+/* The two ends of a pipeline share what is not in the layers; a tied matrix is on both. */
+static void test_memory_of_stages(void **state)
+{
+    (void)state;
+    struct ts_model model = models[0];
+    double head = ts_cost_head_weight_bytes(&model), layer = ts_cost_layer_weight_bytes(&model);
+    assert_float_equal(ts_cost_stage_weight_bytes(&model, true, true, 80), 80 * layer + head, 1);
+    assert_float_equal(ts_cost_stage_weight_bytes(&model, true, false, 20), 20 * layer + head / 2, 1);
+    assert_float_equal(ts_cost_stage_weight_bytes(&model, false, true, 20), 20 * layer + head / 2, 1);
+    assert_float_equal(ts_cost_stage_weight_bytes(&model, false, false, 20), 20 * layer, 1);
+    model.tied = true;
+    assert_float_equal(ts_cost_stage_weight_bytes(&model, true, true, 0), head / 2, 1);
+    assert_float_equal(ts_cost_stage_weight_bytes(&model, false, true, 0), head / 2, 1);
+}
+
 static void test_links(void **state)
 {
     (void)state;
@@ -189,8 +204,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode_shape), cmocka_unit_test(test_prefill_shape),
         cmocka_unit_test(test_parts),        cmocka_unit_test(test_tensor_parallel),
-        cmocka_unit_test(test_memory),       cmocka_unit_test(test_links),
-        cmocka_unit_test(test_kv_transfer),
+        cmocka_unit_test(test_memory),       cmocka_unit_test(test_memory_of_stages),
+        cmocka_unit_test(test_links),        cmocka_unit_test(test_kv_transfer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
