@@ -4,6 +4,11 @@
 
 #define ACTIVATION_BYTES 2.0 /* of one element between two kernels */
 
+/* All-reduce between the sizes that one kernel does at once and those that fill the link: network_dev.csv,
+ * A100 and H200, 2 to 8 ranks, 256 B to 1 GiB. */
+#define RAMP_S     85e-6
+#define RAMP_BYTES 8388608.0
+
 /* Usable memory: vLLM's default share of the device, less what the runtime, its graphs, the collectives and
  * the activations of one step take. */
 #define USABLE_SHARE  0.90
@@ -43,27 +48,29 @@ struct ts_device_fit ts_cost_fit_generic(void)
                                   .memory_efficiency = 0.8,
                                   .context_efficiency = 0.7,
                                   .attention_efficiency = 0.4,
-                                  .layer_s = 20e-6,
-                                  .step_s = 3e-3,
-                                  .tokens_half = 16};
+                                  .layer_s = 35e-6,
+                                  .step_s = 5e-3,
+                                  .tokens_half = 60};
+}
+
+double ts_cost_passes_s(const struct ts_device_type *device, const struct ts_model *model, uint32_t tp,
+                        double tokens)
+{
+    /* Elements of a row that are read or written: two norms and a residual sum, rotation of queries and keys,
+     * the MLP's activation. */
+    double attention = ((double)model->heads / tp + kv_heads_of_rank(model, tp)) * model->head_dim;
+    double mlp = (model->mlp_plain ? 2.0 : 3.0) * model->intermediate / tp;
+    double bytes = tokens * (7.0 * model->hidden + 2 * attention + mlp) * ACTIVATION_BYTES;
+    return bytes / (device->memory_bytes_per_s * device->fit.memory_efficiency);
 }
 
 double ts_cost_linear_s(const struct ts_device_type *device, const struct ts_model *model, uint32_t tp,
                         double tokens)
 {
-    const struct ts_device_fit *fit = &device->fit;
     double elements = layer_elements(model, tp);
-    double products =
-        product_s(device, elements * (double)ts_dtype_bytes(model->weight_dtype), elements, tokens);
-    /* Norms, residual sums, rotation and the MLP's activation pass over rows of these widths. */
-    double width = 8.0 * model->hidden + 3.0 * model->intermediate / tp;
-    double passes = tokens * width * ACTIVATION_BYTES / (device->memory_bytes_per_s * fit->memory_efficiency);
-    return fit->layer_s + products + passes;
-}
-
-static double allreduces_s(const struct ts_model *model, const struct ts_link *link, uint32_t tp, double rows)
-{
-    return tp > 1 ? 2 * ts_cost_allreduce_s(link, tp, rows * model->hidden * ACTIVATION_BYTES) : 0;
+    double bytes = elements * (double)ts_dtype_bytes(model->weight_dtype);
+    return device->fit.layer_s + product_s(device, bytes, elements, tokens) +
+           ts_cost_passes_s(device, model, tp, tokens);
 }
 
 double ts_cost_layer_prefill_s(const struct ts_device_type *device, const struct ts_model *model,
@@ -72,7 +79,17 @@ double ts_cost_layer_prefill_s(const struct ts_device_type *device, const struct
     /* Two products of s * s / 2 pairs (causal) for each head. */
     double flops = 2 * tokens_sq * model->heads / tp * model->head_dim;
     double core = flops / (device->flops * device->fit.attention_efficiency);
-    return ts_cost_linear_s(device, model, tp, tokens) + core + allreduces_s(model, link, tp, tokens);
+    double sums = tp > 1 ? 2 * ts_cost_allreduce_s(link, tp, ts_cost_hop_bytes(model, tokens)) : 0;
+    return ts_cost_linear_s(device, model, tp, tokens) + core + sums;
+}
+
+/* The chord of ts_cost_allreduce_s over the messages of decode: affine, so that a step stays convex. */
+static double small_allreduce_s(const struct ts_link *link, uint32_t tp, double bytes)
+{
+    if (link->bytes_per_s <= 0)
+        return INFINITY;
+    double none = ts_cost_allreduce_s(link, tp, 0), large = ts_cost_allreduce_s(link, tp, RAMP_BYTES);
+    return none + (large - none) * bytes / RAMP_BYTES;
 }
 
 double ts_cost_layer_decode_s(const struct ts_device_type *device, const struct ts_model *model,
@@ -80,7 +97,8 @@ double ts_cost_layer_decode_s(const struct ts_device_type *device, const struct 
 {
     double core = context * ts_cost_kv_layer_token_bytes(model, tp) /
                   (device->memory_bytes_per_s * device->fit.context_efficiency);
-    return ts_cost_linear_s(device, model, tp, batch) + core + allreduces_s(model, link, tp, batch);
+    double sums = tp > 1 ? 2 * small_allreduce_s(link, tp, ts_cost_hop_bytes(model, batch)) : 0;
+    return ts_cost_linear_s(device, model, tp, batch) + core + sums;
 }
 
 double ts_cost_head_s(const struct ts_device_type *device, const struct ts_model *model, uint32_t tp,
@@ -103,13 +121,13 @@ double ts_cost_send_s(const struct ts_link *link, double bytes)
     return link->bytes_per_s > 0 ? link->latency_s + bytes / link->bytes_per_s : INFINITY;
 }
 
-/* Reduce-scatter, then all-gather: each rank moves a share of the message to every other one, twice. One
- * affine function, so that a decode step stays convex in its batch. */
+/* Reduce-scatter, then all-gather: each rank moves a share of the message to every other one, twice. Large
+ * messages go in pieces through a pipeline, which has to fill: the ramp. */
 double ts_cost_allreduce_s(const struct ts_link *link, uint32_t tp, double bytes)
 {
     if (tp <= 1)
         return 0;
-    return 2 * ts_cost_send_s(link, bytes * (tp - 1) / tp);
+    return 2 * ts_cost_send_s(link, bytes * (tp - 1) / tp) + RAMP_S * bytes / (bytes + RAMP_BYTES);
 }
 
 double ts_cost_hop_bytes(const struct ts_model *model, double tokens)

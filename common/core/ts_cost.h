@@ -21,6 +21,10 @@ struct ts_device_fit ts_cost_fit_generic(void);
 /* Without attention core and all-reduce: norms, projections, MLP over `tokens` rows. */
 double ts_cost_linear_s(const struct ts_device_type *device, const struct ts_model *model, uint32_t tp,
                         double tokens);
+/* The share of it that reads and writes activations only: norms, rotation, residual sums, the MLP's function.
+ */
+double ts_cost_passes_s(const struct ts_device_type *device, const struct ts_model *model, uint32_t tp,
+                        double tokens);
 /* Whole layer over prompts of `tokens` in all whose squared lengths sum up to `tokens_sq`. */
 double ts_cost_layer_prefill_s(const struct ts_device_type *device, const struct ts_model *model,
                                const struct ts_link *link, uint32_t tp, double tokens, double tokens_sq);

@@ -155,7 +155,8 @@ enum ts_status inputs_catalogue_use_link(const struct ts_catalogue *catalogue, s
 struct device_row {
     struct ts_device_type device;
     char peer[TS_CLUSTER_NAME_BYTES];
-    char kind[2][TS_CLUSTER_NAME_BYTES]; /* said for people and for scripts/fit-devices */
+    char kind[2][TS_CLUSTER_NAME_BYTES]; /* said for people and for scripts/fit-devices, */
+    double figures[3];                   /* and so are these */
     struct ts_conf_node aliases, fit;
 };
 
@@ -198,6 +199,9 @@ static const struct ts_field device_fields[] = {
      offsetof(struct device_row, kind[0]),
      .size = TS_CLUSTER_NAME_BYTES},
     {.name = "memory", TS_FIELD_TEXT, offsetof(struct device_row, kind[1]), .size = TS_CLUSTER_NAME_BYTES},
+    {.name = "base_mhz", TS_FIELD_F64, offsetof(struct device_row, figures[0]), .min = 1, .max = 1e5},
+    {.name = "boost_mhz", TS_FIELD_F64, offsetof(struct device_row, figures[1]), .min = 1, .max = 1e5},
+    {.name = "watts", TS_FIELD_F64, offsetof(struct device_row, figures[2]), .min = 1, .max = 1e5},
     {.name = "fit", TS_FIELD_GROUP, offsetof(struct device_row, fit)},
 };
 

@@ -165,7 +165,10 @@ static void test_links(void **state)
 {
     (void)state;
     struct ts_link none = {.name = "none"};
+    struct ts_device_type device = device_of(24, 1008, 80);
     assert_true(isinf(ts_cost_send_s(&none, 1)));
+    assert_true(isinf(ts_cost_layer_prefill_s(&device, &models[0], &none, 2, 64, 64 * 64)));
+    assert_true(isinf(ts_cost_layer_decode_s(&device, &models[0], &none, 2, 1, 64)));
     assert_true(ts_cost_send_s(&slow, 1e6) > ts_cost_send_s(&fast, 1e6));
     assert_float_equal(ts_cost_allreduce_s(&fast, 1, 1e6), 0, 0);
     for (double bytes = 1024; bytes <= 1 << 30; bytes *= 4) {
