@@ -14,10 +14,11 @@
  * for each of prefill, compute, memory) and how long requests wait there. Shares are convex along the points,
  * so a mixture of points never does better than a point between them could.
  *
- *   wait of prefill       P(wait > x) = wait_share * exp(-(x - hold_s) / wait_s) for x >= hold_s: M/G/1,
- *                         Allen-Cunneen for bursts; hold_s is the decode step that a colocated prompt waits
- * for time between tokens   normal, mean step_s, variance step_sd_s^2 (the batch fluctuates around its mean)
- * plus stall_s2 / tokens (colocated: prompts that are computed between two steps)
+ *   wait of prefill      M/G/1, by Allen and Cunneen for bursts, after hold_s (what is left of the decode
+ * step that a colocated prompt comes upon): P(wait > x) = wait_share e^(-(x - hold_s) / wait_s) time between
+ * tokens  of n tokens, normal: mean step_s + start_s / n, variance step_sd_s^2 (the batch fluctuates) +
+ * stall_s2 / n + start_s2 / n^2 (colocated: prompts that are computed between two steps, and before the
+ * first)
  *
  * README.md, "Lower level", derives all of it.
  */
@@ -30,7 +31,7 @@
 
 struct plan_point { /* the arrays have an item for each class of the demand and are never NULL */
     double wait_share, wait_s, hold_s;
-    double step_s, step_sd_s, stall_s2;
+    double step_s, step_sd_s, stall_s2, start_s, start_s2;
     double batch; /* mean sequences in decode */
     const double *prefill, *compute, *memory;
 };

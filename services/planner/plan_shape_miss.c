@@ -25,11 +25,12 @@ struct plan_miss plan_miss_of(const struct ts_class *class_, double prefill_s, c
     if (class_->ttft_s > 0)
         miss.ttft = wait_tail(p, class_->ttft_s - prefill_s);
     if (class_->tpot_s > 0 && steps > 0) {
-        double sd = sqrt(d->step_sd_s * d->step_sd_s + d->stall_s2 / steps);
-        miss.tpot = normal_tail(class_->tpot_s - visible_s / steps - d->step_s, sd);
+        double variance = d->step_sd_s * d->step_sd_s + (d->stall_s2 + d->start_s2 / steps) / steps;
+        double first = (visible_s + d->start_s) / steps;
+        miss.tpot = normal_tail(class_->tpot_s - first - d->step_s, sqrt(variance));
     }
     if (class_->e2e_s > 0) {
-        double decode = steps > 0 ? visible_s + steps * d->step_s : 0;
+        double decode = steps > 0 ? visible_s + d->start_s + steps * d->step_s : 0;
         miss.e2e = wait_tail(p, class_->e2e_s - prefill_s - decode);
     }
     miss.any = fmin(1, fmax(miss.ttft, miss.e2e) + miss.tpot);

@@ -72,10 +72,11 @@ static void make_prefill(struct maker *maker)
 /* --- Decode --- */
 
 /* A request meets the mean batch and itself: in a product-form queue whose N sequences are served at rates N
- * / (a + c N), N = rate * output * (a + c (N + 1)). The mean batch among whom a request meets `seen`. */
-static double mean_batch(const struct maker *maker, double seen)
+ * / (a + c N), N = rate * output * (a + c (N + 1)). `noise` scales the one with what makes N fluctuate. The
+ * mean batch among whom a request meets `seen`. */
+static double mean_batch(double noise, double seen)
 {
-    return fmax(seen - plan_mix_peak(maker->mix), 0);
+    return fmax(seen - noise, 0);
 }
 
 /* Variance of the mean over one's own stay, in units of the variance, when correlation decays by e^-x in it.
@@ -87,12 +88,12 @@ static double own_average(double x)
 
 /* The point at which a request meets a batch of `seen`, when decode has `share` of the time. */
 static void set_decode(const struct maker *maker, struct plan_point *point, double shares[3][TS_CLASSES_MAX],
-                       double seen, double share)
+                       double seen, double share, double noise)
 {
     const struct plan_mix *mix = maker->mix;
     struct plan_step step = plan_pipe_step(maker->pipe, seen, mix->mean_context);
     double each = step.per_sequence + step.per_token * mix->mean_context; /* of one more sequence */
-    double wall = step.time / share, batch = mean_batch(maker, seen);
+    double wall = step.time / share, batch = mean_batch(noise, seen);
     point->batch = batch;
     point->step_s = wall;
     /* step = fixed + seen * each, exact at the mean mix. What does not depend on the mean batch is taken off
@@ -110,7 +111,7 @@ static void set_decode(const struct maker *maker, struct plan_point *point, doub
     double square = step.per_sequence * step.per_sequence +
                     2 * step.per_sequence * step.per_token * mix->mean_context +
                     step.per_token * step.per_token * mix->mean_context_sq;
-    double variance = batch * (square + (plan_mix_peak(mix) - 1) * each * each) / calm * own_average(calm);
+    double variance = batch * (square + (noise - 1) * each * each) / calm * own_average(calm);
     point->step_sd_s = sqrt(variance) / share;
 }
 
@@ -137,7 +138,7 @@ static uint32_t decode_targets(const struct maker *maker, double least, double m
         struct plan_point point;
         double shares[3][TS_CLASSES_MAX];
         double seen = plan_pipe_batch(maker->pipe, mix->mean_context, limits[i], maker->seen_most);
-        set_decode(maker, &point, shares, seen, 1);
+        set_decode(maker, &point, shares, seen, 1, plan_mix_peak(mix));
         targets[count++] = limits[i] - point.step_sd_s;
         targets[count++] = limits[i] - 2.5 * point.step_sd_s;
         ++near;
@@ -175,10 +176,10 @@ static void make_decode(struct maker *maker)
         if (count > 0 && target < last * POINT_RATIO && !(target == most && last < most))
             continue;
         double seen = plan_pipe_batch(maker->pipe, mix->mean_context, target * (1 + 1e-12), maker->seen_most);
-        double batch = mean_batch(maker, seen);
+        double batch = mean_batch(plan_mix_peak(mix), seen);
         if (batch / target <= rate * 1.0001) /* past the most throughput */
             continue;
-        set_decode(maker, &draft->points[count], draft->shares[count], seen, 1);
+        set_decode(maker, &draft->points[count], draft->shares[count], seen, 1, plan_mix_peak(mix));
         rate = batch / target;
         last = target;
         ++count;
@@ -196,13 +197,23 @@ static double colocated_seen(const struct maker *maker, double wall, double rho)
                            maker->seen_most);
 }
 
+/* What makes the batch fluctuate when decode stands still during prefill: arrivals and departures of
+ * sequences, rate each, and the departures that prompts hold up, (rate / (1 - rho))^2 times the variance of
+ * the time they take in a second, rate E[S^2]. */
+static double colocated_noise(const struct maker *maker, double rho)
+{
+    double ratio = rho / (1 - rho);
+    double square = maker->service_sq / (maker->service_s * maker->service_s);
+    return plan_mix_peak(maker->mix) * (1 + ratio * ratio * square / 2);
+}
+
 /* The utilisation by prefill at which both phases serve as many requests of the mix. */
 static double balanced_rho(const struct maker *maker, double wall)
 {
     double low = 0, high = 0.98;
     for (int i = 0; i < 14; ++i) {
         double rho = (low + high) / 2;
-        double batch = mean_batch(maker, colocated_seen(maker, wall, rho));
+        double batch = mean_batch(colocated_noise(maker, rho), colocated_seen(maker, wall, rho));
         double decode = batch / fmax(maker->mix->mean_output * wall, 1e-9);
         if (rho / maker->mean_busy < decode)
             low = rho;
@@ -212,22 +223,35 @@ static double balanced_rho(const struct maker *maker, double wall)
     return fmax(low, 0.01);
 }
 
+/* Prompts come first. Decode work D that they interrupt as a Poisson stream takes D / (1 - rho), with a
+ * variance of lambda E[S^2] D / (1 - rho)^3. Before a request's first step those go that came during its own
+ * wait and prefill, and those that come during these: V of work, V / (1 - rho) of time. */
+static void set_stalls(const struct maker *maker, struct plan_point *point, double rho)
+{
+    double mean = maker->service_s, square = maker->service_sq, free = 1 - rho;
+    double work = rho * square / mean * maker->mix->burst; /* lambda E[S^2] */
+    double wait = point->wait_s, stay = rho * wait + mean;
+    double stay_var = rho * (2 - rho) * wait * wait + square - mean * mean;
+    double var = work * stay + rho * rho * stay_var;
+    point->stall_s2 = work * point->step_s / (free * free);
+    point->start_s = rho * stay / free;
+    point->start_s2 = var / (free * free) + work * rho * stay / (free * free * free);
+}
+
 static void set_colocated(struct maker *maker, double wall, double rho)
 {
     struct plan_draft *draft = maker->draft;
     double seen = colocated_seen(maker, wall, rho);
-    if (mean_batch(maker, seen) <= 0)
+    double noise = colocated_noise(maker, rho);
+    if (mean_batch(noise, seen) <= 0)
         return;
     uint32_t at = draft->shape.point_count++;
     struct plan_point *point = &draft->points[at];
     double share = (1 - rho) / INTERFERENCE;
     set_wait(maker, point, draft->shares[at][0], rho);
-    set_decode(maker, point, draft->shares[at], seen, share);
+    set_decode(maker, point, draft->shares[at], seen, share, noise);
     point->hold_s = point->step_s * share / 2; /* what is left of the step under way */
-    /* Decode work D that is interrupted by a Poisson stream takes D / (1 - rho), with a variance of lambda
-     * E[S^2] D / (1 - rho)^3. */
-    point->stall_s2 = rho * maker->service_sq / maker->service_s * point->step_s * maker->mix->burst /
-                      ((1 - rho) * (1 - rho));
+    set_stalls(maker, point, rho);
 }
 
 static void make_colocated(struct maker *maker)
