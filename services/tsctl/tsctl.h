@@ -20,8 +20,13 @@ int tsctl_drain(int argc, char **argv);
 int tsctl_why(int argc, char **argv);
 int tsctl_codec(int argc, char **argv);
 int tsctl_replay(int argc, char **argv);
+int tsctl_cost(int argc, char **argv);
 int tsctl_plan(int argc, char **argv);
 int tsctl_workload(int argc, char **argv);
+
+/* The folder of catalogues where no flag names one: ./conf, else the nearest "conf" above the program's own
+ * folder. The caller owns the text (ts_free). */
+char *tsctl_conf_dir(void);
 
 /* Prints "tsctl VERB: TEXT" on stderr and returns `code`. */
 int tsctl_fail(const char *verb, int code, const char *text);
