@@ -2,3 +2,14 @@ ts_test(test_plan_eval_fixed SOURCES test_plan_eval_fixed.c eval_fixture.c LINK 
 
 ts_library(ts_baseline_fixture SOURCES baseline_fixture.c LINK ts_planner_fixture ts_planner_core ts_base m cmocka)
 ts_test(test_baseline_simple SOURCES test_baseline_simple.c LINK ts_baseline_fixture LABELS unit)
+
+ts_test(test_plan_algorithm SOURCES test_plan_algorithm.c LINK ts_planner_load ts_planner_fixture ts_planner_core LABELS unit)
+add_dependencies(test_plan_algorithm stripes)
+target_compile_definitions(test_plan_algorithm PRIVATE TS_PLAN_EXAMPLE="$<TARGET_FILE:stripes>")
+foreach(object no_symbol old_version same_name)
+  add_library(plan_${object} MODULE plan_${object}.c)
+  target_link_libraries(plan_${object} PRIVATE ts_flags ts_base)
+  string(TOUPPER ${object} macro)
+  add_dependencies(test_plan_algorithm plan_${object})
+  target_compile_definitions(test_plan_algorithm PRIVATE TS_PLAN_${macro}="$<TARGET_FILE:plan_${object}>")
+endforeach()
