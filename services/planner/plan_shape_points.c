@@ -48,14 +48,23 @@ static void make_prefill_times(struct maker *maker)
     }
 }
 
-/* Allen and Cunneen's wait of a queue with bursts: that of M/G/1 (Pollaczek and Khinchine), by (ca2 + cs2) /
- * (1 + cs2). */
+/* Share of requests that wait at all: rho when arrivals are Poisson; with bursts, as in Whitt's Queueing
+ * Network Analyzer (Bell System Technical Journal 62, 1983). */
+static double waiting_share(double rho, double ca2, double cs2)
+{
+    double h = ca2 < 1 ? (1 + ca2 + rho * cs2) / (1 + rho * (cs2 - 1) + rho * rho * (4 * ca2 + cs2))
+                       : 4 * rho / (ca2 + rho * rho * (4 * ca2 + cs2));
+    return fmin(fmax(rho + (ca2 - 1) * rho * (1 - rho) * h, 0.01 * rho), 1);
+}
+
+/* Mean wait of a queue with bursts, by Allen and Cunneen: that of M/G/1 (Pollaczek and Khinchine) times (ca2
+ * + cs2) / (1 + cs2). */
 static void set_wait(const struct maker *maker, struct plan_point *point, double *prefill, double rho)
 {
     double mean = maker->service_s, cs2 = fmax(maker->service_sq / (mean * mean) - 1, 0);
-    point->wait_share = rho;
-    /* Its mean over all requests is rho times that of those who wait. */
-    point->wait_s = mean * (maker->mix->burst + cs2) / (2 * (1 - rho));
+    double wait = mean * rho * (maker->mix->burst + cs2) / (2 * (1 - rho));
+    point->wait_share = waiting_share(rho, maker->mix->burst, cs2);
+    point->wait_s = wait / point->wait_share;
     for (uint32_t k = 0; k < maker->mix->classes; ++k)
         prefill[k] = maker->busy[k] / rho;
 }
@@ -230,8 +239,8 @@ static void set_stalls(const struct maker *maker, struct plan_point *point, doub
 {
     double mean = maker->service_s, square = maker->service_sq, free = 1 - rho;
     double work = rho * square / mean * maker->mix->burst; /* lambda E[S^2] */
-    double wait = point->wait_s, stay = rho * wait + mean;
-    double stay_var = rho * (2 - rho) * wait * wait + square - mean * mean;
+    double share = point->wait_share, wait = point->wait_s, stay = share * wait + mean;
+    double stay_var = share * (2 - share) * wait * wait + square - mean * mean;
     double var = work * stay + rho * rho * stay_var;
     point->stall_s2 = work * point->step_s / (free * free);
     point->start_s = rho * stay / free;
