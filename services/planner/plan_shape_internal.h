@@ -61,11 +61,21 @@ struct plan_unit {
 void plan_unit_init(struct plan_unit *unit, const struct ts_cluster *cluster, const struct ts_model *model,
                     const struct plan_mix *mix, const struct ts_link *link);
 
-/* Value and slope at `batch` (>= 1) of a table over the knots: convex if the table is. */
+/* Where a batch (>= 1) lies between the knots, and value and slope there: convex if the table is. */
+struct plan_knot {
+    uint32_t low;
+    double over, inverse; /* from the knot below; 1 / distance of the two */
+};
 struct plan_slope {
     double value, slope;
 };
-struct plan_slope plan_unit_at(const double grid[PLAN_GRID_COUNT], double batch);
+struct plan_knot plan_knot_of(double batch);
+
+static inline struct plan_slope plan_unit_at(const double grid[PLAN_GRID_COUNT], const struct plan_knot *knot)
+{
+    double slope = (grid[knot->low + 1] - grid[knot->low]) * knot->inverse;
+    return (struct plan_slope){grid[knot->low] + slope * knot->over, slope};
+}
 
 /* --- A pipeline --- */
 

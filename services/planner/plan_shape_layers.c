@@ -120,11 +120,13 @@ static void decode_costs(const struct plan_pipe *pipe, const struct plan_mix *mi
                          struct costs *costs)
 {
     double micro = fmax(batch / pipe->count, 1);
+    struct plan_knot knot = plan_knot_of(micro);
     for (uint32_t i = 0; i < pipe->count; ++i) {
         const struct plan_unit *unit = pipe->ranks[i].unit;
-        costs->layer[i] = plan_unit_at(unit->grid, micro).value + unit->context_s * micro * mix->mean_context;
-        costs->fixed[i] = unit->step_s + (i + 1 == pipe->count ? plan_unit_at(unit->head, micro).value : 0);
+        costs->layer[i] = plan_unit_at(unit->grid, &knot).value + unit->context_s * micro * mix->mean_context;
+        costs->fixed[i] = unit->step_s;
     }
+    costs->fixed[pipe->count - 1] += plan_unit_at(pipe->ranks[pipe->count - 1].unit->head, &knot).value;
 }
 
 /* Whether some split runs `batch` sequences within `limit` and within the memory; costs->most says how. */

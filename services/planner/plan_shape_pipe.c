@@ -27,36 +27,30 @@ uint32_t plan_pipe_most_layers(const struct plan_pipe *pipe, uint32_t i, double 
     return most < 0 ? 0 : most > pipe->layers ? pipe->layers : (uint32_t)most;
 }
 
-/* A stage's time as a function of the micro-batch; slopes by sequence and by token of the micro-batch. */
-static struct plan_step stage_step(const struct plan_pipe *pipe, uint32_t i, double batch, double context)
-{
-    const struct plan_rank *rank = &pipe->ranks[i];
-    struct plan_slope layer = plan_unit_at(rank->unit->grid, batch);
-    struct plan_step step = {.time = rank->layers * layer.value + rank->unit->step_s,
-                             .per_sequence = rank->layers * layer.slope,
-                             .per_token = rank->layers * rank->unit->context_s};
-    if (i + 1 == pipe->count) {
-        struct plan_slope head = plan_unit_at(rank->unit->head, batch);
-        step.time += head.value;
-        step.per_sequence += head.slope;
-    }
-    step.time += step.per_token * batch * context;
-    return step;
-}
-
 struct plan_step plan_pipe_step(const struct plan_pipe *pipe, double batch, double context)
 {
     double stages = pipe->count, micro = fmax(batch / stages, 1);
+    struct plan_knot knot = plan_knot_of(micro);
     struct plan_step sum = {0}, most = {0};
     for (uint32_t i = 0; i < pipe->count; ++i) {
         const struct plan_rank *rank = &pipe->ranks[i];
-        struct plan_step step = stage_step(pipe, i, micro, context);
-        struct plan_step hop = {.time = rank->hop_latency_s + micro * rank->hop_token_s,
-                                .per_sequence = rank->hop_token_s};
-        most = step.time > most.time ? step : most;
-        most = hop.time > most.time ? hop : most;
-        sum.time += step.time + hop.time;
-        sum.per_sequence += step.per_sequence + hop.per_sequence;
+        struct plan_slope layer = plan_unit_at(rank->unit->grid, &knot);
+        struct plan_step step = {.time = rank->layers * layer.value + rank->unit->step_s,
+                                 .per_sequence = rank->layers * layer.slope,
+                                 .per_token = rank->layers * rank->unit->context_s};
+        if (i + 1 == pipe->count) {
+            struct plan_slope head = plan_unit_at(rank->unit->head, &knot);
+            step.time += head.value;
+            step.per_sequence += head.slope;
+        }
+        step.time += step.per_token * micro * context;
+        double hop_s = rank->hop_latency_s + micro * rank->hop_token_s;
+        if (step.time > most.time)
+            most = step;
+        if (hop_s > most.time)
+            most = (struct plan_step){.time = hop_s, .per_sequence = rank->hop_token_s};
+        sum.time += step.time + hop_s;
+        sum.per_sequence += step.per_sequence + rank->hop_token_s;
         sum.per_token += step.per_token;
     }
     /* All micro-batches pass the slowest part in turn; one of them passes all parts. */

@@ -98,24 +98,24 @@ double plan_mix_batch(const struct plan_mix *mix, double capacity, double calm)
     return root * root;
 }
 
+static const double fractions[PLAN_GRID_OCTAVE + 1] = {1, 1.189207115002721, 1.4142135623730951,
+                                                       1.681792830507429, 2}; /* 2^(i/4) */
+
 static double grid_knot(uint32_t i)
 {
-    static const double fraction[PLAN_GRID_OCTAVE] = {1, 1.189207115002721, 1.4142135623730951,
-                                                      1.681792830507429}; /* 2^(i/4) */
-    return (double)(1u << i / PLAN_GRID_OCTAVE) * fraction[i % PLAN_GRID_OCTAVE];
+    return (double)(1u << i / PLAN_GRID_OCTAVE) * fractions[i % PLAN_GRID_OCTAVE];
 }
 
-struct plan_slope plan_unit_at(const double grid[PLAN_GRID_COUNT], double batch)
+struct plan_knot plan_knot_of(double batch)
 {
-    int exponent;
-    (void)frexp(batch, &exponent); /* batch in [2^(exponent - 1), 2^exponent) */
-    uint32_t low = (uint32_t)(exponent - 1) * PLAN_GRID_OCTAVE;
-    low = low < PLAN_GRID_COUNT - 1 ? low : PLAN_GRID_COUNT - 2;
-    while (low + 2 < PLAN_GRID_COUNT && grid_knot(low + 1) <= batch)
-        ++low;
-    double left = grid_knot(low);
-    double slope = (grid[low + 1] - grid[low]) / (grid_knot(low + 1) - left);
-    return (struct plan_slope){grid[low] + slope * (batch - left), slope};
+    int octave = ilogb(fmin(fmax(batch, 1), PLAN_GRID_MOST * (1 - 1e-15)));
+    double base = (double)(1u << octave), mantissa = batch / base;
+    uint32_t part = 0;
+    while (part + 1 < PLAN_GRID_OCTAVE && fractions[part + 1] <= mantissa)
+        ++part;
+    return (struct plan_knot){.low = (uint32_t)octave * PLAN_GRID_OCTAVE + part,
+                              .over = batch - base * fractions[part],
+                              .inverse = 1 / (base * (fractions[part + 1] - fractions[part]))};
 }
 
 void plan_unit_init(struct plan_unit *unit, const struct ts_cluster *cluster, const struct ts_model *model,
