@@ -4,7 +4,7 @@
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "services/tsctl/tsctl.h"
-#include "services/tsctl/tsctl_plan.h"
+#include "services/tsctl/tsctl_plan_make.h"
 
 /* What `show` and `diff` are told. */
 struct file_flags {
@@ -131,8 +131,16 @@ static int run_subverb(const struct subverb *verb, int argc, char **argv)
 
 int tsctl_plan(int argc, char **argv)
 {
+    char program[] = "tsctl plan explain";
     for (size_t i = 0; argc > 1 && i < TS_ARRAY_SIZE(subverbs); i++)
         if (strcmp(argv[1], subverbs[i].name) == 0)
             return run_subverb(&subverbs[i], argc - 1, argv + 1);
-    return tsctl_fail("plan", 2, "usage: tsctl plan show|diff; --help lists the flags");
+    if (argc > 1 && strcmp(argv[1], "explain") == 0) {
+        argv[1] = program;
+        return tsctl_plan_explain(argc - 1, argv + 1);
+    }
+    if (argc > 1 && argv[1][0] != '-')
+        return tsctl_fail(
+            "plan", 2, "it is followed by flags, or by explain, diff or show; tsctl plan --help lists them");
+    return tsctl_plan_main(argc, argv);
 }

@@ -79,6 +79,9 @@ double tsctl_plan_crossing_bytes(const struct tsctl_plan_doc *doc); /* mean over
 /* "2x A5000, 2x 3090Ti"; with `nodes` "2x A5000 in n1, 2x 3090Ti in n3". Cut to fit. Returns `out`. */
 const char *tsctl_plan_gpus_words(const struct tsctl_plan_doc *doc, const struct ts_group *group, bool nodes,
                                   char out[TSCTL_PLAN_WORDS]);
+/* The same with nodes, shortened to counts where it is long: "8x A6000, 6x A40 in 3 nodes". */
+const char *tsctl_plan_gpus_brief(const struct tsctl_plan_doc *doc, const struct ts_group *group,
+                                  char out[TSCTL_PLAN_WORDS]);
 const char *tsctl_plan_layers_words(const struct ts_group *group, char out[TSCTL_PLAN_WORDS]); /* "32+28" */
 /* "TP2 PP2"; stages of different TP as "TP4+2 PP2". */
 const char *tsctl_plan_shape_words(const struct ts_group *group, char out[TSCTL_PLAN_WORDS]);

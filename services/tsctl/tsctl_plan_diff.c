@@ -218,20 +218,19 @@ static void print_move(const struct diff *d, const struct move *move, FILE *to)
     char before[16], after[16], gpus[TSCTL_PLAN_WORDS], shape[TSCTL_PLAN_WORDS];
     name_of(d->a, move->before, before);
     name_of(d->b, move->after, after);
-    fprintf(to, "%-10s %-5s %-5s %-9s ", change_names[move->change], before, after,
-            tsctl_plan_shape_words(group, shape));
+    fprintf(to, "%-10s %-5s %-5s ", change_names[move->change], before, after);
     if (move->reload_gpus > 0)
-        fprintf(to, "%3u %9.2f  ", move->reload_gpus, move->reload_bytes / 1e9);
+        fprintf(to, "%4u %8.2f", move->reload_gpus, move->reload_bytes / 1e9);
     else
-        fprintf(to, "%3s %9s  ", "-", "-");
-    fprintf(to, "%s\n", tsctl_plan_gpus_words(doc, group, true, gpus));
+        fprintf(to, "%4s %8s", "-", "-");
+    fprintf(to, "  %s, %s\n", tsctl_plan_gpus_brief(doc, group, gpus), tsctl_plan_shape_words(group, shape));
 }
 
 void tsctl_plan_diff_table(const struct tsctl_plan_doc *a, const struct tsctl_plan_doc *b, FILE *to)
 {
     struct diff d;
     diff_init(&d, a, b);
-    fprintf(to, "%-10s %-5s %-5s %-9s %3s %9s  devices\n", "change", "from", "to", "shape", "GPU", "GB load");
+    fprintf(to, "%-10s %-5s %-5s %4s %8s  devices\n", "change", "from", "to", "load", "GB");
     for (int c = 0; c < CHANGE_COUNT; c++)
         for (uint32_t i = 0; i < d.move_count; i++)
             if (d.moves[i].change == (enum change)c)

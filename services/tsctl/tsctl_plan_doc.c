@@ -176,3 +176,28 @@ const char *tsctl_plan_shape_words(const struct ts_group *group, char out[TSCTL_
     append(out, " PP%u", group->stage_count);
     return out;
 }
+
+#define BRIEF_BYTES 46 /* a longer list of places is counted instead */
+
+const char *tsctl_plan_gpus_brief(const struct tsctl_plan_doc *doc, const struct ts_group *group,
+                                  char out[TSCTL_PLAN_WORDS])
+{
+    const struct ts_cluster *cluster = doc->cluster;
+    uint32_t counts[TS_CLUSTER_TYPES_MAX] = {0}, nodes = 0;
+    if (strlen(tsctl_plan_gpus_words(doc, group, true, out)) <= BRIEF_BYTES)
+        return out;
+    for (uint32_t s = 0; s < group->stage_count; s++) {
+        const struct ts_gpu *gpu = &cluster->gpus[group->stages[s].gpus[0]];
+        bool seen = false;
+        for (uint32_t other = 0; other < s; other++)
+            seen = seen || cluster->gpus[group->stages[other].gpus[0]].node == gpu->node;
+        counts[gpu->type] += group->stages[s].tp;
+        nodes += !seen;
+    }
+    out[0] = '\0';
+    for (uint32_t t = 0; t < cluster->type_count; t++)
+        if (counts[t])
+            append(out, "%s%ux %s", out[0] ? ", " : "", counts[t], cluster->types[t].name);
+    append(out, " in %u node%s", nodes, nodes == 1 ? "" : "s");
+    return out;
+}

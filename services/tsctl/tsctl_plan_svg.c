@@ -43,7 +43,7 @@ double svg_text_width(const char *text, double size)
     double ems = 0;
     for (const char *c = text; *c; c++)
         ems += strchr("il.,:; |'()", *c) ? 0.32
-               : strchr("mwMW%", *c)     ? 0.88
+               : strchr("mwMW%", *c)     ? 0.95
                : *c >= 'A' && *c <= 'Z'  ? 0.75
                                          : 0.64;
     return ems * size; /* of a wide face, in bold: texts fit in narrower ones too */

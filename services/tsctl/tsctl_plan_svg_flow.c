@@ -200,7 +200,7 @@ static void draw_replica(const struct flows *f, const struct svg_page *page, uin
     bool one_line = f->box_height < BOX_HEIGHT;
     svg_box(page, x, y, width, height, 6, c->fill, c->stroke, 1.6);
     snprintf(text, sizeof text, "%s · %s", svg_group_name(f->doc->plan, group, name),
-             tsctl_plan_gpus_words(f->doc, g, true, words));
+             tsctl_plan_gpus_brief(f->doc, g, words));
     svg_text(page, x + 10, middle + (one_line ? 4 : -4), svg_text_fit(text, 13, width - (one_line ? 80 : 20)),
              true, SVG_START, c->text, text);
     if (one_line) {

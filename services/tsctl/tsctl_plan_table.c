@@ -4,21 +4,23 @@
 #include "common/base/ts_mem.h"
 #include "services/tsctl/tsctl_plan.h"
 
-#define MATRIX_COLUMNS_MAX 12 /* more decode replicas than fit in a line: flows are listed instead */
+#define MATRIX_COLUMNS_MAX 8 /* more decode replicas than fit in a line: flows are listed instead */
 
 /* The widest text of a column of the replicas. */
 struct widths {
-    int gpus, layers;
+    int gpus, shape, layers;
 };
 
 static struct widths widths_of(const struct tsctl_plan_doc *doc)
 {
-    struct widths w = {.gpus = 7, .layers = 6};
+    struct widths w = {.gpus = 7, .shape = 7, .layers = 6};
     char words[TSCTL_PLAN_WORDS];
     for (uint32_t g = 0; g < doc->plan->group_count; g++) {
-        int gpus = (int)strlen(tsctl_plan_gpus_words(doc, &doc->plan->groups[g], true, words));
+        int gpus = (int)strlen(tsctl_plan_gpus_brief(doc, &doc->plan->groups[g], words));
         int layers = (int)strlen(tsctl_plan_layers_words(&doc->plan->groups[g], words));
         w.gpus = gpus > w.gpus ? gpus : w.gpus;
+        int shape = (int)strlen(tsctl_plan_shape_words(&doc->plan->groups[g], words));
+        w.shape = shape > w.shape ? shape : w.shape;
         w.layers = layers > w.layers ? layers : w.layers;
     }
     return w;
@@ -28,33 +30,39 @@ static void print_replicas(const struct tsctl_plan_doc *doc, FILE *to)
 {
     struct widths w = widths_of(doc);
     char gpus[TSCTL_PLAN_WORDS], layers[TSCTL_PLAN_WORDS], shape[TSCTL_PLAN_WORDS];
-    fprintf(to, "%-5s %-9s %-*s %-9s %-*s %8s %8s\n", "#", "phase", w.gpus, "devices", "shape", w.layers,
-            "layers", "req/s", "$/h");
+    fprintf(to, "%-5s %-9s %-*s %-*s %-*s %8s %8s\n", "#", "phase", w.gpus, "devices", w.shape, "shape",
+            w.layers, "layers", "req/s", "$/h");
     for (uint32_t g = 0; g < doc->plan->group_count; g++) {
         const struct ts_group *group = &doc->plan->groups[g];
         char name[16];
         snprintf(name, sizeof name, "%c%u", tsctl_plan_phase_letter(group->phase), g);
-        fprintf(to, "%-5s %-9s %-*s %-9s %-*s %8.3f %8.3f\n", name,
+        fprintf(to, "%-5s %-9s %-*s %-*s %-*s %8.3f %8.3f\n", name,
                 group->phase == TS_PHASE_BOTH ? "colocated" : tsctl_plan_phase_name(group->phase), w.gpus,
-                tsctl_plan_gpus_words(doc, group, true, gpus), tsctl_plan_shape_words(group, shape), w.layers,
-                tsctl_plan_layers_words(group, layers), tsctl_plan_group_rate(doc->plan, g),
+                tsctl_plan_gpus_brief(doc, group, gpus), w.shape, tsctl_plan_shape_words(group, shape),
+                w.layers, tsctl_plan_layers_words(group, layers), tsctl_plan_group_rate(doc->plan, g),
                 tsctl_plan_group_price(doc, g));
     }
 }
 
-/* The rate from one replica to another by one codec, over all classes (or one). */
+/* How KV goes: in 16 bits, in 4, or some requests so and some so. */
+static const char *codec_words(double rate, double squeezed)
+{
+    return squeezed <= 0 ? "" : squeezed >= rate ? " i4" : " part i4";
+}
+
+/* The rate from one replica to another, over all classes (or one); `squeezed`: of that, in 4 bits. */
 static double rate_of(const struct ts_plan *plan, uint32_t prefill, uint32_t decode, uint32_t class_or_all,
-                      bool *squeezed)
+                      double *squeezed)
 {
     double rate = 0;
-    *squeezed = false;
+    *squeezed = 0;
     for (uint32_t i = 0; i < plan->flow_count; i++) {
         const struct ts_flow *f = &plan->flows[i];
         if (f->prefill != prefill || f->decode != decode ||
             (class_or_all != UINT32_MAX && f->length_class != class_or_all))
             continue;
         rate += f->rate;
-        *squeezed = *squeezed || (f->codec != TS_COST_CODEC_NONE && f->rate > 0);
+        *squeezed += f->codec != TS_COST_CODEC_NONE ? f->rate : 0;
     }
     return rate;
 }
@@ -69,25 +77,25 @@ static double sent_by(const struct ts_plan *plan, uint32_t prefill, uint32_t cla
     return rate;
 }
 
-static void print_cell(FILE *to, double share, bool squeezed)
+static void print_cell(FILE *to, double rate, double sent, double squeezed)
 {
     char cell[24];
-    if (share <= 0)
+    if (rate <= 0)
         snprintf(cell, sizeof cell, ".");
     else
-        snprintf(cell, sizeof cell, "%.3g%%%s", 100 * share, squeezed ? " i4" : "");
-    fprintf(to, " %9s", cell);
+        snprintf(cell, sizeof cell, "%.3g%%%s", 100 * rate / sent, codec_words(rate, squeezed));
+    fprintf(to, " %13s", cell);
 }
 
 static void print_matrix(const struct ts_plan *plan, uint32_t class_or_all, FILE *to)
 {
-    bool squeezed;
+    double squeezed;
     fprintf(to, "      ");
     for (uint32_t d = 0; d < plan->group_count; d++) {
         char name[16];
         snprintf(name, sizeof name, "D%u", d);
         if (plan->groups[d].phase == TS_PHASE_DECODE)
-            fprintf(to, " %9s", name);
+            fprintf(to, " %13s", name);
     }
     fprintf(to, " %9s\n", "req/s");
     for (uint32_t p = 0; p < plan->group_count; p++) {
@@ -100,7 +108,7 @@ static void print_matrix(const struct ts_plan *plan, uint32_t class_or_all, FILE
         for (uint32_t d = 0; d < plan->group_count; d++)
             if (plan->groups[d].phase == TS_PHASE_DECODE) {
                 double rate = rate_of(plan, p, d, class_or_all, &squeezed);
-                print_cell(to, sent > 0 ? rate / sent : 0, squeezed);
+                print_cell(to, rate, sent, squeezed);
             }
         fprintf(to, " %9.3f\n", sent);
     }
@@ -108,7 +116,7 @@ static void print_matrix(const struct ts_plan *plan, uint32_t class_or_all, FILE
 
 static void print_list(const struct ts_plan *plan, uint32_t class_or_all, FILE *to)
 {
-    bool squeezed;
+    double squeezed;
     for (uint32_t p = 0; p < plan->group_count; p++) {
         double sent = sent_by(plan, p, class_or_all);
         if (plan->groups[p].phase != TS_PHASE_PREFILL)
@@ -118,7 +126,7 @@ static void print_list(const struct ts_plan *plan, uint32_t class_or_all, FILE *
             double rate =
                 plan->groups[d].phase == TS_PHASE_DECODE ? rate_of(plan, p, d, class_or_all, &squeezed) : 0;
             if (rate > 0)
-                fprintf(to, " D%u %.3g%%%s", d, 100 * rate / sent, squeezed ? " i4" : "");
+                fprintf(to, " D%u %.3g%%%s", d, 100 * rate / sent, codec_words(rate, squeezed));
         }
         fprintf(to, "\n");
     }

@@ -1,0 +1,31 @@
+/*
+ * The flags of `tsctl plan`, and the plan that they ask for: what the verb itself and `explain` share. Exit
+ * codes as everywhere in tsctl. One thread.
+ */
+#ifndef TSCTL_PLAN_MAKE_H
+#define TSCTL_PLAN_MAKE_H
+
+#include "common/run/ts_conf.h"
+#include "services/tsctl/tsctl_plan_world.h"
+
+struct tsctl_plan_flags {
+    struct ts_conf *conf;
+    struct tsctl_plan_inputs inputs;
+    const char *algorithm, *load, *depth, *current, *out, *svg;
+    double time_limit;
+    bool json, by_class, progress;
+    char *conf_dir; /* when none was given */
+};
+
+/* 0 = go on; -1 = it was served (--help); otherwise the exit code, and the reason has been printed. */
+int tsctl_plan_flags_load(int argc, char **argv, const char *name, struct tsctl_plan_flags *out,
+                          struct ts_conf_strings *arguments, struct ts_error *err);
+void tsctl_plan_flags_free(struct tsctl_plan_flags *flags);
+/* 0 = `world` and `search->plan` are the caller's; otherwise the exit code, and `err` says why. */
+int tsctl_plan_make(const struct tsctl_plan_flags *flags, struct tsctl_plan_world *world,
+                    struct tsctl_plan_search *search, struct ts_error *err);
+
+int tsctl_plan_main(int argc, char **argv);    /* tsctl plan --cluster ... */
+int tsctl_plan_explain(int argc, char **argv); /* tsctl plan explain: tsctl_plan_explain.c */
+
+#endif
