@@ -1,5 +1,6 @@
 #include "services/planner/plan_moves.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,6 +75,7 @@ struct plan_picks {
     double weight_bytes;
     struct pick *items;
     uint32_t capacity, count;
+    uint32_t granted;
 };
 
 struct plan_picks *plan_picks_new(struct plan_shapes *shapes)
@@ -84,6 +86,7 @@ struct plan_picks *plan_picks_new(struct plan_shapes *shapes)
     picks->weight_bytes =
         model->layers * ts_cost_layer_weight_bytes(model) + ts_cost_head_weight_bytes(model);
     picks->capacity = PICKS_FIRST;
+    picks->granted = UINT32_MAX;
     picks->items = ts_xcalloc(picks->capacity, sizeof *picks->items);
     return picks;
 }
@@ -143,6 +146,37 @@ static void grow(struct plan_picks *picks)
     ts_free(old.items);
 }
 
+void plan_picks_grant(struct plan_picks *picks, uint32_t fresh)
+{
+    picks->granted = fresh;
+}
+
+static void choose(struct plan_picks *picks, struct plan_group *group)
+{
+    struct plan_group best = *group;
+    if (group->part_count == 1) {
+        group->parts[0].tp = 0;
+        plan_shape_choose(picks->shapes, group);
+        return;
+    }
+    best.shape = NULL;
+    for (uint8_t most = 1; most <= TS_TP_MAX; most = (uint8_t)(most * 2)) {
+        struct plan_group made = *group;
+        bool reached = false; /* otherwise it is the one before once more */
+        for (uint32_t i = 0; i < made.part_count; i++) {
+            uint8_t tp = most;
+            while (made.parts[i].count % tp)
+                tp /= 2;
+            made.parts[i].tp = tp;
+            reached = reached || tp == most;
+        }
+        if (reached && plan_shape_find(picks->shapes, &made) &&
+            (!best.shape || made.shape->score > best.shape->score))
+            best = made;
+    }
+    *group = best;
+}
+
 bool plan_picks_find(struct plan_picks *picks, struct plan_group *group)
 {
     const struct ts_cluster *cluster = plan_shapes_problem(picks->shapes)->cluster;
@@ -160,9 +194,10 @@ bool plan_picks_find(struct plan_picks *picks, struct plan_group *group)
             grow(picks);
             pick = slot_of(picks, key, group);
         }
-        for (uint32_t i = 0; i < group->part_count; i++)
-            group->parts[i].tp = 0;
-        plan_shape_choose(picks->shapes, group);
+        if (picks->granted == 0)
+            return false;
+        picks->granted -= picks->granted != UINT32_MAX;
+        choose(picks, group);
         *pick = (struct pick){key, *group};
         picks->count++;
     }
@@ -200,18 +235,46 @@ bool plan_tabu_has(const struct plan_tabu *tabu, const struct plan_move *move)
 
 /* --- The neighbourhood --- */
 
+/* The move by the gauge: what the state is known to reach, in proportion. */
+static double by_gauge(const struct plan_moves_walk *walk, const struct plan_move *move)
+{
+    const struct plan_moves_from *from = walk->from;
+    const struct plan_group *out[PLAN_MOVE_GROUPS], *in[PLAN_MOVE_GROUPS];
+    for (uint32_t i = 0; i < move->out_count; i++)
+        out[i] = &from->state->groups[move->out[i]];
+    for (uint32_t i = 0; i < move->in_count; i++)
+        in[i] = &move->in[i];
+    double served = plan_gauge_of(from->gauge, out, move->out_count, in, move->in_count);
+    bool known = walk->served > 0 && from->result->objective > 0;
+    return known ? from->result->objective * served / walk->served : served;
+}
+
+static double by_prices(const struct plan_moves_walk *walk, const struct plan_move *move)
+{
+    const struct plan_result *result = walk->from->result;
+    double estimate = result->objective;
+    for (uint32_t i = 0; i < move->out_count; i++)
+        estimate -= result->group_worth[move->out[i]];
+    for (uint32_t i = 0; i < move->in_count; i++)
+        estimate += plan_worth_of(walk->from->worth, &move->in[i]);
+    return estimate;
+}
+
 void plan_moves_offer(struct plan_moves_walk *walk, struct plan_move *move)
 {
     const struct plan_moves_from *from = walk->from;
     struct plan_moves *moves = walk->moves;
-    /* Ties are common (prices of zero) and are broken by chance, not by the order of the walk. */
-    move->estimate += (ts_rng_unit(from->rng) - 0.5) * 1e-9 * (1 + move->estimate);
+    walk->valued++;
+    move->estimate = by_gauge(walk, move);
     bool full = moves->top_count == PLAN_MOVES_TOP;
-    bool better = !full || move->estimate > moves->items[walk->worst].estimate;
+    double least = full ? moves->items[walk->worst].estimate : -1;
     uint64_t draw = ts_rng_below(from->rng, ++walk->any_seen);
+    if (move->estimate > least)
+        move->estimate = fmin(move->estimate, by_prices(walk, move));
+    /* Ties are broken by chance, not by the order of the walk. */
+    move->estimate += (ts_rng_unit(from->rng) - 0.5) * 1e-9 * (1 + move->estimate);
+    bool better = move->estimate > least;
     if (!better && draw >= PLAN_MOVES_ANY)
-        return;
-    if (move->estimate <= from->aspiration && plan_tabu_has(from->tabu, move))
         return;
     moves->offered++;
     if (!better) {
@@ -227,6 +290,16 @@ void plan_moves_offer(struct plan_moves_walk *walk, struct plan_move *move)
                 walk->worst = i;
         }
     }
+}
+
+void plan_moves_begin(struct plan_moves_walk *walk, const struct plan_moves_from *from,
+                      struct plan_moves *moves)
+{
+    *walk = (struct plan_moves_walk){
+        .from = from, .problem = plan_shapes_problem(plan_picks_shapes(from->picks)), .moves = moves};
+    walk->served = plan_gauge_of(from->gauge, NULL, 0, NULL, 0);
+    moves->count = moves->top_count = 0;
+    moves->offered = 0;
 }
 
 static int by_estimate(const void *a, const void *b)
@@ -250,11 +323,7 @@ void plan_moves_settle(struct plan_moves *moves)
 static void offer_alone(struct plan_moves_walk *walk, enum plan_move_kind kind, uint32_t index,
                         const struct plan_group *group)
 {
-    const struct plan_moves_from *from = walk->from;
     struct plan_move move = {.kind = kind, .out_count = 1, .in_count = 1, .out = {index}, .in = {*group}};
-    move.estimate =
-        from->result->objective - from->result->group_worth[index] + plan_worth_of(from->worth, group);
-    walk->valued++;
     plan_moves_offer(walk, &move);
 }
 
@@ -294,15 +363,15 @@ static void list_alone(struct plan_moves_walk *walk, uint32_t index)
 
 void plan_moves_list(const struct plan_moves_from *from, struct plan_moves *moves)
 {
-    const struct plan_problem *problem = plan_shapes_problem(plan_picks_shapes(from->picks));
-    struct plan_moves_walk walk = {.from = from, .problem = problem, .moves = moves};
+    struct plan_moves_walk walk;
+    plan_moves_begin(&walk, from, moves);
+    const struct plan_problem *problem = walk.problem;
     uint32_t count = from->state->count;
     walk.idle = ts_xcalloc(problem->cluster->cell_count, sizeof *walk.idle);
     walk.twin = ts_xcalloc(count + 1, sizeof *walk.twin);
     uint64_t *keys = ts_xcalloc(count + 1, sizeof *keys);
     plan_state_idle(problem, from->state, walk.idle);
-    moves->count = moves->top_count = 0;
-    moves->offered = 0;
+    plan_picks_grant(from->picks, from->fresh);
     for (uint32_t i = 0; i < count; i++) {
         keys[i] = plan_group_key(&from->state->groups[i]);
         while (keys[walk.twin[i]] != keys[i])
@@ -312,6 +381,7 @@ void plan_moves_list(const struct plan_moves_from *from, struct plan_moves *move
     }
     plan_moves_pools(&walk);
     plan_moves_settle(moves);
+    plan_picks_grant(from->picks, UINT32_MAX);
     ts_free(walk.idle);
     ts_free(walk.twin);
     ts_free(keys);

@@ -5,14 +5,16 @@
  * and growing from or shrinking to the devices that are idle. Applying one records what undoes it exactly,
  * order included.
  *
- * plan_moves_list walks the whole neighbourhood of a state (or a sample, for large ones), values each move by
- * the prices of the last linear program (plan_worth.h) and keeps the most promising; the program is then run
- * for few. One thread; everything is owned by the caller.
+ * plan_moves_list walks the neighbourhood of a state and keeps the most promising moves; the linear program
+ * is then run for few. A move is valued by the lesser of two estimates: the coarse gauge of what the groups
+ * serve (plan_gauge.h), and the bound by the prices of the last program (plan_worth.h), which knows classes,
+ * memory and cards. One thread; everything is owned by the caller.
  */
 #ifndef PLAN_MOVES_H
 #define PLAN_MOVES_H
 
 #include "common/base/ts_rng.h"
+#include "services/planner/plan_gauge.h"
 #include "services/planner/plan_worth.h"
 
 #define PLAN_MOVE_GROUPS 3
@@ -47,11 +49,17 @@ void plan_move_undo(struct plan_state *state, const struct plan_undo *undo);
 /* Equal for groups of equal parts, TP and phase: what the tabu list holds. */
 uint64_t plan_group_key(const struct plan_group *group);
 
-/* The best TP of given parts and phase (plan_shape_choose), remembered. */
+/*
+ * The best TP of given parts and phase, remembered: that of plan_shape_choose for one part; for several the
+ * best of the four in which each part has the largest degree up to 1, 2, 4 or 8 (moves try the others). To
+ * make a shape costs more than a run of the linear program, so a neighbourhood is granted a number of new
+ * ones; parts not seen before are passed over when it is used up, until another time.
+ */
 struct plan_picks;
 struct plan_picks *plan_picks_new(struct plan_shapes *shapes);
 void plan_picks_destroy(struct plan_picks **picks);
-/* Sets tp of all parts and the shape; false when the parts cannot hold the model. */
+void plan_picks_grant(struct plan_picks *picks, uint32_t fresh); /* UINT32_MAX: as many as it takes */
+/* Sets tp of all parts and the shape; false when the parts cannot hold the model, or are passed over. */
 bool plan_picks_find(struct plan_picks *picks, struct plan_group *group);
 struct plan_shapes *plan_picks_shapes(const struct plan_picks *picks);
 
@@ -78,11 +86,11 @@ struct plan_moves {
 struct plan_moves_from {
     struct plan_picks *picks;
     struct plan_worth *worth; /* set to the state's prices */
+    struct plan_gauge *gauge; /* set to the state */
     const struct plan_state *state;
     const struct plan_result *result;
-    const struct plan_tabu *tabu;
-    double aspiration; /* a tabu move is listed when its estimate is above */
-    uint64_t limit;    /* about how many groups to value; beyond it the neighbourhood is sampled */
+    uint64_t limit; /* about how many moves to value; beyond it the neighbourhood is sampled */
+    uint32_t fresh; /* new shapes granted */
     struct ts_rng *rng;
 };
 
@@ -93,12 +101,15 @@ struct plan_moves_walk {
     const struct plan_moves_from *from;
     const struct plan_problem *problem;
     struct plan_moves *moves;
-    uint64_t valued;   /* groups valued so far */
+    uint64_t valued;   /* moves valued so far */
+    double served;     /* the gauge of the state */
     uint32_t any_seen; /* for drawing evenly */
     uint32_t worst;    /* index of the lowest estimate of the full list */
     uint32_t *idle;    /* per cell */
     uint32_t *twin;    /* per group: the first group equal to it */
 };
+void plan_moves_begin(struct plan_moves_walk *walk, const struct plan_moves_from *from,
+                      struct plan_moves *moves); /* nothing kept yet */
 void plan_moves_offer(struct plan_moves_walk *walk, struct plan_move *move);
 void plan_moves_settle(struct plan_moves *moves);    /* orders what was offered */
 void plan_moves_pools(struct plan_moves_walk *walk); /* split, merge, shift, grow */

@@ -18,7 +18,6 @@ struct pool {
     uint32_t cell_count;
     bool rest_idle; /* what A does not take stays idle instead of being B */
     enum plan_move_kind kind;
-    double base; /* the objective without the groups */
 };
 
 static void pool_add(struct pool *pool, const struct plan_group *group, bool first)
@@ -66,30 +65,20 @@ static bool deal(const struct pool *pool, const uint8_t *take, bool rest, struct
 }
 
 struct side {
-    struct plan_group groups[TS_PHASE_BOTH]; /* by what they are worth, falling */
-    double worth[TS_PHASE_BOTH];
+    struct plan_group groups[TS_PHASE_BOTH];
     uint32_t count;
 };
 
-static void value_side(struct plan_moves_walk *walk, const struct plan_group *group, struct side *side)
+static void shape_side(struct plan_moves_walk *walk, const struct plan_group *group, struct side *side)
 {
     side->count = 0;
     for (enum ts_phase phase = TS_PHASE_PREFILL; phase <= TS_PHASE_BOTH; phase++) {
-        struct plan_group made = *group;
-        made.phase = phase;
+        struct plan_group *made = &side->groups[side->count];
         if (phase == TS_PHASE_BOTH && !walk->problem->colocate)
             continue;
-        if (!plan_picks_find(walk->from->picks, &made))
-            continue;
-        double worth = plan_worth_of(walk->from->worth, &made);
-        walk->valued++;
-        uint32_t at = side->count++;
-        for (; at > 0 && side->worth[at - 1] < worth; at--) {
-            side->worth[at] = side->worth[at - 1];
-            side->groups[at] = side->groups[at - 1];
-        }
-        side->worth[at] = worth;
-        side->groups[at] = made;
+        *made = *group;
+        made->phase = phase;
+        side->count += plan_picks_find(walk->from->picks, made);
     }
 }
 
@@ -103,7 +92,7 @@ static bool stands(const struct plan_moves_walk *walk, const struct pool *pool, 
 }
 
 static void offer_pool(struct plan_moves_walk *walk, const struct pool *pool, const struct plan_group *a,
-                       double a_worth, const struct plan_group *b, double b_worth)
+                       const struct plan_group *b)
 {
     struct plan_move move = {.kind = pool->kind, .out_count = (uint8_t)pool->out_count, .in_count = 1};
     memcpy(move.out, pool->out, sizeof pool->out);
@@ -114,42 +103,31 @@ static void offer_pool(struct plan_moves_walk *walk, const struct pool *pool, co
     } else if (pool->kind == PLAN_MOVE_SHIFT) {
         move.kind = PLAN_MOVE_MERGE;
     }
-    bool same = stands(walk, pool, a) && (b ? stands(walk, pool, b) : pool->out_count == 1);
-    if (same && (!b || pool->out_count == 2))
+    if (move.in_count == move.out_count && stands(walk, pool, a) && (!b || stands(walk, pool, b)))
         return;
-    move.estimate = pool->base + a_worth + b_worth;
     plan_moves_offer(walk, &move);
 }
 
-/* The two best pairs of phases by the prices. */
+/* In all pairs of phases. */
 static void deal_out(struct plan_moves_walk *walk, const struct pool *pool, const uint8_t *take)
 {
     struct plan_group a, b;
     struct side of_a, of_b;
-    if (!deal(pool, take, false, &a))
-        return;
-    bool has_b = !pool->rest_idle && deal(pool, take, true, &b);
     uint32_t rest = 0;
-    for (uint32_t i = 0; i < pool->cell_count; i++)
+    for (uint32_t i = 0; i < pool->cell_count && !pool->rest_idle; i++)
         rest += pool->counts[i] - take[i];
-    if (!pool->rest_idle && rest && !has_b)
+    if (!deal(pool, take, false, &a) || (rest && !deal(pool, take, true, &b)))
         return;
-    value_side(walk, &a, &of_a);
-    if (!of_a.count)
+    shape_side(walk, &a, &of_a);
+    for (uint32_t i = 0; i < of_a.count && !rest; i++)
+        offer_pool(walk, pool, &of_a.groups[i], NULL);
+    if (!rest || !of_a.count)
         return;
-    if (!has_b) {
-        for (uint32_t i = 0; i < of_a.count && i < 2; i++)
-            offer_pool(walk, pool, &of_a.groups[i], of_a.worth[i], NULL, 0);
-        return;
+    shape_side(walk, &b, &of_b);
+    for (uint32_t i = 0; i < of_a.count; i++) {
+        for (uint32_t j = 0; j < of_b.count; j++)
+            offer_pool(walk, pool, &of_a.groups[i], &of_b.groups[j]);
     }
-    value_side(walk, &b, &of_b);
-    if (!of_b.count)
-        return;
-    offer_pool(walk, pool, &of_a.groups[0], of_a.worth[0], &of_b.groups[0], of_b.worth[0]);
-    if (of_a.count > 1)
-        offer_pool(walk, pool, &of_a.groups[1], of_a.worth[1], &of_b.groups[0], of_b.worth[0]);
-    if (of_b.count > 1)
-        offer_pool(walk, pool, &of_a.groups[0], of_a.worth[0], &of_b.groups[1], of_b.worth[1]);
 }
 
 /* Every way; of the two that differ by exchanging A and B, one. */
@@ -230,22 +208,15 @@ static void walk_pool(struct plan_moves_walk *walk, const struct pool *pool)
         deal_near(walk, pool);
 }
 
-static void start_pool(const struct plan_moves_walk *walk, struct pool *pool, enum plan_move_kind kind)
-{
-    *pool = (struct pool){.kind = kind, .base = walk->from->result->objective};
-}
-
 static void take_group(const struct plan_moves_walk *walk, struct pool *pool, uint32_t index)
 {
     pool_add(pool, &walk->from->state->groups[index], pool->out_count == 0);
-    pool->base -= walk->from->result->group_worth[index];
     pool->out[pool->out_count++] = index;
 }
 
 static void split(struct plan_moves_walk *walk, uint32_t index)
 {
-    struct pool pool;
-    start_pool(walk, &pool, PLAN_MOVE_SPLIT);
+    struct pool pool = {.kind = PLAN_MOVE_SPLIT};
     take_group(walk, &pool, index);
     walk_pool(walk, &pool);
     pool.rest_idle = true;
@@ -255,10 +226,9 @@ static void split(struct plan_moves_walk *walk, uint32_t index)
 /* With one idle cell, or with all that are idle in the group's nodes. */
 static void grow_group(struct plan_moves_walk *walk, uint32_t index, uint32_t cell)
 {
-    struct pool pool;
+    struct pool pool = {.kind = PLAN_MOVE_GROW};
     uint32_t count = walk->idle[cell] < 16 ? walk->idle[cell] : 16;
     struct plan_group more = {.part_count = 1, .parts = {{(uint16_t)cell, (uint8_t)count, 0}}};
-    start_pool(walk, &pool, PLAN_MOVE_GROW);
     take_group(walk, &pool, index);
     pool_add(&pool, &more, false);
     walk_pool(walk, &pool);
@@ -269,8 +239,7 @@ static void grow_group(struct plan_moves_walk *walk, uint32_t index, uint32_t ce
 /* New groups of what is idle in one cell, or in two. */
 static void grow_new(struct plan_moves_walk *walk, uint32_t a, uint32_t b)
 {
-    struct pool pool;
-    start_pool(walk, &pool, PLAN_MOVE_GROW);
+    struct pool pool = {.kind = PLAN_MOVE_GROW};
     for (uint32_t i = 0; i < (a == b ? 1 : 2); i++) {
         uint32_t cell = i ? b : a, count = walk->idle[cell] < 16 ? walk->idle[cell] : 16;
         struct plan_group more = {.part_count = 1, .parts = {{(uint16_t)cell, (uint8_t)count, 0}}};
@@ -284,8 +253,7 @@ static void grow_new(struct plan_moves_walk *walk, uint32_t a, uint32_t b)
 
 static void pair(struct plan_moves_walk *walk, uint32_t a, uint32_t b)
 {
-    struct pool pool;
-    start_pool(walk, &pool, PLAN_MOVE_SHIFT);
+    struct pool pool = {.kind = PLAN_MOVE_SHIFT};
     take_group(walk, &pool, a);
     take_group(walk, &pool, b);
     walk_pool(walk, &pool);

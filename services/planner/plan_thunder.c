@@ -7,13 +7,13 @@
 #include "common/base/ts_mem.h"
 
 #define GAIN_EPS     1e-9
-#define TRIES        8  /* candidates of a neighbourhood that the program is run for */
-#define TRIES_ANY    2  /* and of those drawn evenly, when none of the first was better */
-#define TRIES_ENOUGH 4  /* so many are enough once one of them is better */
+#define TRIES        16 /* candidates of a neighbourhood that the program is run for, by estimate */
+#define TRIES_ENOUGH 6  /* so many are enough once one of them is better */
 #define KICKS_STALL  24 /* kicks without a gain that end the search */
 #define SEEN_FIRST   4096u
 #define SEEN_MAX     (1u << 20) /* 24 MB; beyond it, all are forgotten */
-#define LIST_LIMIT   12000      /* groups valued per neighbourhood */
+#define LIST_LIMIT   12000      /* moves valued per neighbourhood */
+#define LIST_FRESH   40         /* new shapes per neighbourhood */
 /* Work of the whole search at most: it ends earlier as a rule, when kicks no longer gain. */
 #define CAP_REGROUP 60000
 #define CAP_FLIP    4000
@@ -87,14 +87,15 @@ static void list(struct plan_search *search)
     struct plan_result result;
     search->current_objective = evaluate(search, &search->current, &result);
     plan_worth_set(search->worth, &search->current, &result);
+    plan_gauge_set(search->gauge, &search->current);
     struct plan_moves_from from = {
         .picks = search->picks,
         .worth = search->worth,
+        .gauge = search->gauge,
         .state = &search->current,
         .result = &result,
-        .tabu = &search->tabu,
-        .aspiration = search->run_objective,
         .limit = LIST_LIMIT,
+        .fresh = LIST_FRESH,
         .rng = &search->rng,
     };
     if (search->problem->depth == PLAN_REGROUP)
@@ -113,14 +114,11 @@ static bool next_candidate(struct plan_search *search)
 {
     const struct plan_moves *moves = &search->moves;
     bool better = search->chosen_objective > search->current_objective + GAIN_EPS;
-    if (search->next_move < moves->top_count) {
-        /* Estimates are from above: nothing further down can beat what is chosen. */
-        bool settled = search->chosen_objective >= moves->items[search->next_move].estimate;
-        if (search->tried >= TRIES || settled || (better && search->tried >= TRIES_ENOUGH))
-            search->next_move = moves->top_count;
-    }
-    return search->next_move < moves->count &&
-           (search->next_move < moves->top_count || (!better && search->tried < TRIES + TRIES_ANY));
+    if (better && search->tried >= TRIES_ENOUGH)
+        return false;
+    if (search->tried >= TRIES && search->next_move < moves->top_count)
+        search->next_move = moves->top_count;
+    return search->next_move < moves->count;
 }
 
 static void try_one(struct plan_search *search)
@@ -150,9 +148,6 @@ static void try_one(struct plan_search *search)
     if (objective > search->chosen_objective) {
         search->chosen_objective = objective;
         search->chosen = (int)search->next_move - 1;
-        double gain = objective - search->current_objective;
-        if (gain > GAIN_EPS && gain >= 0.5 * (move->estimate - search->current_objective))
-            search->stage = PLAN_THUNDER_GO;
     }
 }
 
@@ -272,6 +267,7 @@ static struct plan_search *thunder_open(const struct plan_problem *problem, stru
     search->picks = plan_picks_new(search->shapes);
     search->eval = plan_eval_new(search->shapes);
     search->worth = plan_worth_new(search->shapes);
+    search->gauge = plan_gauge_new(search->shapes);
     ts_rng_init(&search->rng, problem->seed);
     search->cap = problem->depth == PLAN_REGROUP ? CAP_REGROUP : CAP_FLIP;
     search->best_objective = search->best_before = -1;
@@ -293,6 +289,7 @@ static void thunder_close(struct plan_search **ptr)
     plan_state_fini(&search->current);
     plan_state_fini(&search->scratch);
     plan_worth_destroy(&search->worth);
+    plan_gauge_destroy(&search->gauge);
     plan_eval_destroy(&search->eval);
     plan_picks_destroy(&search->picks);
     plan_shapes_destroy(&search->shapes);

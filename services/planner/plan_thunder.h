@@ -50,6 +50,7 @@ struct plan_search {
     struct plan_picks *picks;
     struct plan_eval *eval;
     struct plan_worth *worth;
+    struct plan_gauge *gauge;
     struct ts_rng rng;
     uint64_t allowed, spent; /* work: the sum of all budgets, and what was done */
     uint64_t cap;            /* of work, for all */

@@ -67,23 +67,12 @@ static bool first_of_equals(const struct plan_search *search, uint32_t index)
     return true;
 }
 
-static void offer(struct plan_moves_walk *walk, struct plan_search *search, struct plan_move *move)
-{
-    const struct plan_result *result = walk->from->result;
-    move->kind = PLAN_MOVE_FLIP;
-    move->in_count = move->out_count;
-    move->estimate = result->objective;
-    for (uint32_t i = 0; i < move->out_count; i++)
-        move->estimate += plan_worth_of(search->worth, &move->in[i]) - result->group_worth[move->out[i]];
-    plan_moves_offer(walk, move);
-}
-
 /* One flip, or two at once: an exchange of phases keeps both sides in balance. */
 void plan_thunder_flips(const struct plan_moves_from *from, struct plan_search *search)
 {
-    struct plan_moves_walk walk = {.from = from, .problem = search->problem, .moves = &search->moves};
+    struct plan_moves_walk walk;
     uint32_t count = search->current.count;
-    search->moves.count = search->moves.top_count = 0;
+    plan_moves_begin(&walk, from, &search->moves);
     for (uint32_t i = 0; i < count; i++) {
         if (!first_of_equals(search, i))
             continue;
@@ -91,15 +80,16 @@ void plan_thunder_flips(const struct plan_moves_from *from, struct plan_search *
             const struct plan_group *flipped = &search->fixed[(size_t)i * PHASES + (size_t)phase];
             if (!flipped->shape || flipped->phase == search->current.groups[i].phase)
                 continue;
-            struct plan_move move = {.out_count = 1, .out = {i}, .in = {*flipped}};
-            offer(&walk, search, &move);
+            struct plan_move move = {.out_count = 1, .in_count = 1, .out = {i}, .in = {*flipped}};
+            plan_moves_offer(&walk, &move);
             for (uint32_t j = i + 1; j < count; j++) {
                 for (int other = TS_PHASE_PREFILL; other < PHASES; other++) {
                     const struct plan_group *second = &search->fixed[(size_t)j * PHASES + (size_t)other];
                     if (!second->shape || second->phase == search->current.groups[j].phase)
                         continue;
-                    struct plan_move both = {.out_count = 2, .out = {i, j}, .in = {*flipped, *second}};
-                    offer(&walk, search, &both);
+                    struct plan_move both = {
+                        .out_count = 2, .in_count = 2, .out = {i, j}, .in = {*flipped, *second}};
+                    plan_moves_offer(&walk, &both);
                 }
             }
         }

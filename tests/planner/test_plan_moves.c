@@ -76,7 +76,8 @@ static void test_tabu_forgets_the_oldest(void **unused)
     }
 }
 
-/* Picks are what plan_shape_choose answers, however often and in whatever order they are asked. */
+/* Picks of one part are what plan_shape_choose answers, those of two are never better than it; asked again,
+ * they are the same; without a grant, only what was asked before is answered. */
 static void test_picks(void **unused)
 {
     (void)unused;
@@ -86,7 +87,9 @@ static void test_picks(void **unused)
     struct plan_shapes *shapes = plan_shapes_new(&f.problem);
     struct plan_picks *picks = plan_picks_new(shapes);
     uint32_t made = 0, refused = 0;
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0; round < 3; round++) {
+        if (round == 1)
+            plan_picks_grant(picks, 0);
         for (uint8_t a = 0; a <= 8; a++) {
             for (uint8_t b = 0; b <= 4; b++) {
                 struct plan_group group = {.phase = TS_PHASE_DECODE}, asked;
@@ -101,13 +104,58 @@ static void test_picks(void **unused)
                 assert_int_equal(plan_picks_find(picks, &group), fits);
                 made += fits;
                 refused += !fits;
-                assert_ptr_equal(group.shape, fits ? asked.shape : NULL);
+                if (fits && group.part_count == 1)
+                    assert_ptr_equal(group.shape, asked.shape);
                 if (fits)
-                    assert_memory_equal(group.parts, asked.parts, sizeof group.parts);
+                    assert_true(group.shape->score <= asked.shape->score);
             }
         }
     }
     assert_true(made > 0 && refused > 0);
+    struct plan_group unseen = {.phase = TS_PHASE_PREFILL, .part_count = 1, .parts = {{0, 8, 0}}};
+    assert_false(plan_picks_find(picks, &unseen));
+    plan_picks_grant(picks, 1);
+    assert_true(plan_picks_find(picks, &unseen));
+    plan_picks_destroy(&picks);
+    plan_shapes_destroy(&shapes);
+    planner_fixture_fini(&f);
+}
+
+/* One node: as many requests as the weaker side; two nodes: what the cards let through; more of the other
+ * side gains little; colocated groups need neither. */
+static void test_gauge(void **unused)
+{
+    (void)unused;
+    struct planner_fixture f;
+    planner_fixture_init(&f, planner_fixture_cluster("8xA40|8xA40", 0.1), PLANNER_FIXTURE_CODING, 1e6);
+    struct plan_shapes *shapes = plan_shapes_new(&f.problem);
+    struct plan_picks *picks = plan_picks_new(shapes);
+    struct plan_gauge *gauge = plan_gauge_new(shapes);
+    struct plan_state state;
+    plan_state_init(&state);
+    struct plan_group prefill = {.phase = TS_PHASE_PREFILL, .part_count = 1, .parts = {{0, 4, 0}}};
+    struct plan_group here = {.phase = TS_PHASE_DECODE, .part_count = 1, .parts = {{0, 4, 0}}}, far = here;
+    struct plan_group both = {.phase = TS_PHASE_BOTH, .part_count = 1, .parts = {{1, 8, 0}}};
+    far.parts[0].cell = 1;
+    assert_true(plan_picks_find(picks, &prefill) && plan_picks_find(picks, &here));
+    assert_true(plan_picks_find(picks, &far) && plan_picks_find(picks, &both));
+    const struct plan_group *all[] = {&prefill, &here, &far, &both};
+    plan_gauge_set(gauge, &state);
+    double weaker = prefill.shape->score < here.shape->score ? prefill.shape->score : here.shape->score;
+    double one = plan_gauge_of(gauge, NULL, 0, &all[0], 2);
+    assert_true(one > 0.8 * weaker && one <= weaker);
+    assert_true(plan_gauge_of(gauge, NULL, 0, &all[0], 1) == 0);
+    const struct plan_group *apart[] = {&prefill, &far};
+    assert_true(plan_gauge_of(gauge, NULL, 0, apart, 2) < 0.2 * one);
+    plan_state_add(&state, &prefill);
+    plan_state_add(&state, &here);
+    plan_gauge_set(gauge, &state);
+    assert_true(plan_gauge_of(gauge, NULL, 0, NULL, 0) == one);
+    double with_both = plan_gauge_of(gauge, NULL, 0, &all[3], 1);
+    assert_true(with_both > one + 0.99 * both.shape->score && with_both < one + 1.01 * both.shape->score);
+    assert_true(plan_gauge_of(gauge, &all[1], 1, &all[1], 1) == one);
+    plan_state_fini(&state);
+    plan_gauge_destroy(&gauge);
     plan_picks_destroy(&picks);
     plan_shapes_destroy(&shapes);
     planner_fixture_fini(&f);
@@ -119,6 +167,7 @@ int main(void)
         cmocka_unit_test(test_undo_is_exact),
         cmocka_unit_test(test_tabu_forgets_the_oldest),
         cmocka_unit_test(test_picks),
+        cmocka_unit_test(test_gauge),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
