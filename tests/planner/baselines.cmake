@@ -1,7 +1,10 @@
 ts_test(test_plan_eval_fixed SOURCES test_plan_eval_fixed.c eval_fixture.c LINK ts_planner_fixture ts_planner_core ts_base m LABELS unit)
 
 ts_library(ts_baseline_fixture SOURCES baseline_fixture.c LINK ts_planner_fixture ts_planner_core ts_base m cmocka)
-ts_test(test_baseline_simple SOURCES test_baseline_simple.c LINK ts_baseline_fixture LABELS unit)
+foreach(piece simple flow mixed)
+  ts_test(test_baseline_${piece} SOURCES test_baseline_${piece}.c LINK ts_baseline_fixture LABELS unit)
+endforeach()
+ts_test(test_baselines SOURCES test_baselines.c LINK ts_baseline_fixture LABELS unit)
 
 ts_test(test_plan_algorithm SOURCES test_plan_algorithm.c LINK ts_planner_load ts_planner_fixture ts_planner_core LABELS unit)
 add_dependencies(test_plan_algorithm stripes)

@@ -22,7 +22,7 @@ static void test_table(void **state)
         assert_true(strlen(a->summary) > 0 && strchr(a->summary, '\n') == NULL);
         assert_true(a->open && a->step && a->best && a->describe && a->close);
     }
-    assert_true(count >= 5);
+    assert_true(count >= 9);
     assert_null(plan_algorithm_at(count + 1));
     assert_null(plan_algorithm_find("no such algorithm"));
 }
