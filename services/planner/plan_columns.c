@@ -248,7 +248,7 @@ static void fill_slot(struct plan_columns *columns, const struct plan_shape *pre
     uint32_t k = slot / TS_COST_CODEC_COUNT;
     enum ts_cost_codec codec = (enum ts_cost_codec)(slot % TS_COST_CODEC_COUNT);
     bool both = prefill == decode;
-    bool allowed = codec == TS_COST_CODEC_NONE || (columns->problem->codec_allowed[codec] && !both);
+    bool allowed = both ? codec == TS_COST_CODEC_NONE : columns->problem->codec_allowed[codec];
     s->gain_max[slot] = 0;
     s->visible_s[slot] = 0;
     if (!allowed || !prefill->fits[k] || !decode->fits[k]) {

@@ -25,7 +25,7 @@ struct plan_problem {
     enum plan_objective objective;
     double attainment;                       /* least share for PLAN_GOODPUT, (0, 1] */
     bool colocate;                           /* phase BOTH is allowed */
-    bool codec_allowed[TS_COST_CODEC_COUNT]; /* the accuracy policy; NONE is always allowed */
+    bool codec_allowed[TS_COST_CODEC_COUNT]; /* for KV on the wire: the accuracy policy, or a wish */
     uint32_t max_stages;                     /* of a replica, up to TS_STAGES_MAX; 0 = the default, 8 */
     enum plan_depth depth;
     const struct ts_plan *current; /* needed for REROUTE and FLIP, a start for REGROUP; may be NULL */

@@ -230,7 +230,7 @@ static void full_pair(struct full *full, uint32_t i, uint32_t j)
     }
     for (uint32_t k = 0; k < f->base.demand.class_count && isfinite(full->s_per_byte); k++) {
         for (enum ts_cost_codec c = 0; c < TS_COST_CODEC_COUNT; c++) {
-            bool allowed = c == TS_COST_CODEC_NONE || (i != j && f->base.problem.codec_allowed[c]);
+            bool allowed = i == j ? c == TS_COST_CODEC_NONE : f->base.problem.codec_allowed[c];
             for (uint32_t p = 0; p < a->shape->point_count && allowed; p++) {
                 for (uint32_t q = 0; q < b->shape->point_count; q++) {
                     if ((i != j || p == q) && a->shape->fits[k] && b->shape->fits[k]) {

@@ -132,6 +132,7 @@ def test_options_bind():
     check(split)
     assert all(r["phase"] != "both" for r in split["replicas"])
     assert all(f["codec"] == "none" for f in split["flows"])
+    assert {f["codec"] for f in plan(codec="i4")["flows"]} == {"i4"}
     alone = plan(link_gbit=0, no_colocate="false")
     check(alone)
     assert alone["cross_node_kv_bytes_per_request"] == 0
@@ -275,6 +276,17 @@ def test_interrupt_prints_the_best_so_far():
     doc = json.loads(out)
     check(doc)
     assert doc["finished"] is False and "stopped" in errors
+
+
+def test_the_readme_works(tmp_path):
+    """The commands of "Plan a cluster", one after the other, as they stand there."""
+    section = (ROOT / "README.md").read_text().split("\n## Plan a cluster\n", 1)[1].split("\n## ", 1)[0]
+    commands = [line.split("#")[0].split() for line in section.splitlines() if line.startswith("build/release/bin/tsctl ")]
+    assert len(commands) >= 2
+    for command in commands:
+        done = subprocess.run([TSCTL, *command[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0 and done.stdout, done.stderr
+    assert (tmp_path / "plan.svg").exists()
 
 
 def test_help():
