@@ -29,7 +29,7 @@ struct plan_columns {
     const struct plan_problem *problem;
     struct ts_arena arena;
     struct ts_map *kinds, *tables, *pairs;
-    uint32_t kind_count;
+    uint32_t kind_count, pair_count;
     double bytes[SLOTS_MAX];
     struct plan_card *cards; /* scratch: 2 for each node */
     struct scratch *scratch;
@@ -85,7 +85,7 @@ bool plan_columns_trim(struct plan_columns *columns)
         *maps[i] = ts_map_new();
     }
     ts_arena_reset(&columns->arena);
-    columns->kind_count = 0;
+    columns->kind_count = columns->pair_count = 0;
     return true;
 }
 
@@ -363,7 +363,7 @@ static struct plan_pair *make_pair(struct plan_columns *columns, const struct pl
                                    const struct plan_kind *decode)
 {
     struct plan_pair *pair = ts_arena_alloc(&columns->arena, sizeof *pair);
-    *pair = (struct plan_pair){.prefill = prefill, .decode = decode};
+    *pair = (struct plan_pair){.id = columns->pair_count++, .prefill = prefill, .decode = decode};
     struct ts_link link = {.bytes_per_s = INFINITY};
     if (prefill != decode) {
         struct path path = find_path(columns, prefill, decode);

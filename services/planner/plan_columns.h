@@ -42,7 +42,6 @@ struct plan_kind {
     } stages[TS_STAGES_MAX];
     uint32_t card_count;
     const struct plan_card *cards; /* hops of the pipeline between nodes */
-    double price[3];               /* scratch of the evaluator: last seen duals of prefill, compute, memory */
 };
 
 struct plan_table { /* of (class, codec): items first[x] .. first[x + 1], x = class * codecs + codec */
@@ -54,6 +53,7 @@ struct plan_table { /* of (class, codec): items first[x] .. first[x + 1], x = cl
 };
 
 struct plan_pair {
+    uint32_t id;                              /* dense, in order of making */
     const struct plan_kind *prefill, *decode; /* the same when colocated */
     const struct plan_table *table;           /* NULL: no path */
     uint32_t card_count;

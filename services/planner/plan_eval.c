@@ -6,28 +6,23 @@
 #include "common/base/ts_mem.h"
 #include "services/planner/plan_eval_impl.h"
 
-/* A run ends when no column could lift the objective by more than this share of all requests. */
-#define IMPROVEMENT 1e-9
-/* Rounds of pricing. Each adds columns that were not there, so it ends without; this bounds what a
- * stall near the tolerance may cost. */
-#define ROUNDS_MAX 200
-/* A card that was not short for so many runs leaves the program until it is overloaded again. */
-#define CARD_IDLE_RUNS 16
+/* Rounds of pricing. Each adds columns that were not there, so it ends without; this bounds what a stall near
+ * the tolerance may cost. */
+#define ROUNDS_MAX 500
+/* The program starts over when it has more columns or kinds than so many for each kind of the state. */
+#define COLUMNS_PER_KIND 60
+#define KINDS_PER_KIND   4
+#define KINDS_MIN        32
+/* What a request takes at least of its decode replica, so that a row with limit 0 keeps it away. */
+#define SHARE_MIN 1e-12
 
-#define RESERVE(eval, array, need)                                                                           \
-    ts_array_reserve((void **)&(eval)->array, &(eval)->array##_capacity, (need), sizeof *(eval)->array)
-
-static const struct ts_class *class_of(const struct plan_eval *eval, uint32_t k)
-{
-    return &eval->problem->demand->classes[k];
-}
-
-struct plan_eval *plan_eval_new(struct plan_shapes *shapes)
+struct plan_eval *eval_new(struct plan_shapes *shapes, struct plan_columns *source)
 {
     struct plan_eval *eval = ts_xcalloc(1, sizeof *eval);
     eval->shapes = shapes;
     eval->problem = plan_shapes_problem(shapes);
-    eval->source = plan_columns_new(shapes);
+    eval->source = source ? source : plan_columns_new(shapes);
+    eval->borrows_source = source != NULL;
     eval->lp = plan_lp_new();
     eval->rate = ts_demand_rate(eval->problem->demand);
     const struct ts_cluster *cluster = eval->problem->cluster;
@@ -40,18 +35,29 @@ struct plan_eval *plan_eval_new(struct plan_shapes *shapes)
     return eval;
 }
 
+struct plan_eval *plan_eval_new(struct plan_shapes *shapes)
+{
+    return eval_new(shapes, NULL);
+}
+
 void plan_eval_destroy(struct plan_eval **eval)
 {
     struct plan_eval *old = *eval;
     if (!old) {
         return;
     }
-    plan_columns_destroy(&old->source);
+    if (!old->borrows_source) {
+        plan_columns_destroy(&old->source);
+    }
     plan_lp_destroy(&old->lp);
     ts_free(old->kinds);
     ts_free(old->pairs);
     ts_free(old->columns);
+    ts_free(old->slot_of_kind);
+    ts_free(old->slot_of_pair);
     ts_free(old->kind_of_group);
+    ts_free(old->present);
+    ts_free(old->present_pairs);
     ts_free(old->cards);
     ts_free(old->flows);
     ts_free(old->prices);
@@ -62,25 +68,47 @@ void plan_eval_destroy(struct plan_eval **eval)
 
 /* --- From groups to kinds and pairs --- */
 
+/* The slot of an id; ids that are new have none. */
+static uint32_t *slot_of(uint32_t **slots, size_t *capacity, uint32_t *count, uint32_t id)
+{
+    ts_array_reserve((void **)slots, capacity, (size_t)id + 1, sizeof **slots);
+    for (; *count <= id; ++*count) {
+        (*slots)[*count] = 0;
+    }
+    return &(*slots)[id];
+}
+
+static uint32_t find_kind(struct plan_eval *eval, const struct plan_kind *kind)
+{
+    uint32_t *slot = slot_of(&eval->slot_of_kind, &eval->slot_of_kind_capacity, &eval->kind_ids, kind->id);
+    if (!*slot) {
+        EVAL_RESERVE(eval, kinds, eval->kind_count + 1);
+        struct eval_kind *fresh = &eval->kinds[eval->kind_count++];
+        fresh->kind = kind;
+        fresh->count = fresh->limit = 0;
+        for (int r = 0; r < EVAL_RESOURCES; r++) {
+            fresh->row[r] = EVAL_NONE;
+            fresh->price[r] = 0;
+        }
+        *slot = eval->kind_count;
+    }
+    return *slot - 1;
+}
+
 static void find_kinds(struct plan_eval *eval, const struct plan_state *state)
 {
-    eval->kind_count = 0;
+    for (uint32_t i = 0; i < eval->kind_count; i++) {
+        eval->kinds[i].count = 0;
+    }
+    eval->present_count = 0;
     eval->group_count = state->count;
-    RESERVE(eval, kind_of_group, state->count + 1);
-    RESERVE(eval, kinds, state->count + 1);
+    EVAL_RESERVE(eval, kind_of_group, state->count + 1);
+    EVAL_RESERVE(eval, present, state->count + 1);
     for (uint32_t g = 0; g < state->count; g++) {
-        struct plan_kind *kind = plan_columns_kind(eval->source, &state->groups[g]);
-        uint32_t i = 0;
-        while (i < eval->kind_count && eval->kinds[i].kind != kind) {
-            i++;
+        uint32_t i = find_kind(eval, plan_columns_kind(eval->source, &state->groups[g]));
+        if (eval->kinds[i].count++ == 0) {
+            eval->present[eval->present_count++] = i;
         }
-        if (i == eval->kind_count) {
-            struct eval_kind *fresh = &eval->kinds[eval->kind_count++];
-            fresh->kind = kind;
-            fresh->count = 0;
-            memcpy(fresh->price, kind->price, sizeof fresh->price);
-        }
-        eval->kinds[i].count++;
         eval->kind_of_group[g] = i;
     }
 }
@@ -103,6 +131,21 @@ static bool passable(const struct plan_eval *eval, const struct plan_card *cards
     return true;
 }
 
+static uint32_t find_pair(struct plan_eval *eval, const struct plan_pair *pair, uint32_t i, uint32_t j)
+{
+    uint32_t *slot = slot_of(&eval->slot_of_pair, &eval->slot_of_pair_capacity, &eval->pair_ids, pair->id);
+    if (!*slot) {
+        EVAL_RESERVE(eval, pairs, eval->pair_count + 1);
+        struct eval_pair *fresh = &eval->pairs[eval->pair_count++];
+        *fresh = (struct eval_pair){.pair = pair, .prefill = i, .decode = j};
+        for (uint32_t k = 0; k < eval->problem->demand->class_count; k++) {
+            fresh->last[k] = EVAL_NONE;
+        }
+        *slot = eval->pair_count;
+    }
+    return *slot - 1;
+}
+
 static void add_pair(struct plan_eval *eval, uint32_t i, uint32_t j)
 {
     const struct plan_kind *prefill = eval->kinds[i].kind, *decode = eval->kinds[j].kind;
@@ -112,14 +155,8 @@ static void add_pair(struct plan_eval *eval, uint32_t i, uint32_t j)
         !passable(eval, decode->cards, decode->card_count)) {
         return;
     }
-    RESERVE(eval, pairs, eval->pair_count + 1);
-    struct eval_pair *item = &eval->pairs[eval->pair_count++];
-    item->pair = pair;
-    item->prefill = i;
-    item->decode = j;
-    for (uint32_t k = 0; k < eval->problem->demand->class_count; k++) {
-        item->last[k] = EVAL_NONE;
-    }
+    EVAL_RESERVE(eval, present_pairs, eval->present_pair_count + 1);
+    eval->present_pairs[eval->present_pair_count++] = find_pair(eval, pair, i, j);
     touch_cards(eval, pair->cards, pair->card_count);
     touch_cards(eval, prefill->cards, prefill->card_count);
     touch_cards(eval, decode->cards, decode->card_count);
@@ -127,57 +164,92 @@ static void add_pair(struct plan_eval *eval, uint32_t i, uint32_t j)
 
 static void find_pairs(struct plan_eval *eval)
 {
-    eval->pair_count = 0;
+    eval->present_pair_count = 0;
     for (uint32_t i = 0; i < eval->card_count; i++) {
         eval->cards[i].touched = false;
     }
-    for (uint32_t i = 0; i < eval->kind_count; i++) {
+    for (uint32_t a = 0; a < eval->present_count; a++) {
+        uint32_t i = eval->present[a];
         enum ts_phase phase = eval->kinds[i].kind->shape->phase;
         if (phase == TS_PHASE_BOTH) {
             add_pair(eval, i, i);
         }
-        for (uint32_t j = 0; phase == TS_PHASE_PREFILL && j < eval->kind_count; j++) {
-            if (eval->kinds[j].kind->shape->phase == TS_PHASE_DECODE) {
-                add_pair(eval, i, j);
+        for (uint32_t b = 0; phase == TS_PHASE_PREFILL && b < eval->present_count; b++) {
+            if (eval->kinds[eval->present[b]].kind->shape->phase == TS_PHASE_DECODE) {
+                add_pair(eval, i, eval->present[b]);
             }
         }
     }
 }
 
-/* --- The program --- */
-
-static void add_rows(struct plan_eval *eval)
+/* Forgets the program; prices and active cards stay. */
+static void start_over(struct plan_eval *eval)
 {
-    static const enum ts_phase phases[EVAL_RESOURCES] = {TS_PHASE_PREFILL, TS_PHASE_DECODE, TS_PHASE_DECODE};
-    bool goodput = eval->problem->objective == PLAN_GOODPUT;
-    for (uint32_t k = 0; k < eval->problem->demand->class_count; k++) {
-        eval->class_row[k] = plan_lp_add_row(eval->lp, goodput ? 0 : class_of(eval, k)->rate);
-    }
-    for (uint32_t i = 0; i < eval->kind_count; i++) {
-        struct eval_kind *kind = &eval->kinds[i];
-        for (int r = 0; r < EVAL_RESOURCES; r++) {
-            kind->row[r] =
-                kind->kind->shape->phase & phases[r] ? plan_lp_add_row(eval->lp, kind->count) : EVAL_NONE;
-        }
-    }
-    for (uint32_t i = 0; i < eval->card_count; i++) {
-        struct eval_card *card = &eval->cards[i];
-        card->row = card->active && card->touched ? plan_lp_add_row(eval->lp, card->limit) : EVAL_NONE;
-    }
-    eval->attainment_row = goodput ? plan_lp_add_row(eval->lp, 0) : EVAL_NONE;
+    eval->kind_count = eval->pair_count = eval->column_count = 0;
+    eval->kind_ids = eval->pair_ids = 0;
+    eval->built = eval->solved = false;
 }
 
-/* PLAN_GOODPUT: the rate R of all classes. Class k has its share of R, and sum D z >= attainment * R. */
+static void find_state(struct plan_eval *eval, const struct plan_state *state)
+{
+    find_kinds(eval, state);
+    find_pairs(eval);
+}
+
+/* --- The program --- */
+
 static void add_rate_column(struct plan_eval *eval)
 {
     struct plan_lp_term terms[TS_CLASSES_MAX + 1];
     uint32_t count = 0;
     for (uint32_t k = 0; k < eval->problem->demand->class_count; k++) {
-        double share = eval->rate > 0 ? class_of(eval, k)->rate / eval->rate : 0;
+        double share = eval->rate > 0 ? eval_class(eval, k)->rate / eval->rate : 0;
         terms[count++] = (struct plan_lp_term){eval->class_row[k], -share};
     }
     terms[count++] = (struct plan_lp_term){eval->attainment_row, eval->problem->attainment};
     (void)plan_lp_add_column(eval->lp, 0, terms, count);
+}
+
+/* Rows of classes and cards. PLAN_GOODPUT: the rate R of all classes is a column. Class k has its share of R,
+ * and sum D z >= attainment * R. */
+static void build(struct plan_eval *eval)
+{
+    bool goodput = eval->problem->objective == PLAN_GOODPUT;
+    plan_lp_reset(eval->lp);
+    for (uint32_t k = 0; k < eval->problem->demand->class_count; k++) {
+        eval->class_row[k] = plan_lp_add_row(eval->lp, goodput ? 0 : eval_class(eval, k)->rate);
+    }
+    for (uint32_t i = 0; i < eval->card_count; i++) {
+        struct eval_card *card = &eval->cards[i];
+        card->row = card->active ? plan_lp_add_row(eval->lp, card->limit) : EVAL_NONE;
+        card->price = 0;
+    }
+    eval->attainment_row = goodput ? plan_lp_add_row(eval->lp, 0) : EVAL_NONE;
+    eval->column_base = goodput ? 1 : 0;
+    if (goodput) {
+        add_rate_column(eval);
+    }
+    eval->built = true;
+}
+
+/* Rows of kinds that are new, and limits of those whose number has changed. */
+static void sync_kinds(struct plan_eval *eval)
+{
+    static const enum ts_phase phases[EVAL_RESOURCES] = {TS_PHASE_PREFILL, TS_PHASE_DECODE, TS_PHASE_DECODE};
+    for (uint32_t i = 0; i < eval->kind_count; i++) {
+        struct eval_kind *kind = &eval->kinds[i];
+        for (int r = 0; r < EVAL_RESOURCES; r++) {
+            if (!(kind->kind->shape->phase & phases[r])) {
+                continue;
+            }
+            if (kind->row[r] == EVAL_NONE) {
+                kind->row[r] = plan_lp_add_row(eval->lp, kind->count);
+            } else if (kind->limit != kind->count) {
+                plan_lp_set_limit(eval->lp, kind->row[r], kind->count);
+            }
+        }
+        kind->limit = kind->count;
+    }
 }
 
 struct terms {
@@ -199,25 +271,24 @@ struct traffic {
     double bytes; /* by which the loads are multiplied */
 };
 
-static void traffic_of(const struct plan_eval *eval, const struct eval_column *column,
-                       struct traffic traffic[3])
+static void traffic_of(const struct plan_eval *eval, const struct plan_pair *pair, uint32_t k,
+                       enum ts_cost_codec codec, struct traffic traffic[3])
 {
-    const struct plan_pair *pair = eval->pairs[column->pair].pair;
-    const struct ts_class *class_ = class_of(eval, column->length_class);
-    traffic[0] = (struct traffic){pair->cards, pair->card_count,
-                                  plan_columns_bytes(eval->source, column->length_class, column->codec)};
+    const struct ts_class *class_ = eval_class(eval, k);
+    traffic[0] = (struct traffic){pair->cards, pair->card_count, plan_columns_bytes(eval->source, k, codec)};
     traffic[1] = (struct traffic){pair->prefill->cards, pair->prefill->card_count, class_->prompt_tokens};
     traffic[2] = (struct traffic){pair->decode->cards, pair->decode->card_count, class_->output_tokens};
 }
 
-void eval_load_cards(const struct plan_eval *eval, const struct eval_column *column, double rate)
+void eval_load_cards(const struct plan_eval *eval, const struct plan_pair *pair, uint32_t k,
+                     enum ts_cost_codec codec, double rate)
 {
     struct traffic traffic[3];
-    traffic_of(eval, column, traffic);
+    traffic_of(eval, pair, k, codec, traffic);
     for (int t = 0; t < 3; t++) {
         for (uint32_t i = 0; i < traffic[t].count; i++) {
-            eval_card_of(eval, &traffic[t].cards[i])->load +=
-                rate * traffic[t].cards[i].load * traffic[t].bytes;
+            const struct plan_card *card = &traffic[t].cards[i];
+            eval_card_of(eval, card)->load += rate * card->load * traffic[t].bytes;
         }
     }
 }
@@ -232,11 +303,11 @@ static void load_column(struct plan_eval *eval, const struct eval_column *column
     struct terms terms = {.count = 0};
     add_term(&terms, eval->class_row[k], 1);
     add_term(&terms, prefill->row[EVAL_PREFILL], p->prefill[k]);
-    add_term(&terms, decode->row[EVAL_COMPUTE], q->compute[k]);
+    add_term(&terms, decode->row[EVAL_COMPUTE], fmax(q->compute[k], SHARE_MIN));
     add_term(&terms, decode->row[EVAL_MEMORY], q->memory[k]);
     add_term(&terms, eval->attainment_row, -column->gain);
     struct traffic traffic[3];
-    traffic_of(eval, column, traffic);
+    traffic_of(eval, pair->pair, k, column->codec, traffic);
     for (int t = 0; t < 3; t++) {
         for (uint32_t i = 0; i < traffic[t].count; i++) {
             const struct plan_card *card = &traffic[t].cards[i];
@@ -246,144 +317,20 @@ static void load_column(struct plan_eval *eval, const struct eval_column *column
     (void)plan_lp_add_column(eval->lp, column->gain, terms.items, terms.count);
 }
 
-static void build(struct plan_eval *eval)
-{
-    plan_lp_reset(eval->lp);
-    eval->solved = false;
-    add_rows(eval);
-    eval->column_base = 0;
-    if (eval->problem->objective == PLAN_GOODPUT) {
-        add_rate_column(eval);
-        eval->column_base = 1;
-    }
-    for (uint32_t c = 0; c < eval->column_count; c++) {
-        load_column(eval, &eval->columns[c]);
-    }
-}
-
 double eval_value(const struct plan_eval *eval, uint32_t column)
 {
     return plan_lp_value(eval->lp, eval->column_base + column);
 }
 
-/* --- Pricing --- */
-
-static double price_of_cards(const struct plan_eval *eval, const struct plan_card *cards, uint32_t count)
-{
-    double price = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        price += cards[i].load * eval_card_of(eval, &cards[i])->price;
-    }
-    return price;
-}
-
-static void price_kinds(struct plan_eval *eval)
-{
-    for (uint32_t i = 0; i < eval->kind_count; i++) {
-        struct eval_kind *kind = &eval->kinds[i];
-        const struct plan_shape *shape = kind->kind->shape;
-        kind->hop_price = price_of_cards(eval, kind->kind->cards, kind->kind->card_count);
-        for (uint32_t k = 0; k < eval->problem->demand->class_count; k++) {
-            for (uint32_t p = 0; p < shape->point_count; p++) {
-                const struct plan_point *point = &shape->points[p];
-                kind->cost_p[k][p] = kind->price[EVAL_PREFILL] * point->prefill[k];
-                kind->cost_q[k][p] = kind->price[EVAL_COMPUTE] * point->compute[k] +
-                                     kind->price[EVAL_MEMORY] * point->memory[k];
-            }
-        }
-    }
-}
-
-/* The best column of pair and class at the prices at hand. Returns what it would gain by each request. */
-static double best_column(const struct plan_eval *eval, const struct eval_pair *pair, uint32_t k,
-                          double card_price, struct eval_column *best)
-{
-    const struct plan_table *table = pair->pair->table;
-    const struct eval_kind *prefill = &eval->kinds[pair->prefill], *decode = &eval->kinds[pair->decode];
-    const double *cost_p = prefill->cost_p[k], *cost_q = decode->cost_q[k];
-    const struct ts_class *class_ = class_of(eval, k);
-    double fixed = eval->class_price[k] + prefill->hop_price * class_->prompt_tokens +
-                   decode->hop_price * class_->output_tokens;
-    double weight = 1 + eval->attainment_price, most = 0;
-    for (enum ts_cost_codec c = 0; c < TS_COST_CODEC_COUNT; c++) {
-        uint32_t slot = plan_columns_slot(k, c);
-        double least = fixed + card_price * plan_columns_bytes(eval->source, k, c);
-        if (weight * table->gain_max[slot] - least <= most) {
-            continue;
-        }
-        for (uint32_t x = table->first[slot]; x < table->first[slot + 1]; x++) {
-            double gain = weight * table->gain[x] - least - cost_p[table->p[x]] - cost_q[table->q[x]];
-            if (gain > most) {
-                most = gain;
-                *best = (struct eval_column){.length_class = k,
-                                             .codec = c,
-                                             .p = table->p[x],
-                                             .q = table->q[x],
-                                             .gain = table->gain[x]};
-            }
-        }
-    }
-    return most;
-}
-
-/* False when it is there already: it gains by no more than the tolerance of the last solve. */
-static bool add_column(struct plan_eval *eval, uint32_t pair, const struct eval_column *column)
-{
-    uint32_t *last = &eval->pairs[pair].last[column->length_class];
-    for (uint32_t c = *last; c != EVAL_NONE; c = eval->columns[c].before) {
-        const struct eval_column *old = &eval->columns[c];
-        if (old->p == column->p && old->q == column->q && old->codec == column->codec) {
-            return false;
-        }
-    }
-    RESERVE(eval, columns, eval->column_count + 1);
-    struct eval_column *fresh = &eval->columns[eval->column_count];
-    *fresh = *column;
-    fresh->pair = pair;
-    fresh->before = *last;
-    *last = eval->column_count++;
-    return true;
-}
-
-static void drop_columns(struct plan_eval *eval, uint32_t keep)
-{
-    while (eval->column_count > keep) {
-        const struct eval_column *column = &eval->columns[--eval->column_count];
-        eval->pairs[column->pair].last[column->length_class] = column->before;
-    }
-}
-
-/* Adds the best column of each pair and class. True when the columns that are not there yet might still lift
- * the objective. */
-static bool price_columns(struct plan_eval *eval)
-{
-    double lift = 0;
-    double most[TS_CLASSES_MAX] = {0};
-    price_kinds(eval);
-    for (uint32_t i = 0; i < eval->pair_count; i++) {
-        const struct eval_pair *pair = &eval->pairs[i];
-        double card_price = price_of_cards(eval, pair->pair->cards, pair->pair->card_count);
-        for (uint32_t k = 0; k < eval->problem->demand->class_count; k++) {
-            struct eval_column best = {0};
-            double gain = class_of(eval, k)->rate > 0 ? best_column(eval, pair, k, card_price, &best) : 0;
-            if (gain > 0 && add_column(eval, i, &best)) {
-                most[k] = fmax(most[k], gain);
-            }
-        }
-    }
-    for (uint32_t k = 0; k < eval->problem->demand->class_count; k++) {
-        lift += most[k] * class_of(eval, k)->rate;
-    }
-    return lift > IMPROVEMENT * eval->rate;
-}
+/* --- Solving --- */
 
 static void read_prices(struct plan_eval *eval)
 {
     for (uint32_t k = 0; k < eval->problem->demand->class_count; k++) {
         eval->class_price[k] = plan_lp_dual(eval->lp, eval->class_row[k]);
     }
-    for (uint32_t i = 0; i < eval->kind_count; i++) {
-        struct eval_kind *kind = &eval->kinds[i];
+    for (uint32_t i = 0; i < eval->present_count; i++) {
+        struct eval_kind *kind = &eval->kinds[eval->present[i]];
         for (int r = 0; r < EVAL_RESOURCES; r++) {
             kind->price[r] = kind->row[r] == EVAL_NONE ? 0 : plan_lp_dual(eval->lp, kind->row[r]);
         }
@@ -396,18 +343,48 @@ static void read_prices(struct plan_eval *eval)
         eval->attainment_row == EVAL_NONE ? 0 : plan_lp_dual(eval->lp, eval->attainment_row);
 }
 
-/* Cold once more where the warm start failed. */
 static bool solve(struct plan_eval *eval)
 {
     eval->solved = plan_lp_solve(eval->lp, NULL) == TS_OK;
-    if (!eval->solved) {
-        build(eval);
-        eval->solved = plan_lp_solve(eval->lp, NULL) == TS_OK;
-    }
     if (eval->solved) {
         read_prices(eval);
     }
     return eval->solved;
+}
+
+static void forget_prices(struct plan_eval *eval)
+{
+    memset(eval->class_price, 0, sizeof eval->class_price);
+    eval->attainment_price = 0;
+}
+
+/* Columns that were not worth loading. */
+static void drop_columns(struct plan_eval *eval, uint32_t keep)
+{
+    while (eval->column_count > keep) {
+        const struct eval_column *column = &eval->columns[--eval->column_count];
+        eval->pairs[column->pair].last[column->length_class] = column->before;
+    }
+}
+
+/* To the optimum over all columns. False when the simplex gave up. */
+static bool generate(struct plan_eval *eval)
+{
+    for (uint32_t round = 0; round < ROUNDS_MAX; round++) {
+        uint32_t before = eval->column_count;
+        bool more = eval_price_columns(eval);
+        if (!more && eval->solved) {
+            drop_columns(eval, before);
+            return true;
+        }
+        for (uint32_t c = before; c < eval->column_count; c++) {
+            load_column(eval, &eval->columns[c]);
+        }
+        if (!solve(eval)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* Cards that are not in the program and yet carry too much come in. */
@@ -420,69 +397,78 @@ static bool add_cards(struct plan_eval *eval)
     for (uint32_t c = 0; c < eval->column_count; c++) {
         double rate = eval_value(eval, c);
         if (rate > 0) {
-            eval_load_cards(eval, &eval->columns[c], rate);
+            const struct eval_column *column = &eval->columns[c];
+            eval_load_cards(eval, eval->pairs[column->pair].pair, column->length_class, column->codec, rate);
         }
     }
     for (uint32_t i = 0; i < eval->card_count; i++) {
         struct eval_card *card = &eval->cards[i];
+        card->short_once = card->short_once || card->price > 0;
         if (card->row == EVAL_NONE && card->load > card->limit) {
             card->active = any = true;
-            card->idle_runs = 0;
         }
     }
     return any;
 }
 
-/* What the next run starts from. */
-static void keep_prices(struct plan_eval *eval)
+/* Cards that were never short since the last time are left out from now on. */
+static void trim_cards(struct plan_eval *eval)
 {
-    for (uint32_t i = 0; i < eval->kind_count; i++) {
-        memcpy(eval->kinds[i].kind->price, eval->kinds[i].price, sizeof eval->kinds[i].price);
-    }
     for (uint32_t i = 0; i < eval->card_count; i++) {
-        struct eval_card *card = &eval->cards[i];
-        card->idle_runs = card->row == EVAL_NONE || card->price > 0 ? 0 : card->idle_runs + 1;
-        card->active = card->active && card->idle_runs < CARD_IDLE_RUNS;
+        eval->cards[i].active = eval->cards[i].active && eval->cards[i].short_once;
+        eval->cards[i].short_once = false;
     }
 }
 
-static double optimise(struct plan_eval *eval)
+static bool too_large(const struct plan_eval *eval, const struct plan_state *state)
 {
-    eval->column_count = 0;
-    (void)price_columns(eval); /* at the prices of earlier runs */
-    build(eval);
-    if (!solve(eval)) {
-        return 0;
-    }
-    for (uint32_t round = 0; round < ROUNDS_MAX; round++) {
-        uint32_t before = eval->column_count;
-        bool more = price_columns(eval);
-        if (more) {
-            for (uint32_t c = before; c < eval->column_count; c++) {
-                load_column(eval, &eval->columns[c]);
-            }
-        } else {
-            drop_columns(eval, before);
-            if (!add_cards(eval)) {
-                break;
-            }
+    return eval->kind_count > KINDS_MIN + KINDS_PER_KIND * state->count ||
+           eval->column_count > (uint32_t)COLUMNS_PER_KIND * (state->count + 1);
+}
+
+static double optimise(struct plan_eval *eval, const struct plan_state *state)
+{
+    bool cold = !eval->built;
+    for (;;) {
+        if (!eval->built) {
+            start_over(eval);
             build(eval);
         }
-        if (!solve(eval)) {
+        find_state(eval, state);
+        sync_kinds(eval);
+        if (!cold && !solve(eval)) {
+            forget_prices(eval);
+        }
+        bool done = generate(eval);
+        if (done && !add_cards(eval)) {
+            return plan_lp_objective(eval->lp);
+        }
+        eval->built = false; /* once more, with more cards, or from the beginning */
+        if (!done && cold) {
+            start_over(eval);
             return 0;
         }
+        cold = cold || !done;
     }
-    keep_prices(eval);
-    return plan_lp_objective(eval->lp);
+}
+
+void eval_trim(struct plan_eval *eval)
+{
+    if (!eval->borrows_source && plan_columns_trim(eval->source)) {
+        trim_cards(eval);
+        eval->built = false;
+    }
 }
 
 double plan_eval_run(struct plan_eval *eval, const struct plan_state *state, struct plan_result *out)
 {
     eval->runs++;
-    (void)plan_columns_trim(eval->source);
-    find_kinds(eval, state);
-    find_pairs(eval);
-    double objective = optimise(eval);
+    eval_trim(eval);
+    if (too_large(eval, state)) {
+        trim_cards(eval);
+        eval->built = false;
+    }
+    double objective = optimise(eval, state);
     if (eval->problem->objective == PLAN_ATTAINMENT) {
         objective = eval->rate > 0 ? objective / eval->rate : 0;
     }

@@ -8,9 +8,6 @@
 #define RATE_MIN    1e-9 /* of the demand: rounding */
 #define SCALE_STEPS 40   /* halvings of the interval that holds the goodput */
 
-#define RESERVE(eval, array, need)                                                                           \
-    ts_array_reserve((void **)&(eval)->array, &(eval)->array##_capacity, (need), sizeof *(eval)->array)
-
 struct side { /* how a replica runs: a share `mix` of its requests at point hi, the rest at lo */
     uint32_t lo, hi;
     double mix;
@@ -22,12 +19,13 @@ struct rule {
     const struct plan_state *state;
     const struct plan_share *shares;
     uint32_t count, classes;
-    double scale;                  /* of the demand's rates */
-    struct side *sides;            /* of each group */
-    double *sent;                  /* [group][class] requests/s */
-    double *passed;                /* [share]: what the network cards let through, as a share */
-    uint32_t *first, *next;        /* shares of a group: first[group], next[share * 2 + (decode side)] */
-    const struct plan_kind **kind; /* of each group */
+    double scale;                   /* of the demand's rates */
+    struct side *sides;             /* of each group */
+    double *sent;                   /* [group][class] requests/s */
+    double *passed;                 /* [share]: what the network cards let through, as a share */
+    uint32_t *first, *next;         /* shares of a group: first[group], next[share * 2 + (decode side)] */
+    const struct plan_kind **kind;  /* of each group */
+    const struct plan_pair **pairs; /* of each share */
 };
 
 struct sums {
@@ -51,7 +49,7 @@ static double offered(const struct rule *rule, uint32_t share, uint32_t k)
 {
     const struct plan_share *s = &rule->shares[share];
     const struct plan_shape *prefill = shape_of(rule, s->prefill), *decode = shape_of(rule, s->decode);
-    bool open = rule->eval->pairs[share].pair->table && prefill->fits[k] && decode->fits[k] &&
+    bool open = rule->pairs[share]->table && prefill->fits[k] && decode->fits[k] &&
                 prefill->point_count > 0 && decode->point_count > 0;
     return open ? rule->scale * rule->eval->problem->demand->classes[k].rate * s->share : 0;
 }
@@ -107,8 +105,7 @@ static void add_column(const struct rule *rule, uint32_t share, uint32_t k, uint
     if (!(rate > 0))
         return;
     enum ts_cost_codec codec = codec_of(rule, share);
-    struct plan_miss miss =
-        plan_columns_miss(rule->eval->source, rule->eval->pairs[share].pair, k, codec, p, q);
+    struct plan_miss miss = plan_columns_miss(rule->eval->source, rule->pairs[share], k, codec, p, q);
     double charge = codec == TS_COST_CODEC_NONE ? 0 : PLAN_LOSSY_CHARGE;
     sums->rate += rate;
     sums->gain += rate * fmax(0, 1 - charge - miss.any);
@@ -222,10 +219,9 @@ static void load_cards(const struct rule *rule)
         eval->cards[c].load = 0;
     for (uint32_t s = 0; s < rule->count; s++) {
         for (uint32_t k = 0; k < rule->classes; k++) {
-            struct eval_column column = {.pair = s, .length_class = k, .codec = codec_of(rule, s)};
             double rate = flow_rate(rule, s, k);
             if (rate > 0)
-                eval_load_cards(eval, &column, rate);
+                eval_load_cards(eval, rule->pairs[s], k, codec_of(rule, s), rate);
         }
     }
 }
@@ -246,7 +242,7 @@ static void pass_cards(const struct rule *rule)
 {
     load_cards(rule);
     for (uint32_t s = 0; s < rule->count; s++) {
-        const struct plan_pair *pair = rule->eval->pairs[s].pair;
+        const struct plan_pair *pair = rule->pairs[s];
         rule->passed[s] = fmin(least_pass(rule, pair->cards, pair->card_count),
                                fmin(least_pass(rule, pair->prefill->cards, pair->prefill->card_count),
                                     least_pass(rule, pair->decode->cards, pair->decode->card_count)));
@@ -311,15 +307,15 @@ static struct rule make_rule(struct plan_eval *eval, const struct plan_state *st
     rule.first = ts_xcalloc(state->count + 1, sizeof *rule.first);
     rule.next = ts_xcalloc((size_t)count * 2 + 1, sizeof *rule.next);
     rule.kind = ts_xcalloc(state->count + 1, sizeof *rule.kind);
-    (void)plan_columns_trim(eval->source);
-    RESERVE(eval, pairs, count + 1);
+    rule.pairs = ts_xcalloc(count + 1, sizeof *rule.pairs);
+    eval_trim(eval);
     for (uint32_t g = 0; g < state->count; g++) {
         rule.first[g] = EVAL_NONE;
         rule.kind[g] = plan_columns_kind(eval->source, &state->groups[g]);
     }
     for (uint32_t s = 0; s < count; s++) {
         uint32_t i = shares[s].prefill, j = shares[s].decode;
-        eval->pairs[s].pair = plan_columns_pair(eval->source, rule.kind[i], rule.kind[j]);
+        rule.pairs[s] = plan_columns_pair(eval->source, rule.kind[i], rule.kind[j]);
         rule.next[s * 2] = rule.first[i];
         rule.first[i] = s;
         if (i == j)
@@ -338,6 +334,7 @@ static void free_rule(struct rule *rule)
     ts_free(rule->first);
     ts_free(rule->next);
     ts_free(rule->kind);
+    ts_free(rule->pairs);
 }
 
 /* --- The result --- */
@@ -346,7 +343,7 @@ static uint32_t read_flows(const struct rule *rule)
 {
     struct plan_eval *eval = rule->eval;
     uint32_t count = 0;
-    RESERVE(eval, flows, (size_t)rule->count * rule->classes + 1);
+    EVAL_RESERVE(eval, flows, (size_t)rule->count * rule->classes + 1);
     for (uint32_t s = 0; s < rule->count; s++) {
         for (uint32_t k = 0; k < rule->classes; k++) {
             struct sums sums = {0};
@@ -365,7 +362,7 @@ static uint32_t read_uses(const struct rule *rule)
 {
     struct plan_eval *eval = rule->eval;
     uint32_t count = 0;
-    RESERVE(eval, prices, (size_t)rule->state->count + eval->card_count + 1);
+    EVAL_RESERVE(eval, prices, (size_t)rule->state->count + eval->card_count + 1);
     for (uint32_t g = 0; g < rule->state->count; g++) {
         const struct plan_shape *shape = shape_of(rule, g);
         if (shape->point_count == 0)
@@ -396,7 +393,7 @@ static void read_result(const struct rule *rule, const struct sums *sums, double
         out->attained_tpot = sums->tpot / rate;
         out->attained_e2e = sums->e2e / rate;
     }
-    RESERVE(eval, worth, rule->state->count + 1);
+    EVAL_RESERVE(eval, worth, rule->state->count + 1);
     memset(eval->worth, 0, rule->state->count * sizeof *eval->worth);
     out->flow_count = read_flows(rule);
     out->price_count = read_uses(rule);

@@ -61,11 +61,16 @@ struct ts_plan *eval_make_plan(const struct plan_eval *eval, const struct plan_s
     return plan;
 }
 
+/* By an evaluator of its own, so that the plan depends on the state alone, and the search that goes on does
+ * not depend on when it was asked for a plan. */
 struct ts_plan *plan_eval_plan(struct plan_eval *eval, const struct plan_state *state, const char *algorithm)
 {
+    struct plan_eval *fresh = eval_new(eval->shapes, eval->source);
     struct plan_result result;
-    (void)plan_eval_run(eval, state, &result);
-    return eval_make_plan(eval, state, &result, algorithm);
+    (void)plan_eval_run(fresh, state, &result);
+    struct ts_plan *plan = eval_make_plan(eval, state, &result, algorithm);
+    plan_eval_destroy(&fresh);
+    return plan;
 }
 
 enum ts_status plan_state_of_plan(struct plan_shapes *shapes, const struct ts_plan *plan,

@@ -8,9 +8,6 @@
 /* Flows below this share of the demand are rounding. */
 #define RATE_MIN 1e-9
 
-#define RESERVE(eval, array, need)                                                                           \
-    ts_array_reserve((void **)&(eval)->array, &(eval)->array##_capacity, (need), sizeof *(eval)->array)
-
 struct usage { /* sums over all columns */
     double class_rate[TS_CLASSES_MAX];
     double ttft, tpot, e2e; /* requests/s that meet each deadline */
@@ -33,7 +30,7 @@ static void add_usage(const struct plan_eval *eval, const struct eval_column *co
     usage->kinds[pair->prefill * EVAL_RESOURCES + EVAL_PREFILL] += rate * p->prefill[k];
     usage->kinds[pair->decode * EVAL_RESOURCES + EVAL_COMPUTE] += rate * q->compute[k];
     usage->kinds[pair->decode * EVAL_RESOURCES + EVAL_MEMORY] += rate * q->memory[k];
-    eval_load_cards(eval, column, rate);
+    eval_load_cards(eval, pair->pair, k, column->codec, rate);
 }
 
 /* A flow of equal groups is spread evenly over each pair of them; a colocated one over each of them. */
@@ -42,7 +39,7 @@ static void spread(struct plan_eval *eval, const struct plan_state *state, const
 {
     bool both = pair->prefill == pair->decode;
     double pieces = eval->kinds[pair->prefill].count * (both ? 1.0 : eval->kinds[pair->decode].count);
-    RESERVE(eval, flows, *count + (size_t)pieces);
+    EVAL_RESERVE(eval, flows, *count + (size_t)pieces);
     for (uint32_t i = 0; i < state->count; i++) {
         for (uint32_t j = both ? i : 0; j < (both ? i + 1 : state->count); j++) {
             if (eval->kind_of_group[i] == pair->prefill && eval->kind_of_group[j] == pair->decode) {
@@ -61,10 +58,11 @@ static void spread(struct plan_eval *eval, const struct plan_state *state, const
 static uint32_t read_flows(struct plan_eval *eval, const struct plan_state *state)
 {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < eval->pair_count; i++) {
+    for (uint32_t i = 0; i < eval->present_pair_count; i++) {
+        const struct eval_pair *pair = &eval->pairs[eval->present_pairs[i]];
         for (uint32_t k = 0; k < eval->problem->demand->class_count; k++) {
             struct ts_flow totals[TS_COST_CODEC_COUNT] = {0};
-            for (uint32_t c = eval->pairs[i].last[k]; c != EVAL_NONE; c = eval->columns[c].before) {
+            for (uint32_t c = pair->last[k]; c != EVAL_NONE; c = eval->columns[c].before) {
                 const struct eval_column *column = &eval->columns[c];
                 double rate = eval_value(eval, c);
                 double charge = column->codec == TS_COST_CODEC_NONE ? 0 : PLAN_LOSSY_CHARGE;
@@ -75,7 +73,7 @@ static uint32_t read_flows(struct plan_eval *eval, const struct plan_state *stat
                 totals[codec].length_class = k;
                 totals[codec].codec = codec;
                 if (totals[codec].rate > RATE_MIN * eval->rate) {
-                    spread(eval, state, &eval->pairs[i], &totals[codec], &count);
+                    spread(eval, state, pair, &totals[codec], &count);
                 }
             }
         }
@@ -95,8 +93,8 @@ static uint32_t read_prices(struct plan_eval *eval, const struct usage *usage, d
     static const enum plan_limit limits[] = {PLAN_LIMIT_PREFILL, PLAN_LIMIT_COMPUTE, PLAN_LIMIT_MEMORY};
     const struct ts_demand *demand = eval->problem->demand;
     uint32_t count = 0;
-    RESERVE(eval, prices,
-            demand->class_count + (size_t)eval->group_count * EVAL_RESOURCES + eval->card_count);
+    EVAL_RESERVE(eval, prices,
+                 demand->class_count + (size_t)eval->group_count * EVAL_RESOURCES + eval->card_count);
     for (uint32_t k = 0; k < demand->class_count; k++) {
         double asked = eval->rate > 0 ? demand->classes[k].rate / eval->rate * rate : 0;
         add_price(eval, &count, PLAN_LIMIT_DEMAND, k, eval->class_price[k] / per_unit,
@@ -123,7 +121,7 @@ static uint32_t read_prices(struct plan_eval *eval, const struct usage *usage, d
 
 static void read_worth(struct plan_eval *eval, double per_unit)
 {
-    RESERVE(eval, worth, eval->group_count + 1);
+    EVAL_RESERVE(eval, worth, eval->group_count + 1);
     for (uint32_t g = 0; g < eval->group_count; g++) {
         const struct eval_kind *kind = &eval->kinds[eval->kind_of_group[g]];
         eval->worth[g] = 0;
@@ -155,7 +153,7 @@ void eval_read_result(struct plan_eval *eval, const struct plan_state *state, do
     *out = (struct plan_result){.objective = objective, .rate = goodput ? 0 : eval->rate};
     if (!eval->solved) {
         eval->column_count = 0;
-        eval->pair_count = 0;
+        eval->present_pair_count = 0;
     }
     if (goodput && eval->solved) {
         out->rate = plan_lp_value(eval->lp, 0);

@@ -29,12 +29,14 @@ struct plan_lp {
     glp_prob *glpk;
     uint64_t epoch; /* of the environment that `glpk` lives in */
     uint32_t rows_loaded, columns_loaded;
-    bool limits_changed;
+    bool limits_changed, moved;  /* since the last load; since the last solve */
     double *row_scale, *largest; /* of rows: what they are multiplied by; work of scale_rows */
     size_t row_scale_capacity, largest_capacity;
     bool *closed; /* rows with limit 0 and no negative term: their columns are 0 */
     size_t closed_capacity;
     bool any_closed;
+    bool *shut; /* columns of such rows */
+    size_t shut_capacity;
     double gain_scale;
     int *index; /* of one column, from 1, as GLPK wants it */
     double *value;
@@ -125,8 +127,9 @@ void plan_lp_destroy(struct plan_lp **lp)
         return;
     }
     drop_glpk(old);
-    void *arrays[] = {old->limits,  old->gains,  old->first, old->terms, old->integer, old->row_scale,
-                      old->largest, old->closed, old->index, old->value, old->x,       old->duals};
+    void *arrays[] = {old->limits,    old->gains,   old->first,  old->terms, old->integer,
+                      old->row_scale, old->largest, old->closed, old->shut,  old->index,
+                      old->value,     old->x,       old->duals};
     for (size_t i = 0; i < TS_ARRAY_SIZE(arrays); i++) {
         ts_free(arrays[i]);
     }
@@ -328,6 +331,18 @@ static void load_column(struct plan_lp *lp, uint32_t j)
     glp_set_sjj(lp->glpk, (int)j + 1, column_scale(lp, j));
 }
 
+static void load_bounds(struct plan_lp *lp, uint32_t from)
+{
+    RESERVE(lp, shut, lp->column_count);
+    for (uint32_t j = from; j < lp->column_count; j++) {
+        bool shut = is_shut(lp, j);
+        if (j >= lp->columns_loaded || shut != lp->shut[j]) {
+            glp_set_col_bnds(lp->glpk, (int)j + 1, shut ? GLP_FX : GLP_LO, 0, 0);
+            lp->shut[j] = shut;
+        }
+    }
+}
+
 static void load(struct plan_lp *lp)
 {
     if (!lp->glpk || lp->epoch != env.epoch) {
@@ -336,6 +351,7 @@ static void load(struct plan_lp *lp)
         lp->glpk = glp_create_prob();
         glp_set_obj_dir(lp->glpk, GLP_MAX);
     }
+    lp->moved = lp->columns_loaded > 0 && (lp->limits_changed || lp->rows_loaded < lp->row_count);
     if (lp->rows_loaded < lp->row_count) {
         glp_add_rows(lp->glpk, (int)(lp->row_count - lp->rows_loaded));
         scale_rows(lp);
@@ -355,9 +371,7 @@ static void load(struct plan_lp *lp)
         load_column(lp, j);
         glp_set_obj_coef(lp->glpk, (int)j + 1, lp->gains[j] * lp->gain_scale);
     }
-    for (uint32_t j = bounds_changed ? 0 : lp->columns_loaded; j < lp->column_count; j++) {
-        glp_set_col_bnds(lp->glpk, (int)j + 1, is_shut(lp, j) ? GLP_FX : GLP_LO, 0, 0);
-    }
+    load_bounds(lp, bounds_changed ? 0 : lp->columns_loaded);
     lp->rows_loaded = lp->row_count;
     lp->columns_loaded = lp->column_count;
 }
@@ -369,7 +383,9 @@ static enum ts_status simplex(struct plan_lp *lp, struct ts_error *err)
     glp_smcp parameters;
     glp_init_smcp(&parameters);
     parameters.msg_lev = GLP_MSG_OFF;
-    parameters.meth = GLP_PRIMAL;
+    /* After other limits the old basis is dual feasible, after new columns it is primal feasible. */
+    parameters.meth = lp->moved ? GLP_DUALP : GLP_PRIMAL;
+    lp->moved = false;
     parameters.tol_bnd = parameters.tol_dj = TOLERANCE;
     parameters.it_lim = 1000 + 50 * ((int)lp->row_count + (int)lp->column_count);
     int before = glp_get_it_cnt(lp->glpk);
@@ -426,12 +442,21 @@ static void price_closed(struct plan_lp *lp)
         const struct plan_lp_term *shut = NULL;
         for (size_t t = lp->first[j]; t < lp->first[j + 1]; t++) {
             gain -= lp->terms[t].value * lp->duals[lp->terms[t].row];
-            shut = lp->closed[lp->terms[t].row] && !shut ? &lp->terms[t] : shut;
+            if (lp->closed[lp->terms[t].row] && (!shut || lp->terms[t].value > shut->value)) {
+                shut = &lp->terms[t];
+            }
         }
         if (shut && gain > 0) {
             lp->duals[shut->row] += gain / shut->value;
         }
     }
+}
+
+/* What the whole row would bring, as a share of what any column could, is rounding below 1e-13. */
+static double dual_of(const struct plan_lp *lp, uint32_t row)
+{
+    double dual = glp_get_row_dual(lp->glpk, (int)row + 1);
+    return dual > 1e-13 * lp->row_scale[row] ? dual / lp->gain_scale : 0;
 }
 
 static void read_solution(struct plan_lp *lp, enum solved solved)
@@ -447,12 +472,11 @@ static void read_solution(struct plan_lp *lp, enum solved solved)
             x = solved == SOLVED_LP ? glp_get_col_prim(lp->glpk, (int)j + 1)
                                     : glp_mip_col_val(lp->glpk, (int)j + 1);
         }
-        lp->x[j] = is_shut(lp, j) ? 0 : not_negative(x);
+        lp->x[j] = lp->shut[j] ? 0 : not_negative(x);
         lp->objective += lp->gains[j] * lp->x[j];
     }
     for (uint32_t i = 0; i < lp->row_count; i++) {
-        lp->duals[i] =
-            solved == SOLVED_LP ? not_negative(glp_get_row_dual(lp->glpk, (int)i + 1) / lp->gain_scale) : NAN;
+        lp->duals[i] = solved == SOLVED_LP ? dual_of(lp, i) : NAN;
     }
     if (solved == SOLVED_LP) {
         price_closed(lp);

@@ -26,6 +26,12 @@ void eval_fixture_open(struct eval_fixture *fixture)
     plan_state_init(&fixture->state);
 }
 
+void eval_fixture_reopen(struct eval_fixture *fixture)
+{
+    plan_eval_destroy(&fixture->eval);
+    fixture->eval = plan_eval_new(fixture->shapes);
+}
+
 void eval_fixture_fini(struct eval_fixture *fixture)
 {
     plan_eval_destroy(&fixture->eval);

@@ -18,6 +18,7 @@ struct eval_fixture {
 /* Over fixture->base, which is there: shapes, evaluator, an empty state. To be called again after a change of
  * the problem. */
 void eval_fixture_open(struct eval_fixture *fixture);
+void eval_fixture_reopen(struct eval_fixture *fixture); /* the evaluator alone: rates or objective changed */
 void eval_fixture_fini(struct eval_fixture *fixture);
 
 /* "P 0:4/2" = a prefill replica on 4 devices of cell 0 at TP 2; "D 1:2/2+3:2/1", "B ..." alike; several
