@@ -41,6 +41,7 @@ struct ts_plan {
     struct ts_flow *flows;
     uint32_t flow_count;
     double objective; /* the evaluator's: plan_eval.h */
+    double rate;      /* of all requests, at which it is judged: the demand's, or what goodput scales it to */
     double bound;     /* no plan of this problem is better; NAN = not computed */
     double attained_ttft, attained_tpot,
         attained_e2e;      /* shares of all requests, refused ones count as misses */

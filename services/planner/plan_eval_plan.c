@@ -53,6 +53,7 @@ struct ts_plan *eval_make_plan(const struct plan_eval *eval, const struct plan_s
         memcpy(plan->flows, result->flows, result->flow_count * sizeof *plan->flows);
     }
     plan->objective = result->objective;
+    plan->rate = result->rate;
     plan->attained_ttft = result->attained_ttft;
     plan->attained_tpot = result->attained_tpot;
     plan->attained_e2e = result->attained_e2e;

@@ -34,7 +34,6 @@ struct tsctl_plan_doc {
     const struct ts_model *model;
     const struct ts_demand *demand;
     const struct ts_plan *plan;
-    double rate;   /* of all requests: the demand's, or what goodput scales it to */
     uint64_t work; /* of the search, as algorithms count it */
     bool finished; /* false: it was stopped before its end */
     void *owned;   /* of a document that was read */
@@ -91,6 +90,9 @@ const char *tsctl_plan_shape_words(const struct ts_group *group, char out[TSCTL_
 void tsctl_plan_table(const struct tsctl_plan_doc *doc, bool by_class, FILE *to); /* tsctl_plan_table.c */
 void tsctl_plan_svg(const struct tsctl_plan_doc *doc, FILE *to);                  /* tsctl_plan_svg.c */
 
+/* A file to be written, and its end, in words if it fails. */
+FILE *tsctl_plan_open(const char *path, struct ts_error *err);
+enum ts_status tsctl_plan_close(FILE *file, const char *path, struct ts_error *err);
 /* To a file, or with path NULL to stdout. Takes the JSON. */
 enum ts_status tsctl_plan_write_json(struct ts_json **json, const char *path, struct ts_error *err);
 enum ts_status tsctl_plan_write_svg(const struct tsctl_plan_doc *doc, const char *path, struct ts_error *err);

@@ -19,7 +19,7 @@ double tsctl_plan_attained(const struct tsctl_plan_doc *doc)
     double attained = 0;
     for (uint32_t i = 0; i < doc->plan->flow_count; i++)
         attained += doc->plan->flows[i].attained;
-    return doc->rate > 0 ? attained / doc->rate : 0;
+    return doc->plan->rate > 0 ? attained / doc->plan->rate : 0;
 }
 
 uint32_t tsctl_plan_place(const struct ts_cluster *cluster, uint32_t gpu)

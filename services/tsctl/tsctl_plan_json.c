@@ -197,7 +197,7 @@ static void put_summary(struct ts_json *out, const struct tsctl_plan_doc *doc)
     ts_json_put_integer(out, "seed", (int64_t)doc->inputs.seed);
     ts_json_put_integer(out, "work", (int64_t)doc->work);
     ts_json_put_bool(out, "finished", doc->finished);
-    ts_json_put_number(out, "rate", doc->rate);
+    ts_json_put_number(out, "rate", doc->plan->rate);
     ts_json_put_number(out, "served_rate", served);
     ts_json_put(out, "attained", &attained);
     ts_json_put_number(out, "cross_node_kv_bytes_per_request", tsctl_plan_crossing_bytes(doc));

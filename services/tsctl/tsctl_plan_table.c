@@ -200,7 +200,7 @@ void tsctl_plan_table(const struct tsctl_plan_doc *doc, bool by_class, FILE *to)
     for (uint32_t i = 0; i < plan->flow_count; i++)
         served += plan->flows[i].rate;
     fprintf(to, "%s on %s, %s at %.4g requests/s (%s, seed %llu%s)\n\n", doc->model->name, doc->cluster->name,
-            doc->demand->name, doc->rate, plan->algorithm, (unsigned long long)doc->inputs.seed,
+            doc->demand->name, doc->plan->rate, plan->algorithm, (unsigned long long)doc->inputs.seed,
             doc->finished ? "" : ", stopped before its end");
     print_replicas(doc, to);
     if (idle > 0)
@@ -211,7 +211,7 @@ void tsctl_plan_table(const struct tsctl_plan_doc *doc, bool by_class, FILE *to)
             100 * plan->attained_ttft, 100 * plan->attained_tpot, 100 * plan->attained_e2e,
             100 * tsctl_plan_attained(doc));
     fprintf(to, "Served      %.4g of %.4g requests/s; %.4g MB of KV between nodes for each\n", served,
-            doc->rate, tsctl_plan_crossing_bytes(doc) / 1e6);
+            doc->plan->rate, tsctl_plan_crossing_bytes(doc) / 1e6);
     print_objective(doc, to);
     fprintf(to, "Price       %.3f $/h", plan->price_per_hour);
     if (plan->price_per_hour > 0 && served > 0)

@@ -99,6 +99,5 @@ struct tsctl_plan_doc tsctl_plan_world_doc(const struct tsctl_plan_world *world,
                                    .model = &world->model,
                                    .demand = &world->demand,
                                    .plan = plan,
-                                   .rate = ts_demand_rate(&world->demand),
                                    .finished = true};
 }

@@ -57,6 +57,7 @@ static struct ts_plan *coding_plan(void)
                                      .attained = 0.04 + 0.01 * p,
                                      .codec = (p + d) % 2 ? TS_COST_CODEC_I4 : TS_COST_CODEC_NONE};
     plan->objective = 0.93;
+    plan->rate = 9;
     plan->bound = 0.95;
     plan->attained_ttft = 0.94;
     plan->attained_tpot = 0.97;
@@ -88,7 +89,6 @@ static int set_up(void **state)
                                      .model = &w->fixture.model,
                                      .demand = &w->fixture.demand,
                                      .plan = w->plan,
-                                     .rate = 9,
                                      .work = 1234,
                                      .finished = true};
     *state = w;
