@@ -25,29 +25,43 @@ static const struct ts_option diff_options[] = {
      "print the differences as JSON"},
 };
 
-enum ts_status tsctl_plan_write_svg(const struct tsctl_plan_doc *doc, const char *path, struct ts_error *err)
+FILE *tsctl_plan_open(const char *path, struct ts_error *err)
 {
-    FILE *to = fopen(path, "w");
-    if (!to)
-        return ts_error_set(err, TS_EIO, "cannot write %s: %s", path, strerror(errno));
-    tsctl_plan_svg(doc, to);
-    bool failed = ferror(to) != 0;
-    if (fclose(to) != 0 || failed)
+    FILE *file = fopen(path, "w");
+    if (!file)
+        ts_error_set(err, TS_EIO, "cannot write %s: %s", path, strerror(errno));
+    return file;
+}
+
+enum ts_status tsctl_plan_close(FILE *file, const char *path, struct ts_error *err)
+{
+    bool failed = ferror(file) != 0;
+    if (fclose(file) != 0 || failed)
         return ts_error_set(err, TS_EIO, "cannot write %s: %s", path, strerror(errno));
     return TS_OK;
+}
+
+enum ts_status tsctl_plan_write_svg(const struct tsctl_plan_doc *doc, const char *path, struct ts_error *err)
+{
+    FILE *to = tsctl_plan_open(path, err);
+    if (!to)
+        return err->status;
+    tsctl_plan_svg(doc, to);
+    return tsctl_plan_close(to, path, err);
 }
 
 enum ts_status tsctl_plan_write_json(struct ts_json **json, const char *path, struct ts_error *err)
 {
     char *text = ts_json_dump(*json, true);
-    FILE *to = path ? fopen(path, "w") : stdout;
-    bool failed = !to || fprintf(to, "%s\n", text) < 0 || fflush(to) != 0;
-    if (to && path && fclose(to) != 0)
-        failed = true;
+    FILE *to = path ? tsctl_plan_open(path, err) : stdout;
+    enum ts_status status = to ? TS_OK : err->status;
+    if (to && (fprintf(to, "%s\n", text) < 0 || fflush(to) != 0))
+        status = ts_error_set(err, TS_EIO, "cannot write %s: %s", path ? path : "to stdout", strerror(errno));
+    if (to && path && tsctl_plan_close(to, path, err) != TS_OK)
+        status = err->status;
     ts_free(text);
     ts_json_destroy(json);
-    return failed ? ts_error_set(err, TS_EIO, "cannot write %s: %s", path ? path : "stdout", strerror(errno))
-                  : TS_OK;
+    return status;
 }
 
 static int show(const struct file_flags *f, const struct ts_conf_strings *arguments, struct ts_error *err)

@@ -131,16 +131,23 @@ void tsctl_plan_flags_free(struct tsctl_plan_flags *f)
     ts_conf_destroy(&f->conf);
 }
 
+int tsctl_plan_flags_check(const struct tsctl_plan_flags *f, const struct plan_algorithm **algorithm,
+                           struct ts_error *err)
+{
+    int code = missing(f, err);
+    if (code)
+        return code;
+    *algorithm = algorithm_of(f, err);
+    return *algorithm ? 0 : 2;
+}
+
 int tsctl_plan_make(const struct tsctl_plan_flags *f, struct tsctl_plan_world *world,
                     struct tsctl_plan_search *search, struct ts_error *err)
 {
     *search = (struct tsctl_plan_search){.seconds = f->time_limit, .progress = f->progress};
-    int code = missing(f, err);
+    int code = tsctl_plan_flags_check(f, &search->algorithm, err);
     if (code)
         return code;
-    search->algorithm = algorithm_of(f, err);
-    if (!search->algorithm)
-        return 2;
     if (tsctl_plan_world_load(&f->inputs, world, err) != TS_OK)
         return 1;
     world->problem.depth = strcmp(f->depth, "reroute") == 0 ? PLAN_REROUTE
@@ -162,15 +169,10 @@ static enum ts_status print(const struct tsctl_plan_flags *f, const struct tsctl
                             const struct tsctl_plan_search *search, struct ts_error *err)
 {
     struct tsctl_plan_doc doc = tsctl_plan_world_doc(world, search->plan);
-    struct tsctl_plan_score score;
     struct ts_json *json = NULL;
-    enum ts_status status = tsctl_plan_score(world, search->plan, &score, err);
-    if (status != TS_OK)
-        return status;
-    doc.rate = score.result.rate;
+    enum ts_status status = TS_OK;
     doc.work = search->work;
     doc.finished = search->finished;
-    tsctl_plan_score_fini(&score);
     if (*f->out) {
         json = tsctl_plan_json(&doc);
         status = tsctl_plan_write_json(&json, f->out, err);

@@ -21,6 +21,9 @@ struct tsctl_plan_flags {
 int tsctl_plan_flags_load(int argc, char **argv, const char *name, struct tsctl_plan_flags *out,
                           struct ts_conf_strings *arguments, struct ts_error *err);
 void tsctl_plan_flags_free(struct tsctl_plan_flags *flags);
+/* 0 = nothing needed is missing, and `algorithm` is the one named; otherwise as above. */
+int tsctl_plan_flags_check(const struct tsctl_plan_flags *flags, const struct plan_algorithm **algorithm,
+                           struct ts_error *err);
 /* 0 = `world` and `search->plan` are the caller's; otherwise the exit code, and `err` says why. */
 int tsctl_plan_make(const struct tsctl_plan_flags *flags, struct tsctl_plan_world *world,
                     struct tsctl_plan_search *search, struct ts_error *err);

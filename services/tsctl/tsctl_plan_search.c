@@ -1,68 +1,8 @@
-#include <signal.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "common/base/ts_clock.h"
 #include "services/tsctl/tsctl.h"
+#include "services/tsctl/tsctl_plan_clock.h"
 #include "services/tsctl/tsctl_plan_world.h"
 
-#define STEP_WORK      64 /* between two looks at the clock: some milliseconds */
-#define BOUND_WORK     64 /* shapes priced, likewise */
-#define PROGRESS_AFTER (1 * TS_S)
-#define PROGRESS_EVERY (TS_S / 5) /* on a terminal; in a file once in PROGRESS_AFTER */
-
-static volatile sig_atomic_t interrupted;
-
-static void interrupt(int number)
-{
-    (void)number;
-    interrupted = 1;
-}
-
-struct clock {
-    ts_time start, end, next; /* `next` line of progress */
-    bool terminal, shown, progress;
-};
-
-/* The second Ctrl-C ends the process as usual. */
-static void clock_start(struct clock *c, const struct tsctl_plan_search *search)
-{
-    struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    interrupted = 0;
-    c->start = ts_clock_now();
-    c->end = c->start + (ts_time)(search->seconds * (double)TS_S);
-    c->next = c->start + PROGRESS_AFTER;
-    c->terminal = isatty(STDERR_FILENO);
-    c->progress = c->terminal || search->progress;
-    c->shown = false;
-}
-
-static void clock_stop(struct clock *c)
-{
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    if (c->shown && c->terminal)
-        fprintf(stderr, "\r\033[K");
-}
-
-static bool clock_out(const struct clock *c, ts_time now)
-{
-    return interrupted || now >= c->end;
-}
-
-static void show(struct clock *c, ts_time now, const char *name, const char *words)
-{
-    if (!c->progress || now < c->next)
-        return;
-    fprintf(stderr, "%s%s: %s (%.1f s)%s", c->terminal ? "\r\033[K" : "", name, words,
-            (double)(now - c->start) / (double)TS_S, c->terminal ? "" : "\n");
-    fflush(stderr);
-    c->next = now + (c->terminal ? PROGRESS_EVERY : PROGRESS_AFTER);
-    c->shown = true;
-}
+#define STEP_WORK 64 /* between two looks at the clock: some milliseconds */
 
 /* The weights that the largest group can hold: the best lots of up to TS_TP_MAX equal devices of a node, one
  * for each stage. */
@@ -112,21 +52,21 @@ static enum ts_status no_plan(const struct tsctl_plan_world *world, const struct
 enum ts_status tsctl_plan_search(const struct tsctl_plan_world *world, struct tsctl_plan_search *search,
                                  struct ts_error *err)
 {
-    struct clock c;
+    struct tsctl_plan_clock clock;
     struct plan_search *run = search->algorithm->open(&world->problem, err);
     if (!run)
         return ts_error_prefix(err, "algorithm %s", search->algorithm->name);
-    clock_start(&c, search);
+    tsctl_plan_clock_start(&clock, search->seconds, search->progress);
     search->work = 0;
     do {
         char words[160] = "";
         search->finished = search->algorithm->step(run, STEP_WORK);
         search->work += STEP_WORK;
         search->algorithm->describe(run, words, sizeof words);
-        show(&c, ts_clock_now(), search->algorithm->name, words);
-    } while (!search->finished && !clock_out(&c, ts_clock_now()));
+        tsctl_plan_clock_show(&clock, search->algorithm->name, words);
+    } while (!search->finished && !tsctl_plan_clock_out(&clock));
     search->plan = search->algorithm->best(run);
     search->algorithm->close(&run);
-    clock_stop(&c);
+    tsctl_plan_clock_stop(&clock);
     return search->plan ? TS_OK : no_plan(world, search, err);
 }

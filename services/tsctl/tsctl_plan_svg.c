@@ -101,8 +101,8 @@ static void title(struct svg_page *page)
     snprintf(text, sizeof text, "%s on %s", doc->model->name, doc->cluster->name);
     page->y = 40;
     svg_text(page, SVG_MARGIN, page->y, 24, true, SVG_START, "#102027", text);
-    snprintf(text, sizeof text, "%s, %.4g requests/s, %.3f $/h, algorithm %s%s", doc->demand->name, doc->rate,
-             doc->plan->price_per_hour, doc->plan->algorithm,
+    snprintf(text, sizeof text, "%s, %.4g requests/s, %.3f $/h, algorithm %s%s", doc->demand->name,
+             doc->plan->rate, doc->plan->price_per_hour, doc->plan->algorithm,
              doc->finished ? "" : " (stopped before its end)");
     page->y += 25;
     svg_text(page, SVG_MARGIN, page->y, 14, false, SVG_START, "#37474f", text);
@@ -168,6 +168,21 @@ static void legend(const struct svg_page *page)
     svg_text(page, x, y + 34.5, 12.5, false, SVG_START, "#37474f", "in squares: layers");
 }
 
+void svg_open(const struct svg_page *page, double height)
+{
+    FILE *to = page->to;
+    fprintf(
+        to,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" "
+        "font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n",
+        SVG_WIDTH, height, SVG_WIDTH, height);
+    fprintf(to, "<title>");
+    escaped(to, page->doc->model->name);
+    fprintf(to, " on ");
+    escaped(to, page->doc->cluster->name);
+    fprintf(to, "</title>\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n");
+}
+
 void tsctl_plan_svg(const struct tsctl_plan_doc *doc, FILE *to)
 {
     char *body = NULL;
@@ -179,17 +194,8 @@ void tsctl_plan_svg(const struct tsctl_plan_doc *doc, FILE *to)
     svg_cluster(&page);
     svg_routing(&page);
     fclose(page.to);
-    double height = page.y + SVG_MARGIN;
-    fprintf(
-        to,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" "
-        "font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n",
-        SVG_WIDTH, height, SVG_WIDTH, height);
-    fprintf(to, "<title>");
-    escaped(to, doc->model->name);
-    fprintf(to, " on ");
-    escaped(to, doc->cluster->name);
-    fprintf(to, "</title>\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n");
+    page.to = to;
+    svg_open(&page, page.y + SVG_MARGIN);
     fwrite(body, 1, bytes, to);
     fprintf(to, "</svg>\n");
     free(body); /* of open_memstream */

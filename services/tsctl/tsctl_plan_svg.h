@@ -22,6 +22,8 @@ struct svg_page {
 
 enum svg_anchor { SVG_START, SVG_MIDDLE, SVG_END };
 
+/* The head of the file, up to its white ground; "</svg>" ends it. */
+void svg_open(const struct svg_page *page, double height);
 const struct svg_colour *svg_colour_of(enum ts_phase phase); /* TS_PHASE_NONE: an idle device */
 const char *svg_codec_colour(enum ts_cost_codec codec);
 /* Text at its base line; `size` may be a fraction. */
