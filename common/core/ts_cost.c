@@ -50,7 +50,7 @@ struct ts_device_fit ts_cost_fit_generic(void)
                                   .attention_efficiency = 0.4,
                                   .layer_s = 35e-6,
                                   .step_s = 5e-3,
-                                  .tokens_half = 60};
+                                  .tokens_half = 16};
 }
 
 double ts_cost_passes_s(const struct ts_device_type *device, const struct ts_model *model, uint32_t tp,

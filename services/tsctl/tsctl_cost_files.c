@@ -49,6 +49,15 @@ static int fitted_link(const char *name)
     return -1;
 }
 
+static uint32_t kind_of(const struct cost_sheet_entry *entries, uint32_t index)
+{
+    uint32_t first = 0;
+    while (strcmp(entries[first].generation, entries[index].generation) != 0 ||
+           strcmp(entries[first].memory, entries[index].memory) != 0)
+        first++;
+    return first;
+}
+
 static enum ts_status read_entries(struct cost_sheets *out, struct ts_error *err)
 {
     struct ts_conf_node list = {NULL, NULL};
@@ -61,7 +70,10 @@ static enum ts_status read_entries(struct cost_sheets *out, struct ts_error *err
         struct cost_sheet_entry *entry = &out->entries[i];
         status = ts_conf_node_fill(ts_conf_node_at(list, i), sheet_fields, TS_ARRAY_SIZE(sheet_fields), entry,
                                    err);
-        out->items[i] = (struct cost_sheet){.device = *ts_catalogue_device_at(out->catalogue, i),
+        out->items[i] = (struct cost_sheet){.kind = kind_of(out->entries, i),
+                                            .copies = strcmp(entry->generation, "volta") != 0 &&
+                                                      strcmp(entry->generation, "turing") != 0,
+                                            .device = *ts_catalogue_device_at(out->catalogue, i),
                                             .stacked = strcmp(entry->memory, "hbm") == 0,
                                             .base_hz = entry->base_mhz * 1e6,
                                             .boost_hz = entry->boost_mhz * 1e6,
@@ -197,6 +209,12 @@ static const struct ts_field stack_fields[] = {
     {.name = "call_us",
      TS_FIELD_F64,
      offsetof(struct stack_row, stack.call_s),
+     .min = 0,
+     .max = 1e9,
+     .scale = 1e-6},
+    {.name = "send_us",
+     TS_FIELD_F64,
+     offsetof(struct stack_row, stack.send_s),
      .min = 0,
      .max = 1e9,
      .scale = 1e-6},

@@ -9,6 +9,8 @@
 
 #define RESIDUAL      0.1  /* of a logarithm: below it squares count, above it absolute values */
 #define PRIOR_WEIGHT  9.0  /* of a parameter's squared distance from its start, in its own deviations */
+#define OWN_SHARE     0.5  /* of a deviation's sigma: what a device has beyond its kind */
+#define NO_COPIES     0.8  /* assumed, not fitted: devices that wait for their copies into shared memory */
 #define FLOPS_MOST    0.95 /* no device holds more of its peak */
 #define STEPS_MAX     60
 #define STEP_LEAST    1e-8
@@ -32,14 +34,14 @@ enum law {
 
 enum deviation { DEV_FLOPS, DEV_MEMORY, DEV_CONTEXT, DEV_ATTENTION, DEV_HALF, DEV_LAYER, DEV_COUNT };
 
-enum scope { SCOPE_ALL, SCOPE_DEVICE, SCOPE_STACK, SCOPE_LINK };
+enum scope { SCOPE_ALL, SCOPE_KIND, SCOPE_DEVICE, SCOPE_STACK, SCOPE_LINK };
 
 struct start {
     double value, sigma;
 };
 
 static const struct start law_starts[LAW_COUNT] = {
-    [LAW_FLOPS] = {0.88, 1}, [LAW_FLOPS_BASE] = {0.8, 0.2},   [LAW_FLOPS_WATT] = {0.15, 0.2},
+    [LAW_FLOPS] = {0.88, 1}, [LAW_FLOPS_BASE] = {0.7, 0.2},   [LAW_FLOPS_WATT] = {0.22, 0.2},
     [LAW_MEMORY] = {0.8, 1}, [LAW_CONTEXT] = {0.8, 1},        [LAW_ATTENTION] = {0.8, 1},
     [LAW_HALF] = {60, 1},    [LAW_LAYER_STACKED] = {60e3, 1}, [LAW_LAYER_OTHER] = {50e3, 1},
 };
@@ -65,11 +67,12 @@ static const struct {
     STACK(COST_VIDUR, memory, 1, 0.1),
     STACK(COST_VIDUR, layer, 1, 1),
     STACK(COST_VIDUR, call_s, 30e-6, 1),
+    STACK(COST_VIDUR, send_s, 6e-6, 1),
     STACK(COST_HELIX, flops, 1, 0.3),
     STACK(COST_HELIX, memory, 1, 0.1),
     STACK(COST_HELIX, layer, 1, 1),
     STACK(COST_HELIX, attention, 0.5, 0.5),
-    STACK(COST_HELIX, context, 1, 0.3),
+    STACK(COST_HELIX, context, 0.85, 0.15),
     STACK(COST_HELIX, group, 0.3, 1),
     STACK(COST_SPLITWISE, flops, 1, 0.3),
     STACK(COST_SPLITWISE, memory, 1, 0.1),
@@ -98,7 +101,7 @@ struct parameter {
     double value; /* logarithm, but for exponents */
     double start, sigma;
     enum scope scope;
-    uint32_t index; /* device, stack or link */
+    uint32_t index; /* kind, device, stack or link */
     bool exponent;
 };
 
@@ -107,7 +110,7 @@ struct cost_fit {
     const struct cost_table *table;
     size_t sheet_count, count, capacity;
     struct parameter *parameters;
-    size_t *device_first; /* index of a device's deviations; 0 = none */
+    size_t *device_first, *kind_first; /* index of the deviations; 0 = none */
     size_t stack_first, link_first;
     struct ts_device_type *devices; /* made from the parameters */
     struct ts_link links[COST_FITTED_LINKS];
@@ -134,15 +137,15 @@ static double said(const struct cost_fit *fit, size_t index)
 
 static double deviation(const struct cost_fit *fit, size_t device, enum deviation which)
 {
-    size_t first = fit->device_first[device];
-    return first ? said(fit, first + which) : 1;
+    size_t own = fit->device_first[device], kind = fit->kind_first[fit->sheets[device].kind];
+    return (own ? said(fit, own + which) : 1) * (kind ? said(fit, kind + which) : 1);
 }
 
 static double flops_law(const struct cost_fit *fit, const struct cost_sheet *sheet)
 {
     double clocks = pow(sheet->base_hz / sheet->boost_hz / 0.8, said(fit, LAW_FLOPS_BASE));
     double power = pow(sheet->watts / (sheet->device.flops * 1e-12), said(fit, LAW_FLOPS_WATT));
-    double share = said(fit, LAW_FLOPS) * clocks * power;
+    double share = said(fit, LAW_FLOPS) * clocks * power * (sheet->copies ? 1 : NO_COPIES);
     return share * pow(1 + pow(share / FLOPS_MOST, 8), -0.125);
 }
 
@@ -184,6 +187,27 @@ static bool has_rows(const struct cost_table *table, size_t device)
     return false;
 }
 
+static void add_deviations(struct cost_fit *fit)
+{
+    fit->device_first = ts_xcalloc(fit->sheet_count, sizeof *fit->device_first);
+    fit->kind_first = ts_xcalloc(fit->sheet_count, sizeof *fit->kind_first);
+    fit->devices = ts_xcalloc(fit->sheet_count, sizeof *fit->devices);
+    for (size_t d = 0; d < fit->sheet_count; d++) {
+        uint32_t kind = fit->sheets[d].kind;
+        fit->devices[d] = fit->sheets[d].device;
+        if (!has_rows(fit->table, d))
+            continue;
+        if (fit->kind_first[kind] == 0) {
+            fit->kind_first[kind] = fit->count;
+            for (size_t i = 0; i < DEV_COUNT; i++)
+                add(fit, 1, deviation_sigmas[i], SCOPE_KIND, kind, false);
+        }
+        fit->device_first[d] = fit->count;
+        for (size_t i = 0; i < DEV_COUNT; i++)
+            add(fit, 1, OWN_SHARE * deviation_sigmas[i], SCOPE_DEVICE, (uint32_t)d, false);
+    }
+}
+
 struct cost_fit *cost_fit_new(const struct cost_sheet *sheets, size_t sheet_count,
                               const struct cost_table *table)
 {
@@ -202,16 +226,7 @@ struct cost_fit *cost_fit_new(const struct cost_sheet *sheets, size_t sheet_coun
         add(fit, link_starts[i].latency_s.value, link_starts[i].latency_s.sigma, SCOPE_LINK, i, false);
         (void)strncpy(fit->links[i].name, link_starts[i].name, sizeof fit->links[i].name - 1);
     }
-    fit->device_first = ts_xcalloc(sheet_count, sizeof *fit->device_first);
-    fit->devices = ts_xcalloc(sheet_count, sizeof *fit->devices);
-    for (size_t d = 0; d < sheet_count; d++) {
-        fit->devices[d] = sheets[d].device;
-        if (!has_rows(table, d))
-            continue;
-        fit->device_first[d] = fit->count;
-        for (size_t i = 0; i < DEV_COUNT; i++)
-            add(fit, 1, deviation_sigmas[i], SCOPE_DEVICE, (uint32_t)d, false);
-    }
+    add_deviations(fit);
     for (size_t i = 0; i < COST_SOURCE_COUNT; i++)
         fit->stacks[i] = cost_stack_none();
     fit->stacks[COST_KERNELS].kernels_only = true;
@@ -234,6 +249,7 @@ void cost_fit_destroy(struct cost_fit **fit)
         return;
     ts_free(gone->parameters);
     ts_free(gone->device_first);
+    ts_free(gone->kind_first);
     ts_free(gone->devices);
     ts_free(gone->jacobian);
     ts_free(gone->residuals);
@@ -267,11 +283,21 @@ const struct cost_stack *cost_fit_stack(const struct cost_fit *fit, enum cost_so
     return &fit->stacks[source];
 }
 
-double cost_fit_predict(const struct cost_fit *fit, const struct cost_row *row)
+static double predict(const struct cost_fit *fit, const struct cost_row *row, enum cost_source source)
 {
     struct cost_links links = {fit->links[COST_PCIE4], fit->links[COST_FABRIC]};
     return cost_predict(row, &fit->table->models[row->model], &fit->devices[row->device], &links,
-                        &fit->stacks[row->source]);
+                        &fit->stacks[source]);
+}
+
+double cost_fit_predict(const struct cost_fit *fit, const struct cost_row *row)
+{
+    return predict(fit, row, row->source);
+}
+
+double cost_fit_predict_plain(const struct cost_fit *fit, const struct cost_row *row)
+{
+    return predict(fit, row, COST_OTHER);
 }
 
 static int compare_doubles(const void *a, const void *b)
@@ -313,6 +339,8 @@ static bool touches(const struct cost_fit *fit, const struct parameter *p, const
     switch (p->scope) {
     case SCOPE_ALL:
         return row->phase <= COST_DECODE;
+    case SCOPE_KIND:
+        return row->phase <= COST_DECODE && fit->sheets[row->device].kind == p->index;
     case SCOPE_DEVICE:
         return row->phase <= COST_DECODE && row->device == p->index;
     case SCOPE_STACK:

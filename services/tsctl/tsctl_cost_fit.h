@@ -1,6 +1,7 @@
 /*
  * Fits the cost model's figures to measurements. Few parameters: a law that takes a device's data sheet to
- * its efficiencies, a deviation from that law for each measured device, held near zero, the links, and the
+ * its efficiencies, a deviations from that law for each measured kind (generation and
+ * kind of memory) and device, held near zero, the links, and the
  * software stacks (tsctl_cost_predict.h). So a device without measurements gets the law's figures. Least
  * squares on the logarithm of predicted over measured, each residual above about 10 % counting as its
  * absolute value; damped Gauss-Newton until nothing moves. Deterministic. Results to the last digit hang on
@@ -14,7 +15,9 @@
 /* What the law looks at, beyond the device's own figures. */
 struct cost_sheet {
     struct ts_device_type device;
-    bool stacked; /* high-bandwidth memory */
+    bool stacked;  /* high-bandwidth memory */
+    bool copies;   /* can copy into shared memory while it computes: Ampere and later */
+    uint32_t kind; /* index of the first sheet of this generation and kind of memory */
     double base_hz, boost_hz, watts;
     int link; /* of enum cost_fitted_link, -1 = as the catalogue says */
 };
@@ -43,6 +46,8 @@ struct ts_device_type cost_fit_device(const struct cost_fit *fit, size_t sheet);
 const struct ts_link *cost_fit_link(const struct cost_fit *fit, enum cost_fitted_link link);
 const struct cost_stack *cost_fit_stack(const struct cost_fit *fit, enum cost_source source);
 double cost_fit_predict(const struct cost_fit *fit, const struct cost_row *row);
+/* The same by the planner's figures alone, whatever software was measured. */
+double cost_fit_predict_plain(const struct cost_fit *fit, const struct cost_row *row);
 /* Software constant of a pass: the median over devices of what serving takes beyond the figures. */
 double cost_fit_step_s(const struct cost_fit *fit);
 

@@ -81,14 +81,19 @@ static bool turn_and_print(struct cost_fit *fit, const struct cost_table *table,
 
 static void print_fitted(const struct cost_fit *fit, const struct cost_table *table)
 {
-    struct cost_groups groups = {.count = 0};
+    struct cost_groups fitted = {.count = 0}, plain = {.count = 0};
     for (size_t i = 0; i < table->row_count; i++) {
         const struct cost_row *row = &table->rows[i];
-        cost_groups_add(&groups, cost_source_name(row->source), "", cost_phase_name(row->phase),
-                        error_of(fit, row));
+        const char *source = cost_source_name(row->source), *phase = cost_phase_name(row->phase);
+        cost_groups_add(&fitted, source, "", phase, error_of(fit, row));
+        if (!row->whole && row->phase <= COST_DECODE)
+            cost_groups_add(&plain, source, "", phase,
+                            fabs(cost_fit_predict_plain(fit, row) / row->seconds - 1));
     }
-    print_part("Fitted to all rows, by source (not a device)", &groups);
-    cost_groups_free(&groups);
+    print_part("Fitted to all rows, by source (not a device)", &fitted);
+    print_part("The same, by the planner's figures without regard to the source", &plain);
+    cost_groups_free(&fitted);
+    cost_groups_free(&plain);
 }
 
 int cost_leave_out(const struct cost_flags *f)

@@ -51,7 +51,7 @@ static double collective_s(const struct cost_row *row, const struct ts_device_ty
                                                           : device->peer;
     if (row->link == COST_LINK_FABRIC) /* two devices share an adapter */
         link.bytes_per_s *= fmax(1, row->tp_node / 2.0);
-    return row->phase == COST_SEND_RECV ? ts_cost_send_s(&link, row->bytes)
+    return row->phase == COST_SEND_RECV ? stack->send_s + ts_cost_send_s(&link, row->bytes)
                                         : stack->call_s + ts_cost_allreduce_s(&link, row->tp, row->bytes);
 }
 

@@ -14,8 +14,8 @@ struct cost_stack {
     bool kernels_only; /* nothing but products, attention and all-reduce was summed */
     double flops, memory, layer, attention, context, link; /* factors of the fit's fields, and of bandwidth */
     double group; /* decode attention reads KV again for query heads that share it: 1 + group * (share - 1) */
-    double call_s;       /* of one all-reduce */
-    double host_prefill; /* a whole pass takes the host this many layer constants for each layer */
+    double call_s, send_s; /* of one all-reduce, of one message */
+    double host_prefill;   /* a whole pass takes the host this many layer constants for each layer */
     double host_decode;
 };
 
