@@ -16,3 +16,6 @@ foreach(object no_symbol old_version same_name)
   add_dependencies(test_plan_algorithm plan_${object})
   target_compile_definitions(test_plan_algorithm PRIVATE TS_PLAN_${macro}="$<TARGET_FILE:plan_${object}>")
 endforeach()
+
+ts_test(test_table3 SOURCES test_table3.c fixture_table3.c LINK ts_inputs ts_planner_core LABELS unit)
+target_compile_definitions(test_table3 PRIVATE TS_CONF_DIR="${PROJECT_SOURCE_DIR}/conf")
