@@ -66,7 +66,7 @@ uint64_t plan_eval_work(const struct plan_eval *eval); /* runs and simplex itera
  */
 struct plan_share {
     uint32_t prefill, decode; /* groups of the state; equal for a colocated one */
-    enum ts_cost_codec codec; /* NONE where the problem does not allow it */
+    enum ts_cost_codec codec; /* another one where the problem does not allow it */
     double share;
 };
 

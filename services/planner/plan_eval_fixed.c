@@ -37,11 +37,18 @@ static const struct plan_shape *shape_of(const struct rule *rule, uint32_t group
     return rule->state->groups[group].shape;
 }
 
+/* A codec that the problem forbids gives way to the first that it allows. */
 static enum ts_cost_codec codec_of(const struct rule *rule, uint32_t share)
 {
     const struct plan_share *s = &rule->shares[share];
-    bool may = s->prefill != s->decode && rule->eval->problem->codec_allowed[s->codec];
-    return may ? s->codec : TS_COST_CODEC_NONE;
+    const bool *allowed = rule->eval->problem->codec_allowed;
+    if (s->prefill == s->decode)
+        return TS_COST_CODEC_NONE;
+    for (enum ts_cost_codec codec = 0; codec < TS_COST_CODEC_COUNT && !allowed[s->codec]; codec++) {
+        if (allowed[codec])
+            return codec;
+    }
+    return s->codec;
 }
 
 /* What the rule sends over this pair. Classes without a path or room are refused at the door. */
@@ -281,7 +288,9 @@ static bool attains(struct rule *rule, double scale)
 /* PLAN_GOODPUT: the largest scale of the demand at which enough of it is attained. */
 static double largest_scale(struct rule *rule)
 {
-    double low = 0, high = 1;
+    double low = RATE_MIN, high = 1;
+    if (!attains(rule, low))
+        return 0; /* not even an idle cluster does */
     while (high < 1e9 && attains(rule, high)) {
         low = high;
         high *= 2;
