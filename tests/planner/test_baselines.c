@@ -15,11 +15,11 @@ static const char *const baselines[] = {"uniform", "colocated", "splitwise", "di
 
 #define BASELINES (sizeof baselines / sizeof baselines[0])
 
-static void on_random_clusters(enum plan_objective objective, uint64_t seeds)
+static void on_random_clusters(enum plan_objective objective, uint64_t seeds, uint32_t gpus)
 {
     for (uint64_t seed = 1; seed <= seeds; seed++) {
         struct baseline_run run = {0};
-        planner_fixture_random(&run.fixture, seed, 4, 24);
+        planner_fixture_random(&run.fixture, seed, 4, gpus);
         run.fixture.problem.objective = objective;
         for (size_t i = 0; i < BASELINES; i++)
             baseline_run_algorithm(&run, baselines[i]); /* checks the plan */
@@ -30,13 +30,13 @@ static void on_random_clusters(enum plan_objective objective, uint64_t seeds)
 static void test_attainment_on_random_clusters(void **state)
 {
     (void)state;
-    on_random_clusters(PLAN_ATTAINMENT, 12);
+    on_random_clusters(PLAN_ATTAINMENT, 10, 20);
 }
 
 static void test_goodput_on_random_clusters(void **state)
 {
     (void)state;
-    on_random_clusters(PLAN_GOODPUT, 2);
+    on_random_clusters(PLAN_GOODPUT, 3, 10);
 }
 
 static void assert_same_plan(const struct ts_plan *a, const struct ts_plan *b)
