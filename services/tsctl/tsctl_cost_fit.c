@@ -314,7 +314,7 @@ double cost_fit_step_s(const struct cost_fit *fit)
         const struct cost_serving *row = &table->serving[i];
         const struct ts_device_type *device = &fit->devices[row->device];
         const struct ts_model *model = &table->models[row->model];
-        double layer = ts_cost_layer_decode_s(device, model, NULL, 1, row->batch, row->context);
+        double layer = ts_cost_layer_decode_s(device, model, &device->peer, 1, row->batch, row->context);
         beyond[i] = row->token_s - model->layers * layer - ts_cost_head_s(device, model, 1, row->batch);
     }
     qsort(beyond, table->serving_count, sizeof *beyond, compare_doubles);
