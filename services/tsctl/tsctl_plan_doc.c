@@ -1,5 +1,4 @@
 #include <math.h>
-#include <stdarg.h>
 #include <string.h>
 
 #include "services/tsctl/tsctl_plan.h"
@@ -128,30 +127,41 @@ double tsctl_plan_crossing_bytes(const struct tsctl_plan_doc *doc)
     return rate > 0 ? bytes / rate : 0;
 }
 
-static void append(char out[TSCTL_PLAN_WORDS], const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void append(char out[TSCTL_PLAN_WORDS], const char *format, ...)
+static void append(char out[TSCTL_PLAN_WORDS], const char *text)
 {
     size_t used = strlen(out);
-    va_list args;
-    va_start(args, format);
-    vsnprintf(out + used, TSCTL_PLAN_WORDS - used, format, args);
-    va_end(args);
+    snprintf(out + used, TSCTL_PLAN_WORDS - used, "%s", text);
+}
+
+static void append_number(char out[TSCTL_PLAN_WORDS], const char *before, uint32_t number)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%s%u", before, number);
+    append(out, text);
+}
+
+static void append_count(char out[TSCTL_PLAN_WORDS], uint32_t count, const char *name)
+{
+    char text[TS_CLUSTER_NAME_BYTES + 24];
+    snprintf(text, sizeof text, "%s%ux %s", out[0] ? ", " : "", count, name);
+    append(out, text);
 }
 
 const char *tsctl_plan_gpus_words(const struct tsctl_plan_doc *doc, const struct ts_group *group, bool nodes,
                                   char out[TSCTL_PLAN_WORDS])
 {
-    const struct ts_gpu *gpus = doc->cluster->gpus;
+    const struct ts_cluster *cluster = doc->cluster;
     out[0] = '\0';
     for (uint32_t s = 0, count = 0; s < group->stage_count; s++) {
-        const struct ts_gpu *here = &gpus[group->stages[s].gpus[0]];
-        const struct ts_gpu *next = s + 1 < group->stage_count ? &gpus[group->stages[s + 1].gpus[0]] : NULL;
+        bool last = s + 1 == group->stage_count;
+        struct ts_gpu here = cluster->gpus[group->stages[s].gpus[0]];
+        struct ts_gpu next = cluster->gpus[group->stages[last ? s : s + 1].gpus[0]];
         count += group->stages[s].tp;
-        if (next && next->type == here->type && (!nodes || next->node == here->node))
+        if (!last && next.type == here.type && (!nodes || next.node == here.node))
             continue;
-        append(out, "%s%ux %s", out[0] ? ", " : "", count, doc->cluster->types[here->type].name);
-        if (nodes)
-            append(out, " in %s", doc->cluster->nodes[here->node].name);
+        append_count(out, count, cluster->types[here.type].name);
+        append(out, nodes ? " in " : "");
+        append(out, nodes ? cluster->nodes[here.node].name : "");
         count = 0;
     }
     return out;
@@ -161,7 +171,7 @@ const char *tsctl_plan_layers_words(const struct ts_group *group, char out[TSCTL
 {
     out[0] = '\0';
     for (uint32_t s = 0; s < group->stage_count; s++)
-        append(out, "%s%u", s ? "+" : "", group->stages[s].layers);
+        append_number(out, s ? "+" : "", group->stages[s].layers);
     return out;
 }
 
@@ -172,8 +182,8 @@ const char *tsctl_plan_shape_words(const struct ts_group *group, char out[TSCTL_
         equal = equal && group->stages[s].tp == group->stages[0].tp;
     snprintf(out, TSCTL_PLAN_WORDS, "TP%u", group->stages[0].tp);
     for (uint32_t s = 1; !equal && s < group->stage_count; s++)
-        append(out, "+%u", group->stages[s].tp);
-    append(out, " PP%u", group->stage_count);
+        append_number(out, "+", group->stages[s].tp);
+    append_number(out, " PP", group->stage_count);
     return out;
 }
 
@@ -197,7 +207,8 @@ const char *tsctl_plan_gpus_brief(const struct tsctl_plan_doc *doc, const struct
     out[0] = '\0';
     for (uint32_t t = 0; t < cluster->type_count; t++)
         if (counts[t])
-            append(out, "%s%ux %s", out[0] ? ", " : "", counts[t], cluster->types[t].name);
-    append(out, " in %u node%s", nodes, nodes == 1 ? "" : "s");
+            append_count(out, counts[t], cluster->types[t].name);
+    append_number(out, " in ", nodes);
+    append(out, nodes == 1 ? " node" : " nodes");
     return out;
 }

@@ -89,7 +89,7 @@ static void print_cell(FILE *to, double rate, double sent, double squeezed)
 
 static void print_matrix(const struct ts_plan *plan, uint32_t class_or_all, FILE *to)
 {
-    double squeezed;
+    double squeezed = 0;
     fprintf(to, "      ");
     for (uint32_t d = 0; d < plan->group_count; d++) {
         char name[16];
@@ -116,7 +116,7 @@ static void print_matrix(const struct ts_plan *plan, uint32_t class_or_all, FILE
 
 static void print_list(const struct ts_plan *plan, uint32_t class_or_all, FILE *to)
 {
-    double squeezed;
+    double squeezed = 0;
     for (uint32_t p = 0; p < plan->group_count; p++) {
         double sent = sent_by(plan, p, class_or_all);
         if (plan->groups[p].phase != TS_PHASE_PREFILL)
