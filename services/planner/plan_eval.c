@@ -59,6 +59,7 @@ void plan_eval_destroy(struct plan_eval **eval)
     ts_free(old->present);
     ts_free(old->present_pairs);
     ts_free(old->cards);
+    ts_free(old->cells);
     ts_free(old->flows);
     ts_free(old->prices);
     ts_free(old->worth);
@@ -352,12 +353,6 @@ static bool solve(struct plan_eval *eval)
     return eval->solved;
 }
 
-static void forget_prices(struct plan_eval *eval)
-{
-    memset(eval->class_price, 0, sizeof eval->class_price);
-    eval->attainment_price = 0;
-}
-
 /* Columns that were not worth loading. */
 static void drop_columns(struct plan_eval *eval, uint32_t keep)
 {
@@ -387,6 +382,35 @@ static bool generate(struct plan_eval *eval)
     return true;
 }
 
+static double load_of(const struct plan_eval *eval, const struct eval_column *column, uint32_t card)
+{
+    struct traffic traffic[3];
+    double load = 0;
+    traffic_of(eval, eval->pairs[column->pair].pair, column->length_class, column->codec, traffic);
+    for (int t = 0; t < 3; t++) {
+        for (uint32_t i = 0; i < traffic[t].count; i++) {
+            bool same = eval_card_of(eval, &traffic[t].cards[i]) == &eval->cards[card];
+            load += same ? traffic[t].cards[i].load * traffic[t].bytes : 0;
+        }
+    }
+    return load;
+}
+
+static void add_card(struct plan_eval *eval, uint32_t index)
+{
+    uint32_t count = 0;
+    EVAL_RESERVE(eval, cells, eval->column_count + 1);
+    for (uint32_t c = 0; c < eval->column_count; c++) {
+        double load = load_of(eval, &eval->columns[c], index);
+        if (load > 0) {
+            eval->cells[count++] = (struct plan_lp_cell){eval->column_base + c, load};
+        }
+    }
+    struct eval_card *card = &eval->cards[index];
+    card->active = true;
+    card->row = plan_lp_add_cut(eval->lp, card->limit, eval->cells, count);
+}
+
 /* Cards that are not in the program and yet carry too much come in. */
 static bool add_cards(struct plan_eval *eval)
 {
@@ -405,7 +429,8 @@ static bool add_cards(struct plan_eval *eval)
         struct eval_card *card = &eval->cards[i];
         card->short_once = card->short_once || card->price > 0;
         if (card->row == EVAL_NONE && card->load > card->limit) {
-            card->active = any = true;
+            add_card(eval, i);
+            any = true;
         }
     }
     return any;
@@ -426,30 +451,40 @@ static bool too_large(const struct plan_eval *eval, const struct plan_state *sta
            eval->column_count > (uint32_t)COLUMNS_PER_KIND * (state->count + 1);
 }
 
+/* To the optimum over all columns and cards, from the program at hand. False when the simplex gave up. */
+static bool settle(struct plan_eval *eval)
+{
+    do {
+        if (!generate(eval)) {
+            return false;
+        }
+        if (!add_cards(eval)) {
+            return true;
+        }
+    } while (solve(eval));
+    return false;
+}
+
 static double optimise(struct plan_eval *eval, const struct plan_state *state)
 {
-    bool cold = !eval->built;
-    for (;;) {
-        if (!eval->built) {
-            start_over(eval);
-            build(eval);
-        }
+    if (eval->built) {
         find_state(eval, state);
         sync_kinds(eval);
-        if (!cold && !solve(eval)) {
-            forget_prices(eval);
-        }
-        bool done = generate(eval);
-        if (done && !add_cards(eval)) {
+        if (solve(eval) && settle(eval)) {
             return plan_lp_objective(eval->lp);
         }
-        eval->built = false; /* once more, with more cards, or from the beginning */
-        if (!done && cold) {
-            start_over(eval);
-            return 0;
-        }
-        cold = cold || !done;
+        memset(eval->class_price, 0, sizeof eval->class_price); /* from the beginning, then */
+        eval->attainment_price = 0;
     }
+    start_over(eval);
+    build(eval);
+    find_state(eval, state);
+    sync_kinds(eval);
+    if (settle(eval)) {
+        return plan_lp_objective(eval->lp);
+    }
+    start_over(eval);
+    return 0;
 }
 
 void eval_trim(struct plan_eval *eval)

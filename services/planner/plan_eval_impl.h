@@ -77,6 +77,8 @@ struct plan_eval {
     double class_price[TS_CLASSES_MAX], attainment_price;
     struct eval_card *cards; /* [node * 2 + in] */
     uint32_t card_count;
+    struct plan_lp_cell *cells; /* scratch of a card's row */
+    size_t cells_capacity;
     uint32_t column_base; /* 1 when the program's first column is the rate of PLAN_GOODPUT */
     bool built, solved;   /* the program has its first rows; its values are those of `columns` */
 

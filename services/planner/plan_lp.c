@@ -223,6 +223,28 @@ uint32_t plan_lp_add_column(struct plan_lp *lp, double gain, const struct plan_l
     return lp->column_count++;
 }
 
+/* Shifts the terms of later columns upwards, from the end, to make room for the new ones. */
+uint32_t plan_lp_add_cut(struct plan_lp *lp, double limit, const struct plan_lp_cell *cells, uint32_t count)
+{
+    uint32_t row = plan_lp_add_row(lp, limit), shift = count;
+    RESERVE(lp, terms, lp->first[lp->column_count] + count);
+    for (uint32_t j = lp->column_count; shift > 0; j--) {
+        TS_ASSERT(j > 0); /* else a cell's column does not exist, or comes twice */
+        size_t begin = lp->first[j - 1], end = lp->first[j];
+        lp->first[j] = end + shift;
+        const struct plan_lp_cell *cell = &cells[shift - 1];
+        if (cell->column == j - 1) {
+            shift--;
+            lp->terms[end + shift] = (struct plan_lp_term){row, cell->value};
+            if (!isfinite(cell->value)) {
+                note_fault(lp, "a term of column", j - 1, cell->value);
+            }
+        }
+        memmove(&lp->terms[begin + shift], &lp->terms[begin], (end - begin) * sizeof *lp->terms);
+    }
+    return row;
+}
+
 void plan_lp_set_integer(struct plan_lp *lp, uint32_t column)
 {
     TS_ASSERT(column < lp->column_count);
@@ -331,6 +353,27 @@ static void load_column(struct plan_lp *lp, uint32_t j)
     glp_set_sjj(lp->glpk, (int)j + 1, column_scale(lp, j));
 }
 
+/* New rows over old columns. */
+static void load_cuts(struct plan_lp *lp)
+{
+    for (uint32_t i = lp->rows_loaded; i < lp->row_count; i++) {
+        int count = 0;
+        for (uint32_t j = 0; j < lp->columns_loaded; j++) {
+            for (size_t t = lp->first[j]; t < lp->first[j + 1]; t++) {
+                if (lp->terms[t].row == i) {
+                    RESERVE(lp, index, (size_t)count + 2);
+                    RESERVE(lp, value, (size_t)count + 2);
+                    lp->index[++count] = (int)j + 1;
+                    lp->value[count] = lp->terms[t].value;
+                }
+            }
+        }
+        if (count > 0) {
+            glp_set_mat_row(lp->glpk, (int)i + 1, count, lp->index, lp->value);
+        }
+    }
+}
+
 static void load_bounds(struct plan_lp *lp, uint32_t from)
 {
     RESERVE(lp, shut, lp->column_count);
@@ -358,6 +401,7 @@ static void load(struct plan_lp *lp)
         for (uint32_t i = lp->rows_loaded; i < lp->row_count; i++) {
             glp_set_rii(lp->glpk, (int)i + 1, lp->row_scale[i]);
         }
+        load_cuts(lp);
     }
     load_limits(lp);
     bool bounds_changed = find_closed(lp);
@@ -390,8 +434,10 @@ static enum ts_status simplex(struct plan_lp *lp, struct ts_error *err)
     parameters.it_lim = 1000 + 50 * ((int)lp->row_count + (int)lp->column_count);
     int before = glp_get_it_cnt(lp->glpk);
     int failed = glp_simplex(lp->glpk, &parameters);
-    if (failed || glp_get_status(lp->glpk) == GLP_UNDEF || glp_get_status(lp->glpk) == GLP_FEAS) {
-        glp_std_basis(lp->glpk); /* the kept basis may have become singular */
+    int reached = glp_get_status(lp->glpk);
+    if (failed || (reached != GLP_OPT && reached != GLP_UNBND)) {
+        glp_std_basis(lp->glpk); /* the kept basis was of no use; x = 0 is feasible, whatever was said */
+        parameters.meth = GLP_PRIMAL;
         failed = glp_simplex(lp->glpk, &parameters);
     }
     lp->iterations += (uint64_t)(glp_get_it_cnt(lp->glpk) - before);
@@ -428,11 +474,8 @@ static enum ts_status branch(struct plan_lp *lp, double seconds, struct ts_error
     return TS_OK;
 }
 
-/* Rounding may leave a hair below zero. */
-static double not_negative(double value)
-{
-    return value > 0 ? value : 0;
-}
+/* Of what the whole of a row could carry or bring, less than this is rounding. */
+#define HAIR 1e-13
 
 /* Closed rows are not GLPK's: their prices are what keeps each of their columns from gaining. */
 static void price_closed(struct plan_lp *lp)
@@ -452,11 +495,17 @@ static void price_closed(struct plan_lp *lp)
     }
 }
 
-/* What the whole row would bring, as a share of what any column could, is rounding below 1e-13. */
+static double value_of(const struct plan_lp *lp, uint32_t column, enum solved solved)
+{
+    double x = solved == SOLVED_LP ? glp_get_col_prim(lp->glpk, (int)column + 1)
+                                   : glp_mip_col_val(lp->glpk, (int)column + 1);
+    return x > HAIR * glp_get_sjj(lp->glpk, (int)column + 1) ? x : 0;
+}
+
 static double dual_of(const struct plan_lp *lp, uint32_t row)
 {
     double dual = glp_get_row_dual(lp->glpk, (int)row + 1);
-    return dual > 1e-13 * lp->row_scale[row] ? dual / lp->gain_scale : 0;
+    return dual > HAIR * lp->row_scale[row] ? dual / lp->gain_scale : 0;
 }
 
 static void read_solution(struct plan_lp *lp, enum solved solved)
@@ -467,12 +516,7 @@ static void read_solution(struct plan_lp *lp, enum solved solved)
     RESERVE(lp, duals, lp->row_count + 1);
     lp->objective = 0;
     for (uint32_t j = 0; j < lp->column_count; j++) {
-        double x = 0;
-        if (found) {
-            x = solved == SOLVED_LP ? glp_get_col_prim(lp->glpk, (int)j + 1)
-                                    : glp_mip_col_val(lp->glpk, (int)j + 1);
-        }
-        lp->x[j] = lp->shut[j] ? 0 : not_negative(x);
+        lp->x[j] = found && !lp->shut[j] ? value_of(lp, j, solved) : 0;
         lp->objective += lp->gains[j] * lp->x[j];
     }
     for (uint32_t i = 0; i < lp->row_count; i++) {

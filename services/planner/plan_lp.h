@@ -30,6 +30,12 @@ struct plan_lp *plan_lp_new(void);
 void plan_lp_destroy(struct plan_lp **lp);
 void plan_lp_reset(struct plan_lp *lp); /* no rows, no columns */
 uint32_t plan_lp_add_row(struct plan_lp *lp, double limit);
+/* A row over columns that are there, each at most once and in ascending order. */
+struct plan_lp_cell {
+    uint32_t column;
+    double value;
+};
+uint32_t plan_lp_add_cut(struct plan_lp *lp, double limit, const struct plan_lp_cell *cells, uint32_t count);
 void plan_lp_set_limit(struct plan_lp *lp, uint32_t row, double limit);
 uint32_t plan_lp_add_column(struct plan_lp *lp, double gain, const struct plan_lp_term *terms,
                             uint32_t count);

@@ -55,7 +55,8 @@ static enum ts_status check_rows(const struct plan_lp_program *program, const do
             return ts_error_set(err, TS_ECORRUPT, "row %u is over its limit %g by %g", i, program->limits[i],
                                 -slack);
         }
-        if (!(slack * duals[i] <= PLAN_LP_TOLERANCE * sums->scale)) {
+        bool tight = slack <= PLAN_LP_TOLERANCE * sums->size[i];
+        if (!tight && !(slack * duals[i] <= PLAN_LP_TOLERANCE * sums->scale)) {
             return ts_error_set(err, TS_ECORRUPT, "row %u has a slack of %g and yet a dual of %g", i, slack,
                                 duals[i]);
         }

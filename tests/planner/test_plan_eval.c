@@ -79,6 +79,45 @@ static void test_full_goodput(void **state)
     against_full(PLAN_GOODPUT, 12);
 }
 
+/* After any walk the objective is that of the state alone: what is kept from earlier states shows nowhere. */
+static void test_history(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        struct eval_fixture *fixture = ts_xcalloc(1, sizeof *fixture);
+        planner_fixture_random(&fixture->base, seed, 8, 40);
+        fixture->base.problem.objective = seed % 3 == 0 ? PLAN_GOODPUT : PLAN_ATTAINMENT;
+        eval_fixture_open(fixture);
+        struct plan_state first;
+        plan_state_init(&first);
+        double at_first = 0;
+        for (uint64_t step = 0; step < 60; step++) {
+            if (step % 20 == 0) {
+                eval_fixture_random_groups(fixture, seed * 1000 + step);
+            } else if (fixture->state.count > 1) { /* a phase flips, or a group goes for good */
+                struct plan_group *group = &fixture->state.groups[step % fixture->state.count], kept = *group;
+                group->phase = (enum ts_phase)(1 + (group->phase + step) % 3);
+                *group = plan_shape_choose(fixture->shapes, group) ? *group : kept;
+                if (step % 7 == 0) {
+                    plan_state_remove(&fixture->state, 0);
+                }
+            }
+            double warm = eval_fixture_run(fixture, NULL);
+            struct plan_eval *fresh = plan_eval_new(fixture->shapes);
+            assert_close(warm, plan_eval_run(fresh, &fixture->state, NULL), 1e-7);
+            plan_eval_destroy(&fresh);
+            if (step == 0) {
+                plan_state_copy(&first, &fixture->state);
+                at_first = warm;
+            }
+        }
+        plan_state_copy(&fixture->state, &first);
+        assert_close(eval_fixture_run(fixture, NULL), at_first, 1e-7);
+        plan_state_fini(&first);
+        shut(&fixture);
+    }
+}
+
 /* Four equal prefill and four equal decode replicas: each flow is like the others. */
 static void test_symmetric(void **state)
 {
@@ -400,12 +439,13 @@ static void test_speed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_program),  cmocka_unit_test(test_full_goodput),
-        cmocka_unit_test(test_symmetric),     cmocka_unit_test(test_doubling),
-        cmocka_unit_test(test_removal),       cmocka_unit_test(test_no_link),
-        cmocka_unit_test(test_load),          cmocka_unit_test(test_codec),
-        cmocka_unit_test(test_goodput),       cmocka_unit_test(test_plan),
-        cmocka_unit_test(test_nothing_flows), cmocka_unit_test(test_speed),
+        cmocka_unit_test(test_full_program), cmocka_unit_test(test_full_goodput),
+        cmocka_unit_test(test_history),      cmocka_unit_test(test_symmetric),
+        cmocka_unit_test(test_doubling),     cmocka_unit_test(test_removal),
+        cmocka_unit_test(test_no_link),      cmocka_unit_test(test_load),
+        cmocka_unit_test(test_codec),        cmocka_unit_test(test_goodput),
+        cmocka_unit_test(test_plan),         cmocka_unit_test(test_nothing_flows),
+        cmocka_unit_test(test_speed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

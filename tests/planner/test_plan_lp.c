@@ -107,6 +107,26 @@ static void test_corners(void **state)
     plan_lp_destroy(&lp); /* null-safe */
 }
 
+static void test_cut(void **state)
+{
+    (void)state;
+    struct plan_lp *lp = plan_lp_new();
+    plan_lp_add_row(lp, 4);
+    COLUMN(lp, 1, {0, 1});
+    COLUMN(lp, 2, {0, 1});
+    COLUMN(lp, 3, {0, 1});
+    assert_optimal(lp);
+    assert_near(plan_lp_objective(lp), 12);
+    assert_int_equal(plan_lp_add_cut(lp, 6, (struct plan_lp_cell[]){{0, 1}, {2, 3}}, 2), 1);
+    assert_optimal(lp); /* 2 of the last at most */
+    assert_near(plan_lp_objective(lp), 10);
+    assert_near(plan_lp_value(lp, 1), 2);
+    assert_near(plan_lp_value(lp, 2), 2);
+    assert_near(plan_lp_slack(lp, 1), 0);
+    assert_near(plan_lp_dual(lp, 1), 1.0 / 3);
+    plan_lp_destroy(&lp);
+}
+
 static void assert_refused(struct plan_lp *lp, const char *words)
 {
     struct ts_error err = {0};
@@ -245,8 +265,11 @@ static void random_program(uint64_t seed, double decades)
         plan_lp_add_row(lp, limit * units[i]);
     }
     double last = 0;
+    uint32_t columns = 0;
     for (uint32_t round = 0; round < 4; round++) {
-        random_columns(lp, &rng, rows, 1 + (uint32_t)ts_rng_below(&rng, 50), units);
+        uint32_t more = 1 + (uint32_t)ts_rng_below(&rng, 50);
+        random_columns(lp, &rng, rows, more, units);
+        columns += more;
         struct ts_error err = {0};
         if (plan_lp_solve(lp, &err) != TS_OK || !plan_lp_verify(lp, &err)) {
             fail_msg("seed %llu, decades %g, round %u: %s", (unsigned long long)seed, decades, round,
@@ -255,8 +278,23 @@ static void random_program(uint64_t seed, double decades)
         assert_true(plan_lp_objective(lp) >= last * (1 - 1e-9)); /* more columns never hurt */
         last = plan_lp_objective(lp);
     }
-    /* Less room never helps. */
-    plan_lp_set_limit(lp, 0, 0);
+    if (decades == 0) { /* a row over what is there cuts, and never helps */
+        struct plan_lp_cell cells[200];
+        uint32_t count = 0;
+        for (uint32_t j = 0; j < columns; j++) {
+            bool used = plan_lp_value(lp, j) > 1e-3;
+            if (used || ts_rng_below(&rng, 3) == 0) {
+                cells[count++] = (struct plan_lp_cell){j, used ? 2 / plan_lp_value(lp, j) : 1};
+            }
+        }
+        plan_lp_add_cut(lp, 1, cells, count);
+        assert_optimal(lp);
+        assert_true(plan_lp_objective(lp) <= last * (1 + 1e-9));
+        random_columns(lp, &rng, rows, 1, units);
+        assert_optimal(lp);
+    }
+    last = plan_lp_objective(lp);
+    plan_lp_set_limit(lp, 0, 0); /* less room never helps */
     assert_optimal(lp);
     assert_true(plan_lp_objective(lp) <= last * (1 + 1e-9));
     plan_lp_destroy(&lp);
@@ -380,10 +418,15 @@ static void test_speed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_by_hand),      cmocka_unit_test(test_corners),
-        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_error_inside_glpk),
-        cmocka_unit_test(test_integer),      cmocka_unit_test(test_random),
-        cmocka_unit_test(test_warm_is_cold), cmocka_unit_test(test_referee),
+        cmocka_unit_test(test_by_hand),
+        cmocka_unit_test(test_corners),
+        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_error_inside_glpk),
+        cmocka_unit_test(test_integer),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_warm_is_cold),
+        cmocka_unit_test(test_referee),
         cmocka_unit_test(test_speed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
