@@ -12,20 +12,27 @@ static struct baseline *base_of(struct plan_search *search)
     return (struct baseline *)search;
 }
 
+/* The plan in force as the draft. */
+static bool take_current(struct baseline *base, struct ts_error *err)
+{
+    if (!base->problem->current) {
+        (void)ts_error_set(err, TS_EINVAL, "to re-route or flip, the plan in force is needed");
+        return false;
+    }
+    return plan_state_of_plan(base->shapes, base->problem->current, &base->draft, err) == TS_OK;
+}
+
 struct plan_search *baseline_open(const struct baseline_kind *kind, const struct plan_problem *problem,
                                   struct ts_error *err)
 {
-    if (problem->depth != PLAN_REGROUP) {
-        (void)ts_error_set(err, TS_EUNSUPPORTED, "%s always plans anew: it cannot only re-route or flip",
-                           kind->name);
-        return NULL;
-    }
-    if (kind->only_colocates && !problem->colocate) {
+    const bool anew = problem->depth == PLAN_REGROUP;
+    if (anew && kind->only_colocates && !problem->colocate) {
         (void)ts_error_set(err, TS_EUNSUPPORTED,
                            "%s does not split requests, and colocated replicas are forbidden", kind->name);
         return NULL;
     }
     struct baseline *base = ts_xcalloc(1, kind->size);
+    struct plan_search *search = (struct plan_search *)base;
     base->kind = kind;
     base->problem = problem;
     base->shapes = plan_shapes_new(problem);
@@ -34,7 +41,9 @@ struct plan_search *baseline_open(const struct baseline_kind *kind, const struct
     plan_state_init(&base->state);
     base->idle = ts_xcalloc(problem->cluster->cell_count + 1, sizeof *base->idle);
     plan_state_idle(problem, &base->draft, base->idle);
-    return (struct plan_search *)base;
+    if (!anew && !take_current(base, err))
+        baseline_close(&search);
+    return search;
 }
 
 void baseline_close(struct plan_search **search)
@@ -54,13 +63,27 @@ void baseline_close(struct plan_search **search)
     *search = NULL;
 }
 
+/* The plan in force by the baseline's routing rule. */
+static bool route_current(struct baseline *base)
+{
+    uint32_t count = 0;
+    struct plan_share *shares = base->kind->route
+                                    ? base->kind->route(base, &base->draft, &count)
+                                    : baseline_shares_by_score(base, &base->draft, NULL, &count);
+    if (shares)
+        baseline_answer(base, &base->draft, shares, count);
+    return true;
+}
+
 bool baseline_step(struct plan_search *search, uint64_t budget)
 {
     struct baseline *base = base_of(search);
+    const enum plan_depth depth = base->problem->depth;
+    const bool searches = depth == PLAN_REGROUP || (depth == PLAN_FLIP && base->kind->flips);
     base->granted = budget > UINT64_MAX - base->granted ? UINT64_MAX : base->granted + budget;
     while (!base->done && plan_eval_work(base->eval) + base->ticks < base->granted) {
         base->ticks++;
-        base->done = base->kind->advance(search);
+        base->done = searches ? base->kind->advance(search) : route_current(base);
     }
     return base->done;
 }

@@ -14,12 +14,19 @@
 #include "services/planner/plan_algorithm.h"
 #include "services/planner/plan_eval.h"
 
+struct baseline;
+
 struct baseline_kind {
     const char *name;
-    size_t size;                                 /* of its struct plan_search */
-    bool only_colocates;                         /* cannot do without phase BOTH */
+    size_t size;         /* of its struct plan_search */
+    bool only_colocates; /* cannot do without phase BOTH */
+    bool flips;          /* has a way of its own for PLAN_FLIP; else only routes anew then */
     bool (*advance)(struct plan_search *search); /* one unit of work; true after the last */
-    void (*fini)(struct plan_search *search);    /* of what it has beyond the baseline; may be NULL */
+    /* Its routing rule for groups that are there (PLAN_REROUTE); NULL = shortest queue. NULL result = no
+     * pair.
+     */
+    struct plan_share *(*route)(struct baseline *base, const struct plan_state *state, uint32_t *count);
+    void (*fini)(struct plan_search *search); /* of what it has beyond the baseline; may be NULL */
 };
 
 struct baseline {
@@ -38,8 +45,9 @@ struct baseline {
     double objective; /* the evaluator's of the answer */
 };
 
-/* All zero beyond the baseline. NULL and `err` when the problem asks for less than a new plan (baselines know
- * no cheaper depth), or forbids phase BOTH to a baseline that needs it. */
+/* All zero beyond the baseline. When less than a new plan is asked for, the draft is the plan in force, and
+ * all that a baseline does is to route by its rule, unless it has a way to flip. NULL and `err` when phase
+ * BOTH is forbidden to a baseline that needs it, or the plan in force is none. */
 struct plan_search *baseline_open(const struct baseline_kind *kind, const struct plan_problem *problem,
                                   struct ts_error *err);
 bool baseline_step(struct plan_search *search, uint64_t budget);

@@ -47,21 +47,25 @@ static double mean_kv_bytes(const struct plan_problem *problem)
     double tokens = 0;
     for (uint32_t k = 0; k < problem->demand->class_count; k++)
         tokens += problem->demand->classes[k].rate * problem->demand->classes[k].prompt_tokens;
-    return (double)ts_model_kv_token_bytes(problem->model) * tokens / ts_demand_rate(problem->demand);
+    return fmax(1,
+                (double)ts_model_kv_token_bytes(problem->model) * tokens / ts_demand_rate(problem->demand));
 }
 
-/* Nodes: groups, then source, then sink. The first state->count edges are those of the groups. */
+/* Nodes: groups, then source, then sink. The first state->count edges are those of the groups; a colocated
+ * one of a plan in force has two, the second a pair with itself. */
 static struct baseline_edge *flow_graph(const struct baseline *base, const struct plan_state *state,
                                         uint32_t *count)
 {
     const uint32_t n = state->count;
     const double bytes = mean_kv_bytes(base->problem);
-    struct baseline_edge *edges = ts_xcalloc(n + (size_t)n * n + 1, sizeof *edges);
+    struct baseline_edge *edges = ts_xcalloc(2 * n + (size_t)n * n + 1, sizeof *edges);
     *count = n;
     for (uint32_t i = 0; i < n; i++) {
         double rate = baseline_score(base, &state->groups[i]);
         edges[i] = state->groups[i].phase == TS_PHASE_PREFILL ? (struct baseline_edge){n, i, rate, 0}
                                                               : (struct baseline_edge){i, n + 1, rate, 0};
+        if (state->groups[i].phase == TS_PHASE_BOTH)
+            edges[(*count)++] = (struct baseline_edge){n, i, rate, 0};
         for (uint32_t j = 0; j < n && state->groups[i].phase == TS_PHASE_PREFILL; j++) {
             if (state->groups[j].phase == TS_PHASE_DECODE)
                 edges[(*count)++] = (struct baseline_edge){
@@ -82,24 +86,34 @@ static double flow_value(struct baseline *base, const struct plan_state *state)
     return value;
 }
 
+/* Requests follow the maximum flow. */
+static struct plan_share *hexgen2_route(struct baseline *base, const struct plan_state *state, uint32_t *kept)
+{
+    uint32_t count;
+    struct baseline_edge *edges = flow_graph(base, state, &count);
+    double value = baseline_max_flow(edges, count, state->count + 2, state->count, state->count + 1);
+    struct plan_share *shares = value > 0 ? ts_xcalloc(count + 1, sizeof *shares) : NULL;
+    *kept = 0;
+    for (uint32_t i = state->count; i < count && shares; i++) {
+        uint32_t from = edges[i].from == state->count ? edges[i].to : edges[i].from;
+        if (edges[i].flow > 0)
+            shares[(*kept)++] =
+                (struct plan_share){from, edges[i].to, TS_COST_CODEC_NONE, edges[i].flow / value};
+    }
+    ts_free(edges);
+    return shares;
+}
+
 static void adopt_if_best(struct plan_search *search)
 {
     struct baseline *base = &search->base;
-    const struct plan_state *state = &base->draft;
+    uint32_t count;
     if (search->now <= search->best * (1 + 1e-9))
         return;
-    uint32_t count, kept = 0;
-    struct baseline_edge *edges = flow_graph(base, state, &count);
-    double value = baseline_max_flow(edges, count, state->count + 2, state->count, state->count + 1);
-    struct plan_share *shares = ts_xcalloc(count + 1, sizeof *shares);
-    for (uint32_t i = state->count; i < count; i++) {
-        if (edges[i].flow > 0)
-            shares[kept++] =
-                (struct plan_share){edges[i].from, edges[i].to, TS_COST_CODEC_NONE, edges[i].flow / value};
-    }
-    ts_free(edges);
+    struct plan_share *shares = hexgen2_route(base, &base->draft, &count);
     search->best = search->now;
-    baseline_answer(base, state, shares, kept);
+    if (shares)
+        baseline_answer(base, &base->draft, shares, count);
 }
 
 /* Step 1, by halves: `groups` groups out of `counts`. What does not hold the model stays idle. */
@@ -254,6 +268,7 @@ static const struct baseline_kind kind = {
     .name = "hexgen2",
     .size = sizeof(struct plan_search),
     .advance = hexgen2_advance,
+    .route = hexgen2_route,
 };
 
 static struct plan_search *hexgen2_open(const struct plan_problem *problem, struct ts_error *err)

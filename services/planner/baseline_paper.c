@@ -9,8 +9,9 @@
  * D_ij is the attainment of the pair when requests are spread evenly over all replicas. That program has one
  * row, so its optimum is the best pair and all requests go there; pairs that tie share evenly, which is an
  * optimum too and the kindest one. The search prefers, of states with equal optima, the one with the better
- * mean D. What the same groups would reach under our program with capacities is in the line of describe, so
- * that what the grouping loses and what the routing loses can be told apart.
+ * mean D. PLAN_FLIP is its lightweight rescheduling: the same search, flips only. What the same groups would
+ * reach under our program with capacities is in the line of describe, so that what the grouping loses and
+ * what the routing loses can be told apart.
  */
 #include <stdio.h>
 #include <string.h>
@@ -103,24 +104,35 @@ static struct value judge(struct baseline *base, const struct plan_state *state)
     return value;
 }
 
-/* The draft with the routing of the one-row program becomes the answer. */
+/* The optimum of the one-row program: the best pairs, evenly. */
+static struct plan_share *paper_route(struct baseline *base, const struct plan_state *state, uint32_t *kept)
+{
+    uint32_t count = 0;
+    struct plan_share *shares = even_shares(base->problem, state, &count);
+    double *attained = ts_xcalloc(count + 1, sizeof *attained);
+    *kept = 0;
+    if (shares) {
+        struct value value = one_row(base, state, shares, count, attained);
+        for (uint32_t i = 0; i < count; i++) {
+            if (attained[i] >= value.best - 1e-9)
+                shares[(*kept)++] = shares[i];
+        }
+        for (uint32_t i = 0; i < *kept; i++)
+            shares[i].share = 1.0 / *kept;
+    }
+    ts_free(attained);
+    return shares;
+}
+
+/* The draft becomes the answer. */
 static void answer(struct plan_search *search)
 {
     struct baseline *base = &search->base;
-    uint32_t count = 0, kept = 0;
-    struct plan_share *shares = even_shares(base->problem, &base->draft, &count);
-    double *attained = ts_xcalloc(count + 1, sizeof *attained);
-    struct value value = one_row(base, &base->draft, shares, count, attained);
-    for (uint32_t i = 0; i < count; i++) {
-        if (attained[i] >= value.best - 1e-9)
-            shares[kept++] = shares[i];
-    }
-    for (uint32_t i = 0; i < kept; i++)
-        shares[i].share = 1.0 / kept;
-    baseline_answer(base, &base->draft, shares, kept);
+    uint32_t count = 0;
+    struct plan_share *shares = paper_route(base, &base->draft, &count);
+    baseline_answer(base, &base->draft, shares, count);
     search->with_capacities = plan_eval_run(base->eval, &base->draft, NULL);
-    search->top = value;
-    ts_free(attained);
+    search->top = search->now;
 }
 
 struct tree {
@@ -183,14 +195,13 @@ static void cut_tree(struct plan_search *search, const struct tree *tree, uint32
     ts_free(counts);
 }
 
-static bool start(struct plan_search *search)
+static void cluster_devices(struct plan_search *search)
 {
     struct baseline *base = &search->base;
     const struct ts_cluster *cluster = base->problem->cluster;
     const uint32_t n = cluster->cell_count;
     struct tree tree = {.a = ts_xcalloc((size_t)n * 2 + 1, sizeof(uint32_t)), .cells = n};
     tree.b = tree.a + n;
-    ts_rng_init(&search->rng, base->problem->seed);
     baseline_dendrogram(cluster, tree.a, tree.b);
     cut_tree(search, &tree, n > 1 ? 2 * n - 2 : 0);
     ts_free(tree.a);
@@ -199,6 +210,15 @@ static bool start(struct plan_search *search)
         prefill += base->draft.groups[i].phase == TS_PHASE_PREFILL;
     if (base->draft.count > 1 && (prefill == 0 || prefill == base->draft.count))
         (void)baseline_turn(base, &base->draft.groups[0], prefill ? TS_PHASE_DECODE : TS_PHASE_PREFILL);
+}
+
+/* To flip only, the search starts from the plan in force. */
+static bool start(struct plan_search *search)
+{
+    struct baseline *base = &search->base;
+    ts_rng_init(&search->rng, base->problem->seed);
+    if (base->problem->depth == PLAN_REGROUP)
+        cluster_devices(search);
     search->now = judge(base, &base->draft);
     search->candidate_value.best = -1;
     search->started = true;
@@ -213,12 +233,16 @@ static bool neighbour(struct plan_search *search, struct plan_state *state)
     struct baseline *base = &search->base;
     struct ts_rng *rng = &search->rng;
     struct plan_group a, b;
-    uint32_t move = (uint32_t)ts_rng_below(rng, 4), i = (uint32_t)ts_rng_below(rng, state->count);
+    const bool flip = base->problem->depth == PLAN_FLIP;
+    uint32_t move = flip ? 0 : (uint32_t)ts_rng_below(rng, 4), i = (uint32_t)ts_rng_below(rng, state->count);
     uint32_t j =
         state->count > 1 ? (i + 1 + (uint32_t)ts_rng_below(rng, state->count - 1)) % state->count : i;
     struct plan_group *x = &state->groups[i], *y = &state->groups[j];
+    enum ts_phase other = x->phase == TS_PHASE_PREFILL ? TS_PHASE_DECODE : TS_PHASE_PREFILL;
+    if (flip) /* weights stay where they are */
+        return baseline_rephase(base, x, other);
     if (move == 0)
-        return baseline_turn(base, x, x->phase == TS_PHASE_PREFILL ? TS_PHASE_DECODE : TS_PHASE_PREFILL);
+        return baseline_turn(base, x, other);
     if (move == 1) {
         if (!baseline_split(base, rng, x, &a, &b))
             return false;
@@ -310,7 +334,9 @@ static void paper_fini(struct plan_search *search)
 static const struct baseline_kind kind = {
     .name = "paper",
     .size = sizeof(struct plan_search),
+    .flips = true,
     .advance = paper_advance,
+    .route = paper_route,
     .fini = paper_fini,
 };
 

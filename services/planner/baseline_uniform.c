@@ -38,6 +38,17 @@ static void deal_phases(struct baseline *base, struct plan_state *state)
         (void)baseline_rephase(base, &state->groups[0], TS_PHASE_BOTH);
 }
 
+/* Round robin knows pairs and no capacities. */
+static struct plan_share *uniform_route(struct baseline *base, const struct plan_state *state,
+                                        uint32_t *count)
+{
+    (void)base;
+    struct plan_share *shares = baseline_shares(state, NULL, NULL, TS_COST_CODEC_NONE, count);
+    for (uint32_t i = 0; i < *count; i++)
+        shares[i].share = 1.0 / *count;
+    return shares;
+}
+
 static bool uniform_advance(struct plan_search *search)
 {
     struct baseline *base = &search->base;
@@ -45,9 +56,7 @@ static bool uniform_advance(struct plan_search *search)
     for (uint32_t type = 0; type < base->problem->cluster->type_count; type++)
         cut_type(base, type, base->idle, &base->draft);
     deal_phases(base, &base->draft);
-    struct plan_share *shares = baseline_shares(&base->draft, NULL, NULL, TS_COST_CODEC_NONE, &count);
-    for (uint32_t i = 0; i < count; i++) /* round robin knows pairs and no capacities */
-        shares[i].share = 1.0 / count;
+    struct plan_share *shares = uniform_route(base, &base->draft, &count);
     if (shares)
         baseline_answer(base, &base->draft, shares, count);
     return true;
@@ -57,6 +66,7 @@ static const struct baseline_kind kind = {
     .name = "uniform",
     .size = sizeof(struct plan_search),
     .advance = uniform_advance,
+    .route = uniform_route,
 };
 
 static struct plan_search *uniform_open(const struct plan_problem *problem, struct ts_error *err)
