@@ -98,11 +98,15 @@ static enum ts_status check_columns(const struct plan_lp_program *program, const
                                     const double *duals, const struct sums *sums, struct ts_error *err)
 {
     bool limited = !any_negative(program);
+    double rounding = 0; /* a column whose terms are all this small has nothing to compare with */
+    for (uint32_t j = 0; j < program->columns; j++) {
+        rounding = fmax(rounding, 1e-12 * fabs(program->gains[j]));
+    }
     for (uint32_t j = 0; j < program->columns; j++) {
         double size, most;
         double gain = column_gain(program, duals, j, &size, &most);
         bool negligible = limited && gain * most <= PLAN_LP_TOLERANCE * sums->scale;
-        if (!(gain <= PLAN_LP_TOLERANCE * size) && !negligible) {
+        if (!(gain <= PLAN_LP_TOLERANCE * size + rounding) && !negligible) {
             return ts_error_set(err, TS_ECORRUPT, "column %u would still gain %g of %g", j, gain, size);
         }
         if (!(-gain * x[j] <= PLAN_LP_TOLERANCE * sums->scale)) {
