@@ -14,11 +14,13 @@
  * for each of prefill, compute, memory) and how long requests wait there. Shares are convex along the points,
  * so a mixture of points never does better than a point between them could.
  *
- *   wait of prefill      M/G/1, by Allen and Cunneen for bursts, after hold_s (what is left of the decode
- * step that a colocated prompt comes upon): P(wait > x) = wait_share e^(-(x - hold_s) / wait_s) time between
- * tokens  of n tokens, normal: mean step_s + start_s / n, variance step_sd_s^2 (the batch fluctuates) +
- * stall_s2 / n + start_s2 / n^2 (colocated: prompts that are computed between two steps, and before the
- * first)
+ * Waits of prefill are those of an M/G/1 queue, by Allen and Cunneen for bursts, after hold_s, which is left
+ * of the decode step that a colocated prompt comes upon: P(wait > x) = wait_share e^(-(x - hold_s) / wait_s).
+ * Short prompts also follow long ones through the stages of a pipeline (struct plan_follow).
+ *
+ * The time between n tokens is normal: mean step_s + start_s / n, variance step_sd_s^2 (the batch fluctuates)
+ * + stall_s2 / n + start_s2 / n^2 (colocated: prompts that are computed between two steps, and before the
+ * first).
  *
  * README.md, "Lower level", derives all of it.
  */
@@ -29,8 +31,19 @@
 
 #define PLAN_POINTS_MAX 16
 
+/* A prompt that comes after a longer one meets it again at each stage, and cannot leave the last before it.
+ */
+struct plan_follow {
+    uint32_t count;
+    double share; /* of a prefill: what comes after the first stage */
+    double most;  /* prefill time of a whole batch: longer prompts are computed in pieces */
+    double prefill_s[TS_CLASSES_MAX], weight[TS_CLASSES_MAX]; /* at most `most` */
+};
+
 struct plan_point { /* the arrays have an item for each class of the demand and are never NULL */
     double wait_share, wait_s, hold_s;
+    double follow_rate; /* prompts/s that come, over the idle share, at which gaps between them close */
+    const struct plan_follow *follow; /* NULL: one stage */
     double step_s, step_sd_s, stall_s2, start_s, start_s2;
     double batch; /* mean sequences in decode */
     const double *prefill, *compute, *memory;

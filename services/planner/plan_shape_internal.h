@@ -22,19 +22,21 @@ struct plan_mix {
     double step_limit[TS_CLASSES_MAX], step_limit_max; /* time between tokens that deadlines allow; 0 = any */
     double mean_prompt, mean_output;                   /* over requests */
     double mean_context, mean_context_sq;              /* over sequences in decode */
-    double burst;
+    double rate, burst;                                /* of the demand */
 };
 
 void plan_mix_init(struct plan_mix *mix, const struct ts_model *model, const struct ts_demand *demand);
 /* Tokens of KV that a request of class k leaves behind in this phase; the most or least of all classes. */
 double plan_mix_holds(const struct plan_mix *mix, enum ts_phase phase, uint32_t k);
 double plan_mix_held(const struct plan_mix *mix, enum ts_phase phase, bool longest);
-/* Variance over mean of the number of requests in a stay that nothing limits. */
-double plan_mix_peak(const struct plan_mix *mix);
-/* Room, in mean sequences, for a mean batch to fluctuate in (square-root staffing), and the other way.
- * `calm`: the part of a step that does not rise with the batch; the variance goes with its inverse. */
-double plan_mix_capacity(const struct plan_mix *mix, double batch, double calm);
-double plan_mix_batch(const struct plan_mix *mix, double capacity, double calm);
+/* Squared coefficient of variation of the arrivals at a replica that gets `rate` of them: those that are
+ * picked at random from a stream are the more Poisson the fewer they are (Whitt's Queueing Network Analyzer,
+ * 1983). */
+double plan_mix_burst(const struct plan_mix *mix, double rate);
+/* Room, in mean sequences, for a mean batch with a variance of `noise` times itself to fluctuate in
+ * (square-root staffing), and the other way. */
+double plan_mix_capacity(double batch, double noise);
+double plan_mix_batch(double capacity, double noise);
 
 /* --- One layer, and the head, on one rank of `tp` equal devices --- */
 
@@ -48,6 +50,7 @@ struct plan_unit {
     double usable_bytes, layer_bytes, kv_bytes; /* of the rank; one layer; one layer and token */
     double head_bytes[2][2];                    /* beside layers: [first stage][last stage] */
     double step_s;
+    double batch_prefill; /* a layer: a whole batch of prompts */
     double prefill[TS_CLASSES_MAX],
         busy[TS_CLASSES_MAX];          /* a layer: one prompt alone; its share of a batch */
     double step_share[TS_CLASSES_MAX]; /* of constants that a prompt bears in a batch */
@@ -132,6 +135,7 @@ uint32_t plan_layers_decode(const struct plan_pipe *pipe, const struct plan_mix 
 struct plan_draft { /* a shape before it is kept */
     struct plan_shape shape;
     struct plan_point points[PLAN_POINTS_MAX];
+    struct plan_follow follow;                         /* of all points, when there is more than one stage */
     double shares[PLAN_POINTS_MAX][3][TS_CLASSES_MAX]; /* prefill, compute, memory */
 };
 

@@ -134,7 +134,7 @@ static bool can_run(const struct plan_pipe *pipe, const struct plan_mix *mix, do
                     double held, struct costs *costs)
 {
     decode_costs(pipe, mix, batch, costs);
-    double tokens = fmax(plan_mix_capacity(mix, batch, 1) * mix->mean_context, held);
+    double tokens = fmax(plan_mix_capacity(batch, 1) * mix->mean_context, held);
     for (uint32_t i = 0; i < pipe->count; ++i) {
         costs->most[i] = plan_pipe_most_layers(pipe, i, tokens);
         double fit = floor((limit / pipe->count - costs->fixed[i]) / costs->layer[i]);

@@ -48,6 +48,21 @@ static void make_prefill_times(struct maker *maker)
     }
 }
 
+/* Long prompts are computed in pieces of a batch, so none holds up others for more than one takes. */
+static void make_follow(struct maker *maker)
+{
+    const struct plan_pipe *pipe = maker->pipe;
+    struct plan_follow *follow = &maker->draft->follow;
+    follow->count = maker->mix->classes;
+    follow->share = (double)(pipe->count - 1) / pipe->count;
+    for (uint32_t i = 0; i < pipe->count; ++i)
+        follow->most += pipe->ranks[i].layers * pipe->ranks[i].unit->batch_prefill;
+    for (uint32_t k = 0; k < follow->count; ++k) {
+        follow->weight[k] = maker->mix->weight[k];
+        follow->prefill_s[k] = fmin(maker->draft->shape.prefill_s[k], follow->most);
+    }
+}
+
 /* Share of requests that wait at all: rho when arrivals are Poisson; with bursts, as in Whitt's Queueing
  * Network Analyzer (Bell System Technical Journal 62, 1983). */
 static double waiting_share(double rho, double ca2, double cs2)
@@ -62,9 +77,12 @@ static double waiting_share(double rho, double ca2, double cs2)
 static void set_wait(const struct maker *maker, struct plan_point *point, double *prefill, double rho)
 {
     double mean = maker->service_s, cs2 = fmax(maker->service_sq / (mean * mean) - 1, 0);
-    double wait = mean * rho * (maker->mix->burst + cs2) / (2 * (1 - rho));
-    point->wait_share = waiting_share(rho, maker->mix->burst, cs2);
+    double ca2 = plan_mix_burst(maker->mix, rho / maker->mean_busy);
+    double wait = mean * rho * (ca2 + cs2) / (2 * (1 - rho));
+    point->wait_share = waiting_share(rho, ca2, cs2);
     point->wait_s = wait / point->wait_share;
+    point->follow = maker->pipe->count > 1 ? &maker->draft->follow : NULL;
+    point->follow_rate = rho / maker->mean_busy / (1 - rho);
     for (uint32_t k = 0; k < maker->mix->classes; ++k)
         prefill[k] = maker->busy[k] / rho;
 }
@@ -81,11 +99,17 @@ static void make_prefill(struct maker *maker)
 /* --- Decode --- */
 
 /* A request meets the mean batch and itself: in a product-form queue whose N sequences are served at rates N
- * / (a + c N), N = rate * output * (a + c (N + 1)). `noise` scales the one with what makes N fluctuate. The
- * mean batch among whom a request meets `seen`. */
-static double mean_batch(double noise, double seen)
+ * / (a + c N), N = rate * output * (a + c (N + 1)). Where N fluctuates more than Poisson arrivals make it, by
+ * bursts ((1 + ca2) / 2, as in a queue of infinitely many servers) or `held` up departures, the one grows
+ * with it. The mean batch among whom a request meets `seen` when tokens come each `wall` seconds. */
+static double mean_batch(const struct maker *maker, double seen, double wall, double held)
 {
-    return fmax(seen - noise, 0);
+    const struct plan_mix *mix = maker->mix;
+    double stay = fmax(mix->mean_output * wall, 1e-9), bursts = (mix->burst - 1) / 2 * held;
+    double batch = (seen - held) / fmax(1 + bursts / fmax(stay * mix->rate, 1e-9), 0.3);
+    if (batch / stay > mix->rate) /* all requests of the demand come here */
+        batch = seen - held - bursts;
+    return fmax(batch, 0);
 }
 
 /* Variance of the mean over one's own stay, in units of the variance, when correlation decays by e^-x in it.
@@ -97,12 +121,12 @@ static double own_average(double x)
 
 /* The point at which a request meets a batch of `seen`, when decode has `share` of the time. */
 static void set_decode(const struct maker *maker, struct plan_point *point, double shares[3][TS_CLASSES_MAX],
-                       double seen, double share, double noise)
+                       double seen, double share, double held)
 {
     const struct plan_mix *mix = maker->mix;
     struct plan_step step = plan_pipe_step(maker->pipe, seen, mix->mean_context);
     double each = step.per_sequence + step.per_token * mix->mean_context; /* of one more sequence */
-    double wall = step.time / share, batch = mean_batch(noise, seen);
+    double wall = step.time / share, batch = mean_batch(maker, seen, wall, held);
     point->batch = batch;
     point->step_s = wall;
     /* step = fixed + seen * each, exact at the mean mix. What does not depend on the mean batch is taken off
@@ -116,7 +140,7 @@ static void set_decode(const struct maker *maker, struct plan_point *point, doub
     }
     /* Variance of the batch, by the same queue: batch / (1 - busy), where busy is the part of the step that
      * rises with the batch; it decays as fast as that part lets it. Contexts differ beside. */
-    double calm = 1 - batch * each / step.time;
+    double calm = 1 - batch * each / step.time, noise = seen - batch;
     double square = step.per_sequence * step.per_sequence +
                     2 * step.per_sequence * step.per_token * mix->mean_context +
                     step.per_token * step.per_token * mix->mean_context_sq;
@@ -147,7 +171,7 @@ static uint32_t decode_targets(const struct maker *maker, double least, double m
         struct plan_point point;
         double shares[3][TS_CLASSES_MAX];
         double seen = plan_pipe_batch(maker->pipe, mix->mean_context, limits[i], maker->seen_most);
-        set_decode(maker, &point, shares, seen, 1, plan_mix_peak(mix));
+        set_decode(maker, &point, shares, seen, 1, 1);
         targets[count++] = limits[i] - point.step_sd_s;
         targets[count++] = limits[i] - 2.5 * point.step_sd_s;
         ++near;
@@ -162,7 +186,7 @@ static uint32_t decode_targets(const struct maker *maker, double least, double m
 /* Step times between which points may lie: with the least mean batch and with what memory allows. */
 static double least_step(const struct maker *maker)
 {
-    double seen = fmin(plan_mix_peak(maker->mix) + LEAST_BATCH, maker->seen_most);
+    double seen = fmin(1 + LEAST_BATCH, maker->seen_most);
     return plan_pipe_step(maker->pipe, fmax(seen, maker->pipe->count), maker->mix->mean_context).time;
 }
 
@@ -185,10 +209,10 @@ static void make_decode(struct maker *maker)
         if (count > 0 && target < last * POINT_RATIO && !(target == most && last < most))
             continue;
         double seen = plan_pipe_batch(maker->pipe, mix->mean_context, target * (1 + 1e-12), maker->seen_most);
-        double batch = mean_batch(plan_mix_peak(mix), seen);
+        double batch = mean_batch(maker, seen, target, 1);
         if (batch / target <= rate * 1.0001) /* past the most throughput */
             continue;
-        set_decode(maker, &draft->points[count], draft->shares[count], seen, 1, plan_mix_peak(mix));
+        set_decode(maker, &draft->points[count], draft->shares[count], seen, 1, 1);
         rate = batch / target;
         last = target;
         ++count;
@@ -206,14 +230,14 @@ static double colocated_seen(const struct maker *maker, double wall, double rho)
                            maker->seen_most);
 }
 
-/* What makes the batch fluctuate when decode stands still during prefill: arrivals and departures of
- * sequences, rate each, and the departures that prompts hold up, (rate / (1 - rho))^2 times the variance of
- * the time they take in a second, rate E[S^2]. */
-static double colocated_noise(const struct maker *maker, double rho)
+/* How much more the batch fluctuates when decode stands still during prefill: to arrivals and departures of
+ * sequences, rate each, come the departures that prompts hold up, (rate / (1 - rho))^2 times the variance of
+ * the time that prompts take in a second, rate E[S^2]. */
+static double colocated_held(const struct maker *maker, double rho)
 {
     double ratio = rho / (1 - rho);
     double square = maker->service_sq / (maker->service_s * maker->service_s);
-    return plan_mix_peak(maker->mix) * (1 + ratio * ratio * square / 2);
+    return 1 + ratio * ratio * square / 2;
 }
 
 /* The utilisation by prefill at which both phases serve as many requests of the mix. */
@@ -222,7 +246,7 @@ static double balanced_rho(const struct maker *maker, double wall)
     double low = 0, high = 0.98;
     for (int i = 0; i < 14; ++i) {
         double rho = (low + high) / 2;
-        double batch = mean_batch(colocated_noise(maker, rho), colocated_seen(maker, wall, rho));
+        double batch = mean_batch(maker, colocated_seen(maker, wall, rho), wall, colocated_held(maker, rho));
         double decode = batch / fmax(maker->mix->mean_output * wall, 1e-9);
         if (rho / maker->mean_busy < decode)
             low = rho;
@@ -238,7 +262,8 @@ static double balanced_rho(const struct maker *maker, double wall)
 static void set_stalls(const struct maker *maker, struct plan_point *point, double rho)
 {
     double mean = maker->service_s, square = maker->service_sq, free = 1 - rho;
-    double work = rho * square / mean * maker->mix->burst; /* lambda E[S^2] */
+    double work =
+        rho * square / mean * plan_mix_burst(maker->mix, rho / maker->mean_busy); /* lambda E[S^2] */
     double share = point->wait_share, wait = point->wait_s, stay = share * wait + mean;
     double stay_var = share * (2 - share) * wait * wait + square - mean * mean;
     double var = work * stay + rho * rho * stay_var;
@@ -251,14 +276,14 @@ static void set_colocated(struct maker *maker, double wall, double rho)
 {
     struct plan_draft *draft = maker->draft;
     double seen = colocated_seen(maker, wall, rho);
-    double noise = colocated_noise(maker, rho);
-    if (mean_batch(noise, seen) <= 0)
+    double held = colocated_held(maker, rho);
+    if (mean_batch(maker, seen, wall, held) <= 0)
         return;
     uint32_t at = draft->shape.point_count++;
     struct plan_point *point = &draft->points[at];
     double share = (1 - rho) / INTERFERENCE;
     set_wait(maker, point, draft->shares[at][0], rho);
-    set_decode(maker, point, draft->shares[at], seen, share, noise);
+    set_decode(maker, point, draft->shares[at], seen, share, held);
     point->hold_s = point->step_s * share / 2; /* what is left of the step under way */
     set_stalls(maker, point, rho);
 }
@@ -289,13 +314,16 @@ static void set_batch_most(struct maker *maker, double kv_tokens)
 {
     const struct plan_mix *mix = maker->mix;
     double capacity = fmin(kv_tokens / fmax(mix->mean_context, 1), PLAN_GRID_MOST * maker->pipe->count);
-    double calm = 1;
+    double noise = 1;
     for (int i = 0; i < 3; ++i) {
-        maker->batch_most = plan_mix_batch(mix, capacity, calm);
-        maker->seen_most = maker->batch_most + plan_mix_peak(mix);
+        maker->batch_most = plan_mix_batch(capacity, noise);
+        maker->seen_most = maker->batch_most + 1;
         struct plan_step step = plan_pipe_step(maker->pipe, maker->seen_most, mix->mean_context);
         double each = step.per_sequence + step.per_token * mix->mean_context;
-        calm = 1 - maker->batch_most * each / step.time;
+        double rate = maker->batch_most / fmax(mix->mean_output * step.time, 1e-9);
+        double own = (1 + plan_mix_burst(mix, rate)) / 2;
+        noise = own / (1 - maker->batch_most * each / step.time);
+        maker->seen_most = maker->batch_most + own;
     }
 }
 
@@ -342,8 +370,10 @@ void plan_points_make(const struct plan_pipe *pipe, const struct plan_mix *mix,
     for (uint32_t k = 0; k < mix->classes; ++k)
         shape->fits[k] = plan_mix_holds(mix, pipe->phase, k) <= kv_tokens;
     set_batch_most(&maker, kv_tokens);
-    if (pipe->phase & TS_PHASE_PREFILL)
+    if (pipe->phase & TS_PHASE_PREFILL) {
         make_prefill_times(&maker);
+        make_follow(&maker);
+    }
     if (pipe->phase == TS_PHASE_PREFILL)
         make_prefill(&maker);
     else if (pipe->phase == TS_PHASE_DECODE)

@@ -47,6 +47,7 @@ void plan_mix_init(struct plan_mix *mix, const struct ts_model *model, const str
     mix->classes = demand->class_count;
     mix->burst = demand->burst;
     double rate = ts_demand_rate(demand), in_decode = 0;
+    mix->rate = rate;
     for (uint32_t k = 0; k < mix->classes; ++k) {
         init_class(mix, k, model, &demand->classes[k]);
         double weight = rate > 0 ? demand->classes[k].rate / rate : 1.0 / mix->classes;
@@ -81,19 +82,20 @@ double plan_mix_held(const struct plan_mix *mix, enum ts_phase phase, bool longe
     return held;
 }
 
-double plan_mix_peak(const struct plan_mix *mix)
+double plan_mix_burst(const struct plan_mix *mix, double rate)
 {
-    return (1 + mix->burst) / 2;
+    double share = mix->rate > rate ? rate / mix->rate : 1;
+    return 1 + share * (mix->burst - 1);
 }
 
-double plan_mix_capacity(const struct plan_mix *mix, double batch, double calm)
+double plan_mix_capacity(double batch, double noise)
 {
-    return batch + STAFFING * sqrt(plan_mix_peak(mix) * batch / calm);
+    return batch + STAFFING * sqrt(noise * batch);
 }
 
-double plan_mix_batch(const struct plan_mix *mix, double capacity, double calm)
+double plan_mix_batch(double capacity, double noise)
 {
-    double half = STAFFING / 2 * sqrt(plan_mix_peak(mix) / calm);
+    double half = STAFFING / 2 * sqrt(noise);
     double root = sqrt(half * half + fmax(capacity, 0)) - half;
     return root * root;
 }
@@ -126,6 +128,8 @@ void plan_unit_init(struct plan_unit *unit, const struct ts_cluster *cluster, co
     unit->usable_bytes = ts_cost_usable_bytes(device);
     unit->layer_bytes = ts_cost_layer_weight_bytes(model) / tp;
     unit->kv_bytes = ts_cost_kv_layer_token_bytes(model, tp);
+    unit->batch_prefill = ts_cost_layer_prefill_s(device, model, link, tp, PREFILL_BATCH_TOKENS,
+                                                  PREFILL_BATCH_TOKENS * PREFILL_BATCH_TOKENS);
     for (uint32_t i = 0; i < 4; ++i)
         unit->head_bytes[i / 2][i % 2] = ts_cost_stage_weight_bytes(model, i / 2, i % 2, 0) / tp;
     unit->step_s = ts_cost_step_s(device);

@@ -210,7 +210,7 @@ static double batch_of(struct pipes *pipes, const uint16_t *split, double limit)
     if (plan_pipe_kv_tokens(&pipes->pipe) < plan_mix_held(&pipes->mix, TS_PHASE_DECODE, true))
         return 0;
     return plan_pipe_batch(&pipes->pipe, pipes->mix.mean_context, limit,
-                           fmin(plan_mix_batch(&pipes->mix, room, 1), 8192.0 * pipes->pipe.count));
+                           fmin(plan_mix_batch(room, 1), 8192.0 * pipes->pipe.count));
 }
 
 static void test_layers_of_decode(void **state)
