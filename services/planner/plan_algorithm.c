@@ -5,9 +5,10 @@
 #include "common/base/ts_assert.h"
 
 static const struct plan_algorithm *const table[] = {
-    &plan_algorithm_thunder,   &plan_algorithm_uniform,   &plan_algorithm_colocated,
-    &plan_algorithm_splitwise, &plan_algorithm_distserve, &plan_algorithm_hexgen,
-    &plan_algorithm_hexgen2,   &plan_algorithm_helix,     &plan_algorithm_paper,
+    &plan_algorithm_thunder,    &plan_algorithm_uniform,   &plan_algorithm_colocated,
+    &plan_algorithm_splitwise,  &plan_algorithm_distserve, &plan_algorithm_hexgen,
+    &plan_algorithm_hexgen2,    &plan_algorithm_helix,     &plan_algorithm_paper,
+    &plan_algorithm_exhaustive,
 };
 
 const struct plan_algorithm *plan_algorithm_at(size_t index)
