@@ -1,3 +1,5 @@
 foreach(piece shape shape_parts shape_miss)
   ts_test(test_plan_${piece} SOURCES test_plan_${piece}.c LINK ts_planner_fixture LABELS unit)
 endforeach()
+ts_test(test_plan_shape_cards SOURCES test_plan_shape_cards.c LINK ts_planner_fixture ts_inputs LABELS unit)
+target_compile_definitions(test_plan_shape_cards PRIVATE TS_CONF_DIR="${PROJECT_SOURCE_DIR}/conf")
