@@ -9,6 +9,7 @@
 #define STAGES_DEFAULT 8
 #define KINDS_MAX      UINT8_MAX /* stages are numbered by bytes */
 #define LINKS_SEEN_MAX 256
+#define MEETS_MORE     8 /* sequences beyond the mean batch that a request may meet, beside half of it */
 
 static uint32_t make_of(struct plan_bound_kinds *kinds, const struct ts_cell *cell,
                         const struct ts_link *inner)
@@ -238,6 +239,10 @@ static void join_prefill(struct maker *maker)
         maker->common.prefill[k] = time_of(&alone, maker->kinds->problem->model->layers);
         maker->common.busy[k] = time_of(&busy, maker->kinds->problem->model->layers);
     }
+    double batch = INFINITY;
+    for (uint32_t i = 0; i < maker->pipe.count; ++i)
+        batch = fmin(batch, maker->units[i]->batch_prefill);
+    maker->common.batch_prefill = batch * maker->kinds->problem->model->layers / maker->pipe.count;
 }
 
 /* The whole step at the mean context; of that, the part by context as the fastest stage has it. */
@@ -313,7 +318,7 @@ static void mend_compute(struct maker *maker)
         const struct plan_point *point = &maker->draft.points[i];
         /* A request meets a few more than the mean batch. */
         double micro = fmax(point->batch / maker->pipe.count, 1), least = INFINITY, most = 0;
-        struct plan_knot near = plan_knot_of(micro), above = plan_knot_of(micro + 3 * plan_mix_peak(mix));
+        struct plan_knot near = plan_knot_of(micro), above = plan_knot_of(1.5 * micro + MEETS_MORE);
         for (uint32_t s = 0; s < maker->pipe.count; ++s) {
             const struct plan_unit *unit = maker->units[s];
             double slope = plan_unit_at(unit->grid, &near).slope;
@@ -342,8 +347,11 @@ static void add_unlike(struct maker *maker)
     set_hops(maker, &maker->kinds->links[0]);
     if (!make_points(maker))
         return;
-    for (uint32_t k = 0; k < maker->kinds->mix.classes && (phase & TS_PHASE_PREFILL); ++k)
+    for (uint32_t k = 0; k < maker->kinds->mix.classes && (phase & TS_PHASE_PREFILL); ++k) {
+        struct plan_follow *follow = &maker->draft.follow;
         maker->draft.shape.prefill_s[k] = least_latency(maker, k);
+        follow->prefill_s[k] = fmin(maker->draft.shape.prefill_s[k], follow->most);
+    }
     if (phase & TS_PHASE_DECODE)
         mend_compute(maker);
     add_draft(maker);
