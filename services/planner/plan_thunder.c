@@ -1,5 +1,6 @@
 #include "services/planner/plan_thunder.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,9 +15,12 @@
 #define SEEN_MAX     (1u << 20) /* 24 MB; beyond it, all are forgotten */
 #define LIST_LIMIT   12000      /* moves valued per neighbourhood */
 #define LIST_FRESH   40         /* new shapes per neighbourhood */
-/* Work of the whole search at most: it ends earlier as a rule, when kicks no longer gain. */
-#define CAP_REGROUP 60000
-#define CAP_FLIP    4000
+/* A gain that keeps a run going: a part of what is missing to serving all. Smaller ones are taken, too. */
+#define GAIN_SHARE 1e-3
+/* Effort of the whole search at most, in runs of the program on few groups: it ends earlier as a rule, when
+ * kicks no longer gain. A run over n groups counts 1 + n^2 / 64, as its pairs do. */
+#define EFFORT_REGROUP 5000.0 /* for up to 32 devices; rises with the power 1.5 of their count */
+#define EFFORT_FLIP    400.0
 
 /* --- States seen --- */
 
@@ -58,11 +62,19 @@ static double evaluate(struct plan_search *search, const struct plan_state *stat
     double objective = plan_eval_run(search->eval, state, result);
     search->spent += plan_eval_work(search->eval) - before;
     search->evaluations++;
+    search->effort += 1 + (double)state->count * state->count / 64;
     if (objective > search->best_objective + GAIN_EPS) {
         search->best_objective = objective;
         plan_state_copy(&search->best, state);
     }
     return objective;
+}
+
+/* Worth going on for. */
+static bool is_gain(const struct plan_search *search, double before, double after)
+{
+    double missing = search->problem->objective == PLAN_ATTAINMENT ? 1 - before : before;
+    return after - before > fmax(GAIN_EPS, GAIN_SHARE * missing);
 }
 
 /* --- One run of tabu search --- */
@@ -166,11 +178,13 @@ static void go(struct plan_search *search)
     seen->run = search->run;
     search->iteration++;
     search->stalled++;
-    if (search->current_objective > search->run_objective + GAIN_EPS) {
+    if (search->current_objective > search->run_objective) {
+        if (is_gain(search, search->run_objective, search->current_objective))
+            search->stalled = 0;
         search->run_objective = search->current_objective;
-        search->stalled = 0;
     }
-    search->stage = search->stalled > search->patience ? PLAN_THUNDER_KICK : PLAN_THUNDER_LIST;
+    bool over = search->stalled > search->patience || search->effort > search->effort_most;
+    search->stage = over ? PLAN_THUNDER_KICK : PLAN_THUNDER_LIST;
 }
 
 /* --- Starts and kicks --- */
@@ -229,16 +243,18 @@ static void next_run(struct plan_search *search)
         if (!other->used && (!start || other->objective > start->objective))
             start = other;
     }
-    if (start) {
+    if (start && search->effort <= search->effort_most) {
         start->used = true;
         search->best_before = search->best_objective;
         begin_run(search, &start->state, start->objective);
         return;
     }
-    bool gained = search->best_objective > search->best_before + GAIN_EPS;
+    bool gained = is_gain(search, search->best_before, search->best_objective);
     search->kicks_stalled = gained ? 0 : search->kicks_stalled + 1;
     search->best_before = search->best_objective;
-    if (search->best_objective < 0 || search->kicks_stalled > KICKS_STALL || search->spent > search->cap) {
+    bool all = search->problem->objective == PLAN_ATTAINMENT && search->best_objective > 1 - 1e-7;
+    if (search->best_objective < 0 || all || search->kicks_stalled > KICKS_STALL ||
+        search->effort > search->effort_most) {
         search->stage = PLAN_THUNDER_DONE;
         return;
     }
@@ -269,7 +285,8 @@ static struct plan_search *thunder_open(const struct plan_problem *problem, stru
     search->worth = plan_worth_new(search->shapes);
     search->gauge = plan_gauge_new(search->shapes);
     ts_rng_init(&search->rng, problem->seed);
-    search->cap = problem->depth == PLAN_REGROUP ? CAP_REGROUP : CAP_FLIP;
+    double size = fmax(problem->cluster->gpu_count / 32.0, 1);
+    search->effort_most = problem->depth == PLAN_REGROUP ? EFFORT_REGROUP * size * sqrt(size) : EFFORT_FLIP;
     search->best_objective = search->best_before = -1;
     search->seen_capacity = SEEN_FIRST;
     search->seen = ts_xcalloc(search->seen_capacity, sizeof *search->seen);

@@ -52,8 +52,8 @@ struct plan_search {
     struct plan_worth *worth;
     struct plan_gauge *gauge;
     struct ts_rng rng;
-    uint64_t allowed, spent; /* work: the sum of all budgets, and what was done */
-    uint64_t cap;            /* of work, for all */
+    uint64_t allowed, spent;    /* work: the sum of all budgets, and what was done */
+    double effort, effort_most; /* runs of the program, weighted by size */
     enum plan_thunder_stage stage;
 
     struct plan_state best;
