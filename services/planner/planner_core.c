@@ -7,7 +7,6 @@
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
 #include "common/core/ts_session.h"
-#include "services/planner/planner_algorithm.h"
 
 #define HELLO_EVERY TS_S
 
@@ -18,7 +17,7 @@ struct router_link {
     bool has_snapshot, wants_plan;
     struct ts_arena arena; /* holds snapshot */
     struct ts_msg_snapshot snapshot;
-    struct planner_search *search; /* over snapshot, under way */
+    struct planner_live *search; /* over snapshot, under way */
 };
 
 struct planner_core {
@@ -32,20 +31,43 @@ struct planner_core {
     bool claimed;    /* a term was claimed once: again only when the holder is lost */
 };
 
+/* Half short, half long; deadlines that people would accept. Programs read a workload file instead. */
+static struct ts_demand expected_demand(void)
+{
+    return (struct ts_demand){.name = "default",
+                              .burst = 1,
+                              .class_count = 2,
+                              .classes = {{.rate = 1,
+                                           .prompt_tokens = 300,
+                                           .prompt_tokens_sq = 150e3,
+                                           .output_tokens = 200,
+                                           .output_tokens_sq = 60e3,
+                                           .ttft_s = 2,
+                                           .tpot_s = 0.2},
+                                          {.rate = 1,
+                                           .prompt_tokens = 2000,
+                                           .prompt_tokens_sq = 6e6,
+                                           .output_tokens = 200,
+                                           .output_tokens_sq = 60e3,
+                                           .ttft_s = 2,
+                                           .tpot_s = 0.2}}};
+}
+
 struct planner_settings planner_settings_defaults(void)
 {
-    return (struct planner_settings){.id = "planner",
-                                     .host = "localhost",
-                                     .heartbeat_ms = 500,
-                                     .timeout_ms = 3000,
-                                     .algorithm = &plan_uniform,
-                                     .step_work = 1000};
+    return (struct planner_settings){
+        .id = "planner",
+        .host = "localhost",
+        .heartbeat_ms = 500,
+        .timeout_ms = 3000,
+        .plan = {.algorithm = &plan_algorithm_thunder, .demand = expected_demand(), .seed = 1},
+        .step_work = 1000};
 }
 
 struct planner_core *planner_core_new(const struct planner_settings *settings, uint64_t incarnation)
 {
     struct planner_core *core = ts_xcalloc(1, sizeof *core);
-    TS_ASSERT(settings->router_count <= PLANNER_ROUTERS_MAX && settings->algorithm);
+    TS_ASSERT(settings->router_count <= PLANNER_ROUTERS_MAX && settings->plan.algorithm);
     core->settings = *settings;
     for (size_t i = 0; i < settings->router_count; i++) {
         core->routers[i].peer = i + 1;
@@ -56,10 +78,10 @@ struct planner_core *planner_core_new(const struct planner_settings *settings, u
     return core;
 }
 
-static void close_search(struct planner_core *core, struct router_link *r)
+static void close_search(struct router_link *r)
 {
     if (r->search)
-        core->settings.algorithm->close(&r->search);
+        planner_live_close(&r->search);
 }
 
 void planner_core_destroy(struct planner_core **core)
@@ -68,7 +90,7 @@ void planner_core_destroy(struct planner_core **core)
     if (!c)
         return;
     for (size_t i = 0; i < c->settings.router_count; i++) {
-        close_search(c, &c->routers[i]);
+        close_search(&c->routers[i]);
         ts_arena_fini(&c->routers[i].arena);
     }
     ts_free(c);
@@ -97,7 +119,7 @@ static void say_hello(struct planner_core *core, struct router_link *r)
 
 static void down(struct planner_core *core, struct router_link *r)
 {
-    close_search(core, r);
+    close_search(r);
     r->has_snapshot = r->wants_plan = false;
     ts_session_down(&r->session, core->now);
 }
@@ -125,7 +147,7 @@ static void stand_by(struct planner_core *core)
 {
     core->term = 0;
     for (size_t i = 0; i < core->settings.router_count; i++)
-        close_search(core, &core->routers[i]);
+        close_search(&core->routers[i]);
 }
 
 /* Whether the holder of the term in force is gone, so that somebody must claim. */
@@ -137,7 +159,7 @@ static bool holder_lost(const struct planner_core *core, const struct ts_msg_sna
 static void on_snapshot(struct planner_core *core, struct router_link *r, const struct ts_msg *m)
 {
     struct ts_msg copy = {.kind = m->kind};
-    close_search(core, r);
+    close_search(r);
     ts_arena_reset(&r->arena);
     ts_schema_copy(&ts_msg_schema, &copy, m, &r->arena);
     r->snapshot = m->kind == TS_MSG_SNAPSHOT ? copy.snapshot : copy.update;
@@ -203,18 +225,17 @@ static void on_message(struct planner_core *core, const struct ts_event_message 
 /* Searches a little; sends the plan when the search is over. */
 static void plan_for(struct planner_core *core, struct router_link *r)
 {
-    const struct planner_algorithm *a = core->settings.algorithm;
     struct ts_msg_plan plan = {.term = core->term,
                                .planner = ts_str_of(core->settings.id),
-                               .algorithm = ts_str_of(a->name),
+                               .algorithm = ts_str_of(core->settings.plan.algorithm->name),
                                .snapshot_version = r->snapshot.version};
     if (!r->search)
-        r->search = a->open(&r->snapshot);
-    if (!a->step(r->search, core->settings.step_work))
+        r->search = planner_live_open(&core->settings.plan, &r->snapshot);
+    if (!planner_live_step(r->search, core->settings.step_work))
         return;
     r->wants_plan = false;
-    bool found = a->best(r->search, &core->out->arena, &plan);
-    close_search(core, r);
+    bool found = planner_live_best(r->search, &core->out->arena, &plan);
+    close_search(r);
     if (!found) {
         ts_actions_log(core->out, TS_LOG_INFO, "event=no_plan snapshot=%llu reason=no_pair_of_workers",
                        (unsigned long long)r->snapshot.version);

@@ -11,10 +11,9 @@
 #define PLANNER_CORE_H
 
 #include "common/core/ts_event.h"
+#include "services/planner/planner_live.h"
 
 #define PLANNER_ROUTERS_MAX 8
-
-struct planner_algorithm;
 
 struct planner_settings {
     const char *id, *host;
@@ -22,8 +21,8 @@ struct planner_settings {
     const char *routers[PLANNER_ROUTERS_MAX]; /* endpoints of their planner channel */
     size_t router_count;
     uint32_t heartbeat_ms, timeout_ms;
-    const struct planner_algorithm *algorithm;
-    uint64_t step_work; /* units of search per step of the core */
+    struct planner_live_inputs plan; /* algorithm, catalogue, expected demand */
+    uint64_t step_work;              /* units of search per step of the core */
 };
 
 struct planner_settings planner_settings_defaults(void);

@@ -51,7 +51,7 @@ int main(int argc, char **argv)
     int code = 0;
     switch (planner_conf_load(argc, argv, (uint32_t)getpid(), &conf, &err)) {
     case TS_CONF_EXIT:
-        ts_conf_destroy(&conf.conf);
+        planner_conf_free(&conf);
         return 0;
     case TS_CONF_ERROR:
         return ts_main_fail("planner", 2, &err);
@@ -64,6 +64,6 @@ int main(int argc, char **argv)
         status = serve(&conf, &code, &err);
     if (status != TS_OK)
         code = ts_main_fail("planner", 1, &err);
-    ts_conf_destroy(&conf.conf);
+    planner_conf_free(&conf);
     return code;
 }

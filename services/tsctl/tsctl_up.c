@@ -485,7 +485,7 @@ static enum ts_status check_services(const char *path, struct ts_error *err)
     if (good)
         ts_conf_destroy(&router.conf);
     if (good && (good = planner_conf_load(3, argv, 0, &planner, err) != TS_CONF_ERROR))
-        ts_conf_destroy(&planner.conf);
+        planner_conf_free(&planner);
     if (good && (good = relay_conf_load(3, argv, 0, &relay, err) != TS_CONF_ERROR))
         ts_conf_destroy(&relay.conf);
     for (size_t i = 0; good && i < TS_ARRAY_SIZE(phases); i++) {

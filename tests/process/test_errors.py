@@ -107,7 +107,7 @@ def test_bad_flags():
     says(tsctl("generate"), "--prompt TEXT")
     says(tsctl("generate", "--prompt", "x", "--router", "localhost"), "localhost", "tcp://HOST:PORT")
     says(tsctl("fly"), "fly", "tsctl --help")
-    says(service("planner", "--algorithm", "magic"), "magic", "uniform")
+    says(service("planner", "--algorithm", "magic"), "magic", "thunder")
     says(service("relay", "--router", "tcp://x:notaport"), "tcp://x:notaport", "tcp://HOST:PORT")
     says(service("router", "--log-level", "loud"), "loud", "warn")
     says(service("router", "extra"), "extra", "--name value")

@@ -12,7 +12,7 @@ foreach(piece core decode prefill)
 endforeach()
 ts_test(test_relay_core SOURCES test_relay_core.c LINK ts_core_fixture ts_relay_core LABELS unit)
 ts_test(test_planner_core SOURCES test_planner_core.c LINK ts_core_fixture ts_planner_core LABELS unit)
-ts_test(test_plan_uniform SOURCES test_plan_uniform.c LINK ts_planner_core ts_base LABELS unit)
+ts_test(test_planner_live SOURCES test_planner_live.c LINK ts_planner_core ts_base LABELS unit)
 ts_test(test_batch_policies SOURCES test_batch_policies.c LINK ts_prefill_policy ts_decode_policy ts_base LABELS unit)
 ts_test(test_kv SOURCES test_kv.c LINK ts_core ts_base LABELS unit)
 ts_test(test_core_hostile SOURCES test_core_hostile.c router_fixture.c worker_fixture.c

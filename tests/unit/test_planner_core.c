@@ -7,7 +7,6 @@
 
 #include "common/base/ts_mem.h"
 #include "core_fixture.h"
-#include "services/planner/planner_algorithm.h"
 #include "services/planner/planner_core.h"
 
 #define HELLO "planner:1 hello role=planner id=pl0"
@@ -70,7 +69,7 @@ static void test_plans(void **state)
         START,
         {1, "planner:1 welcome term=4", ""},
         {2, "planner:1 snapshot version=7 term=4 number=9 holder=other " WORKERS,
-         "planner:1 plan term=5 number=1 planner=pl0 algorithm=uniform snapshot_version=7 " PAIR},
+         "planner:1 plan term=5 number=1 planner=pl0 algorithm=thunder snapshot_version=7 " PAIR},
         {3, "planner:1 plan_reply term=5 number=1 verdict=accepted", ""},
         {3, "planner:1 plan_reply term=5 number=1 verdict=applied", ""},
         {4, "planner:1 update version=8 term=5 number=1 holder=pl0 " WORKERS,
@@ -184,60 +183,78 @@ static void test_two_routers(void **state)
 
 /* --- a search that needs several steps --- */
 
-struct planner_search {
+struct plan_search {
+    const struct plan_problem *problem;
     uint64_t left;
 };
 
 static int open_searches;
 
-static struct planner_search *slow_open(const struct ts_msg_snapshot *snapshot)
+static struct plan_search *slow_open(const struct plan_problem *problem, struct ts_error *err)
 {
-    (void)snapshot;
-    struct planner_search *s = ts_xcalloc(1, sizeof *s);
+    (void)err;
+    struct plan_search *s = ts_xcalloc(1, sizeof *s);
+    s->problem = problem;
     s->left = 25;
     open_searches++;
     return s;
 }
 
-static bool slow_step(struct planner_search *s, uint64_t budget)
+static bool slow_step(struct plan_search *s, uint64_t budget)
 {
     assert_int_equal(budget, 10);
     s->left = s->left > budget ? s->left - budget : 0;
     return s->left == 0;
 }
 
-static bool slow_best(const struct planner_search *s, struct ts_arena *arena, struct ts_msg_plan *out)
+/* The workers as they are, with half of the requests in time. */
+static struct ts_plan *slow_best(struct plan_search *s)
 {
-    (void)s, (void)arena;
-    out->attainment = 0.5;
-    return true;
+    const struct ts_plan *current = s->problem->current;
+    struct ts_plan *plan = ts_plan_new(current->group_count, 1);
+    for (uint32_t i = 0; i < current->group_count; i++)
+        plan->groups[i] = current->groups[i];
+    plan->flows[0] = (struct ts_flow){.prefill = 0, .decode = 1, .rate = 4, .attained = 2};
+    plan->objective = 2;
+    return plan;
 }
 
-static void slow_close(struct planner_search **s)
+static void slow_close(struct plan_search **s)
 {
     ts_free(*s);
     *s = NULL;
     open_searches--;
 }
 
+/* The same two workers, with the shape of their model. */
+#define SHAPED                                                                                               \
+    "workers=p0:h:m:r0:1:3:prefill:1:0:0:cpu:4:256:512:4:2:64:1000:3:100,"                                   \
+    "d0:h:m::2:3:decode:1:0:0:cpu:4:256:512:4:2:64:1000:3:100"
+
 static void test_slow_search(void **state)
 {
     (void)state;
-    static const struct planner_algorithm slow = {"slow", "", slow_open, slow_step, slow_best, slow_close};
+    static const struct plan_algorithm slow = {.version = PLAN_ALGORITHM_VERSION,
+                                               .name = "slow",
+                                               .summary = "",
+                                               .open = slow_open,
+                                               .step = slow_step,
+                                               .best = slow_best,
+                                               .close = slow_close};
     static const struct core_step steps[] = {
         START,
         {1, "planner:1 welcome", ""},
-        {2, "planner:1 snapshot version=1 " WORKERS, ""},
+        {2, "planner:1 snapshot version=1 " SHAPED, ""},
         {2, "tick", ""}, /* it asks to go on at once */
         {2, "tick", "planner:1 plan term=1 number=1 snapshot_version=1 algorithm=slow attainment=0.5"},
-        {3, "planner:1 update version=2 term=1 holder=pl0 " WORKERS, ""},
-        {4, "planner:1 update version=3 term=1 holder=pl0 " WORKERS, ""}, /* starts over with the newer one */
+        {3, "planner:1 update version=2 term=1 holder=pl0 " SHAPED, ""},
+        {4, "planner:1 update version=3 term=1 holder=pl0 " SHAPED, ""}, /* starts over with the newer one */
         {4, "tick", ""},
         {4, "tick", "planner:1 plan number=2 snapshot_version=3"},
-        {5, "planner:1 update version=4 term=1 holder=pl0 " WORKERS, ""},
+        {5, "planner:1 update version=4 term=1 holder=pl0 " SHAPED, ""},
     };
     struct planner_settings settings = test_settings();
-    settings.algorithm = &slow;
+    settings.plan.algorithm = &slow;
     settings.step_work = 10;
     struct core_fixture *f = begin(&settings);
     f->busy = true;
