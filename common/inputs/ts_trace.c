@@ -34,10 +34,10 @@ static bool read_mark(const char **at, const char *marks)
 }
 
 /* Days since a fixed day, in the proleptic Gregorian calendar; years begin in March here. */
-static double days_of(int year, int month, int day)
+static int64_t days_of(int year, int month, int day)
 {
-    int y = month > 2 ? year : year - 1, m = month > 2 ? month - 3 : month + 9;
-    return 365.0 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day;
+    int64_t y = month > 2 ? year : year - 1, m = month > 2 ? month - 3 : month + 9;
+    return 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day;
 }
 
 /* "YYYY-MM-DD HH:MM:SS.fraction" with a blank or T between. */
@@ -51,7 +51,7 @@ static bool read_date(const char **at, double *seconds)
                 read_mark(&p, ":") && read_digits(&p, 2, &second);
     if (!good || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 60)
         return false;
-    *seconds = ((days_of(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
+    *seconds = (double)(((days_of(year, month, day) * 24 + hour) * 60 + minute) * 60 + second);
     for (double unit = 0.1; p > *at && *p && (*p == '.' || (*p >= '0' && *p <= '9')); p++) {
         if (*p == '.' && unit != 0.1)
             return false;

@@ -27,7 +27,7 @@ struct plan_money_ask {
     double dollars_per_hour;                /* BUDGET */
     double objective;                       /* TARGET: in the units of the problem's objective */
     uint32_t points;                        /* FRONTIER; 0 = 12 */
-    uint64_t effort;                        /* work for one purchase; 0 = by the size of the cluster */
+    uint64_t effort;                        /* work for one purchase; 0 = by its size */
     const struct plan_algorithm *algorithm; /* NULL = thunder */
 };
 
@@ -59,20 +59,23 @@ void plan_money_close(struct plan_money **money);
 
 /*
  * What to rent next and what to give back, seen from a plan in force: one group more of a type that is
- * offered and not alive, or one group less. Every piece of advice is one run of the evaluator, so `gain` is
- * what the flows alone make of it, without regrouping. Best first: rents by gain per dollar, then returns by
- * least loss per dollar (devices in no group lose nothing).
+ * offered and not alive (where nothing is: of any type of the cluster, as a node like those that have it), or
+ * one group less. Every piece of advice is one run of the evaluator, so `gain` is what the flows alone make
+ * of it, without regrouping. Best first: rents by gain per dollar, then returns by least loss per dollar
+ * (devices in no group lose nothing). Returns how many there are, `capacity` at most.
  */
 struct plan_advice {
-    bool rent; /* else give back */
-    uint32_t type, count;
-    enum ts_phase phase;     /* of the group that they make */
+    bool rent;               /* else give back */
     bool idle;               /* give back: they are in no group */
+    uint32_t type, count;    /* of a group of mixed types: its first stage's, all its devices */
+    enum ts_phase phase;     /* of the group that they make; not for idle ones */
+    uint32_t group;          /* give back: of the plan; not for idle ones */
     double dollars_per_hour; /* spent or saved */
     double gain;             /* objective won; negative = lost */
 };
 
-uint32_t plan_money_advise(const struct plan_problem *problem, const struct ts_plan *plan,
-                           struct plan_advice *out, uint32_t capacity);
+enum ts_status plan_money_advise(const struct plan_problem *problem, const struct ts_plan *plan,
+                                 struct plan_advice *out, uint32_t capacity, uint32_t *count,
+                                 struct ts_error *err);
 
 #endif
