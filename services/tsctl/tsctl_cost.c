@@ -134,7 +134,7 @@ static int fit_all(const struct cost_flags *f)
     enum ts_status status = cost_inputs_load(f, &sheets, &table, &err);
     if (status == TS_OK) {
         struct cost_fit *fit = cost_fit_new(sheets.items, sheets.count, &table);
-        cost_fit_solve(fit, NULL);
+        cost_fit_solve(fit, NULL, COST_FIT_EXACT);
         status = write_fit(f, &sheets, fit, &err);
         cost_fit_destroy(&fit);
     }

@@ -13,7 +13,6 @@
 #define NO_COPIES     0.8  /* assumed, not fitted: devices that wait for their copies into shared memory */
 #define FLOPS_MOST    0.95 /* no device holds more of its peak */
 #define STEPS_MAX     60
-#define STEP_LEAST    1e-8
 #define DIFFERENCE    1e-5
 #define LARGE_MESSAGE 1e6
 
@@ -472,10 +471,10 @@ static double move(struct cost_fit *fit, double by)
     return most;
 }
 
-void cost_fit_solve(struct cost_fit *fit, const bool *used)
+void cost_fit_solve(struct cost_fit *fit, const bool *used, double still)
 {
     double now = loss(fit, used), damping = 1e-3, moved = 1;
-    for (int step = 0; step < STEPS_MAX && moved > STEP_LEAST; step++) {
+    for (int step = 0; step < STEPS_MAX && moved > still; step++) {
         differentiate(fit, used);
         accumulate(fit, used);
         for (bool better = false; !better && damping < 1e9;) {

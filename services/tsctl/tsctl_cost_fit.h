@@ -40,15 +40,17 @@ struct cost_fit *cost_fit_new(const struct cost_sheet *sheets, size_t sheet_coun
                               const struct cost_table *table);
 void cost_fit_destroy(struct cost_fit **fit);
 
-/* Rows for which `used` is NULL or true. Starts where the last call ended. */
-void cost_fit_solve(struct cost_fit *fit, const bool *used);
+/* Rows for which `used` is NULL or true. Starts where the last call ended, and stops when no parameter's step
+ * exceeds `still` (of logarithms): COST_FIT_EXACT for what is written to files. */
+#define COST_FIT_EXACT 1e-8
+void cost_fit_solve(struct cost_fit *fit, const bool *used, double still);
 struct ts_device_type cost_fit_device(const struct cost_fit *fit, size_t sheet);
 const struct ts_link *cost_fit_link(const struct cost_fit *fit, enum cost_fitted_link link);
 const struct cost_stack *cost_fit_stack(const struct cost_fit *fit, enum cost_source source);
 double cost_fit_predict(const struct cost_fit *fit, const struct cost_row *row);
 /* The same by the planner's figures alone, whatever software was measured. */
 double cost_fit_predict_plain(const struct cost_fit *fit, const struct cost_row *row);
-/* Software constant of a pass: the median over devices of what serving takes beyond the figures. */
+/* Software constant of a pass: the median over runs of what serving takes beyond the figures. */
 double cost_fit_step_s(const struct cost_fit *fit);
 
 #endif
