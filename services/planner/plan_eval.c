@@ -9,10 +9,13 @@
 /* Rounds of pricing. Each adds columns that were not there, so it ends without; this bounds what a stall near
  * the tolerance may cost. */
 #define ROUNDS_MAX 500
-/* The program starts over when it has more columns or kinds than so many for each kind of the state. */
-#define COLUMNS_PER_KIND 60
+/* The program is kept while at most one in so many kinds of the state is new to it, and while it has no more
+ * kinds and columns than so many for each of them. */
+#define NEW_KINDS_SHARE  6
 #define KINDS_PER_KIND   4
-#define KINDS_MIN        32
+#define COLUMNS_PER_KIND 60
+/* A card that was not short for so many runs leaves the program when that starts over. */
+#define CARD_IDLE_RUNS 16
 /* What a request takes at least of its decode replica, so that a row with limit 0 keeps it away. */
 #define SHARE_MIN 1e-12
 
@@ -56,6 +59,7 @@ void plan_eval_destroy(struct plan_eval **eval)
     ts_free(old->slot_of_kind);
     ts_free(old->slot_of_pair);
     ts_free(old->kind_of_group);
+    ts_free(old->last_price);
     ts_free(old->present);
     ts_free(old->present_pairs);
     ts_free(old->cards);
@@ -79,6 +83,15 @@ static uint32_t *slot_of(uint32_t **slots, size_t *capacity, uint32_t *count, ui
     return &(*slots)[id];
 }
 
+/* The last price, or what replicas of this phase go for. */
+static double guess(const struct plan_eval *eval, const struct plan_kind *kind, int resource)
+{
+    if (kind->id < eval->last_price_count && eval->last_price[kind->id][0] >= 0) {
+        return eval->last_price[kind->id][resource];
+    }
+    return eval->going[kind->shape->phase][resource] * kind->shape->score;
+}
+
 static uint32_t find_kind(struct plan_eval *eval, const struct plan_kind *kind)
 {
     uint32_t *slot = slot_of(&eval->slot_of_kind, &eval->slot_of_kind_capacity, &eval->kind_ids, kind->id);
@@ -87,9 +100,10 @@ static uint32_t find_kind(struct plan_eval *eval, const struct plan_kind *kind)
         struct eval_kind *fresh = &eval->kinds[eval->kind_count++];
         fresh->kind = kind;
         fresh->count = fresh->limit = 0;
+        fresh->guessed = true;
         for (int r = 0; r < EVAL_RESOURCES; r++) {
             fresh->row[r] = EVAL_NONE;
-            fresh->price[r] = 0;
+            fresh->price[r] = guess(eval, kind, r);
         }
         *slot = eval->kind_count;
     }
@@ -222,6 +236,7 @@ static void build(struct plan_eval *eval)
     }
     for (uint32_t i = 0; i < eval->card_count; i++) {
         struct eval_card *card = &eval->cards[i];
+        card->active = card->active && card->idle_runs < CARD_IDLE_RUNS;
         card->row = card->active ? plan_lp_add_row(eval->lp, card->limit) : EVAL_NONE;
         card->price = 0;
     }
@@ -332,7 +347,7 @@ static void read_prices(struct plan_eval *eval)
     }
     for (uint32_t i = 0; i < eval->present_count; i++) {
         struct eval_kind *kind = &eval->kinds[eval->present[i]];
-        for (int r = 0; r < EVAL_RESOURCES; r++) {
+        for (int r = 0; r < EVAL_RESOURCES && !kind->guessed; r++) {
             kind->price[r] = kind->row[r] == EVAL_NONE ? 0 : plan_lp_dual(eval->lp, kind->row[r]);
         }
     }
@@ -353,6 +368,41 @@ static bool solve(struct plan_eval *eval)
     return eval->solved;
 }
 
+/* What the next guesses go by: of each kind, and of each phase by what its replicas could do alone. */
+static void keep_prices(struct plan_eval *eval)
+{
+    double score[TS_PHASE_BOTH + 1] = {0}, price[TS_PHASE_BOTH + 1][EVAL_RESOURCES] = {{0}};
+    for (uint32_t i = 0; i < eval->present_count; i++) {
+        const struct eval_kind *kind = &eval->kinds[eval->present[i]];
+        const struct plan_shape *shape = kind->kind->shape;
+        EVAL_RESERVE(eval, last_price, (size_t)kind->kind->id + 1);
+        for (; eval->last_price_count <= kind->kind->id; eval->last_price_count++) {
+            eval->last_price[eval->last_price_count][0] = -1;
+        }
+        memcpy(eval->last_price[kind->kind->id], kind->price, sizeof kind->price);
+        score[shape->phase] += kind->count * shape->score;
+        for (int r = 0; r < EVAL_RESOURCES; r++) {
+            price[shape->phase][r] += kind->count * kind->price[r];
+        }
+    }
+    for (int phase = TS_PHASE_PREFILL; phase <= TS_PHASE_BOTH; phase++) {
+        for (int r = 0; r < EVAL_RESOURCES && score[phase] > 0; r++) {
+            eval->going[phase][r] = price[phase][r] / score[phase];
+        }
+    }
+}
+
+/* The guesses have served. True when there were any. */
+static bool end_guesses(struct plan_eval *eval)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < eval->present_count; i++) {
+        any = any || eval->kinds[eval->present[i]].guessed;
+        eval->kinds[eval->present[i]].guessed = false;
+    }
+    return any;
+}
+
 /* Columns that were not worth loading. */
 static void drop_columns(struct plan_eval *eval, uint32_t keep)
 {
@@ -368,6 +418,7 @@ static bool generate(struct plan_eval *eval)
     for (uint32_t round = 0; round < ROUNDS_MAX; round++) {
         uint32_t before = eval->column_count;
         bool more = eval_price_columns(eval);
+        more = end_guesses(eval) || more;
         if (!more && eval->solved) {
             drop_columns(eval, before);
             return true;
@@ -427,28 +478,13 @@ static bool add_cards(struct plan_eval *eval)
     }
     for (uint32_t i = 0; i < eval->card_count; i++) {
         struct eval_card *card = &eval->cards[i];
-        card->short_once = card->short_once || card->price > 0;
+        card->idle_runs = card->row == EVAL_NONE || card->price > 0 ? 0 : card->idle_runs + 1;
         if (card->row == EVAL_NONE && card->load > card->limit) {
             add_card(eval, i);
             any = true;
         }
     }
     return any;
-}
-
-/* Cards that were never short since the last time are left out from now on. */
-static void trim_cards(struct plan_eval *eval)
-{
-    for (uint32_t i = 0; i < eval->card_count; i++) {
-        eval->cards[i].active = eval->cards[i].active && eval->cards[i].short_once;
-        eval->cards[i].short_once = false;
-    }
-}
-
-static bool too_large(const struct plan_eval *eval, const struct plan_state *state)
-{
-    return eval->kind_count > KINDS_MIN + KINDS_PER_KIND * state->count ||
-           eval->column_count > (uint32_t)COLUMNS_PER_KIND * (state->count + 1);
 }
 
 /* To the optimum over all columns and cards, from the program at hand. False when the simplex gave up. */
@@ -465,22 +501,36 @@ static bool settle(struct plan_eval *eval)
     return false;
 }
 
+/* Whether the program at hand is a good start for the state that was just found. */
+static bool worth_keeping(const struct plan_eval *eval)
+{
+    uint32_t fresh = 0;
+    for (uint32_t i = 0; i < eval->present_count; i++) {
+        fresh += eval->kinds[eval->present[i]].guessed;
+    }
+    return fresh * NEW_KINDS_SHARE <= eval->present_count &&
+           eval->kind_count <= KINDS_PER_KIND * eval->present_count &&
+           eval->column_count <= COLUMNS_PER_KIND * eval->present_count;
+}
+
 static double optimise(struct plan_eval *eval, const struct plan_state *state)
 {
     if (eval->built) {
         find_state(eval, state);
+    }
+    if (eval->built && worth_keeping(eval)) {
         sync_kinds(eval);
         if (solve(eval) && settle(eval)) {
+            keep_prices(eval);
             return plan_lp_objective(eval->lp);
         }
-        memset(eval->class_price, 0, sizeof eval->class_price); /* from the beginning, then */
-        eval->attainment_price = 0;
     }
     start_over(eval);
     build(eval);
     find_state(eval, state);
     sync_kinds(eval);
     if (settle(eval)) {
+        keep_prices(eval);
         return plan_lp_objective(eval->lp);
     }
     start_over(eval);
@@ -490,8 +540,8 @@ static double optimise(struct plan_eval *eval, const struct plan_state *state)
 void eval_trim(struct plan_eval *eval)
 {
     if (!eval->borrows_source && plan_columns_trim(eval->source)) {
-        trim_cards(eval);
         eval->built = false;
+        eval->last_price_count = 0;
     }
 }
 
@@ -499,10 +549,6 @@ double plan_eval_run(struct plan_eval *eval, const struct plan_state *state, str
 {
     eval->runs++;
     eval_trim(eval);
-    if (too_large(eval, state)) {
-        trim_cards(eval);
-        eval->built = false;
-    }
     double objective = optimise(eval, state);
     if (eval->problem->objective == PLAN_ATTAINMENT) {
         objective = eval->rate > 0 ? objective / eval->rate : 0;

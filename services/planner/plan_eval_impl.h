@@ -2,9 +2,10 @@
  * Inside the evaluator. plan_eval.c builds and solves the program, plan_eval_price.c finds columns worth
  * adding, plan_eval_result.c reads the solution, plan_eval_plan.c makes a plan of it.
  *
- * The program outlives a run: kinds and pairs that were seen keep their rows and columns, and a kind that the
- * state at hand does not have is a row with limit 0. Neighbours of a search differ by few kinds, so the last
- * basis is nearly right. When too much of the program is absent it starts over.
+ * The program may outlive a run: kinds and pairs that were seen keep their rows and columns, and a kind that
+ * the state at hand does not have is a row with limit 0. Where a state differs from the last by few of its
+ * kinds the last basis is nearly right. Otherwise, and when too much of the program is absent, it starts
+ * over, with the columns that are best at the last prices of each kind.
  */
 #ifndef PLAN_EVAL_IMPL_H
 #define PLAN_EVAL_IMPL_H
@@ -31,6 +32,7 @@ struct eval_kind { /* equal groups */
     uint32_t limit;               /* of the rows, as the program has it */
     uint32_t row[EVAL_RESOURCES]; /* EVAL_NONE where the phase has none */
     double price[EVAL_RESOURCES];
+    bool guessed;     /* the price is: no column of this kind is in the program yet */
     double hop_price; /* of one token through the pipeline, by the cards */
     /* What one request/s of class k costs at a point, by the prices: prefill side and decode side. */
     double cost_p[TS_CLASSES_MAX][PLAN_POINTS_MAX], cost_q[TS_CLASSES_MAX][PLAN_POINTS_MAX];
@@ -48,11 +50,11 @@ struct eval_pair {
 };
 
 struct eval_card {
-    uint32_t row;    /* EVAL_NONE while it is not in the program */
-    bool active;     /* belongs into the program: it was overloaded without */
-    bool short_once; /* had a price since the program started over */
-    bool touched;    /* some pair or kind of the state loads it */
-    double limit;    /* bytes/s, usable */
+    uint32_t row;       /* EVAL_NONE while it is not in the program */
+    bool active;        /* belongs into the program: it was overloaded without */
+    uint32_t idle_runs; /* in the program since it had a price */
+    bool touched;       /* some pair or kind of the state loads it */
+    double limit;       /* bytes/s, usable */
     double price, load;
 };
 
@@ -72,10 +74,14 @@ struct plan_eval {
     uint32_t *slot_of_kind, *slot_of_pair; /* [id] of plan_columns: index + 1 of `kinds`, `pairs`; 0 = none */
     uint32_t kind_count, pair_count, column_count;
     size_t kinds_capacity, pairs_capacity, columns_capacity, slot_of_kind_capacity, slot_of_pair_capacity;
+    double (*last_price)[EVAL_RESOURCES]; /* [id of kind] when it was last in a state; below 0 = never */
+    size_t last_price_capacity;
+    uint32_t last_price_count;
     uint32_t kind_ids, pair_ids;                        /* how many of the slots are set */
     uint32_t class_row[TS_CLASSES_MAX], attainment_row; /* EVAL_NONE: none */
     double class_price[TS_CLASSES_MAX], attainment_price;
-    struct eval_card *cards; /* [node * 2 + in] */
+    double going[TS_PHASE_BOTH + 1][EVAL_RESOURCES]; /* price of a row by the shape's score: for guesses */
+    struct eval_card *cards;                         /* [node * 2 + in] */
     uint32_t card_count;
     struct plan_lp_cell *cells; /* scratch of a card's row */
     size_t cells_capacity;
