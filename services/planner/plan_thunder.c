@@ -8,9 +8,10 @@
 #include "common/base/ts_mem.h"
 
 #define GAIN_EPS     1e-9
-#define TRIES        16 /* candidates of a neighbourhood that the program is run for, by estimate */
-#define TRIES_ENOUGH 6  /* so many are enough once one of them is better */
-#define KICKS_STALL  24 /* kicks without a gain that end the search */
+#define ALL_EPS      1e-7 /* attainment that counts as all */
+#define TRIES        16   /* candidates of a neighbourhood that the program is run for, by estimate */
+#define TRIES_ENOUGH 6    /* so many are enough once one of them is better */
+#define KICKS_STALL  24   /* kicks without a gain that end the search */
 #define SEEN_FIRST   4096u
 #define SEEN_MAX     (1u << 20) /* 24 MB; beyond it, all are forgotten */
 #define LIST_LIMIT   12000      /* moves valued per neighbourhood */
@@ -19,7 +20,7 @@
 #define GAIN_SHARE 1e-3
 /* Effort of the whole search at most, in runs of the program on few groups: it ends earlier as a rule, when
  * kicks no longer gain. A run over n groups counts 1 + n^2 / 64, as its pairs do. */
-#define EFFORT_REGROUP 5000.0 /* for up to 32 devices; rises with the power 1.5 of their count */
+#define EFFORT_REGROUP 5000.0 /* for up to 32 devices; rises with their count */
 #define EFFORT_FLIP    400.0
 
 /* --- States seen --- */
@@ -200,6 +201,10 @@ static void evaluate_start(struct plan_search *search)
         search->spent++;
         return;
     }
+    if (search->scale && search->start_next > 0) { /* not before there is some plan */
+        plan_thunder_scale_step(search);
+        return;
+    }
     if (search->start_next < search->start_count) {
         struct plan_start *start = &search->starts[search->start_next++];
         start->objective = start->state.count ? evaluate(search, &start->state, NULL) : -1;
@@ -234,6 +239,13 @@ static void kick_flips(struct plan_search *search)
     }
 }
 
+static bool is_over(const struct plan_search *search)
+{
+    bool all = search->problem->objective == PLAN_ATTAINMENT && search->best_objective > 1 - ALL_EPS;
+    return search->best_objective < 0 || all || search->kicks_stalled > KICKS_STALL ||
+           search->effort > search->effort_most;
+}
+
 /* The next run: from the best start not used yet, then from the best state, disturbed. */
 static void next_run(struct plan_search *search)
 {
@@ -243,19 +255,18 @@ static void next_run(struct plan_search *search)
         if (!other->used && (!start || other->objective > start->objective))
             start = other;
     }
-    if (start && search->effort <= search->effort_most) {
-        start->used = true;
-        search->best_before = search->best_objective;
-        begin_run(search, &start->state, start->objective);
+    if (!start && search->run > 0) {
+        bool gained = is_gain(search, search->best_before, search->best_objective);
+        search->kicks_stalled = gained ? 0 : search->kicks_stalled + 1;
+    }
+    search->best_before = search->best_objective;
+    if (is_over(search)) {
+        search->stage = PLAN_THUNDER_DONE;
         return;
     }
-    bool gained = is_gain(search, search->best_before, search->best_objective);
-    search->kicks_stalled = gained ? 0 : search->kicks_stalled + 1;
-    search->best_before = search->best_objective;
-    bool all = search->problem->objective == PLAN_ATTAINMENT && search->best_objective > 1 - 1e-7;
-    if (search->best_objective < 0 || all || search->kicks_stalled > KICKS_STALL ||
-        search->effort > search->effort_most) {
-        search->stage = PLAN_THUNDER_DONE;
+    if (start) {
+        start->used = true;
+        begin_run(search, &start->state, start->objective);
         return;
     }
     search->kicks++;
@@ -286,12 +297,15 @@ static struct plan_search *thunder_open(const struct plan_problem *problem, stru
     search->gauge = plan_gauge_new(search->shapes);
     ts_rng_init(&search->rng, problem->seed);
     double size = fmax(problem->cluster->gpu_count / 32.0, 1);
-    search->effort_most = problem->depth == PLAN_REGROUP ? EFFORT_REGROUP * size * sqrt(size) : EFFORT_FLIP;
+    search->effort_most = problem->depth == PLAN_REGROUP ? EFFORT_REGROUP * size : EFFORT_FLIP;
     search->best_objective = search->best_before = -1;
     search->seen_capacity = SEEN_FIRST;
     search->seen = ts_xcalloc(search->seen_capacity, sizeof *search->seen);
-    if (problem->depth == PLAN_REGROUP && problem->current)
-        plan_thunder_add_start(search, problem->current);
+    if (problem->depth == PLAN_REGROUP) {
+        if (problem->current)
+            plan_thunder_add_start(search, problem->current);
+        plan_thunder_scale_open(search);
+    }
     return search;
 }
 
@@ -300,6 +314,7 @@ static void thunder_close(struct plan_search **ptr)
     struct plan_search *search = *ptr;
     if (!search)
         return;
+    plan_thunder_scale_close(search);
     for (uint32_t i = 0; i < search->start_count; i++)
         plan_state_fini(&search->starts[i].state);
     plan_state_fini(&search->best);

@@ -6,6 +6,7 @@
  * one candidate. Between two steps it may be left, asked for its best plan, or closed. What it does depends
  * on the problem and the seed alone, never on where the steps are cut. One thread.
  *
+ *   (large clusters: the search of a smaller one, whose plan is a start) ->
  *   starts -> (for each start, best first) list -> try -> ... -> go -> list ... -> (no gain for long) ->
  *   kicks: the best state, disturbed, and again list -> try -> go ... -> (no gain by kicks for long) done
  */
@@ -37,6 +38,8 @@ struct plan_seen { /* states evaluated, by hash; 0 = free */
     double objective;
     uint32_t run; /* in which it was stood on; 0 = only looked at */
 };
+
+struct plan_scale;
 
 struct plan_start {
     struct plan_state state;
@@ -83,7 +86,8 @@ struct plan_search {
     uint32_t *fixed_from;     /* index of the group in problem->current */
     uint32_t fixed_count;
 
-    uint64_t evaluations;
+    struct plan_scale *scale; /* while a smaller cluster is searched in the place of this one */
+    uint64_t evaluations, scale_evaluations;
 };
 
 /* plan_thunder_start.c: the states that a search starts from. */
@@ -93,6 +97,10 @@ void plan_thunder_gather(struct plan_search *search, struct plan_state *state); 
 void plan_thunder_rebuild(struct plan_search *search, struct plan_state *state);
 void plan_thunder_assign(struct plan_search *search, struct plan_state *state, uint32_t from);
 struct plan_state *plan_thunder_new_start(struct plan_search *search); /* NULL when there are enough */
+/* plan_thunder_scale.c: large clusters by way of small ones. */
+void plan_thunder_scale_open(struct plan_search *search);
+void plan_thunder_scale_close(struct plan_search *search);
+void plan_thunder_scale_step(struct plan_search *search);
 /* plan_thunder_fixed.c: the groups of the plan in force. */
 bool plan_thunder_alive(const struct ts_cluster *cluster, const struct ts_group *group);
 void plan_thunder_fix(struct plan_search *search);

@@ -82,7 +82,7 @@ void plan_thunder_flips(const struct plan_moves_from *from, struct plan_search *
                 continue;
             struct plan_move move = {.out_count = 1, .in_count = 1, .out = {i}, .in = {*flipped}};
             plan_moves_offer(&walk, &move);
-            for (uint32_t j = i + 1; j < count; j++) {
+            for (uint32_t j = i + 1; j < count && walk.valued < from->limit; j++) {
                 for (int other = TS_PHASE_PREFILL; other < PHASES; other++) {
                     const struct plan_group *second = &search->fixed[(size_t)j * PHASES + (size_t)other];
                     if (!second->shape || second->phase == search->current.groups[j].phase)
