@@ -315,9 +315,12 @@ static double latency_of(const struct plan_shapes *shapes, const struct plan_dra
     return sum;
 }
 
+/* A draft without stages is none. */
 static bool better_draft(const struct plan_shapes *shapes, const struct plan_draft *a,
                          const struct plan_draft *b)
 {
+    if (b->shape.stage_count == 0)
+        return true;
     if (fabs(a->shape.score - b->shape.score) > 1e-9 * b->shape.score)
         return a->shape.score > b->shape.score;
     double x = latency_of(shapes, a), y = latency_of(shapes, b);
@@ -339,6 +342,7 @@ static bool make_draft(struct plan_shapes *shapes, const struct sorted *sorted, 
     struct plan_pipe pipe = {.phase = phase, .layers = shapes->problem->model->layers};
     uint16_t splits[PLAN_SPLITS_MAX + PLAN_SPLITS_MAX][TS_STAGES_MAX];
     uint32_t count = 0;
+    best->shape.stage_count = 0;
     if (!make_pipe(shapes, sorted, order, &pipe))
         return false;
     if (phase & TS_PHASE_DECODE)
@@ -351,7 +355,7 @@ static bool make_draft(struct plan_shapes *shapes, const struct sorted *sorted, 
             continue;
         set_layers(&pipe, splits[i]);
         plan_points_make(&pipe, &shapes->mix, shapes->problem->demand, &draft);
-        if (i == 0 || better_draft(shapes, &draft, best))
+        if (better_draft(shapes, &draft, best))
             *best = draft;
     }
     return count > 0;
@@ -429,7 +433,6 @@ struct contest { /* among choices of tp for the parts of one group */
     enum ts_phase phase;
     struct plan_draft best;
     uint8_t tp[PLAN_PARTS_MAX]; /* of the best */
-    bool any;
 };
 
 /* Tries the values of tp that stand in contest->sorted; true when they are the best so far. */
@@ -438,10 +441,9 @@ static bool try_choice(struct contest *contest)
     struct plan_draft draft;
     if (!make_draft(contest->shapes, &contest->sorted, contest->order, contest->phase, &draft))
         return false;
-    if (contest->any && !better_draft(contest->shapes, &draft, &contest->best))
+    if (!better_draft(contest->shapes, &draft, &contest->best))
         return false;
     contest->best = draft;
-    contest->any = true;
     for (uint32_t i = 0; i < contest->sorted.count; ++i)
         contest->tp[i] = contest->sorted.parts[i].tp;
     return true;
@@ -504,7 +506,7 @@ static struct choice *make_choice(struct plan_shapes *shapes, const struct plan_
         try_all(&contest);
     else
         try_descent(&contest);
-    if (contest.any)
+    if (contest.best.shape.stage_count > 0)
         memcpy(choice->tp, contest.tp, sizeof choice->tp);
     return choice;
 }

@@ -125,8 +125,9 @@ static void decode_costs(const struct plan_pipe *pipe, const struct plan_mix *mi
         const struct plan_unit *unit = pipe->ranks[i].unit;
         costs->layer[i] = plan_unit_at(unit->grid, &knot).value + unit->context_s * micro * mix->mean_context;
         costs->fixed[i] = unit->step_s;
+        if (i + 1 == pipe->count)
+            costs->fixed[i] += plan_unit_at(unit->head, &knot).value;
     }
-    costs->fixed[pipe->count - 1] += plan_unit_at(pipe->ranks[pipe->count - 1].unit->head, &knot).value;
 }
 
 /* Whether some split runs `batch` sequences within `limit` and within the memory; costs->most says how. */

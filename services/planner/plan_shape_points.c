@@ -159,7 +159,7 @@ static int by_value(const void *a, const void *b)
 static uint32_t decode_targets(const struct maker *maker, double least, double most, double *targets)
 {
     const struct plan_mix *mix = maker->mix;
-    double limits[TS_CLASSES_MAX];
+    double limits[TS_CLASSES_MAX] = {0};
     uint32_t count = 0, limit_count = 0, near = 0;
     for (uint32_t k = 0; k < mix->classes; ++k)
         if (mix->step_limit[k] > least)

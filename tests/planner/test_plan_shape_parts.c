@@ -251,7 +251,8 @@ static void test_steps_are_convex_and_invert(void **state)
         for (uint32_t i = 0; i < pipe->count; ++i)
             pipe->ranks[i].layers = (uint16_t)(1 + ts_rng_below(&rng, 9));
         double context = 100 + 3000 * ts_rng_unit(&rng), before = -1;
-        for (double batch = 1; batch < 3000; batch *= 1.7) {
+        for (int i = 0; i < 15; ++i) {
+            double batch = pow(1.7, i);
             struct plan_step step = plan_pipe_step(pipe, batch, context);
             double ahead = plan_pipe_step(pipe, batch * 1.01, context).time;
             double slope = (ahead - step.time) / (batch * 0.01);
@@ -279,7 +280,8 @@ static void test_tables(void **state)
     pipes_init(&pipes, &rng, TS_PHASE_DECODE, false);
     const struct plan_unit *unit = &pipes.units[0];
     const struct ts_device_type *type = &pipes.fixture.cluster->types[unit->type];
-    for (double batch = 1; batch < 8000; batch *= 1.13) {
+    for (int i = 0; i < 73; ++i) {
+        double batch = pow(1.13, i);
         struct plan_knot knot = plan_knot_of(batch);
         double table = plan_unit_at(unit->grid, &knot).value + 1e4 * unit->context_s;
         double model = ts_cost_layer_decode_s(type, &pipes.fixture.model, NULL, 1, batch, 1e4);
