@@ -39,7 +39,8 @@ static double product_s(const struct ts_device_type *device, double bytes, doubl
     double reads = bytes / (device->memory_bytes_per_s * fit->memory_efficiency);
     double computes = 2 * elements * (rows + fit->tokens_half) / (device->flops * fit->flops_efficiency);
     double most = fmax(reads, computes), least = fmin(reads, computes);
-    return most > 0 ? most * pow(1 + pow(least / most, 4), 0.25) : 0;
+    double square = most > 0 ? (least / most) * (least / most) : 0;
+    return most * sqrt(sqrt(1 + square * square));
 }
 
 struct ts_device_fit ts_cost_fit_generic(void)

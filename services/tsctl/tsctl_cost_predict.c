@@ -73,5 +73,7 @@ double cost_predict(const struct cost_row *row, const struct ts_model *model,
     double computes = layers * seconds + ts_cost_head_s(&as_run, model, row->tp, row->batch);
     double host = row->phase == COST_DECODE ? stack->host_decode : stack->host_prefill;
     double launches = layers * host * device->fit.layer_s;
-    return pow(pow(computes, 8) + pow(launches, 8), 0.125);
+    double most = fmax(computes, launches), share = fmin(computes, launches) / most;
+    double fourth = share * share * share * share;
+    return most * sqrt(sqrt(sqrt(1 + fourth * fourth)));
 }
