@@ -75,7 +75,8 @@ static void start(struct plan_search *search)
         double best = -1;
         choice->count = baseline_configs(base, base->idle, type, TS_PHASE_BOTH, choice->configs);
         for (uint32_t i = 0; i < choice->count; i++) {
-            double sum = choice->configs[i].score * (have / (choice->configs[i].tp * choice->configs[i].pp));
+            uint32_t replicas = have / (choice->configs[i].tp * choice->configs[i].pp);
+            double sum = choice->configs[i].score * replicas;
             if (sum > best * (1 + 1e-9)) {
                 choice->chosen = i;
                 best = sum;

@@ -61,7 +61,8 @@ static uint32_t matched(const struct baseline_config *p, const struct baseline_c
     uint32_t a = p->tp * p->pp, b = d->tp * d->pp, best = 0;
     double best_rate = -1;
     for (uint32_t n = 1; n * a + b <= devices; n++) {
-        double rate = fmin(n * p->score, (devices - n * a) / b * d->score);
+        uint32_t m = (devices - n * a) / b;
+        double rate = fmin(n * p->score, m * d->score);
         if (rate > best_rate) {
             best = n;
             best_rate = rate;

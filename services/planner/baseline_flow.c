@@ -98,8 +98,11 @@ double baseline_max_flow(struct baseline_edge *edges, uint32_t edge_count, uint3
     while (find_levels(&net)) {
         for (uint32_t i = 0; i < node_count; i++)
             net.at[i] = net.first[i];
-        for (double pushed = push_path(&net, path); pushed > 0; pushed = push_path(&net, path))
+        double pushed;
+        do {
+            pushed = push_path(&net, path);
             value += pushed;
+        } while (pushed > 0);
     }
     for (uint32_t i = 0; i < edge_count; i++)
         edges[i].flow = net.arcs[2 * i + 1].room;

@@ -22,8 +22,8 @@
 
 #define EXACT_UNITS       4 /* machines, for the mixed-integer program */
 #define EXACT_BLOCKS      6
-#define EXACT_BLOCKS_FULL 4  /* with that many machines */
-#define EXACT_SECONDS     30 /* far from what the above takes; past it the heuristics answer alone */
+#define EXACT_BLOCKS_FULL 4   /* with that many machines */
+#define EXACT_SECONDS     600 /* far from what the above takes; past it the heuristics answer alone */
 #define BATCH_MAX         256
 
 struct unit { /* a machine: devices of one cell with TP among all of them */
@@ -155,8 +155,7 @@ static void choose_trial(struct plan_search *search, double flow)
 static void try_exact(struct plan_search *search)
 {
     const uint32_t n = search->place.units, layers = search->place.blocks;
-    const uint32_t most = n < EXACT_UNITS ? EXACT_BLOCKS : EXACT_BLOCKS_FULL;
-    const uint32_t blocks = layers < most ? layers : most;
+    const uint32_t blocks = n < EXACT_UNITS ? EXACT_BLOCKS : EXACT_BLOCKS_FULL;
     double rate[EXACT_UNITS * (EXACT_BLOCKS + 1)], flow;
     for (uint32_t i = 0; i < n; i++) {
         for (uint32_t held = 0; held <= blocks; held++) /* layers rounded up: no run is longer */
@@ -264,7 +263,7 @@ static bool helix_advance(struct plan_search *search)
     stages_max = stages_max < search->place.blocks ? stages_max : search->place.blocks;
     switch (search->step) {
     case STEP_EXACT:
-        if (search->place.units <= EXACT_UNITS)
+        if (search->place.units <= EXACT_UNITS && search->place.blocks >= EXACT_BLOCKS)
             try_exact(search);
         search->step = STEP_STAGES;
         search->next = 1;

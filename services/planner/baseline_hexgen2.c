@@ -22,12 +22,16 @@
 #define EXCHANGES 64 /* groups; with more, exchanges of phases would take too long */
 #define STALE     60 /* refinements without gain that end a partition */
 
+enum step { STEP_PARTITION, STEP_TURN, STEP_EXCHANGE, STEP_REFINE };
+
 struct plan_search {
     struct baseline base;
     struct ts_rng rng;
     uint32_t most; /* groups that memory allows */
     uint32_t grid, stale;
-    bool started, refining;
+    enum step step;
+    uint32_t at; /* group that the step has come to */
+    bool started, grew;
     double now, best; /* flow of the draft, of the answer: requests/s */
 };
 
@@ -128,11 +132,12 @@ static void partition(struct plan_search *search, const uint32_t *counts, uint32
         return;
     }
     uint32_t *side = ts_xcalloc((size_t)cells * 2 + 1, sizeof *side), *other = side + cells;
-    baseline_bisect(base->problem, counts, (double)(groups / 2) / groups, side);
+    const uint32_t half = groups / 2;
+    baseline_bisect(base->problem, counts, (double)half / groups, side);
     for (uint32_t i = 0; i < cells; i++)
         other[i] = counts[i] - side[i];
-    partition(search, side, groups / 2);
-    partition(search, other, groups - groups / 2);
+    partition(search, side, half);
+    partition(search, other, groups - half);
     ts_free(side);
 }
 
@@ -159,9 +164,8 @@ static bool try_turn(struct plan_search *search, uint32_t i, uint32_t j)
     return false;
 }
 
-/* Step 2: each group takes the phase that puts more bandwidth across the cut; then single turns, and
- * exchanges of phases between two groups, as long as the flow grows. */
-static void assign_phases(struct plan_search *search)
+/* Step 2: each group takes the phase that puts more bandwidth across the cut. */
+static void cut_phases(struct plan_search *search)
 {
     struct baseline *base = &search->base;
     struct plan_state *state = &base->draft;
@@ -173,15 +177,6 @@ static void assign_phases(struct plan_search *search)
         (void)baseline_turn(base, &state->groups[i], to[0] > to[1] ? TS_PHASE_DECODE : TS_PHASE_PREFILL);
     }
     search->now = flow_value(base, state);
-    for (bool grew = true; grew;) {
-        grew = false;
-        for (uint32_t i = 0; i < state->count; i++)
-            grew = try_turn(search, i, i) || grew;
-        for (uint32_t i = 0; i < state->count && !grew && state->count <= EXCHANGES; i++) {
-            for (uint32_t j = 0; j < i; j++)
-                grew = (state->groups[i].phase != state->groups[j].phase && try_turn(search, i, j)) || grew;
-        }
-    }
 }
 
 /* Step 5: one exchange between a group whose rate is used up and one that has some left. */
@@ -236,31 +231,73 @@ static void begin(struct plan_search *search)
     search->started = true;
 }
 
-/* A partition into another number of groups, or one refinement, in each call. */
-static bool hexgen2_advance(struct plan_search *search)
+/* 2 to `most` groups, evenly and without repeats. False after the last. */
+static bool next_partition(struct plan_search *search)
 {
     struct baseline *base = &search->base;
-    if (!search->started)
-        begin(search);
-    if (search->refining) {
-        refine(search);
-        if (search->stale < STALE)
-            return false;
-        adopt_if_best(search);
-        search->refining = false;
-    }
-    /* 2 to `most`, evenly and without repeats. */
     uint32_t values = search->most < 2 ? 0 : search->most - 1 < GRID ? search->most - 1 : GRID;
     if (search->grid == values)
-        return true;
+        return false;
     uint32_t groups = 2 + (values > 1 ? search->grid * (search->most - 2) / (values - 1) : 0);
     search->grid++;
     base->draft.count = 0;
     partition(search, base->idle, groups);
-    assign_phases(search);
-    adopt_if_best(search);
-    search->refining = base->draft.count > 1;
+    cut_phases(search);
+    return true;
+}
+
+static void go_to(struct plan_search *search, enum step step)
+{
+    search->step = step;
+    search->at = 0;
+    search->grew = false;
     search->stale = 0;
+}
+
+/* Single turns until a pass changes nothing, then exchanges with any group before; after one that gains,
+ * turns again. */
+static void turn_phases(struct plan_search *search)
+{
+    const uint32_t count = search->base.draft.count;
+    const bool exchange = search->step == STEP_EXCHANGE;
+    if (search->at < count) {
+        uint32_t i = search->at++;
+        if (!exchange)
+            search->grew = try_turn(search, i, i) || search->grew;
+        for (uint32_t j = 0; exchange && j < i; j++) {
+            const struct plan_group *groups = search->base.draft.groups;
+            if (groups[i].phase != groups[j].phase)
+                search->grew = try_turn(search, i, j) || search->grew;
+        }
+    } else if (search->grew) {
+        go_to(search, STEP_TURN);
+    } else {
+        go_to(search, exchange || count > EXCHANGES ? STEP_REFINE : STEP_EXCHANGE);
+    }
+}
+
+/* A partition into another number of groups, the phase of one group, or one refinement in each call. */
+static bool hexgen2_advance(struct plan_search *search)
+{
+    if (!search->started)
+        begin(search);
+    switch (search->step) {
+    case STEP_PARTITION:
+        if (!next_partition(search))
+            return true;
+        go_to(search, STEP_TURN);
+        break;
+    case STEP_TURN:
+    case STEP_EXCHANGE:
+        turn_phases(search);
+        break;
+    case STEP_REFINE:
+        refine(search);
+        if (search->stale >= STALE)
+            go_to(search, STEP_PARTITION);
+        break;
+    }
+    adopt_if_best(search);
     return false;
 }
 
