@@ -16,7 +16,8 @@
 #define JUDGE_WORK      16  /* of opening a search, beside what it does itself */
 #define TRIED_MAX       300 /* purchases of one exchange */
 #define CENTRES         4
-#define TRIED_MAX_POINT 24 /* of that at one point of a frontier */
+#define EXCHANGE_WORK   400000 /* and no new one beyond so much work */
+#define TRIED_MAX_POINT 24     /* of that at one point of a frontier */
 
 /* --- Opening and closing --- */
 
@@ -325,6 +326,7 @@ static void step_starts(struct plan_money *m)
     if (m->ask.goal == PLAN_MONEY_FRONTIER)
         take_incumbent(m);
     m->tried = m->centres = 0;
+    m->exchange_from = m->spent;
     ts_plan_destroy(&m->centre);
     m->stage = MONEY_EXCHANGE;
 }
@@ -354,7 +356,10 @@ static bool next_centre(struct plan_money *m)
 static void step_exchange(struct plan_money *m)
 {
     uint32_t most = m->ask.goal == PLAN_MONEY_FRONTIER ? TRIED_MAX_POINT : TRIED_MAX;
+    uint64_t work = m->ask.goal == PLAN_MONEY_FRONTIER ? EXCHANGE_WORK / m->ask.points : EXCHANGE_WORK;
     m->spent++;
+    if (m->spent - m->exchange_from > work)
+        most = 0;
     if (m->tried < most && m->centre && money_next_move(m)) {
         m->tried++;
         return;

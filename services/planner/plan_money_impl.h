@@ -70,6 +70,7 @@ struct plan_money {
     struct ts_plan *centre;
     double centre_price, centre_objective;
     uint32_t centres;
+    uint64_t exchange_from; /* work spent when it began */
     struct money_move *moves;
     uint32_t move_count, move_next, tried;
     size_t move_capacity;
