@@ -6,6 +6,7 @@
 
 #define INTERFERENCE 1.05  /* decode beside prefill: caches and launches disturbed, beyond the time taken */
 #define POINT_RATIO  1.015 /* step times closer than this are one point */
+#define NO_BATCH     1e-2  /* where fluctuation leaves no room for a mean batch */
 #define LEAST_BATCH  0.3   /* of the first point, in the mean */
 
 static const double utilisations[] = {0.2, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.98};
@@ -109,7 +110,7 @@ static double mean_batch(const struct maker *maker, double seen, double wall, do
     double batch = (seen - held) / fmax(1 + bursts / fmax(stay * mix->rate, 1e-9), 0.3);
     if (batch / stay > mix->rate) /* all requests of the demand come here */
         batch = seen - held - bursts;
-    return fmax(batch, 0);
+    return fmax(batch, NO_BATCH);
 }
 
 /* Variance of the mean over one's own stay, in units of the variance, when correlation decays by e^-x in it.
@@ -277,7 +278,7 @@ static void set_colocated(struct maker *maker, double wall, double rho)
     struct plan_draft *draft = maker->draft;
     double seen = colocated_seen(maker, wall, rho);
     double held = colocated_held(maker, rho);
-    if (mean_batch(maker, seen, wall, held) <= 0)
+    if (seen <= 0 || (draft->shape.point_count > 0 && mean_batch(maker, seen, wall, held) <= NO_BATCH))
         return;
     uint32_t at = draft->shape.point_count++;
     struct plan_point *point = &draft->points[at];
@@ -292,7 +293,8 @@ static void make_colocated(struct maker *maker)
 {
     static const double around[] = {0.5, 0.8, 1, 1.3}; /* of the balanced utilisation */
     const struct plan_mix *mix = maker->mix;
-    double least = least_step(maker) * INTERFERENCE * 1.2, most = most_step(maker) * INTERFERENCE;
+    double step = least_step(maker), least = step * INTERFERENCE * 1.2;
+    double most = most_step(maker) * INTERFERENCE;
     /* When memory is full and both phases keep pace, rho / busy = batch / (output * most / (1 - rho)). */
     most *= 1 + maker->mean_busy * maker->batch_most / fmax(mix->mean_output * most, 1e-9);
     if (mix->step_limit_max > 0)
@@ -303,8 +305,12 @@ static void make_colocated(struct maker *maker)
     for (uint32_t i = 0; i < walls; ++i) {
         double wall = walls == 1 ? most : least * pow(most / least, (double)i / (walls - 1));
         double rho = balanced_rho(maker, wall);
-        for (uint32_t j = 0; j < sizeof around / sizeof around[0]; ++j)
-            set_colocated(maker, wall, fmin(around[j] * rho, 0.98));
+        double most_rho = fmin(0.999 * (1 - INTERFERENCE * step / wall), 0.98); /* decode's least step */
+        for (uint32_t j = 0; j < sizeof around / sizeof around[0]; ++j) {
+            set_colocated(maker, wall, fmin(around[j] * rho, most_rho));
+            if (around[j] * rho >= most_rho)
+                break;
+        }
     }
 }
 

@@ -332,6 +332,101 @@ static void test_given_stages(void **state)
     planner_fixture_fini(&fixture);
 }
 
+/* --- Odd problems --- */
+
+static void check_numbers(const struct planner_fixture *fixture, const struct plan_shape *shape)
+{
+    assert_true(isfinite(shape->score) && shape->score >= 0);
+    assert_in_range(shape->point_count, 1, PLAN_POINTS_MAX);
+    for (uint32_t i = 0; i < shape->point_count; ++i) {
+        const struct plan_point *point = &shape->points[i];
+        assert_true(point->wait_share >= 0 && point->wait_share <= 1);
+        assert_true(isfinite(point->wait_s) && point->wait_s >= 0);
+        assert_true(isfinite(point->step_s) && point->step_s >= 0);
+        assert_true(isfinite(point->step_sd_s) && point->step_sd_s >= 0);
+        assert_true(isfinite(point->stall_s2) && point->stall_s2 >= 0);
+        assert_true(isfinite(point->start_s2) && point->start_s2 >= 0 && point->batch >= 0);
+        for (uint32_t k = 0; k < fixture->demand.class_count; ++k) {
+            assert_true(isfinite(point->prefill[k]) && point->prefill[k] >= 0);
+            assert_true(isfinite(point->compute[k]) && point->compute[k] >= 0);
+            assert_true(isfinite(point->memory[k]) && point->memory[k] >= 0);
+            struct plan_miss miss =
+                plan_miss_of(&fixture->demand.classes[k], shape->prefill_s[k], point, point, 0);
+            assert_true(miss.ttft >= 0 && miss.ttft <= 1 && miss.tpot >= 0 && miss.tpot <= 1);
+            assert_true(miss.e2e >= 0 && miss.e2e <= 1 && miss.any >= 0 && miss.any <= 1);
+        }
+    }
+}
+
+static double pick(struct ts_rng *rng, const double *of, uint32_t count)
+{
+    return of[ts_rng_below(rng, count)];
+}
+
+static void make_odd(struct planner_fixture *fixture, struct ts_rng *rng)
+{
+    static const double tokens[] = {1, 2, 100, 4000, 500000}, seconds[] = {0, 1e-6, 0.05, 2, 1e6};
+    static const double bursts[] = {0, 0.2, 1, 30, 1e4}, rates[] = {0, 1e-6, 1, 1e4};
+    static const double bytes[] = {1e6, 1e9, 24e9, 1e13}, latencies[] = {0, 1e-5, 1};
+    fixture->demand.burst = pick(rng, bursts, 5);
+    for (uint32_t k = 0; k < fixture->demand.class_count; ++k) {
+        struct ts_class *class_ = &fixture->demand.classes[k];
+        class_->rate = pick(rng, rates, 4);
+        class_->prompt_tokens = pick(rng, tokens, 5);
+        class_->prompt_tokens_sq = class_->prompt_tokens * class_->prompt_tokens * (1 + ts_rng_unit(rng));
+        class_->output_tokens = pick(rng, tokens, 5);
+        class_->output_tokens_sq = class_->output_tokens * class_->output_tokens * (1 + ts_rng_unit(rng));
+        class_->ttft_s = pick(rng, seconds, 5);
+        class_->tpot_s = pick(rng, seconds, 5);
+        class_->e2e_s = pick(rng, seconds, 5);
+    }
+    fixture->model.layers = 1 + (uint32_t)ts_rng_below(rng, 100);
+    fixture->model.sliding_window = ts_rng_below(rng, 3) == 0 ? 1024 : 0;
+    fixture->model.tied = ts_rng_below(rng, 2) == 0;
+    for (uint32_t i = 0; i < fixture->cluster->type_count; ++i) {
+        struct ts_device_type *type = &fixture->cluster->types[i];
+        type->fit.step_s *= pick(rng, latencies, 3) * 1e5;
+        type->peer.bytes_per_s = pick(rng, bytes, 4) * (double)ts_rng_below(rng, 4);
+        type->peer.latency_s = pick(rng, latencies, 3);
+        type->memory_bytes *= 0.05 + 2 * ts_rng_unit(rng);
+        type->flops *= pick(rng, (const double[]){1e-4, 1, 1, 1e4}, 4);
+    }
+    uint32_t links = fixture->cluster->node_count * fixture->cluster->node_count;
+    for (uint32_t i = 0; i < links; ++i)
+        if (ts_rng_below(rng, 6) == 0)
+            fixture->cluster->links[i].bytes_per_s = 0;
+}
+
+/* Whatever is asked, each answer is no or has numbers that a program can be made of. */
+static void test_odd_problems(void **state)
+{
+    (void)state;
+    struct ts_rng rng;
+    ts_rng_init(&rng, 77);
+    uint32_t made = 0;
+    for (uint64_t seed = 1; seed <= 400; ++seed) {
+        struct planner_fixture fixture;
+        planner_fixture_random(&fixture, seed, 2, 20);
+        make_odd(&fixture, &rng);
+        struct plan_shapes *shapes = plan_shapes_new(&fixture.problem);
+        for (uint32_t n = 0; n < 12; ++n) {
+            struct plan_group group = {.phase = phases[n % 3]};
+            for (uint32_t c = 0; c < fixture.cluster->cell_count && group.part_count < 4; ++c)
+                if (ts_rng_below(&rng, 2) == 0)
+                    group.parts[group.part_count++] = (struct plan_part){
+                        (uint16_t)c, (uint8_t)(1 + ts_rng_below(&rng, fixture.cluster->cells[c].count)), 0};
+            if (group.part_count == 0 || !plan_shape_choose(shapes, &group))
+                continue;
+            assert_int_equal(layers_of(group.shape), fixture.model.layers);
+            check_numbers(&fixture, group.shape);
+            ++made;
+        }
+        plan_shapes_destroy(&shapes);
+        planner_fixture_fini(&fixture);
+    }
+    assert_true(made > 500);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -344,6 +439,7 @@ int main(void)
         cmocka_unit_test(test_equal_makes_share_a_shape),
         cmocka_unit_test(test_choice_is_the_best),
         cmocka_unit_test(test_given_stages),
+        cmocka_unit_test(test_odd_problems),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
