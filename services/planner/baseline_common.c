@@ -297,7 +297,7 @@ struct plan_share *baseline_shares(const struct plan_state *state, const uint32_
         const struct side *side = &sides[at];
         const double wi = weight ? weight[i] : 1;
         if (state->groups[i].phase == TS_PHASE_BOTH && wi > 0)
-            shares[(*count)++] = (struct plan_share){i, i, TS_COST_CODEC_NONE, wi / total};
+            shares[(*count)++] = (struct plan_share){i, i, TS_COST_CODEC_NONE, wi / total, 0};
         if (state->groups[i].phase != TS_PHASE_PREFILL || !(side->decode > 0) || !(wi > 0))
             continue;
         const double split = (served(side) - side->both) / total;
@@ -305,7 +305,7 @@ struct plan_share *baseline_shares(const struct plan_state *state, const uint32_
             const double wj = weight ? weight[j] : 1;
             if (state->groups[j].phase == TS_PHASE_DECODE && (pool ? pool[j] : 0) == at && wj > 0)
                 shares[(*count)++] =
-                    (struct plan_share){i, j, codec, split * (wi / side->prefill) * (wj / side->decode)};
+                    (struct plan_share){i, j, codec, split * (wi / side->prefill) * (wj / side->decode), 0};
         }
     }
     ts_free(sides);

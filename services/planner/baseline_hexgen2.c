@@ -102,7 +102,7 @@ static struct plan_share *hexgen2_route(struct baseline *base, const struct plan
         uint32_t from = edges[i].from == state->count ? edges[i].to : edges[i].from;
         if (edges[i].flow > 0)
             shares[(*kept)++] =
-                (struct plan_share){from, edges[i].to, TS_COST_CODEC_NONE, edges[i].flow / value};
+                (struct plan_share){from, edges[i].to, TS_COST_CODEC_NONE, edges[i].flow / value, 0};
     }
     ts_free(edges);
     return shares;

@@ -58,16 +58,17 @@ uint64_t plan_eval_runs(const struct plan_eval *eval);
 uint64_t plan_eval_work(const struct plan_eval *eval); /* runs and simplex iterations: what budgets count */
 
 /*
- * For routing rules that are published and not optimised (baselines): any request takes this pair with
- * probability `share`, whatever its class; what no share covers is refused. Judged by the same columns and
- * limits as above, so a rule never scores above the program's optimum: each replica runs at the points (or a
- * mixture of two) that just carry its load or, where that attains more, at lower ones, refusing the excess.
- * plan_eval_fixed.c.
+ * For routing rules that are given and not optimised (baselines, a plan in force): any request, or any of one
+ * class, takes this pair with probability `share`; what no share covers is refused. Judged by the same
+ * columns and limits as above, so a rule never scores above the program's optimum: each replica runs at the
+ * points (or a mixture of two) that just carry its load or, where that attains more, at lower ones, refusing
+ * the excess. plan_eval_fixed.c.
  */
 struct plan_share {
     uint32_t prefill, decode; /* groups of the state; equal for a colocated one */
     enum ts_cost_codec codec; /* another one where the problem does not allow it */
     double share;
+    uint32_t only_class; /* 0 = whatever its class is; else that class + 1 */
 };
 
 double plan_eval_fixed(struct plan_eval *eval, const struct plan_state *state,

@@ -56,8 +56,8 @@ static double offered(const struct rule *rule, uint32_t share, uint32_t k)
 {
     const struct plan_share *s = &rule->shares[share];
     const struct plan_shape *prefill = shape_of(rule, s->prefill), *decode = shape_of(rule, s->decode);
-    bool open = rule->pairs[share]->table && prefill->fits[k] && decode->fits[k] &&
-                prefill->point_count > 0 && decode->point_count > 0;
+    bool open = (s->only_class == 0 || s->only_class == k + 1) && rule->pairs[share]->table &&
+                prefill->fits[k] && decode->fits[k] && prefill->point_count > 0 && decode->point_count > 0;
     return open ? rule->scale * rule->eval->problem->demand->classes[k].rate * s->share : 0;
 }
 

@@ -143,18 +143,29 @@ static int run_subverb(const struct subverb *verb, int argc, char **argv)
     return code ? tsctl_fail(name, code, err.text) : 0;
 }
 
+/* Verbs that take the flags of `tsctl plan` itself. */
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} flag_verbs[] = {{"explain", tsctl_plan_explain}, {"adopt", tsctl_plan_adopt}};
+
 int tsctl_plan(int argc, char **argv)
 {
-    char program[] = "tsctl plan explain";
+    char program[32];
     for (size_t i = 0; argc > 1 && i < TS_ARRAY_SIZE(subverbs); i++)
         if (strcmp(argv[1], subverbs[i].name) == 0)
             return run_subverb(&subverbs[i], argc - 1, argv + 1);
-    if (argc > 1 && strcmp(argv[1], "explain") == 0) {
-        argv[1] = program;
-        return tsctl_plan_explain(argc - 1, argv + 1);
+    for (size_t i = 0; argc > 1 && i < TS_ARRAY_SIZE(flag_verbs); i++) {
+        if (strcmp(argv[1], flag_verbs[i].name) != 0)
+            continue;
+        snprintf(program, sizeof program, "tsctl plan %s", flag_verbs[i].name);
+        argv[1] = program; /* as help names it */
+        return flag_verbs[i].run(argc - 1, argv + 1);
     }
     if (argc > 1 && argv[1][0] != '-')
         return tsctl_fail(
-            "plan", 2, "it is followed by flags, or by explain, diff or show; tsctl plan --help lists them");
+            "plan", 2,
+            "it is followed by flags, or by explain, adopt, diff or show; tsctl plan --help lists "
+            "them");
     return tsctl_plan_main(argc, argv);
 }

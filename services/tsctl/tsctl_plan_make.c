@@ -38,6 +38,12 @@ static const struct ts_option options[] = {
     {"time_limit", TS_OPTION_F64, F(time_limit), "600", 0.001, 1e6, "seconds; then the best so far counts"},
     {"depth", TS_OPTION_CHOICE, F(depth), "regroup|flip|reroute", 0, 0, "what may change against --current"},
     {"current", TS_OPTION_STRING, F(current), NULL, 0, 0, "the plan in force, as JSON"},
+    {"window_s", TS_OPTION_F64, F(window_s), "600", 1, 1e9,
+     "adopt: for how long load and cluster are expected to stay as they are"},
+    {"load_gb_per_s", TS_OPTION_F64, F(load_gb_per_s), "1", 1e-3, 1e4,
+     "adopt: weights that a node loads in a second"},
+    {"flip_s", TS_OPTION_F64, F(flip_s), "5", 0, 1e6, "adopt: seconds to drain a replica for another phase"},
+    {"since_s", TS_OPTION_F64, F(since_s), "0", 0, 1e9, "adopt: seconds since the last change; 0 = none"},
     {"json", TS_OPTION_BOOL, F(json), "false", 0, 0, "print JSON instead of tables"},
     {"out", TS_OPTION_STRING, F(out), NULL, 0, 0, "write the plan into this file, as JSON"},
     {"svg", TS_OPTION_STRING, F(svg), NULL, 0, 0, "draw the plan into this file"},
@@ -89,6 +95,7 @@ static const char help[] =
     "which share of the requests goes from where to where. Prints tables; with --json one document.\n\n"
     "  tsctl plan --cluster C --model M --workload W --slo S [flags]    make a plan\n"
     "  tsctl plan explain PLAN.json | [flags]    why it is so, and what limits it\n"
+    "  tsctl plan adopt --current PLAN.json [flags]    is re-routing, flipping or regrouping worth it now\n"
     "  tsctl plan diff A.json B.json [--json]    what changes, and what must be loaded anew\n"
     "  tsctl plan show PLAN.json [--json] [--by-class] [--svg FILE]    a plan from a file\n\n"
     "Exit codes: 0 done; 1 it failed, and a line says why; 2 wrong usage. Ctrl-C ends a search, and the "

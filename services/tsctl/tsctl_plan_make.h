@@ -13,6 +13,7 @@ struct tsctl_plan_flags {
     struct tsctl_plan_inputs inputs;
     const char *algorithm, *load, *depth, *current, *out, *svg;
     double time_limit;
+    double window_s, load_gb_per_s, flip_s, since_s; /* of adopt */
     bool json, by_class, progress;
     char *conf_dir; /* when none was given */
 };
@@ -30,5 +31,6 @@ int tsctl_plan_make(const struct tsctl_plan_flags *flags, struct tsctl_plan_worl
 
 int tsctl_plan_main(int argc, char **argv);    /* tsctl plan --cluster ... */
 int tsctl_plan_explain(int argc, char **argv); /* tsctl plan explain: tsctl_plan_explain.c */
+int tsctl_plan_adopt(int argc, char **argv);   /* tsctl plan adopt: tsctl_plan_adopt.c */
 
 #endif

@@ -229,7 +229,7 @@ static double pair_attainment(struct baseline_run *run, uint32_t i, uint32_t j)
         for (uint32_t b = 0; b < run->state.count; b++) {
             if (run->state.groups[a].phase == TS_PHASE_PREFILL &&
                 run->state.groups[b].phase == TS_PHASE_DECODE)
-                shares[count++] = (struct plan_share){a, b, TS_COST_CODEC_I4, 0};
+                shares[count++] = (struct plan_share){a, b, TS_COST_CODEC_I4, 0, 0};
         }
     }
     for (uint32_t s = 0; s < count; s++)

@@ -27,7 +27,7 @@ static void test_light_load_by_hand(void **state)
     (void)state;
     struct eval_fixture f = {0};
     open_on(&f, "4xA100", 40, 1e-3, "B 0:4/4");
-    const struct plan_share all = {0, 0, TS_COST_CODEC_NONE, 1}, half = {0, 0, TS_COST_CODEC_NONE, 0.5};
+    const struct plan_share all = {0, 0, TS_COST_CODEC_NONE, 1, 0}, half = {0, 0, TS_COST_CODEC_NONE, 0.5, 0};
     const struct plan_shape *shape = f.state.groups[0].shape;
     struct plan_result result;
     double expected = 0;
@@ -44,14 +44,35 @@ static void test_light_load_by_hand(void **state)
     eval_fixture_fini(&f);
 }
 
+/* A rule of one class serves that class alone; those of all classes together are the rule of any class. */
+static void test_rules_of_one_class(void **state)
+{
+    (void)state;
+    struct eval_fixture f = {0};
+    open_on(&f, "4xA100", 40, 1e-3, "B 0:4/4");
+    const struct plan_share any = {0, 0, TS_COST_CODEC_NONE, 1, 0};
+    struct plan_share each[TS_CLASSES_MAX];
+    struct plan_result result;
+    double sum = 0, all = plan_eval_fixed(f.eval, &f.state, &any, 1, NULL);
+    for (uint32_t k = 0; k < f.base.demand.class_count; k++) {
+        each[k] = (struct plan_share){0, 0, TS_COST_CODEC_NONE, 1, k + 1};
+        sum += plan_eval_fixed(f.eval, &f.state, &each[k], 1, &result);
+        assert_int_equal(result.flow_count, 1);
+        assert_int_equal(result.flows[0].length_class, k);
+    }
+    assert_float_equal(sum, all, 1e-9);
+    assert_float_equal(plan_eval_fixed(f.eval, &f.state, each, f.base.demand.class_count, NULL), all, 1e-9);
+    eval_fixture_fini(&f);
+}
+
 /* Twice as much as a replica carries: half is refused, whatever the other replica has left. */
 static void test_excess_is_refused(void **state)
 {
     (void)state;
     struct eval_fixture f = {0};
     open_on(&f, "4xA100|4xA100", 40, 1, "B 0:4/4, B 1:4/4");
-    const struct plan_share one[] = {{0, 0, TS_COST_CODEC_NONE, 1}};
-    const struct plan_share two[] = {{0, 0, TS_COST_CODEC_NONE, 0.5}, {1, 1, TS_COST_CODEC_NONE, 0.5}};
+    const struct plan_share one[] = {{0, 0, TS_COST_CODEC_NONE, 1, 0}};
+    const struct plan_share two[] = {{0, 0, TS_COST_CODEC_NONE, 0.5, 0}, {1, 1, TS_COST_CODEC_NONE, 0.5, 0}};
     double few = plan_eval_fixed(f.eval, &f.state, one, 1, NULL);
     eval_fixture_fini(&f);
     assert_true(few > 0.9);
@@ -83,7 +104,7 @@ static void test_own_routing_as_a_rule(void **state)
         uint32_t count = result.flow_count;
         for (uint32_t i = 0; i < count; i++)
             shares[i] = (struct plan_share){result.flows[i].prefill, result.flows[i].decode,
-                                            result.flows[i].codec, result.flows[i].rate / result.rate};
+                                            result.flows[i].codec, result.flows[i].rate / result.rate, 0};
         double rule = plan_eval_fixed(f.eval, &f.state, shares, count, NULL);
         assert_true(rule <= program + 1e-7);
         assert_true(rule >= 0.99 * program);
@@ -114,7 +135,7 @@ static void test_never_above_the_program(void **state)
                 enum ts_phase a = f.state.groups[i].phase, b = f.state.groups[j].phase;
                 if ((i == j && a == TS_PHASE_BOTH) || (a == TS_PHASE_PREFILL && b == TS_PHASE_DECODE)) {
                     enum ts_cost_codec codec = (enum ts_cost_codec)ts_rng_below(&rng, TS_COST_CODEC_COUNT);
-                    shares[count] = (struct plan_share){i, j, codec, ts_rng_unit(&rng)};
+                    shares[count] = (struct plan_share){i, j, codec, ts_rng_unit(&rng), 0};
                     total += shares[count++].share;
                 }
             }
@@ -143,7 +164,7 @@ static void test_full_network(void **state)
     (void)state;
     struct eval_fixture f = {0};
     open_on(&f, "4xA100|4xA100", 40, 8, "P 0:4/4, D 1:4/4");
-    const struct plan_share share = {0, 1, TS_COST_CODEC_NONE, 1};
+    const struct plan_share share = {0, 1, TS_COST_CODEC_NONE, 1, 0};
     struct plan_result result;
     double kappa = (double)ts_model_kv_token_bytes(&f.base.model), bytes = 0, asked = 0;
     for (uint32_t n = 0; n < 2; n++)
@@ -165,9 +186,9 @@ static void test_full_network(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_light_load_by_hand),    cmocka_unit_test(test_excess_is_refused),
-        cmocka_unit_test(test_own_routing_as_a_rule), cmocka_unit_test(test_never_above_the_program),
-        cmocka_unit_test(test_full_network),
+        cmocka_unit_test(test_light_load_by_hand),      cmocka_unit_test(test_rules_of_one_class),
+        cmocka_unit_test(test_excess_is_refused),       cmocka_unit_test(test_own_routing_as_a_rule),
+        cmocka_unit_test(test_never_above_the_program), cmocka_unit_test(test_full_network),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -184,6 +184,30 @@ def test_explain(made):
     assert tsctl("explain").stdout == text
 
 
+def test_adopt(made, tmp_path):
+    """The plan for conversation meets coding: worth a change for an hour, not for a second; and not at all while nothing has changed."""
+
+    def ask(*flags, **changes):
+        return json.loads(tsctl("adopt", "--json", "--current", made["path"], *flags, **changes).stdout)
+
+    still = ask()
+    assert still["verdict"] == "hold" and "noise" in still["reason"]
+    assert still["served_now"] == pytest.approx(made["doc"]["objective"] * made["doc"]["rate"], rel=0.02)
+    coding = {"workload": "azure-code", "rate": 2.5}
+    hour = ask("--window-s", "3600", "--out", tmp_path / "next.json", **coding)
+    assert [c["depth"] for c in hour["candidates"]] == ["re-route", "flip", "regroup"]
+    served = [c["served"] for c in hour["candidates"]]
+    assert hour["served_now"] <= served[0] * (1 + 1e-9) and served[0] <= served[1] * (1 + 1e-9) and served[1] <= served[2] * (1 + 1e-9)
+    assert hour["candidates"][0]["reload_s"] == hour["candidates"][0]["load_bytes"] == hour["candidates"][1]["load_bytes"] == 0
+    assert hour["verdict"] != "hold" and hour["gain"] > 0
+    followed = json.loads((tmp_path / "next.json").read_text())
+    assert followed["objective"] == pytest.approx(next(c["objective"] for c in hour["candidates"] if c["depth"] == hour["verdict"]))
+    assert ask("--window-s", "1", "--flip-s", "30", "--load-gb-per-s", "0.01", **coding)["verdict"] in ("hold", "re-route")
+    assert "re-route" in tsctl("adopt", "--current", made["path"]).stdout
+    missing = tsctl("adopt", check=False)
+    assert missing.returncode == 2 and "--current is missing" in missing.stderr
+
+
 def test_diff(made, tmp_path):
     same = json.loads(run("plan", "diff", made["path"], made["path"], "--json").stdout)
     assert same["kept"] == len(made["doc"]["replicas"])
@@ -291,5 +315,5 @@ def test_the_readme_works(tmp_path):
 
 def test_help():
     text = run("plan", "--help").stdout
-    for word in ("--cluster", "--no-colocate", "--time-limit", "explain", "diff", "show", "Exit codes"):
+    for word in ("--cluster", "--no-colocate", "--time-limit", "explain", "adopt", "diff", "show", "Exit codes"):
         assert word in text
