@@ -77,9 +77,8 @@ bool baseline_split(struct baseline *base, struct ts_rng *rng, const struct plan
     a->part_count = b->part_count = 0;
     for (uint32_t i = 0; i < group->part_count; i++) {
         const struct plan_part *part = &group->parts[i];
-        uint32_t to_a = group->part_count == 1 ? (uint32_t)ts_rng_below(rng, part->count + 1u)
-                        : ts_rng_below(rng, 2) ? part->count
-                                               : 0;
+        uint32_t how = group->part_count == 1 ? 2 : (uint32_t)ts_rng_below(rng, 3);
+        uint32_t to_a = how == 2 ? (uint32_t)ts_rng_below(rng, part->count + 1u) : how == 1 ? part->count : 0;
         if (to_a > 0)
             (void)give(a, part->cell, to_a);
         if (to_a < part->count)

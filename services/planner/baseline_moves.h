@@ -15,7 +15,7 @@ bool baseline_group(struct baseline *base, const uint32_t *counts, enum ts_phase
 bool baseline_turn(struct baseline *base, struct plan_group *group, enum ts_phase phase);
 bool baseline_merge(struct baseline *base, const struct plan_group *a, const struct plan_group *b,
                     struct plan_group *out);
-/* A random cut in two: along a part where there are several, else through the one. */
+/* A random cut in two: each part goes to one side, or is cut itself. */
 bool baseline_split(struct baseline *base, struct ts_rng *rng, const struct plan_group *group,
                     struct plan_group *a, struct plan_group *b);
 /* One random part of `from`, or some of it, goes over to `to`. */

@@ -31,9 +31,10 @@ struct value {
 struct plan_search {
     struct baseline base;
     struct ts_rng rng;
-    struct value now, top;        /* of the draft; of the answer */
-    struct plan_state candidate;  /* the best neighbour of this step */
-    struct value candidate_value; /* best < 0: none yet */
+    struct value now, top;       /* of the draft; of the answer */
+    struct plan_state candidate; /* the best neighbour of this step */
+    struct value candidate_value;
+    bool has_candidate;
     uint64_t tabu[TABU];
     uint32_t tabu_count, step, neighbour;
     bool started;
@@ -149,12 +150,33 @@ static void leaves(const struct tree *tree, const struct ts_cluster *cluster, ui
     leaves(tree, cluster, tree->b[node - tree->cells], counts);
 }
 
+static enum ts_phase random_phase(struct plan_search *search)
+{
+    return ts_rng_below(&search->rng, 2) ? TS_PHASE_PREFILL : TS_PHASE_DECODE;
+}
+
+/* What is no group as a whole (too many cells or stages) becomes small ones, device by device. */
 static void add_group(struct plan_search *search, const uint32_t *counts)
 {
+    struct baseline *base = &search->base;
+    const uint32_t cells = base->problem->cluster->cell_count;
     struct plan_group group;
-    enum ts_phase phase = ts_rng_below(&search->rng, 2) ? TS_PHASE_PREFILL : TS_PHASE_DECODE;
-    if (baseline_group(&search->base, counts, phase, &group))
-        (void)plan_state_add(&search->base.draft, &group);
+    if (baseline_group(base, counts, random_phase(search), &group)) {
+        (void)plan_state_add(&base->draft, &group);
+        return;
+    }
+    uint32_t *part = ts_xcalloc(cells + 1, sizeof *part);
+    for (uint32_t cell = 0; cell < cells; cell++) {
+        for (uint32_t i = 0; i < counts[cell]; i++) {
+            part[cell]++;
+            if (!baseline_holds(base->problem, part) ||
+                !baseline_group(base, part, random_phase(search), &group))
+                continue;
+            (void)plan_state_add(&base->draft, &group);
+            memset(part, 0, cells * sizeof *part);
+        }
+    }
+    ts_free(part);
 }
 
 /* A cell is halved as long as both halves hold the model. */
@@ -220,7 +242,6 @@ static bool start(struct plan_search *search)
     if (base->problem->depth == PLAN_REGROUP)
         cluster_devices(search);
     search->now = judge(base, &base->draft);
-    search->candidate_value.best = -1;
     search->started = true;
     if (search->now.best >= 0)
         answer(search);
@@ -247,6 +268,7 @@ static bool neighbour(struct plan_search *search, struct plan_state *state)
         if (!baseline_split(base, rng, x, &a, &b))
             return false;
         *x = a;
+        (void)baseline_turn(base, &b, random_phase(search));
         (void)plan_state_add(state, &b);
         return true;
     }
@@ -275,19 +297,19 @@ static bool is_tabu(const struct plan_search *search, uint64_t hash)
     return false;
 }
 
-/* To the best neighbour, even a worse one. */
+/* To the best neighbour, even a worse one, or one that lacks a phase. */
 static void move_on(struct plan_search *search)
 {
     struct baseline *base = &search->base;
     search->step++;
     search->neighbour = 0;
-    if (search->candidate_value.best < 0)
+    if (!search->has_candidate)
         return;
     search->tabu[search->tabu_count++ % TABU] = plan_state_hash(&base->draft);
     plan_state_copy(&base->draft, &search->candidate);
     search->now = search->candidate_value;
-    search->candidate_value.best = -1;
-    if (!base->found || better(search->now, search->top))
+    search->has_candidate = false;
+    if (search->now.best >= 0 && (!base->found || better(search->now, search->top)))
         answer(search);
 }
 
@@ -302,9 +324,10 @@ static bool paper_advance(struct plan_search *search)
     plan_state_copy(&state, &base->draft);
     if (neighbour(search, &state) && !is_tabu(search, plan_state_hash(&state))) {
         struct value value = judge(base, &state);
-        if (value.best >= 0 && (search->candidate_value.best < 0 || better(value, search->candidate_value))) {
+        if (!search->has_candidate || better(value, search->candidate_value)) {
             plan_state_copy(&search->candidate, &state);
             search->candidate_value = value;
+            search->has_candidate = true;
         }
     }
     plan_state_fini(&state);

@@ -272,6 +272,19 @@ static void test_paper_routes_to_the_best_pair(void **state)
     assert_true(idle > 0); /* some pair that could have served got nothing */
 }
 
+/* The A40 is too small alone, so clustering makes one group of all; only a cut through the H100 leads to two.
+ */
+static void test_paper_cuts_through_a_cell(void **state)
+{
+    (void)state;
+    struct baseline_run run;
+    baseline_run_open(&run, "1xA40|3xH100", 40, PLANNER_FIXTURE_CODING, 0.2);
+    baseline_run_algorithm(&run, "paper");
+    assert_non_null(run.plan);
+    assert_true(run.plan->objective > 0.5);
+    baseline_run_fini(&run);
+}
+
 /* Equal pairs are all best: they share. */
 static void test_paper_ties_share(void **state)
 {
@@ -297,6 +310,7 @@ int main(void)
         cmocka_unit_test(test_helix_loses_nothing_on_equal_machines),
         cmocka_unit_test(test_dendrogram),
         cmocka_unit_test(test_paper_routes_to_the_best_pair),
+        cmocka_unit_test(test_paper_cuts_through_a_cell),
         cmocka_unit_test(test_paper_ties_share),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

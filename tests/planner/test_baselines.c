@@ -21,8 +21,13 @@ static void on_random_clusters(enum plan_objective objective, uint64_t seeds, ui
         struct baseline_run run = {0};
         planner_fixture_random(&run.fixture, seed, 4, gpus);
         run.fixture.problem.objective = objective;
-        for (size_t i = 0; i < BASELINES; i++)
+        bool splits = false;
+        for (size_t i = 0; i < BASELINES; i++) {
             baseline_run_algorithm(&run, baselines[i]); /* checks the plan */
+            splits = splits || (run.plan && strcmp(baselines[i], "distserve") == 0);
+            if (strcmp(baselines[i], "paper") == 0) /* last; its groups may be of equal devices, too */
+                assert_true(run.plan || !splits);
+        }
         baseline_run_fini(&run);
     }
 }
