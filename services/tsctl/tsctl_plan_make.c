@@ -36,6 +36,7 @@ static const struct ts_option options[] = {
     {"load", TS_OPTION_STRING, F(load), NULL, 0, 0,
      "an algorithm of your own: shared object, see services/planner"},
     {"time_limit", TS_OPTION_F64, F(time_limit), "600", 0.001, 1e6, "seconds; then the best so far counts"},
+    {"no_bound", TS_OPTION_BOOL, F(no_bound), "false", 0, 0, "do not prove how good the plan is"},
     {"depth", TS_OPTION_CHOICE, F(depth), "regroup|flip|reroute", 0, 0, "what may change against --current"},
     {"current", TS_OPTION_STRING, F(current), NULL, 0, 0, "the plan in force, as JSON"},
     {"window_s", TS_OPTION_F64, F(window_s), "600", 1, 1e9,
@@ -151,7 +152,8 @@ int tsctl_plan_flags_check(const struct tsctl_plan_flags *f, const struct plan_a
 int tsctl_plan_make(const struct tsctl_plan_flags *f, struct tsctl_plan_world *world,
                     struct tsctl_plan_search *search, struct ts_error *err)
 {
-    *search = (struct tsctl_plan_search){.seconds = f->time_limit, .progress = f->progress};
+    *search =
+        (struct tsctl_plan_search){.seconds = f->time_limit, .bound = !f->no_bound, .progress = f->progress};
     int code = tsctl_plan_flags_check(f, &search->algorithm, err);
     if (code)
         return code;

@@ -14,7 +14,7 @@ struct tsctl_plan_flags {
     const char *algorithm, *load, *depth, *current, *out, *svg;
     double time_limit;
     double window_s, load_gb_per_s, flip_s, since_s; /* of adopt */
-    bool json, by_class, progress;
+    bool no_bound, json, by_class, progress;
     char *conf_dir; /* when none was given */
 };
 

@@ -1,8 +1,28 @@
+#include <math.h>
+
+#include "services/planner/plan_bound.h"
 #include "services/tsctl/tsctl.h"
 #include "services/tsctl/tsctl_plan_clock.h"
 #include "services/tsctl/tsctl_plan_world.h"
 
-#define STEP_WORK 64 /* between two looks at the clock: some milliseconds */
+#define STEP_WORK  64 /* between two looks at the clock: some milliseconds */
+#define BOUND_WORK 64 /* likewise: shapes priced */
+
+/* What no plan exceeds. Valid whenever it is cut short. */
+static void find_bound(const struct tsctl_plan_world *world, struct tsctl_plan_clock *clock,
+                       struct ts_plan *plan)
+{
+    struct plan_shapes *shapes = plan_shapes_new(&world->problem);
+    struct plan_bound *bound = plan_bound_new(shapes);
+    char words[64];
+    while (!plan_bound_step(bound, BOUND_WORK) && !tsctl_plan_clock_out(clock)) {
+        snprintf(words, sizeof words, "at most %.4g", plan_bound_value(bound));
+        tsctl_plan_clock_show(clock, "bound", words);
+    }
+    plan->bound = isfinite(plan_bound_value(bound)) ? plan_bound_value(bound) : NAN;
+    plan_bound_destroy(&bound);
+    plan_shapes_destroy(&shapes);
+}
 
 /* The weights that the largest group can hold: the best lots of up to TS_TP_MAX equal devices of a node, one
  * for each stage. */
@@ -67,6 +87,8 @@ enum ts_status tsctl_plan_search(const struct tsctl_plan_world *world, struct ts
     } while (!search->finished && !tsctl_plan_clock_out(&clock));
     search->plan = search->algorithm->best(run);
     search->algorithm->close(&run);
+    if (search->plan && search->bound && isnan(search->plan->bound) && !tsctl_plan_clock_interrupted())
+        find_bound(world, &clock, search->plan);
     tsctl_plan_clock_stop(&clock);
     return search->plan ? TS_OK : no_plan(world, search, err);
 }
