@@ -12,6 +12,9 @@
 #define SLOTS_MAX  (TS_CLASSES_MAX * TS_COST_CODEC_COUNT)
 #define CELLS_MAX  (PLAN_POINTS_MAX * PLAN_POINTS_MAX)
 
+/* Each layer range that two replicas share is a leg over at most three cards; so is a hop of a pipeline. */
+#define CARDS_MAX (3 * 2 * TS_STAGES_MAX)
+
 /* Below this a column gains nothing worth a row's room; also what a beaten column may be better by. */
 #define GAIN_MIN 1e-9
 #define GAIN_TIE 1e-12
@@ -31,7 +34,13 @@ struct plan_columns {
     struct ts_map *kinds, *tables, *pairs;
     uint32_t kind_count, pair_count;
     double bytes[SLOTS_MAX];
-    struct plan_card *cards; /* scratch: 2 for each node */
+    struct plan_card *cards; /* scratch */
+    uint32_t *link_ids;      /* [from * nodes + to]: 0 = not asked yet */
+    struct link {
+        uint16_t from, to;
+    } * links; /* [id - 2 * nodes] */
+    uint32_t link_count;
+    size_t links_capacity;
     struct scratch *scratch;
 };
 
@@ -44,7 +53,9 @@ struct plan_columns *plan_columns_new(struct plan_shapes *shapes)
     columns->kinds = ts_map_new();
     columns->tables = ts_map_new();
     columns->pairs = ts_map_new();
-    columns->cards = ts_xcalloc((size_t)2 * columns->problem->cluster->node_count, sizeof *columns->cards);
+    size_t nodes = columns->problem->cluster->node_count;
+    columns->cards = ts_xcalloc(CARDS_MAX, sizeof *columns->cards);
+    columns->link_ids = ts_xcalloc(nodes * nodes, sizeof *columns->link_ids);
     columns->scratch = ts_xmalloc(sizeof *columns->scratch);
     const struct ts_demand *demand = columns->problem->demand;
     for (uint32_t k = 0; k < demand->class_count; k++) {
@@ -69,6 +80,8 @@ void plan_columns_destroy(struct plan_columns **columns)
     ts_map_destroy(&old->pairs);
     ts_arena_fini(&old->arena);
     ts_free(old->cards);
+    ts_free(old->link_ids);
+    ts_free(old->links);
     ts_free(old->scratch);
     ts_free(old);
     *columns = NULL;
@@ -94,20 +107,74 @@ double plan_columns_bytes(const struct plan_columns *columns, uint32_t k, enum t
     return columns->bytes[plan_columns_slot(k, codec)];
 }
 
-/* --- Kinds --- */
+/* --- Cards --- */
+
+uint32_t plan_columns_card_count(const struct plan_columns *columns)
+{
+    return 2 * columns->problem->cluster->node_count + columns->link_count;
+}
+
+bool plan_columns_card_is_link(const struct plan_columns *columns, uint32_t id, uint32_t *from, uint32_t *to)
+{
+    uint32_t cards = 2 * columns->problem->cluster->node_count;
+    if (id < cards) {
+        return false;
+    }
+    *from = columns->links[id - cards].from;
+    *to = columns->links[id - cards].to;
+    return true;
+}
+
+double plan_columns_card_speed(const struct plan_columns *columns, uint32_t id)
+{
+    const struct ts_cluster *cluster = columns->problem->cluster;
+    uint32_t from, to;
+    if (plan_columns_card_is_link(columns, id, &from, &to)) {
+        return ts_cluster_link(cluster, from, to)->bytes_per_s;
+    }
+    return id % 2 ? cluster->nodes[id / 2].nic_in_bytes_per_s : cluster->nodes[id / 2].nic_out_bytes_per_s;
+}
+
+/* The card of a link, made at first use; 0 where the nodes' own cards are no faster. */
+static uint32_t link_card(struct plan_columns *columns, uint32_t from, uint32_t to)
+{
+    const struct ts_cluster *cluster = columns->problem->cluster;
+    uint32_t *id = &columns->link_ids[(size_t)from * cluster->node_count + to];
+    double own = fmin(cluster->nodes[from].nic_out_bytes_per_s, cluster->nodes[to].nic_in_bytes_per_s);
+    if (*id == 0 && ts_cluster_link(cluster, from, to)->bytes_per_s < own) {
+        ts_array_reserve((void **)&columns->links, &columns->links_capacity, columns->link_count + 1,
+                         sizeof *columns->links);
+        columns->links[columns->link_count] = (struct link){(uint16_t)from, (uint16_t)to};
+        *id = 2 * cluster->node_count + columns->link_count++;
+    }
+    return *id;
+}
 
 /* Adds to the card's load, in the order of first mention. */
-static uint32_t load_card(struct plan_card *cards, uint32_t count, uint32_t node, bool in, double load)
+static uint32_t load_card(struct plan_card *cards, uint32_t count, uint32_t id, double load)
 {
     for (uint32_t i = 0; i < count; i++) {
-        if (cards[i].node == node && cards[i].in == in) {
+        if (cards[i].id == id) {
             cards[i].load += load;
             return count;
         }
     }
-    cards[count] = (struct plan_card){.node = (uint16_t)node, .in = in, .load = load};
+    TS_ASSERT(count < CARDS_MAX);
+    cards[count] = (struct plan_card){.id = id, .load = load};
     return count + 1;
 }
+
+/* All cards on the way from one node to another. */
+static uint32_t load_way(struct plan_columns *columns, uint32_t count, uint32_t from, uint32_t to,
+                         double load)
+{
+    uint32_t link = link_card(columns, from, to);
+    count = load_card(columns->cards, count, from * 2, load);
+    count = load_card(columns->cards, count, to * 2 + 1, load);
+    return link ? load_card(columns->cards, count, link, load) : count;
+}
+
+/* --- Kinds --- */
 
 static void make_kind(struct plan_columns *columns, struct plan_kind *kind, const struct plan_group *group)
 {
@@ -123,8 +190,7 @@ static void make_kind(struct plan_columns *columns, struct plan_kind *kind, cons
         const struct ts_cell *cell = &cluster->cells[group->parts[order[shape->stages[s].part]].cell];
         kind->stages[s] = (struct plan_kind_stage){cell->node, cell->type, shape->stages[s].layers};
         if (s > 0 && kind->stages[s - 1].node != cell->node) {
-            count = load_card(columns->cards, count, kind->stages[s - 1].node, false, hop);
-            count = load_card(columns->cards, count, cell->node, true, hop);
+            count = load_way(columns, count, kind->stages[s - 1].node, cell->node, hop);
         }
     }
     kind->card_count = count;
@@ -311,16 +377,13 @@ struct path {
 };
 
 /* The layers that stage a of prefill owns and stage b of decode too, as a share of the model. */
-static void add_leg(const struct plan_columns *columns, struct path *path, const struct plan_kind_stage *a,
+static void add_leg(struct plan_columns *columns, struct path *path, const struct plan_kind_stage *a,
                     const struct plan_kind_stage *b, double share)
 {
     const struct ts_cluster *cluster = columns->problem->cluster;
     if (a->node != b->node) {
-        const struct ts_link *link = ts_cluster_link(cluster, a->node, b->node);
-        path->latency_s = fmax(path->latency_s, link->latency_s);
-        path->s_per_byte = fmax(path->s_per_byte, share / link->bytes_per_s);
-        path->card_count = load_card(columns->cards, path->card_count, a->node, false, share);
-        path->card_count = load_card(columns->cards, path->card_count, b->node, true, share);
+        path->latency_s = fmax(path->latency_s, ts_cluster_link(cluster, a->node, b->node)->latency_s);
+        path->card_count = load_way(columns, path->card_count, a->node, b->node, share);
         return;
     }
     const struct ts_link *links[] = {ts_cluster_inner(cluster, a->node, a->type),
@@ -331,11 +394,9 @@ static void add_leg(const struct plan_columns *columns, struct path *path, const
     }
 }
 
-/* Legs of the same link add up only on the cards at its ends: those are what nodes share. */
-static struct path find_path(const struct plan_columns *columns, const struct plan_kind *prefill,
+static struct path find_path(struct plan_columns *columns, const struct plan_kind *prefill,
                              const struct plan_kind *decode)
 {
-    const struct ts_cluster *cluster = columns->problem->cluster;
     struct path path = {0};
     uint32_t a = 0, b = 0, a_end = prefill->stages[0].layers, b_end = decode->stages[0].layers, at = 0;
     while (a < prefill->stage_count && b < decode->stage_count) {
@@ -352,9 +413,7 @@ static struct path find_path(const struct plan_columns *columns, const struct pl
     }
     for (uint32_t i = 0; i < path.card_count; i++) {
         const struct plan_card *card = &columns->cards[i];
-        const struct ts_node *node = &cluster->nodes[card->node];
-        path.s_per_byte = fmax(
-            path.s_per_byte, card->load / (card->in ? node->nic_in_bytes_per_s : node->nic_out_bytes_per_s));
+        path.s_per_byte = fmax(path.s_per_byte, card->load / plan_columns_card_speed(columns, card->id));
     }
     return path;
 }

@@ -27,9 +27,10 @@
  * it costs nothing. Part of the objective of every plan and so of every bound. */
 #define PLAN_LOSSY_CHARGE 1e-4
 
-struct plan_card { /* one direction of a node's network card */
-    uint16_t node;
-    bool in;
+/* What nodes share: a card is one direction of a node's network card, or of a link between two nodes that is
+ * slower than both of their cards. */
+struct plan_card {
+    uint32_t id; /* node * 2 for out, node * 2 + 1 for in; links come after, in order of first use */
     double load; /* kind: activation bytes per token; pair: bytes per byte of KV */
 };
 
@@ -70,6 +71,11 @@ bool plan_columns_trim(struct plan_columns *columns);
 struct plan_kind *plan_columns_kind(struct plan_columns *columns, const struct plan_group *group);
 const struct plan_pair *plan_columns_pair(struct plan_columns *columns, const struct plan_kind *prefill,
                                           const struct plan_kind *decode);
+
+/* Cards never lose their ids. `speed` is what the link or adapter has, of which PLAN_NIC_SHARE is usable. */
+uint32_t plan_columns_card_count(const struct plan_columns *columns);
+double plan_columns_card_speed(const struct plan_columns *columns, uint32_t id);
+bool plan_columns_card_is_link(const struct plan_columns *columns, uint32_t id, uint32_t *from, uint32_t *to);
 
 /* Bytes of KV of one request of class k on the wire. */
 double plan_columns_bytes(const struct plan_columns *columns, uint32_t k, enum ts_cost_codec codec);

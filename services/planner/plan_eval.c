@@ -28,13 +28,7 @@ struct plan_eval *eval_new(struct plan_shapes *shapes, struct plan_columns *sour
     eval->borrows_source = source != NULL;
     eval->lp = plan_lp_new();
     eval->rate = ts_demand_rate(eval->problem->demand);
-    const struct ts_cluster *cluster = eval->problem->cluster;
-    eval->card_count = cluster->node_count * 2;
-    eval->cards = ts_xcalloc(eval->card_count, sizeof *eval->cards);
-    for (uint32_t n = 0; n < cluster->node_count; n++) {
-        eval->cards[(size_t)n * 2].limit = PLAN_NIC_SHARE * cluster->nodes[n].nic_out_bytes_per_s;
-        eval->cards[(size_t)n * 2 + 1].limit = PLAN_NIC_SHARE * cluster->nodes[n].nic_in_bytes_per_s;
-    }
+    eval_find_cards(eval);
     return eval;
 }
 
@@ -135,6 +129,28 @@ static void touch_cards(struct plan_eval *eval, const struct plan_card *cards, u
     }
 }
 
+void eval_find_cards(struct plan_eval *eval)
+{
+    uint32_t count = plan_columns_card_count(eval->source);
+    EVAL_RESERVE(eval, cards, count);
+    for (; eval->card_count < count; eval->card_count++) {
+        eval->cards[eval->card_count] = (struct eval_card){
+            .row = EVAL_NONE,
+            .limit = PLAN_NIC_SHARE * plan_columns_card_speed(eval->source, eval->card_count)};
+    }
+}
+
+enum plan_limit eval_card_limit(const struct plan_eval *eval, uint32_t card, uint32_t *index)
+{
+    uint32_t from, to;
+    if (plan_columns_card_is_link(eval->source, card, &from, &to)) {
+        *index = from * eval->problem->cluster->node_count + to;
+        return PLAN_LIMIT_LINK;
+    }
+    *index = card / 2;
+    return card % 2 ? PLAN_LIMIT_NIC_IN : PLAN_LIMIT_NIC_OUT;
+}
+
 /* A card without bandwidth carries nothing. */
 static bool passable(const struct plan_eval *eval, const struct plan_card *cards, uint32_t count)
 {
@@ -165,6 +181,7 @@ static void add_pair(struct plan_eval *eval, uint32_t i, uint32_t j)
 {
     const struct plan_kind *prefill = eval->kinds[i].kind, *decode = eval->kinds[j].kind;
     const struct plan_pair *pair = plan_columns_pair(eval->source, prefill, decode);
+    eval_find_cards(eval);
     if (!pair->table || !passable(eval, pair->cards, pair->card_count) ||
         !passable(eval, prefill->cards, prefill->card_count) ||
         !passable(eval, decode->cards, decode->card_count)) {
@@ -269,7 +286,7 @@ static void sync_kinds(struct plan_eval *eval)
 }
 
 struct terms {
-    struct plan_lp_term items[8 + 4 * TS_STAGES_MAX * 2];
+    struct plan_lp_term items[8 + 3 * 6 * TS_STAGES_MAX];
     uint32_t count;
 };
 

@@ -8,8 +8,8 @@
  * (slack = refused) sum z prefill_ip[k]      <= n_i               n_i equal groups, for prefill and colocated
  *        sum z compute_jq[k]      <= n_j               decode and colocated
  *        sum z memory_jq[k]       <= n_j
- *        sum z bytes              <= rho_L NIC         out of and into each node; KV and activations
- *        D = 1 - plan_miss_of().any                    columns with D <= 0 do not exist
+ *        sum z bytes              <= rho_L NIC         out of and into each node, and each slower link; KV
+ * and activations D = 1 - plan_miss_of().any                    columns with D <= 0 do not exist
  *
  * Columns are generated: for the duals at hand the best column of each (i, j, k) is priced by a loop, so the
  * program that GLPK sees stays small. Groups of equal shape at equal place are one with n > 1.
@@ -25,12 +25,13 @@ enum plan_limit {
     PLAN_LIMIT_COMPUTE,
     PLAN_LIMIT_MEMORY,
     PLAN_LIMIT_NIC_OUT,
-    PLAN_LIMIT_NIC_IN
+    PLAN_LIMIT_NIC_IN,
+    PLAN_LIMIT_LINK
 };
 
 struct plan_price { /* dual of one row, in objective per unit of the row's limit */
     enum plan_limit limit;
-    uint32_t index; /* class, group of the state, or node */
+    uint32_t index; /* class, group of the state, node; a link's is from * nodes + to */
     double price;
     double use; /* share of the limit in use, 0..1 */
 };

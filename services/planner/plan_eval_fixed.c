@@ -332,6 +332,7 @@ static struct rule make_rule(struct plan_eval *eval, const struct plan_state *st
         rule.next[s * 2 + 1] = rule.first[j];
         rule.first[j] = s;
     }
+    eval_find_cards(eval);
     return rule;
 }
 
@@ -384,9 +385,11 @@ static uint32_t read_uses(const struct rule *rule)
     }
     for (uint32_t c = 0; c < eval->card_count; c++) {
         const struct eval_card *card = &eval->cards[c];
-        if (card->load > 0)
-            eval->prices[count++] = (struct plan_price){c % 2 ? PLAN_LIMIT_NIC_IN : PLAN_LIMIT_NIC_OUT, c / 2,
-                                                        0, fmin(1, card->load / card->limit)};
+        if (card->load > 0) {
+            uint32_t index;
+            enum plan_limit limit = eval_card_limit(eval, c, &index);
+            eval->prices[count++] = (struct plan_price){limit, index, 0, fmin(1, card->load / card->limit)};
+        }
     }
     return count;
 }

@@ -81,8 +81,9 @@ struct plan_eval {
     uint32_t class_row[TS_CLASSES_MAX], attainment_row; /* EVAL_NONE: none */
     double class_price[TS_CLASSES_MAX], attainment_price;
     double going[TS_PHASE_BOTH + 1][EVAL_RESOURCES]; /* price of a row by the shape's score: for guesses */
-    struct eval_card *cards;                         /* [node * 2 + in] */
+    struct eval_card *cards;                         /* [id] */
     uint32_t card_count;
+    size_t cards_capacity;
     struct plan_lp_cell *cells; /* scratch of a card's row */
     size_t cells_capacity;
     uint32_t column_base; /* 1 when the program's first column is the rate of PLAN_GOODPUT */
@@ -110,7 +111,7 @@ static inline const struct ts_class *eval_class(const struct plan_eval *eval, ui
 
 static inline struct eval_card *eval_card_of(const struct plan_eval *eval, const struct plan_card *card)
 {
-    return &eval->cards[(size_t)card->node * 2 + card->in];
+    return &eval->cards[card->id];
 }
 
 struct plan_eval *eval_new(struct plan_shapes *shapes, struct plan_columns *source); /* NULL: its own */
@@ -118,6 +119,10 @@ struct plan_eval *eval_new(struct plan_shapes *shapes, struct plan_columns *sour
 /* Adds, for each class, the best column of each kind at the prices at hand to `columns`. True when columns
  * that were not there might still lift the objective. */
 bool eval_price_columns(struct plan_eval *eval);
+
+void eval_find_cards(struct plan_eval *eval); /* those that pairs have brought up since */
+/* What a card is to a person: its limit and index in struct plan_price. */
+enum plan_limit eval_card_limit(const struct plan_eval *eval, uint32_t card, uint32_t *index);
 
 double eval_value(const struct plan_eval *eval, uint32_t column); /* requests/s */
 /* Adds what `rate` requests/s of a class put on each card to its `load`: KV of the pair, and activations of

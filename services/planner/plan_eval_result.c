@@ -112,8 +112,10 @@ static uint32_t read_prices(struct plan_eval *eval, const struct usage *usage, d
     for (uint32_t c = 0; c < eval->card_count; c++) {
         const struct eval_card *card = &eval->cards[c];
         if (card->touched) {
-            add_price(eval, &count, c % 2 ? PLAN_LIMIT_NIC_IN : PLAN_LIMIT_NIC_OUT, c / 2,
-                      (card->row == EVAL_NONE ? 0 : card->price) / per_unit, card->load / card->limit);
+            uint32_t index;
+            enum plan_limit limit = eval_card_limit(eval, c, &index);
+            add_price(eval, &count, limit, index, (card->row == EVAL_NONE ? 0 : card->price) / per_unit,
+                      card->load / card->limit);
         }
     }
     return count;

@@ -62,6 +62,8 @@ static double weight_of(const struct words *w, const struct plan_price *price)
         return price->price * PLAN_NIC_SHARE * problem->cluster->nodes[price->index].nic_out_bytes_per_s;
     case PLAN_LIMIT_NIC_IN:
         return price->price * PLAN_NIC_SHARE * problem->cluster->nodes[price->index].nic_in_bytes_per_s;
+    case PLAN_LIMIT_LINK:
+        return price->price * PLAN_NIC_SHARE * problem->cluster->links[price->index].bytes_per_s;
     default:
         return price->price;
     }
@@ -153,32 +155,32 @@ static void say_gain(struct line *line, const struct words *w, double gain, cons
     }
 }
 
+static void say_network(struct line *line, const struct words *w, const struct plan_price *row)
+{
+    const struct ts_cluster *cluster = w->problem->cluster;
+    double speed = cluster->links[row->limit == PLAN_LIMIT_LINK ? row->index : 0].bytes_per_s;
+    if (row->limit == PLAN_LIMIT_LINK) {
+        say(line, "the link from node %s to node %s", cluster->nodes[row->index / cluster->node_count].name,
+            cluster->nodes[row->index % cluster->node_count].name);
+    } else {
+        const struct ts_node *node = &cluster->nodes[row->index];
+        bool in = row->limit == PLAN_LIMIT_NIC_IN;
+        speed = in ? node->nic_in_bytes_per_s : node->nic_out_bytes_per_s;
+        say(line, "the network %s node %s", in ? "into" : "out of", node->name);
+    }
+    say(line, " (%.3g GB/s) is full", speed / 1e9);
+    say_gain(line, w, row->price * 1e9, "1 GB/s more");
+}
+
 static void say_row(struct line *line, const struct words *w, const struct plan_price *row)
 {
-    const struct ts_node *node = &w->problem->cluster->nodes[is_group_limit(row->limit) ? 0 : row->index];
-    double gigabyte = row->price * 1e9;
-    switch (row->limit) {
-    case PLAN_LIMIT_PREFILL:
-        say(line, "prefill time of ");
-        break;
-    case PLAN_LIMIT_COMPUTE:
-        say(line, "decode time of ");
-        break;
-    case PLAN_LIMIT_MEMORY:
-        say(line, "KV memory of ");
-        break;
-    case PLAN_LIMIT_NIC_OUT:
-        say(line, "the network out of node %s (%.3g GB/s) is full", node->name,
-            node->nic_out_bytes_per_s / 1e9);
-        say_gain(line, w, gigabyte, "1 GB/s more");
-        return;
-    case PLAN_LIMIT_NIC_IN:
-        say(line, "the network into node %s (%.3g GB/s) is full", node->name, node->nic_in_bytes_per_s / 1e9);
-        say_gain(line, w, gigabyte, "1 GB/s more");
-        return;
-    case PLAN_LIMIT_DEMAND:
+    if (!is_group_limit(row->limit)) {
+        say_network(line, w, row);
         return;
     }
+    say(line, row->limit == PLAN_LIMIT_PREFILL   ? "prefill time of "
+              : row->limit == PLAN_LIMIT_COMPUTE ? "decode time of "
+                                                 : "KV memory of ");
     say_replicas(line, w, row->index);
     say(line, " is full");
     say_gain(line, w, row->price, "one more");

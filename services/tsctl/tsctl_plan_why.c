@@ -44,6 +44,8 @@ static double limit_of(const struct tsctl_plan_world *world, const struct plan_p
         return world->cluster->nodes[price->index].nic_out_bytes_per_s;
     if (price->limit == PLAN_LIMIT_NIC_IN)
         return world->cluster->nodes[price->index].nic_in_bytes_per_s;
+    if (price->limit == PLAN_LIMIT_LINK)
+        return world->cluster->links[price->index].bytes_per_s;
     return price->limit == PLAN_LIMIT_DEMAND ? world->demand.classes[price->index].rate : 1;
 }
 
@@ -96,8 +98,8 @@ static void put_text(struct ts_json *object, const char *key, const char *text)
 
 static const char *limit_name(enum plan_limit limit)
 {
-    static const char *const names[] = {"demand",        "prefill",     "decode compute",
-                                        "decode memory", "network out", "network in"};
+    static const char *const names[] = {
+        "demand", "prefill", "decode compute", "decode memory", "network out", "network in", "link"};
     return names[limit];
 }
 
@@ -134,7 +136,10 @@ static struct ts_json *price_json(const struct tsctl_plan_doc *doc, const struct
         ts_json_put_integer(out, "class", price->index);
     else if (price->limit == PLAN_LIMIT_NIC_OUT || price->limit == PLAN_LIMIT_NIC_IN)
         put_text(out, "node", doc->cluster->nodes[price->index].name);
-    else
+    else if (price->limit == PLAN_LIMIT_LINK) {
+        put_text(out, "from", doc->cluster->nodes[price->index / doc->cluster->node_count].name);
+        put_text(out, "to", doc->cluster->nodes[price->index % doc->cluster->node_count].name);
+    } else
         ts_json_put_integer(out, "replica", price->index);
     ts_json_put_number(out, "use", price->use);
     ts_json_put_number(out, "gain", item->gain);
@@ -252,6 +257,10 @@ static void print_price(const struct tsctl_plan_doc *doc, const struct tsctl_pla
     } else if (price->limit == PLAN_LIMIT_NIC_OUT || price->limit == PLAN_LIMIT_NIC_IN) {
         snprintf(what, sizeof what, "%s of node %s, %.0f %% used", limit_name(price->limit),
                  doc->cluster->nodes[price->index].name, 100 * price->use);
+    } else if (price->limit == PLAN_LIMIT_LINK) {
+        snprintf(what, sizeof what, "%s from node %s to node %s, %.0f %% used", limit_name(price->limit),
+                 doc->cluster->nodes[price->index / doc->cluster->node_count].name,
+                 doc->cluster->nodes[price->index % doc->cluster->node_count].name, 100 * price->use);
     } else {
         const struct ts_group *group = &doc->plan->groups[price->index];
         snprintf(what, sizeof what, "%s of %c%u (%s), %.0f %% used", limit_name(price->limit),

@@ -98,7 +98,8 @@ void eval_fixture_random_groups(struct eval_fixture *fixture, uint64_t seed)
 struct full {
     const struct eval_fixture *fixture;
     struct plan_lp *lp;
-    uint32_t class_row, group_row, out_row, in_row, attainment_row; /* first of each; groups have 3 */
+    uint32_t class_row, group_row, out_row, in_row, link_row,
+        attainment_row; /* first of each; groups have 3 */
     struct plan_lp_term terms[4096];
     uint32_t count;
     double s_per_byte, latency_s; /* of the path at hand */
@@ -110,72 +111,77 @@ static void term(struct full *full, uint32_t row, double value)
     full->terms[full->count++] = (struct plan_lp_term){row, value};
 }
 
+static uint32_t stage_of_layer(const struct plan_group *group, uint32_t layer)
+{
+    uint32_t end = 0, stage = 0;
+    while ((end += group->shape->stages[stage].layers) <= layer) {
+        stage++;
+    }
+    return stage;
+}
+
 static const struct ts_cell *cell_of_layer(const struct eval_fixture *fixture, const struct plan_group *group,
                                            uint32_t layer)
 {
     uint8_t order[PLAN_PARTS_MAX];
     plan_shape_parts(fixture->shapes, group, order);
-    uint32_t end = 0, stage = 0;
-    while ((end += group->shape->stages[stage].layers) <= layer) {
-        stage++;
-    }
+    uint32_t stage = stage_of_layer(group, layer);
     return &fixture->base.cluster->cells[group->parts[order[group->shape->stages[stage].part]].cell];
 }
 
-/* KV layer by layer, from each layer's owner to its next owner; the slowest link or card sets the pace. */
-static void walk_path(struct full *full, const struct plan_group *a, const struct plan_group *b, double *out,
-                      double *in)
+/* What one byte of KV puts on adapters and links, layer by layer from each one's owner to its next owner. */
+struct way {
+    double *out, *in, *links;
+};
+
+static struct way way_new(const struct ts_cluster *cluster)
+{
+    size_t nodes = cluster->node_count;
+    struct way way = {.out = ts_xcalloc(nodes * (nodes + 2), sizeof(double))};
+    way.in = way.out + nodes;
+    way.links = way.in + nodes;
+    return way;
+}
+
+/* The slowest link or adapter, for its share, sets the pace. */
+static void walk_path(struct full *full, const struct plan_group *a, const struct plan_group *b,
+                      const struct way *way)
 {
     const struct ts_cluster *cluster = full->fixture->base.cluster;
-    uint32_t layers = full->fixture->base.model.layers;
+    uint32_t layers = full->fixture->base.model.layers, nodes = cluster->node_count;
+    double inner[TS_MODEL_LAYERS_MAX] = {
+        0}; /* layers of a stage that stay in a node, by where the run began */
+    uint32_t run = 0;
     full->s_per_byte = full->latency_s = 0;
     for (uint32_t l = 0; l < layers; l++) {
         const struct ts_cell *from = cell_of_layer(full->fixture, a, l),
                              *to = cell_of_layer(full->fixture, b, l);
-        const struct ts_link *link = ts_cluster_inner(cluster, from->node, from->type);
+        const struct ts_link *links[] = {ts_cluster_inner(cluster, from->node, from->type),
+                                         ts_cluster_inner(cluster, to->node, to->type)};
+        run = l > 0 && stage_of_layer(a, l) == stage_of_layer(a, l - 1) &&
+                      stage_of_layer(b, l) == stage_of_layer(b, l - 1)
+                  ? run
+                  : l;
         if (from->node != to->node) {
-            link = ts_cluster_link(cluster, from->node, to->node);
-            out[from->node] += 1.0 / layers;
-            in[to->node] += 1.0 / layers;
+            links[0] = links[1] = ts_cluster_link(cluster, from->node, to->node);
+            way->out[from->node] += 1.0 / layers;
+            way->in[to->node] += 1.0 / layers;
+            way->links[from->node * nodes + to->node] += 1.0 / layers;
         } else {
-            full->latency_s = fmax(full->latency_s, ts_cluster_inner(cluster, to->node, to->type)->latency_s);
+            inner[run] += 1.0 / layers;
+            full->s_per_byte =
+                fmax(full->s_per_byte, inner[run] / fmin(links[0]->bytes_per_s, links[1]->bytes_per_s));
         }
-        full->latency_s = fmax(full->latency_s, link->latency_s);
+        full->latency_s = fmax(full->latency_s, fmax(links[0]->latency_s, links[1]->latency_s));
     }
-    for (uint32_t n = 0; n < cluster->node_count; n++) {
-        full->s_per_byte =
-            fmax(full->s_per_byte, out[n] > 0 ? out[n] / cluster->nodes[n].nic_out_bytes_per_s : 0);
-        full->s_per_byte =
-            fmax(full->s_per_byte, in[n] > 0 ? in[n] / cluster->nodes[n].nic_in_bytes_per_s : 0);
+    for (uint32_t n = 0; n < nodes; n++) {
+        double out = way->out[n], in = way->in[n];
+        full->s_per_byte = fmax(full->s_per_byte, out > 0 ? out / cluster->nodes[n].nic_out_bytes_per_s : 0);
+        full->s_per_byte = fmax(full->s_per_byte, in > 0 ? in / cluster->nodes[n].nic_in_bytes_per_s : 0);
     }
-}
-
-/* Shares of the layers between each pair of owners, for links: the test's clusters have runs of layers, so
- * counting equal (from, to) stage pairs is enough. */
-static void walk_links(struct full *full, const struct plan_group *a, const struct plan_group *b)
-{
-    const struct ts_cluster *cluster = full->fixture->base.cluster;
-    uint32_t layers = full->fixture->base.model.layers, run = 0;
-    uint32_t ends_a[TS_MODEL_LAYERS_MAX] = {0}, ends_b[TS_MODEL_LAYERS_MAX] = {0};
-    for (uint32_t s = 0, end = 0; s < a->shape->stage_count; s++) {
-        ends_a[(end += a->shape->stages[s].layers) - 1] = 1;
-    }
-    for (uint32_t s = 0, end = 0; s < b->shape->stage_count; s++) {
-        ends_b[(end += b->shape->stages[s].layers) - 1] = 1;
-    }
-    for (uint32_t l = 0; l < layers; l++) {
-        run++;
-        if (!ends_a[l] && !ends_b[l]) {
-            continue;
-        }
-        const struct ts_cell *from = cell_of_layer(full->fixture, a, l),
-                             *to = cell_of_layer(full->fixture, b, l);
-        double bandwidth = from->node == to->node
-                               ? fmin(ts_cluster_inner(cluster, from->node, from->type)->bytes_per_s,
-                                      ts_cluster_inner(cluster, to->node, to->type)->bytes_per_s)
-                               : ts_cluster_link(cluster, from->node, to->node)->bytes_per_s;
-        full->s_per_byte = fmax(full->s_per_byte, (double)run / layers / bandwidth);
-        run = 0;
+    for (uint32_t i = 0; i < nodes * nodes; i++) {
+        double load = way->links[i];
+        full->s_per_byte = fmax(full->s_per_byte, load > 0 ? load / cluster->links[i].bytes_per_s : 0);
     }
 }
 
@@ -188,12 +194,13 @@ static void hop_terms(struct full *full, const struct plan_group *group, double 
         if (from != to) {
             term(full, full->out_row + from, bytes);
             term(full, full->in_row + to, bytes);
+            term(full, full->link_row + from * full->fixture->base.cluster->node_count + to, bytes);
         }
     }
 }
 
 static void full_column(struct full *full, uint32_t i, uint32_t j, uint32_t k, enum ts_cost_codec codec,
-                        uint32_t p, uint32_t q, const double *out, const double *in)
+                        uint32_t p, uint32_t q, const struct way *way)
 {
     const struct eval_fixture *f = full->fixture;
     const struct plan_shape *a = f->state.groups[i].shape, *b = f->state.groups[j].shape;
@@ -212,9 +219,11 @@ static void full_column(struct full *full, uint32_t i, uint32_t j, uint32_t k, e
     term(full, full->group_row + 3 * i, a->points[p].prefill[k]);
     term(full, full->group_row + 3 * j + 1, b->points[q].compute[k]);
     term(full, full->group_row + 3 * j + 2, b->points[q].memory[k]);
-    for (uint32_t n = 0; n < f->base.cluster->node_count; n++) {
-        term(full, full->out_row + n, out[n] * bytes);
-        term(full, full->in_row + n, in[n] * bytes);
+    uint32_t nodes = f->base.cluster->node_count;
+    for (uint32_t n = 0; n < nodes * (nodes + 2); n++) {
+        if (way->out[n] > 0) { /* out, in and links lie one behind the other, as their rows do */
+            term(full, full->out_row + n, way->out[n] * bytes);
+        }
     }
     hop_terms(full, &f->state.groups[i], class_->prompt_tokens);
     hop_terms(full, &f->state.groups[j], class_->output_tokens);
@@ -228,11 +237,9 @@ static void full_pair(struct full *full, uint32_t i, uint32_t j)
 {
     const struct eval_fixture *f = full->fixture;
     const struct plan_group *a = &f->state.groups[i], *b = &f->state.groups[j];
-    double *out = ts_xcalloc((size_t)2 * f->base.cluster->node_count, sizeof *out);
-    double *in = out + f->base.cluster->node_count;
+    struct way way = way_new(f->base.cluster);
     if (i != j) {
-        walk_path(full, a, b, out, in);
-        walk_links(full, a, b);
+        walk_path(full, a, b, &way);
     }
     for (uint32_t k = 0; k < f->base.demand.class_count && isfinite(full->s_per_byte); k++) {
         for (enum ts_cost_codec c = 0; c < TS_COST_CODEC_COUNT; c++) {
@@ -240,13 +247,13 @@ static void full_pair(struct full *full, uint32_t i, uint32_t j)
             for (uint32_t p = 0; p < a->shape->point_count && allowed; p++) {
                 for (uint32_t q = 0; q < b->shape->point_count; q++) {
                     if ((i != j || p == q) && a->shape->fits[k] && b->shape->fits[k]) {
-                        full_column(full, i, j, k, c, p, q, out, in);
+                        full_column(full, i, j, k, c, p, q, &way);
                     }
                 }
             }
         }
     }
-    ts_free(out);
+    ts_free(way.out);
 }
 
 static void full_rows(struct full *full)
@@ -268,6 +275,10 @@ static void full_rows(struct full *full)
     }
     for (uint32_t n = 0; n < f->base.cluster->node_count; n++) {
         (void)plan_lp_add_row(full->lp, PLAN_NIC_SHARE * f->base.cluster->nodes[n].nic_in_bytes_per_s);
+    }
+    full->link_row = full->in_row + f->base.cluster->node_count;
+    for (uint32_t i = 0; i < f->base.cluster->node_count * f->base.cluster->node_count; i++) {
+        (void)plan_lp_add_row(full->lp, PLAN_NIC_SHARE * f->base.cluster->links[i].bytes_per_s);
     }
     if (goodput) {
         full->attainment_row = plan_lp_add_row(full->lp, 0);
@@ -341,7 +352,7 @@ static void check_flows(const struct eval_fixture *fixture, const struct plan_re
     const struct ts_cluster *cluster = fixture->base.cluster;
     double served[TS_CLASSES_MAX] = {0}, attained = 0, lossy = 0,
            total = ts_demand_rate(&fixture->base.demand);
-    double *cards = ts_xcalloc((size_t)2 * cluster->node_count, sizeof *cards);
+    struct way way = way_new(cluster);
     for (uint32_t f = 0; f < result->flow_count; f++) {
         const struct ts_flow *flow = &result->flows[f];
         const struct plan_group *a = &fixture->state.groups[flow->prefill],
@@ -358,8 +369,9 @@ static void check_flows(const struct eval_fixture *fixture, const struct plan_re
         for (uint32_t l = 0; l < fixture->base.model.layers; l++) {
             uint32_t from = cell_of_layer(fixture, a, l)->node, to = cell_of_layer(fixture, b, l)->node;
             if (from != to) {
-                cards[2 * from] += flow->rate * kv / fixture->base.model.layers;
-                cards[2 * to + 1] += flow->rate * kv / fixture->base.model.layers;
+                way.out[from] += flow->rate * kv / fixture->base.model.layers;
+                way.in[to] += flow->rate * kv / fixture->base.model.layers;
+                way.links[from * cluster->node_count + to] += flow->rate * kv / fixture->base.model.layers;
             }
         }
     }
@@ -368,13 +380,16 @@ static void check_flows(const struct eval_fixture *fixture, const struct plan_re
         assert_true(served[k] <= asked * (1 + 1e-7) + 1e-12);
     }
     for (uint32_t n = 0; n < cluster->node_count; n++) {
-        assert_true(cards[2 * n] <= PLAN_NIC_SHARE * cluster->nodes[n].nic_out_bytes_per_s * (1 + 1e-6));
-        assert_true(cards[2 * n + 1] <= PLAN_NIC_SHARE * cluster->nodes[n].nic_in_bytes_per_s * (1 + 1e-6));
+        assert_true(way.out[n] <= PLAN_NIC_SHARE * cluster->nodes[n].nic_out_bytes_per_s * (1 + 1e-6));
+        assert_true(way.in[n] <= PLAN_NIC_SHARE * cluster->nodes[n].nic_in_bytes_per_s * (1 + 1e-6));
+    }
+    for (uint32_t i = 0; i < cluster->node_count * cluster->node_count; i++) {
+        assert_true(way.links[i] <= PLAN_NIC_SHARE * cluster->links[i].bytes_per_s * (1 + 1e-6));
     }
     double objective = attained - PLAN_LOSSY_CHARGE * lossy;
     objective /= fixture->base.problem.objective == PLAN_GOODPUT ? 1 : total;
     assert_true(fabs(objective - result->objective) <= 1e-6 * fmax(1, result->objective));
-    ts_free(cards);
+    ts_free(way.out);
 }
 
 double eval_fixture_run(struct eval_fixture *fixture, struct plan_result *out)

@@ -13,6 +13,7 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
+#include "services/planner/plan_columns.h"
 #include "tests/planner/eval_fixture.h"
 
 static struct eval_fixture *open_on(struct ts_cluster *cluster, enum planner_fixture_work work, double rate)
@@ -40,6 +41,15 @@ static void assert_close(double a, double b, double tolerance)
     if (!(fabs(a - b) <= tolerance * fmax(1, fabs(b)))) {
         fail_msg("%.12g is not %.12g", a, b);
     }
+}
+
+static void assert_words(struct eval_fixture *fixture, const char *words)
+{
+    struct ts_plan *plan = plan_eval_plan(fixture->eval, &fixture->state, "test");
+    if (!strstr(plan->limit, words)) {
+        fail_msg("\"%s\" does not say \"%s\"", plan->limit, words);
+    }
+    ts_plan_destroy(&plan);
 }
 
 /* Column generation, merged groups and lazy cards against everything at once. */
@@ -220,6 +230,43 @@ static void test_no_link(void **state)
     shut(&fixture);
 }
 
+/* A link that is slower than the adapters at its ends is what fills up, and the plan says so. */
+static void test_slow_link(void **state)
+{
+    (void)state;
+    struct eval_fixture *fixture = open_cluster("4xA40|4xA40", 100, 4);
+    struct ts_link *link = &fixture->base.cluster->links[1];
+    link->bytes_per_s = 2e9;
+    fixture->base.problem.codec_allowed[TS_COST_CODEC_I4] = false;
+    for (uint32_t k = 0; k < fixture->base.demand.class_count; k++) {
+        fixture->base.demand.classes[k].tpot_s = fixture->base.demand.classes[k].e2e_s =
+            0; /* time is no matter */
+    }
+    eval_fixture_open(fixture);
+    eval_fixture_groups(fixture, "P 0:4/4, D 1:4/4");
+    struct plan_result result;
+    double objective = eval_fixture_run(fixture, &result), bytes = 0;
+    assert_true(objective > 0 && objective < 0.9);
+    for (uint32_t f = 0; f < result.flow_count; f++) {
+        const struct ts_class *class_ = &fixture->base.demand.classes[result.flows[f].length_class];
+        bytes += result.flows[f].rate * class_->prompt_tokens *
+                 (double)ts_model_kv_token_bytes(&fixture->base.model) *
+                 ts_cost_codec_ratio(TS_COST_CODEC_NONE, class_->prompt_tokens);
+    }
+    assert_close(bytes / link->bytes_per_s, PLAN_NIC_SHARE, 1e-6);
+    assert_words(fixture, "the link from node");
+    uint32_t links = 0;
+    for (uint32_t i = 0; i < result.price_count; i++) {
+        const struct plan_price *price = &result.prices[i];
+        if (price->limit == PLAN_LIMIT_LINK) {
+            assert_true(price->index == 1 && price->price > 0 && price->use > 0.999);
+            links++;
+        }
+    }
+    assert_int_equal(links, 1);
+    shut(&fixture);
+}
+
 static void test_load(void **state)
 {
     (void)state;
@@ -315,15 +362,6 @@ static void test_plan(void **state)
         ts_plan_destroy(&plan);
     }
     shut(&fixture);
-}
-
-static void assert_words(struct eval_fixture *fixture, const char *words)
-{
-    struct ts_plan *plan = plan_eval_plan(fixture->eval, &fixture->state, "test");
-    if (!strstr(plan->limit, words)) {
-        fail_msg("\"%s\" does not say \"%s\"", plan->limit, words);
-    }
-    ts_plan_destroy(&plan);
 }
 
 static void test_nothing_flows(void **state)
@@ -439,13 +477,13 @@ static void test_speed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_program), cmocka_unit_test(test_full_goodput),
-        cmocka_unit_test(test_history),      cmocka_unit_test(test_symmetric),
-        cmocka_unit_test(test_doubling),     cmocka_unit_test(test_removal),
-        cmocka_unit_test(test_no_link),      cmocka_unit_test(test_load),
-        cmocka_unit_test(test_codec),        cmocka_unit_test(test_goodput),
-        cmocka_unit_test(test_plan),         cmocka_unit_test(test_nothing_flows),
-        cmocka_unit_test(test_speed),
+        cmocka_unit_test(test_full_program),  cmocka_unit_test(test_full_goodput),
+        cmocka_unit_test(test_history),       cmocka_unit_test(test_symmetric),
+        cmocka_unit_test(test_doubling),      cmocka_unit_test(test_removal),
+        cmocka_unit_test(test_no_link),       cmocka_unit_test(test_slow_link),
+        cmocka_unit_test(test_load),          cmocka_unit_test(test_codec),
+        cmocka_unit_test(test_goodput),       cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_nothing_flows), cmocka_unit_test(test_speed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
