@@ -2,9 +2,9 @@
  * `helix`: Mei et al., "Helix: Serving Large Language Models over Heterogeneous GPUs and Network via
  * Max-Flow", ASPLOS 2025. Modelled: machines with TP inside hold consecutive layers; the throughput of a
  * placement is a maximum flow over machines (rates by layers held) and links (activations); the placement
- * comes from mixed-integer programming (section 4.4) on small clusters, and from the heuristics that the
+ * comes from mixed-integer programming (section 4) on small clusters, and from the heuristics that the
  * paper starts its solver with on larger ones: even stages over all machines (Swarm) and separate pipelines
- * for each type of device (section 4.5). No phases.
+ * for each type of device. No phases.
  *
  * Helix gives each request a pipeline of its own through the flow graph (section 5), so a machine serves
  * several predecessors and successors. Our replicas are fixed chains of stages: the flow is cut into chains,

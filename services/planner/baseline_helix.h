@@ -2,7 +2,7 @@
  * The placement problem of Helix (baseline_helix.c), apart from devices and costs: units (machines) hold runs
  * of consecutive blocks of layers, a request visits units whose runs join up from the first block to the
  * last, and the value of a placement is the maximum flow of requests/s over units and links (Mei et al.,
- * ASPLOS 2025, sections 4.2 to 4.4).
+ * ASPLOS 2025, section 4).
  */
 #ifndef BASELINE_HELIX_H
 #define BASELINE_HELIX_H

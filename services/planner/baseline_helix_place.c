@@ -129,7 +129,7 @@ uint32_t helix_path(const struct helix_problem *problem, const struct baseline_e
     return length;
 }
 
-/* --- The mixed-integer program of section 4.4. Rows of unit i:
+/* --- The mixed-integer program. Rows of unit i:
  *
  *     hold    sum_m b_im <= 1                                     b_im: i holds m blocks
  *     last    s_i + sum_m m b_im <= B                             s_i: its first block

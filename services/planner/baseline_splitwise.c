@@ -1,9 +1,9 @@
 /*
  * `splitwise`: Patel et al., "Splitwise: Efficient Generative LLM Inference Using Phase Splitting", ISCA
- * 2024. Modelled: machines of a prompt, a token and a mixed pool (section IV-A); requests join the shortest
+ * 2024. Modelled: machines of a prompt, a token and a mixed pool (section IV); requests join the shortest
  * queue of their pool; how many machines a pool has follows from what the load asks of each (the search over
- * counts of section IV-D). A machine is one replica of equal devices, the same (TP, PP) in every pool, since
- * machines change pools without loading again.
+ * counts by which the paper provisions). A machine is one replica of equal devices, the same (TP, PP) in
+ * every pool, since machines change pools without loading again.
  *
  * On mixed hardware the machines are lined up by prompt throughput over token throughput, as the paper gives
  * the stronger generation to prompts (its HHcap and HA designs), and the line is cut. The mixed pool takes at
