@@ -358,7 +358,7 @@ static bool make_draft(struct plan_shapes *shapes, const struct sorted *sorted, 
         if (better_draft(shapes, &draft, best))
             *best = draft;
     }
-    return count > 0;
+    return best->shape.stage_count > 0;
 }
 
 static const double *keep_shares(struct plan_shapes *shapes, const double *shares)
