@@ -92,8 +92,8 @@ static void test_forms_of_a_trace(void **state)
 {
     static const char *const forms[] = {
         "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 23:59:59.5,10,1\n2023-11-17 00:00:01.25,20,2\n",
-        "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 23:59:59.5,10,1\r\n2023-11-17 "
-        "00:00:01.25,20,2",
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
+         "2023-11-16 23:59:59.5,10,1\r\n2023-11-17 00:00:01.25,20,2"),
         "2023-11-16T23:59:59.5,10,1\n\n2023-11-17T00:00:01.25,20,2\n",
         "2023-11-17 00:00:01.25,20,2\n2023-11-16 23:59:59.5000000,10,1\n",
         "-0.5,10,1\n1.25,20,2\n",
