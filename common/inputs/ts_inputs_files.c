@@ -22,6 +22,8 @@ static const char *skip_marks(const char *at)
 
 bool inputs_same_name(const char *a, const char *b)
 {
+    if ((*a == '-') != (*b == '-'))
+        return false;
     for (a = skip_marks(a), b = skip_marks(b); *a && *b; a = skip_marks(a + 1), b = skip_marks(b + 1)) {
         if (tolower((unsigned char)*a) != tolower((unsigned char)*b))
             return false;

@@ -10,6 +10,7 @@
 
 #include "common/base/ts_error.h"
 
+/* Whatever their case, blanks, '-' and '_'; but a sign in front, as of "-5Gbit", counts. */
 bool inputs_same_name(const char *a, const char *b);
 
 /* The paths of all files CONF_DIR/KIND/?*.conf, sorted. */

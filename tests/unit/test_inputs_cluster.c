@@ -170,6 +170,7 @@ static void test_refused(void **state)
         {"nodes = ( " NODE("a", "") " ); links = ( { from = \"a\"; to = \"a\"; gb_per_s = 1; } );", "",
          "give either link = \"NAME\", or both"},
         {"nodes = ( " NODE("a", "") " );", ",link=6Gbit", "cluster it: link=6Gbit: no link has this name"},
+        {"nodes = ( " NODE("a", "") " );", ",link=-5Gbit", "cluster it: link=-5Gbit: no link has this name"},
         {"nodes = ( " NODE("a", "") " );", ",lnk=5Gbit", "\"lnk=5Gbit\": expected link=NAME or inner=NAME"},
         {"nodes = ( " NODE("a", "") " );\nnodse = 3;", "",
          "it.conf:2: nodse = 3: unknown key; did you mean nodes?"},
