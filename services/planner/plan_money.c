@@ -12,6 +12,7 @@
 #define POINTS_MAX      200
 #define BOUND_WORK      200 /* of one solution of the fractional program */
 #define EFFORT_ANY      500 /* work of one search: so much, and so much for each device */
+#define EFFORT_MOST     8000
 #define EFFORT_DEVICE   60
 #define JUDGE_WORK      16  /* of opening a search, beside what it does itself */
 #define TRIED_MAX       300 /* purchases of one exchange */
@@ -188,7 +189,8 @@ static uint64_t effort_of(const struct plan_money *m)
     uint64_t devices = 0;
     for (uint32_t i = 0; i < m->cluster->gpu_count; i++)
         devices += m->alive[i];
-    return m->ask.effort ? m->ask.effort : EFFORT_ANY + EFFORT_DEVICE * devices;
+    uint64_t usual = EFFORT_ANY + EFFORT_DEVICE * devices;
+    return m->ask.effort ? m->ask.effort : usual < EFFORT_MOST ? usual : EFFORT_MOST;
 }
 
 bool money_judge(struct plan_money *m, struct ts_plan *base, uint32_t times, bool again)
