@@ -214,8 +214,10 @@ static void test_shipped(void **state)
     size_t count = inputs_shipped("clusters", names, 32);
     uint32_t gpus;
     (void)state;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         load_shipped("sheet", names[i], &gpus);
+        load_shipped("measured", names[i], &gpus);
+    }
     load_shipped("paper", "paper-cloud", &gpus);
     assert_int_equal(gpus, 32);
     load_shipped("paper", "paper-cloud,link=5Gbit", &gpus);

@@ -1,0 +1,1 @@
+ts_pytest(process_workload test_workload.py LABELS process)
