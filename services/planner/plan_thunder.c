@@ -20,7 +20,7 @@
 #define GAIN_SHARE 1e-3
 /* Effort of the whole search at most, in runs of the program on few groups: it ends earlier as a rule, when
  * kicks no longer gain. A run over n groups counts 1 + n^2 / 64, as its pairs do. */
-#define EFFORT_REGROUP 5000.0 /* for up to 32 devices; rises with their count */
+#define EFFORT_REGROUP 3500.0 /* for up to 32 devices; rises with their count */
 #define EFFORT_FLIP    400.0
 
 /* --- States seen --- */
@@ -116,31 +116,34 @@ static void list(struct plan_search *search)
     else
         plan_thunder_flips(&from, search);
     search->spent++;
-    search->next_move = search->tried = 0;
+    search->next_top = search->tried = 0;
+    search->next_any = search->moves.top_count;
     search->chosen = -1;
     search->chosen_objective = -1;
     search->stage = PLAN_THUNDER_TRY;
 }
 
-/* The next candidate worth a run of the program; false when there is none. */
-static bool next_candidate(struct plan_search *search)
+/* The next candidate worth a run of the program: of each three, two by estimate and one of those drawn
+ * evenly, for where estimates mislead. NULL when it is enough. */
+static const struct plan_move *next_candidate(struct plan_search *search)
 {
     const struct plan_moves *moves = &search->moves;
     bool better = search->chosen_objective > search->current_objective + GAIN_EPS;
-    if (better && search->tried >= TRIES_ENOUGH)
-        return false;
-    if (search->tried >= TRIES && search->next_move < moves->top_count)
-        search->next_move = moves->top_count;
-    return search->next_move < moves->count;
+    bool top = search->next_top < moves->top_count && search->next_top < TRIES;
+    bool any = search->next_any < moves->count;
+    if ((better && search->tried >= TRIES_ENOUGH) || (!top && !any))
+        return NULL;
+    search->tried++;
+    return &moves->items[top && !(any && search->tried % 3 == 0) ? search->next_top++ : search->next_any++];
 }
 
 static void try_one(struct plan_search *search)
 {
-    if (!next_candidate(search)) {
+    const struct plan_move *move = next_candidate(search);
+    if (!move) {
         search->stage = PLAN_THUNDER_GO;
         return;
     }
-    const struct plan_move *move = &search->moves.items[search->next_move++];
     struct plan_undo undo;
     plan_state_copy(&search->scratch, &search->current);
     plan_move_apply(&search->scratch, move, &undo);
@@ -154,13 +157,12 @@ static void try_one(struct plan_search *search)
     } else {
         objective = evaluate(search, &search->scratch, NULL);
         seen_add(search, hash)->objective = objective;
-        search->tried++;
     }
     if (plan_tabu_has(&search->tabu, move) && objective <= search->run_objective + GAIN_EPS)
         return;
     if (objective > search->chosen_objective) {
         search->chosen_objective = objective;
-        search->chosen = (int)search->next_move - 1;
+        search->chosen = (int)(move - search->moves.items);
     }
 }
 

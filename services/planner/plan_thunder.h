@@ -72,7 +72,7 @@ struct plan_search {
     double current_objective, run_objective; /* the best of the run */
     struct plan_tabu tabu;
     struct plan_moves moves;
-    uint32_t tried, next_move;
+    uint32_t tried, next_top, next_any; /* of `moves` */
     int chosen;
     double chosen_objective;
     uint32_t kicks, kicks_stalled;

@@ -1,9 +1,10 @@
 /*
- * What the search starts from. Two kinds, as one would lay a cluster out by hand:
+ * What the search starts from. Three kinds, as one would lay a cluster out by hand:
  *
  *   by score     each cell is cut into the groups whose scores (plan_shape_score) sum up highest, once as if
  *                all of it did prefill and once decode; cells that are relatively better at prefill do it,
  *                and the cut between both is where the weaker side is strongest
+ *   by node      the same cut inside each node, so that no KV has to cross: for slow links
  *   smallest     each cell is cut into the smallest groups that hold the model; same rule for phases
  *
  * Devices that are left over are gathered along the fastest links: hierarchical clustering as in the paper
@@ -240,21 +241,20 @@ static int by_cell_ratio(const void *a, const void *b)
     return left != right ? (left < right) - (left > right) : (x->cell > y->cell) - (x->cell < y->cell);
 }
 
-/* Cells that are relatively better at prefill first; the cut may go through one cell. */
-static void start_split(struct plan_search *search, bool smallest)
+/* Cells [from, to): those relatively better at prefill first; the cut may go through one cell. False when one
+ * of the sides has nothing. */
+static bool split_cells(struct plan_search *search, struct plan_state *state, uint32_t from, uint32_t to,
+                        bool smallest)
 {
-    struct plan_state *state = plan_thunder_new_start(search);
-    uint32_t count = search->problem->cluster->cell_count, cut = 0, share = 0;
-    if (!state)
-        return;
+    uint32_t count = to - from, cut = 0, share = 0;
     struct cell_cut *cells = ts_xcalloc(count, sizeof *cells), **order = ts_xcalloc(count, sizeof(void *));
     double prefill = 0, decode = 0, best = -1;
     for (uint32_t c = 0; c < count; c++) {
-        uint32_t total = search->problem->cluster->cells[c].count;
-        cells[c].cell = c;
+        uint32_t total = search->problem->cluster->cells[from + c].count;
+        cells[c].cell = from + c;
         cells[c].total = total < UINT8_MAX ? total : UINT8_MAX;
-        cut_cell(search, c, TS_PHASE_PREFILL, smallest, &cells[c].prefill);
-        cut_cell(search, c, TS_PHASE_DECODE, smallest, &cells[c].decode);
+        cut_cell(search, from + c, TS_PHASE_PREFILL, smallest, &cells[c].prefill);
+        cut_cell(search, from + c, TS_PHASE_DECODE, smallest, &cells[c].decode);
         decode += cells[c].decode.score[cells[c].total];
         order[c] = &cells[c];
     }
@@ -273,14 +273,45 @@ static void start_split(struct plan_search *search, bool smallest)
         }
         prefill += order[c]->prefill.score[order[c]->total];
     }
-    for (uint32_t c = 0; c < count; c++) {
+    for (uint32_t c = 0; c < count && best > 0; c++) {
         uint32_t n = c < cut ? order[c]->total : c == cut ? share : 0;
         add_cut(search, state, order[c]->cell, TS_PHASE_PREFILL, &order[c]->prefill, n);
         add_cut(search, state, order[c]->cell, TS_PHASE_DECODE, &order[c]->decode, order[c]->total - n);
     }
-    plan_thunder_gather(search, state);
     ts_free(cells);
     ts_free(order);
+    return best > 0;
+}
+
+static void start_split(struct plan_search *search, bool smallest)
+{
+    struct plan_state *state = plan_thunder_new_start(search);
+    if (!state)
+        return;
+    split_cells(search, state, 0, search->problem->cluster->cell_count, smallest);
+    plan_thunder_gather(search, state);
+}
+
+/* Each node for itself, so that no KV has to cross: split where it holds both phases, else colocated. */
+static void start_nodes(struct plan_search *search)
+{
+    struct plan_state *state = plan_thunder_new_start(search);
+    const struct ts_cluster *cluster = search->problem->cluster;
+    struct cut *cut = ts_xcalloc(1, sizeof *cut);
+    for (uint32_t c = 0, end; state && c < cluster->cell_count; c = end) {
+        for (end = c + 1; end < cluster->cell_count && cluster->cells[end].node == cluster->cells[c].node;)
+            end++;
+        if (split_cells(search, state, c, end, false) || !search->problem->colocate)
+            continue;
+        for (uint32_t i = c; i < end; i++) {
+            uint32_t total = cluster->cells[i].count < UINT8_MAX ? cluster->cells[i].count : UINT8_MAX;
+            cut_cell(search, i, TS_PHASE_BOTH, false, cut);
+            add_cut(search, state, i, TS_PHASE_BOTH, cut, total);
+        }
+    }
+    if (state)
+        plan_thunder_gather(search, state);
+    ts_free(cut);
 }
 
 static void make_colocated(struct plan_search *search, struct plan_state *state)
@@ -316,6 +347,7 @@ void plan_thunder_make_starts(struct plan_search *search)
         if (search->problem->colocate)
             start_colocated(search, smallest);
     }
+    start_nodes(search);
 }
 
 /* --- Kicks and plans from elsewhere --- */
