@@ -225,6 +225,7 @@ static void start_over(struct plan_eval *eval)
 static void find_state(struct plan_eval *eval, const struct plan_state *state)
 {
     find_kinds(eval, state);
+    eval_find_cards(eval); /* a pipeline's own, even where it has no partner */
     find_pairs(eval);
 }
 
