@@ -3,7 +3,7 @@
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "services/tsctl/tsctl.h"
-#include "services/tsctl/tsctl_plan_make.h"
+#include "services/tsctl/tsctl_plan_money.h"
 
 #define F(field) offsetof(struct tsctl_plan_flags, field)
 
@@ -37,6 +37,14 @@ static const struct ts_option options[] = {
      "an algorithm of your own: shared object, see services/planner"},
     {"time_limit", TS_OPTION_F64, F(time_limit), "600", 0.001, 1e6, "seconds; then the best so far counts"},
     {"no_bound", TS_OPTION_BOOL, F(no_bound), "false", 0, 0, "do not prove how good the plan is"},
+    {"budget", TS_OPTION_F64, F(budget), NULL, 1e-3, 1e9,
+     "$/h: the devices to rent for the most requests in time"},
+    {"min_cost", TS_OPTION_BOOL, F(min_cost), "false", 0, 0,
+     "the cheapest devices for the rate with --attainment in time"},
+    {"frontier", TS_OPTION_BOOL, F(frontier), "false", 0, 0,
+     "rate against price, as a table and with --svg a picture"},
+    {"points", TS_OPTION_U32, F(points), "0", 0, 100,
+     "budgets that --frontier tries; 0 = the planner's default"},
     {"depth", TS_OPTION_CHOICE, F(depth), "regroup|flip|reroute", 0, 0, "what may change against --current"},
     {"current", TS_OPTION_STRING, F(current), NULL, 0, 0, "the plan in force, as JSON"},
     {"window_s", TS_OPTION_F64, F(window_s), "600", 1, 1e9,
@@ -95,7 +103,9 @@ static const char help[] =
     "Plans a cluster: groups of devices, what each does (prefill, decode, or both), TP, PP and layers, and\n"
     "which share of the requests goes from where to where. Prints tables; with --json one document.\n\n"
     "  tsctl plan --cluster C --model M --workload W --slo S [flags]    make a plan\n"
-    "  tsctl plan explain PLAN.json | [flags]    why it is so, and what limits it\n"
+    "  tsctl plan ... --budget $/h | --min-cost | --frontier    what to rent of the devices that are "
+    "offered\n"
+    "  tsctl plan explain PLAN.json | [flags]    why it is so, what limits it, what to rent next\n"
     "  tsctl plan adopt --current PLAN.json [flags]    is re-routing, flipping or regrouping worth it now\n"
     "  tsctl plan diff A.json B.json [--json]    what changes, and what must be loaded anew\n"
     "  tsctl plan show PLAN.json [--json] [--by-class] [--svg FILE]    a plan from a file\n\n"
@@ -206,8 +216,9 @@ int tsctl_plan_main(int argc, char **argv)
     int code = tsctl_plan_flags_load(argc, argv, "plan", &f, NULL, &err);
     if (code)
         return code < 0 ? 0 : code;
-    code = tsctl_plan_make(&f, &world, &search, &err);
-    if (code == 0) {
+    if (tsctl_plan_money_asked(&f)) {
+        code = tsctl_plan_money(&f, &err);
+    } else if ((code = tsctl_plan_make(&f, &world, &search, &err)) == 0) {
         code = print(&f, &world, &search, &err) == TS_OK ? 0 : 1;
         ts_plan_destroy(&search.plan);
         tsctl_plan_world_fini(&world);

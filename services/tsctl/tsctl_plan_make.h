@@ -12,9 +12,10 @@ struct tsctl_plan_flags {
     struct ts_conf *conf;
     struct tsctl_plan_inputs inputs;
     const char *algorithm, *load, *depth, *current, *out, *svg;
-    double time_limit;
+    double time_limit, budget;                       /* budget 0 = not given */
     double window_s, load_gb_per_s, flip_s, since_s; /* of adopt */
-    bool no_bound, json, by_class, progress;
+    uint32_t points;
+    bool no_bound, min_cost, frontier, json, by_class, progress;
     char *conf_dir; /* when none was given */
 };
 

@@ -82,13 +82,19 @@ enum ts_status tsctl_plan_why(const struct tsctl_plan_world *world, const struct
                                  : objective_as(world, &score, plan, g, phase, why->reason[phase]);
     }
     tsctl_plan_score_fini(&score);
-    return TS_OK;
+    uint32_t capacity = plan->group_count + 4 * world->cluster->type_count;
+    out->advice = ts_xcalloc(capacity, sizeof *out->advice);
+    status = plan_money_advise(&world->problem, plan, out->advice, capacity, &out->advice_count, err);
+    if (status != TS_OK)
+        tsctl_plan_why_fini(out);
+    return status;
 }
 
 void tsctl_plan_why_fini(struct tsctl_plan_why *why)
 {
     ts_free(why->replicas);
     ts_free(why->prices);
+    ts_free(why->advice);
 }
 
 static void put_text(struct ts_json *object, const char *key, const char *text)
@@ -146,10 +152,26 @@ static struct ts_json *price_json(const struct tsctl_plan_doc *doc, const struct
     return out;
 }
 
+static struct ts_json *advice_json(const struct tsctl_plan_doc *doc, const struct plan_advice *advice)
+{
+    struct ts_json *out = ts_json_new_object();
+    put_text(out, "do", advice->rent ? "rent" : "give back");
+    put_text(out, "type", doc->cluster->types[advice->type].name);
+    ts_json_put_integer(out, "count", advice->count);
+    if (!advice->idle)
+        put_text(out, "phase", tsctl_plan_phase_name(advice->phase));
+    if (!advice->idle && !advice->rent)
+        ts_json_put_integer(out, "replica", advice->group);
+    ts_json_put_number(out, "dollars_per_hour", advice->dollars_per_hour);
+    ts_json_put_number(out, "gain", advice->gain);
+    return out;
+}
+
 struct ts_json *tsctl_plan_why_json(const struct tsctl_plan_doc *doc, const struct tsctl_plan_why *why)
 {
     struct ts_json *out = ts_json_new_object(), *replicas = ts_json_new_array(),
                    *prices = ts_json_new_array();
+    struct ts_json *advice = ts_json_new_array();
     ts_json_put_number(out, "objective", why->objective);
     ts_json_put_number(out, "bound", doc->plan->bound);
     ts_json_put_number(out, "gap", tsctl_plan_gap(doc->plan));
@@ -163,7 +185,12 @@ struct ts_json *tsctl_plan_why_json(const struct tsctl_plan_doc *doc, const stru
         ts_json_put(prices, NULL, &item);
     }
     ts_json_put(out, "replicas", &replicas);
+    for (uint32_t i = 0; i < why->advice_count; i++) {
+        struct ts_json *item = advice_json(doc, &why->advice[i]);
+        ts_json_put(advice, NULL, &item);
+    }
     ts_json_put(out, "prices", &prices);
+    ts_json_put(out, "advice", &advice);
     return out;
 }
 
@@ -271,6 +298,34 @@ static void print_price(const struct tsctl_plan_doc *doc, const struct tsctl_pla
 }
 
 #define PRICES_SHOWN 10
+#define ADVICE_SHOWN 3 /* of each kind */
+
+/* Rents that gain nothing are no advice. */
+static void print_advice(const struct tsctl_plan_doc *doc, const struct tsctl_plan_why *why, struct unit unit,
+                         bool rent, FILE *to)
+{
+    uint32_t shown = 0;
+    for (uint32_t i = 0; i < why->advice_count && shown < ADVICE_SHOWN; i++) {
+        const struct plan_advice *a = &why->advice[i];
+        char what[TSCTL_PLAN_WORDS + 32], words[TSCTL_PLAN_WORDS];
+        const char *type = doc->cluster->types[a->type].name;
+        const char *as = a->phase == TS_PHASE_BOTH ? "colocated" : tsctl_plan_phase_name(a->phase);
+        if (a->rent != rent || (rent && unit.scale * a->gain < 5e-4))
+            continue;
+        if (a->idle)
+            snprintf(what, sizeof what, "%ux %s, not used", a->count, type);
+        else if (rent)
+            snprintf(what, sizeof what, "%ux %s, %s", a->count, type, as);
+        else
+            snprintf(what, sizeof what, "%c%u, %s", tsctl_plan_phase_letter(a->phase), a->group,
+                     tsctl_plan_gpus_brief(doc, &doc->plan->groups[a->group], words));
+        if (shown++ == 0)
+            fprintf(to, "\n%s (the flows alone change, the groups stay):\n",
+                    rent ? "What to rent next" : "What to give back first");
+        fprintf(to, "%+10.3f  %s, %s %.3f $/h\n", unit.scale * a->gain + 0.0, what, rent ? "for" : "saves",
+                a->dollars_per_hour);
+    }
+}
 
 void tsctl_plan_why_table(const struct tsctl_plan_doc *doc, const struct tsctl_plan_why *why, FILE *to)
 {
@@ -286,4 +341,6 @@ void tsctl_plan_why_table(const struct tsctl_plan_doc *doc, const struct tsctl_p
             fprintf(to, "As much again of one of these would gain (in %s, to first order):\n", unit.name);
         print_price(doc, &why->prices[i], unit, to);
     }
+    print_advice(doc, why, unit, true, to);
+    print_advice(doc, why, unit, false, to);
 }

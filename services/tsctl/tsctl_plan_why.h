@@ -6,6 +6,7 @@
 #ifndef TSCTL_PLAN_WHY_H
 #define TSCTL_PLAN_WHY_H
 
+#include "services/planner/plan_money.h"
 #include "services/tsctl/tsctl_plan_world.h"
 
 struct tsctl_plan_replica_why {
@@ -25,6 +26,8 @@ struct tsctl_plan_why {
     uint32_t replica_count;
     struct tsctl_plan_price *prices; /* of limits that cost something, the dearest first */
     uint32_t price_count;
+    struct plan_advice *advice; /* what to rent next, then what to give back: the best first */
+    uint32_t advice_count;
 };
 
 enum ts_status tsctl_plan_why(const struct tsctl_plan_world *world, const struct ts_plan *plan,

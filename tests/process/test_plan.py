@@ -319,3 +319,81 @@ def test_help():
     text = run("plan", "--help").stdout
     for word in ("--cluster", "--no-colocate", "--time-limit", "explain", "adopt", "diff", "show", "Exit codes"):
         assert word in text
+
+
+# --- Money ---
+
+OFFERS = {"model": "llama-3-8b", "workload": "even", "rate": None, "no_colocate": "false"}
+
+
+@pytest.fixture(scope="module")
+def offers(tmp_path_factory):
+    """Two nodes from which four devices can be rented; one is."""
+    path = tmp_path_factory.mktemp("offers") / "offers.conf"
+    path.write_text(
+        """
+        link = "25GbE";
+        nodes = ( { name = "east"; devices = ( { type = "A40"; count = 1; available = 1; } ); },
+                  { name = "west"; devices = ( { type = "3090Ti"; count = 0; available = 2; } ); } );
+        """
+    )
+    return {**OFFERS, "cluster": path}
+
+
+def bought(doc):
+    return sum(r["price_per_hour"] for r in doc["replicas"])
+
+
+def test_budget(offers):
+    doc = plan(budget=0.8, **offers)
+    check(doc)
+    assert doc["money"]["goal"] == "budget" and doc["money"]["budget_per_hour"] == 0.8
+    assert 0 < doc["objective"] and doc["price_per_hour"] == pytest.approx(bought(doc)) and bought(doc) <= 0.8
+    assert plan(budget=1.2, **offers)["objective"] >= doc["objective"]
+    text = tsctl(budget=0.8, **offers).stdout
+    assert text.startswith("Rent  ") and "Routing" in text
+    poor = tsctl(budget=0.001, check=False, **offers)
+    assert poor.returncode == 1 and "0.001" in poor.stderr and poor.stderr.count("\n") == 1
+
+
+def test_min_cost(offers):
+    doc = plan("--min-cost", attainment=0.95, **{**offers, "rate": 2})
+    check(doc)
+    assert doc["rate"] == pytest.approx(2) and doc["attained"]["all"] >= 0.95 - 1e-6
+    dearer = plan("--min-cost", attainment=0.95, **{**offers, "rate": 6})
+    assert dearer["price_per_hour"] >= doc["price_per_hour"]
+    much = tsctl("--min-cost", check=False, **{**offers, "rate": 1e5})
+    assert much.returncode == 1 and "not even all offers" in much.stderr
+
+
+def test_frontier(offers, tmp_path):
+    picture = tmp_path / "frontier.svg"
+    got = json.loads(tsctl("--frontier", "--json", svg=picture, points=5, **offers).stdout)
+    points = got["frontier"]
+    assert len(points) >= 2
+    for a, b in zip(points, points[1:]):
+        assert a["price_per_hour"] < b["price_per_hour"] and a["objective"] < b["objective"]
+    for point in points:
+        check(point["plan"])
+        assert point["objective"] == pytest.approx(point["plan"]["objective"])
+        assert point["bound"] is None or point["objective"] <= point["bound"] * (1 + 1e-6)
+    root = ElementTree.parse(picture).getroot()
+    assert len(list(root.iter(SVG + "circle"))) == len(points)
+    assert "$/h" in tsctl("--frontier", points=3, **offers).stdout
+
+
+def test_advice(offers, tmp_path):
+    path = tmp_path / "plan.json"
+    tsctl(out=path, **{**offers, "rate": 40})
+    advice = json.loads(run("plan", "explain", path, "--json").stdout)["advice"]
+    assert {a["do"] for a in advice} == {"rent", "give back"}
+    for item in advice:
+        assert item["count"] > 0 and item["dollars_per_hour"] >= 0
+        assert item["do"] == "give back" or item["gain"] >= -1e-9
+    assert "What to rent next" in run("plan", "explain", path).stdout
+
+
+def test_money_is_one_question(offers):
+    depth = ("--depth", "flip", "--current", "x")
+    for flags in (("--frontier", "--min-cost"), ("--min-cost", "--objective", "goodput"), ("--frontier", "--budget", "-1"), ("--frontier", *depth)):
+        assert tsctl(*flags, check=False, **offers).returncode == 2
