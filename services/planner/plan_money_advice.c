@@ -130,33 +130,47 @@ static bool try_group(struct adviser *a, uint32_t cell, uint32_t count, enum ts_
     return true;
 }
 
+/* The cell of a type where most may be rented; false when none may. */
+static bool roomiest_cell(const struct adviser *a, uint32_t type, uint32_t *cell)
+{
+    uint32_t most = 0;
+    for (uint32_t c = 0; c < a->cluster->cell_count; c++) {
+        if (a->cluster->cells[c].type == type && a->spare[c] > most) {
+            most = a->spare[c];
+            *cell = c;
+        }
+    }
+    return most > 0;
+}
+
 /* The best use per dollar of a type that may be rented. */
 static void advise_rent(struct adviser *a, uint32_t type)
 {
     struct plan_advice best = {.gain = 0}, other;
-    for (uint32_t c = 0; c < a->cluster->cell_count; c++) {
-        if (a->cluster->cells[c].type != type)
-            continue;
-        for (uint32_t count = 1; count <= SIZE_MAX_GROUP && count <= a->spare[c]; count *= 2) {
-            for (enum ts_phase phase = TS_PHASE_PREFILL; phase <= TS_PHASE_BOTH; phase++) {
-                if (phase == TS_PHASE_BOTH && !a->problem.colocate)
-                    continue;
-                if (try_group(a, c, count, phase, &other) && other.gain > MONEY_EPS &&
-                    (best.gain <= 0 || per_dollar(&other) > per_dollar(&best)))
-                    best = other;
-            }
+    uint32_t cell = 0;
+    if (!roomiest_cell(a, type, &cell))
+        return;
+    for (uint32_t count = 1; count <= SIZE_MAX_GROUP && count <= a->spare[cell]; count *= 2) {
+        for (enum ts_phase phase = TS_PHASE_PREFILL; phase <= TS_PHASE_BOTH; phase++) {
+            if (phase == TS_PHASE_BOTH && !a->problem.colocate)
+                continue;
+            if (try_group(a, cell, count, phase, &other) && other.gain > MONEY_EPS &&
+                (best.gain <= 0 || per_dollar(&other) > per_dollar(&best)))
+                best = other;
         }
     }
     if (best.gain > 0)
         add(a, best);
 }
 
-static bool same_group(const struct plan_group *x, const struct plan_group *y)
+/* Of the groups of one make, the one that least goes through. */
+static bool is_least_used(const struct adviser *a, uint32_t index)
 {
-    if (x->phase != y->phase || x->part_count != y->part_count || x->shape != y->shape)
-        return false;
-    for (uint32_t i = 0; i < x->part_count; i++) {
-        if (x->parts[i].cell != y->parts[i].cell || x->parts[i].count != y->parts[i].count)
+    double use = money_group_use(a->plan, index);
+    for (uint32_t g = 0; g < a->state.count; g++) {
+        double other = money_group_use(a->plan, g);
+        if (a->state.groups[g].shape == a->state.groups[index].shape &&
+            (other < use || (other == use && g < index)))
             return false;
     }
     return true;
@@ -165,10 +179,8 @@ static bool same_group(const struct plan_group *x, const struct plan_group *y)
 /* `group` of the state is group `index` of the plan. */
 static void advise_return(struct adviser *a, uint32_t index)
 {
-    for (uint32_t g = 0; g < index; g++) {
-        if (same_group(&a->state.groups[g], &a->state.groups[index]))
-            return; /* said already */
-    }
+    if (!is_least_used(a, index))
+        return;
     const struct ts_group *group = &a->plan->groups[index];
     plan_state_copy(&a->trial, &a->state);
     plan_state_remove(&a->trial, index);
@@ -214,7 +226,7 @@ static int best_first(const void *x, const void *y)
 
 static void advise(struct adviser *a)
 {
-    a->base = plan_eval_run(a->eval, &a->state, NULL);
+    a->base = a->state.count > 0 ? plan_eval_run(a->eval, &a->state, NULL) : 0;
     for (uint32_t t = 0; t < a->cluster->type_count; t++)
         advise_rent(a, t);
     for (uint32_t g = 0; g < a->state.count; g++)
