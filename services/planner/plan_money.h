@@ -61,9 +61,9 @@ void plan_money_close(struct plan_money **money);
  * What to rent next and what to give back, seen from a plan in force: one group more of a type that is
  * offered and not alive (where nothing is: of any type of the cluster, as a node like those that have it), or
  * one group less (of each make, that which least goes through). Every piece of advice is one run of the
- * evaluator, so `gain` is what the flows alone make
- * of it, without regrouping. Best first: rents by gain per dollar, then returns by least loss per dollar
- * (devices in no group lose nothing). Returns how many there are, `capacity` at most.
+ * evaluator, so `gain` is what the flows alone make of it, without regrouping. Best first: rents by gain per
+ * dollar, then returns by least loss per dollar (devices in no group lose nothing). `count` receives how many
+ * there are, `capacity` at most.
  */
 struct plan_advice {
     bool rent;               /* else give back */
