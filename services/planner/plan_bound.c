@@ -7,7 +7,8 @@
 #include "services/planner/plan_bound_master.h"
 #include "services/planner/plan_bound_pack.h"
 
-#define SETS_MAX           6000u  /* sets of stages that are looked at one by one */
+#define SETS_MAX           3500u  /* sets of stages that are looked at one by one */
+#define BLENDS_MAX         1200u  /* sets of blends that stand for the others */
 #define PACK_STATES_MAX    20000u /* beyond these vectors of counts, replicas stay fractional */
 #define PACK_STATES_A_UNIT 20     /* states of the knapsack that count as one unit of work */
 #define ITEM_WORK          10     /* of making an item; pricing one is 1 */
@@ -24,7 +25,7 @@ struct plan_bound {
     enum stage stage;
     struct plan_bound_set *sets;
     size_t set_count, set_capacity, made;
-    uint32_t whole; /* all sets of up to so many stages are there */
+    bool blended; /* sets of many stages are of blends */
     struct plan_bound_master *master;
     struct plan_bound_pack *pack;
     double value; /* the evaluator's unit */
@@ -59,19 +60,16 @@ void plan_bound_destroy(struct plan_bound **bound)
 
 /* --- Sets of stages --- */
 
-static void add_set(struct plan_bound *bound, const uint8_t *stages, uint32_t count)
+static void add_set(struct plan_bound *bound, const uint8_t *stages, uint32_t count, bool blended)
 {
     ts_array_reserve((void **)&bound->sets, &bound->set_capacity, bound->set_count + 1, sizeof *bound->sets);
     struct plan_bound_set *set = &bound->sets[bound->set_count++];
     memset(set, 0, sizeof *set);
     memcpy(set->stages, stages, count);
     set->count = (uint8_t)count;
-    for (uint32_t i = 0; i < count; ++i) {
-        const struct plan_bound_kind *kind = &bound->kinds.kinds[stages[i]];
-        const struct plan_bound_make *make = &bound->kinds.makes[kind->make];
-        set->gpus = (uint16_t)(set->gpus + kind->tp);
-        set->dollars += kind->tp * bound->problem->cluster->types[make->type].price_per_hour;
-    }
+    set->blended = blended;
+    for (uint32_t i = 0; i < count; ++i)
+        set->gpus = (uint16_t)(set->gpus + bound->kinds.kinds[stages[i]].tp);
 }
 
 /* Necessary for the model to fit. */
@@ -86,42 +84,71 @@ static bool holds(const struct plan_bound *bound, const uint8_t *stages, uint32_
     return usable >= model->layers * ts_cost_layer_weight_bytes(model);
 }
 
-/* All sets of `count` stages, in lexicographic order of rising kinds; false when there are too many. */
-static bool find_sets(struct plan_bound *bound, uint32_t count)
+/* All sets of `count` stages of these kinds (or blends), in lexicographic order; false when there would be
+ * more than `most` sets altogether. */
+static bool find_sets(struct plan_bound *bound, uint32_t count, bool blended, size_t most)
 {
-    uint8_t stages[TS_STAGES_MAX] = {0};
-    uint32_t *rows = ts_xcalloc((size_t)bound->kinds.make_count * PLAN_BOUND_TPS + 1, sizeof *rows);
+    const struct plan_bound_kinds *kinds = &bound->kinds;
+    uint32_t first = blended ? kinds->kind_count : 0;
+    uint32_t end = blended ? first + kinds->blend_count : kinds->kind_count;
+    uint8_t stages[TS_STAGES_MAX] = {(uint8_t)first};
+    uint32_t *rows = ts_xcalloc((size_t)kinds->make_count * PLAN_BOUND_TPS + 1, sizeof *rows);
     uint32_t depth = 1;
-    while (depth > 0 && bound->set_count <= SETS_MAX) {
-        bool inside = stages[depth - 1] < bound->kinds.kind_count;
-        if (!inside) {
+    while (depth > 0 && bound->set_count <= most) {
+        if (stages[depth - 1] >= end) {
             if (--depth > 0)
                 ++stages[depth - 1];
-        } else if (!plan_bound_kinds_rows(&bound->kinds, stages, depth, rows)) {
+        } else if (!blended && !plan_bound_kinds_rows(kinds, stages, depth, rows)) {
             ++stages[depth - 1];
         } else if (depth < count) {
             stages[depth] = stages[depth - 1];
             ++depth;
         } else {
             if (holds(bound, stages, count))
-                add_set(bound, stages, count);
+                add_set(bound, stages, count, blended);
             ++stages[depth - 1];
         }
     }
     ts_free(rows);
-    return bound->set_count <= SETS_MAX;
+    return bound->set_count <= most;
+}
+
+/* Multisets of more than `whole` and up to `most` of `count` things. */
+static double multisets(uint32_t count, uint32_t whole, uint32_t most)
+{
+    double sum = 0, ways = 1;
+    for (uint32_t size = 1; size <= most; ++size) {
+        ways *= (double)(count + size - 1) / size;
+        sum += size > whole ? ways : 0;
+    }
+    return sum;
+}
+
+/* Sets of blends for what is too much to look at set by set. */
+static void blend_sets(struct plan_bound *bound, uint32_t whole)
+{
+    uint32_t count = bound->kinds.kind_count;
+    while (count > 1 && multisets(count, whole, bound->kinds.max_stages) > BLENDS_MAX)
+        --count;
+    (void)plan_bound_kinds_blend(&bound->kinds, count);
+    for (uint32_t size = whole + 1; size <= bound->kinds.max_stages; ++size)
+        (void)find_sets(bound, size, true, SIZE_MAX);
 }
 
 static uint64_t make_sets(struct plan_bound *bound)
 {
-    for (uint32_t count = 1; count <= bound->kinds.max_stages; ++count) {
+    uint32_t whole = 0;
+    while (whole < bound->kinds.max_stages) {
         size_t before = bound->set_count;
-        if (!find_sets(bound, count)) {
+        if (!find_sets(bound, whole + 1, false, SETS_MAX)) {
             bound->set_count = before;
             break;
         }
-        bound->whole = count;
+        ++whole;
     }
+    bound->blended = whole < bound->kinds.max_stages;
+    if (bound->blended)
+        blend_sets(bound, whole);
     bound->stage = ITEMS;
     return 1 + bound->set_count;
 }
@@ -142,7 +169,7 @@ static void start_packings(struct plan_bound *bound)
 {
     uint32_t counts[PLAN_PACK_DIMS_MAX];
     bound->stage = FINISHED;
-    if (bound->kinds.make_count > PLAN_PACK_DIMS_MAX)
+    if (bound->blended || bound->kinds.make_count > PLAN_PACK_DIMS_MAX)
         return;
     for (uint32_t i = 0; i < bound->kinds.make_count; ++i)
         counts[i] = bound->kinds.makes[i].slots[0];
@@ -174,7 +201,12 @@ static uint64_t columns_round(struct plan_bound *bound)
     double value = plan_bound_master_value(bound->master);
     bound->value =
         fmin(bound->value, bound->problem->objective == PLAN_GOODPUT ? value : value / bound->rate);
-    if (plan_bound_master_done(bound->master))
+    /* All of the demand within its deadlines: no bound is of use then. */
+    bool idle = bound->problem->objective == PLAN_ATTAINMENT &&
+                plan_bound_master_least(bound->master) >= bound->rate * (1 - MARGIN);
+    if (idle)
+        bound->stage = FINISHED;
+    else if (plan_bound_master_done(bound->master))
         start_packings(bound);
     return work;
 }

@@ -123,10 +123,21 @@ void plan_bound_item_add(struct plan_bound_item *item, const struct plan_problem
     }
 }
 
+void plan_bound_item_trim(struct plan_bound_item *item)
+{
+    if (item->count == item->capacity)
+        return;
+    if (item->count == 0)
+        plan_bound_item_fini(item);
+    else
+        item->flows = ts_xrealloc(item->flows, item->count * sizeof *item->flows);
+    item->capacity = item->count;
+}
+
 void plan_bound_item_fini(struct plan_bound_item *item)
 {
     ts_free(item->flows);
-    *item = (struct plan_bound_item){.phase = TS_PHASE_NONE};
+    *item = (struct plan_bound_item){.phase = item->phase};
 }
 
 /* --- Its worth: max c x, uses <= 1, by a primal simplex on three rows --- */

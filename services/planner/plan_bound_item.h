@@ -57,6 +57,7 @@ void plan_bound_item_init(struct plan_bound_item *item, enum ts_phase phase);
 /* A replica that may run like this shape too, or like a mixture: several shapes make one optimistic one. */
 void plan_bound_item_add(struct plan_bound_item *item, const struct plan_problem *problem,
                          const struct plan_bound_ideal *ideal, const struct plan_shape *shape);
+void plan_bound_item_trim(struct plan_bound_item *item); /* gives back what it grew beyond */
 void plan_bound_item_fini(struct plan_bound_item *item);
 
 /* `pattern` may be NULL. Returns the worth, >= 0. */

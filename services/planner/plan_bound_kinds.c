@@ -7,7 +7,7 @@
 #include "common/base/ts_mem.h"
 
 #define STAGES_DEFAULT 8
-#define KINDS_MAX      UINT8_MAX /* stages are numbered by bytes */
+#define KINDS_MAX      120 /* stages are numbered by bytes, blends too */
 #define LINKS_SEEN_MAX 256
 #define MEETS_MORE     8 /* sequences beyond the mean batch that a request may meet, beside half of it */
 
@@ -39,15 +39,16 @@ static void find_makes(struct plan_bound_kinds *kinds)
 static void find_kinds(struct plan_bound_kinds *kinds)
 {
     const struct plan_problem *problem = kinds->problem;
-    kinds->kinds = ts_xcalloc((size_t)kinds->make_count * PLAN_BOUND_TPS + 1, sizeof *kinds->kinds);
+    kinds->kinds = ts_xcalloc((size_t)kinds->make_count * PLAN_BOUND_TPS * 2 + 1, sizeof *kinds->kinds);
     for (uint32_t i = 0; i < kinds->make_count; ++i) {
         const struct plan_bound_make *make = &kinds->makes[i];
         for (uint32_t t = 0; t < PLAN_BOUND_TPS && kinds->kind_count < KINDS_MAX; ++t) {
             bool linked = make->inner.bytes_per_s > 0 || t == 0;
             if (make->slots[t] == 0 || problem->model->heads % (1u << t) != 0 || !linked)
                 continue;
-            struct plan_bound_kind *kind = &kinds->kinds[kinds->kind_count++];
-            *kind = (struct plan_bound_kind){.make = i, .tp = (uint8_t)(1u << t), .tp_log2 = (uint8_t)t};
+            struct plan_bound_kind *kind = &kinds->kinds[kinds->kind_count];
+            *kind = (struct plan_bound_kind){
+                .make = i, .blend = kinds->kind_count++, .tp = (uint8_t)(1u << t), .tp_log2 = (uint8_t)t};
             kind->unit.type = (uint16_t)make->type;
             kind->unit.tp = kind->tp;
             plan_unit_init(&kind->unit, problem->cluster, problem->model, &kinds->mix,
@@ -114,6 +115,98 @@ void plan_bound_kinds_fini(struct plan_bound_kinds *kinds)
     memset(kinds, 0, sizeof *kinds);
 }
 
+/* --- Blends --- */
+
+/* How much one unit is ahead of the other at most, in what matters most. */
+static double unlikeness(const struct plan_unit *a, const struct plan_unit *b)
+{
+    const double x[] = {a->busy[0], a->grid[0], a->grid[4 * PLAN_GRID_OCTAVE], a->grid[7 * PLAN_GRID_OCTAVE],
+                        1 / a->usable_bytes};
+    const double y[] = {b->busy[0], b->grid[0], b->grid[4 * PLAN_GRID_OCTAVE], b->grid[7 * PLAN_GRID_OCTAVE],
+                        1 / b->usable_bytes};
+    double most = 1;
+    for (size_t i = 0; i < sizeof x / sizeof *x; ++i)
+        most = fmax(most, fmax(x[i] / y[i], y[i] / x[i]));
+    return most;
+}
+
+static void least_of(double *into, const double *from, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; ++i)
+        into[i] = fmin(into[i], from[i]);
+}
+
+/* Kinds of one TP degree have equal shares of the weights, so the one with more memory holds more of both. */
+static void best_of(struct plan_unit *into, const struct plan_unit *from)
+{
+    into->usable_bytes = fmax(into->usable_bytes, from->usable_bytes);
+    into->step_s = fmin(into->step_s, from->step_s);
+    into->batch_prefill = fmin(into->batch_prefill, from->batch_prefill);
+    into->head_alone = fmin(into->head_alone, from->head_alone);
+    into->context_s = fmin(into->context_s, from->context_s);
+    least_of(into->prefill, from->prefill, TS_CLASSES_MAX);
+    least_of(into->busy, from->busy, TS_CLASSES_MAX);
+    least_of(into->step_share, from->step_share, TS_CLASSES_MAX);
+    least_of(into->head_busy, from->head_busy, TS_CLASSES_MAX);
+    least_of(into->grid, from->grid, PLAN_GRID_COUNT);
+    least_of(into->head, from->head, PLAN_GRID_COUNT);
+}
+
+/* The two most alike groups of kinds become one; false when no two have one TP degree. */
+static bool join_closest(struct plan_bound_kinds *kinds)
+{
+    double least = INFINITY;
+    uint32_t keep = 0, drop = 0;
+    for (uint32_t i = 0; i < kinds->kind_count; ++i) {
+        for (uint32_t j = 0; j < i; ++j) {
+            const struct plan_bound_kind *a = &kinds->kinds[i], *b = &kinds->kinds[j];
+            if (a->tp != b->tp || a->blend == b->blend)
+                continue;
+            double between = 1; /* the two farthest of both groups */
+            for (uint32_t m = 0; m < kinds->kind_count; ++m) {
+                for (uint32_t n = 0; n < kinds->kind_count; ++n) {
+                    if (kinds->kinds[m].blend == a->blend && kinds->kinds[n].blend == b->blend)
+                        between = fmax(between, unlikeness(&kinds->kinds[m].unit, &kinds->kinds[n].unit));
+                }
+            }
+            if (between < least) {
+                least = between;
+                keep = b->blend;
+                drop = a->blend;
+            }
+        }
+    }
+    for (uint32_t i = 0; i < kinds->kind_count && !isinf(least); ++i) {
+        if (kinds->kinds[i].blend == drop)
+            kinds->kinds[i].blend = keep;
+    }
+    return !isinf(least);
+}
+
+bool plan_bound_kinds_blend(struct plan_bound_kinds *kinds, uint32_t count)
+{
+    uint32_t groups = kinds->kind_count;
+    while (groups > count && join_closest(kinds))
+        --groups;
+    /* Groups are known by one of their kinds so far; now by the blend. */
+    uint32_t number[UINT8_MAX];
+    for (uint32_t i = 0; i < kinds->kind_count; ++i)
+        number[i] = 0;
+    for (uint32_t i = 0; i < kinds->kind_count; ++i) {
+        struct plan_bound_kind *kind = &kinds->kinds[i];
+        uint32_t group = kind->blend;
+        if (number[group] == 0) {
+            number[group] = kinds->kind_count + kinds->blend_count++;
+            kinds->kinds[number[group]] = *kind;
+            kinds->kinds[number[group]].make = PLAN_BOUND_BLEND;
+        }
+        kind->blend = number[group];
+        best_of(&kinds->kinds[kind->blend].unit, &kind->unit);
+        kinds->kinds[kind->blend].blend = kind->blend;
+    }
+    return groups <= count;
+}
+
 bool plan_bound_kinds_rows(const struct plan_bound_kinds *kinds, const uint8_t *stages, uint32_t count,
                            uint32_t *rows)
 {
@@ -155,12 +248,12 @@ static void add_draft(struct maker *maker)
     plan_bound_item_add(maker->item, kinds->problem, &kinds->ideal, &draft->shape);
 }
 
-static bool make_points(struct maker *maker)
+static bool make_points(struct maker *maker, const struct plan_mix *mix)
 {
     const struct plan_bound_kinds *kinds = maker->kinds;
-    if (plan_pipe_kv_tokens(&maker->pipe) < plan_mix_held(&kinds->mix, maker->pipe.phase, false))
+    if (plan_pipe_kv_tokens(&maker->pipe) < plan_mix_held(mix, maker->pipe.phase, false))
         return false;
-    plan_points_make(&maker->pipe, &kinds->mix, kinds->problem->demand, &maker->draft);
+    plan_points_make(&maker->pipe, mix, kinds->problem->demand, &maker->draft);
     return true;
 }
 
@@ -192,7 +285,7 @@ static void add_equal(struct maker *maker, const struct plan_unit *unit)
         for (uint32_t i = 0; i < count; ++i) {
             for (uint32_t r = 0; r < maker->pipe.count; ++r)
                 maker->pipe.ranks[r].layers = splits[i][r];
-            if (make_points(maker))
+            if (make_points(maker, &kinds->mix))
                 add_draft(maker);
         }
     }
@@ -309,44 +402,51 @@ static double least_latency(const struct maker *maker, uint32_t k)
     return sum + head;
 }
 
-/* Which share of one more sequence's time is context differs between stages: each class takes what is best.
- */
+/* Which share of one more sequence's time is context, per token, differs between stages; the kinds of a blend
+ * count for it. */
+struct share_range {
+    double least, most;
+};
+
+static struct share_range context_shares(const struct maker *maker, double micro)
+{
+    const struct plan_bound_kinds *kinds = maker->kinds;
+    struct plan_knot near = plan_knot_of(micro), above = plan_knot_of(1.5 * micro + MEETS_MORE);
+    struct share_range range = {INFINITY, 0};
+    for (uint32_t i = 0; i < kinds->kind_count; ++i) {
+        const struct plan_unit *unit = &kinds->kinds[i].unit,
+                               *blend = &kinds->kinds[kinds->kinds[i].blend].unit;
+        bool part = false;
+        for (uint32_t s = 0; s < maker->pipe.count; ++s)
+            part = part || maker->units[s] == unit || maker->units[s] == blend;
+        if (!part)
+            continue;
+        double fixed = unit->context_s * kinds->mix.mean_context;
+        double steep = plan_unit_at(unit->grid, &above).slope + plan_unit_at(unit->head, &above).slope;
+        range.most = fmax(range.most, unit->context_s / (plan_unit_at(unit->grid, &near).slope + fixed));
+        range.least = fmin(range.least, unit->context_s / (steep + fixed));
+    }
+    return range;
+}
+
+/* Each class takes what is best for it. A request meets a few more sequences than the mean batch. */
 static void mend_compute(struct maker *maker)
 {
     const struct plan_mix *mix = &maker->kinds->mix;
     for (uint32_t i = 0; i < maker->draft.shape.point_count; ++i) {
         const struct plan_point *point = &maker->draft.points[i];
-        /* A request meets a few more than the mean batch. */
-        double micro = fmax(point->batch / maker->pipe.count, 1), least = INFINITY, most = 0;
-        struct plan_knot near = plan_knot_of(micro), above = plan_knot_of(1.5 * micro + MEETS_MORE);
-        for (uint32_t s = 0; s < maker->pipe.count; ++s) {
-            const struct plan_unit *unit = maker->units[s];
-            double slope = plan_unit_at(unit->grid, &near).slope;
-            double steep = plan_unit_at(unit->grid, &above).slope + plan_unit_at(unit->head, &above).slope;
-            most = fmax(most, unit->context_s / (slope + unit->context_s * mix->mean_context));
-            least = fmin(least, unit->context_s / (steep + unit->context_s * mix->mean_context));
-        }
+        struct share_range range = context_shares(maker, fmax(point->batch / maker->pipe.count, 1));
         for (uint32_t k = 0; k < mix->classes; ++k) {
             double more = mix->context[k] - mix->mean_context;
-            double share = 1 + (more > 0 ? least : most) * more;
+            double share = 1 + (more > 0 ? range.least : range.most) * more;
             maker->draft.shares[i][1][k] = mix->output[k] * point->step_s / point->batch * fmax(share, 0);
         }
     }
 }
 
-static void add_unlike(struct maker *maker)
+static void add_common(struct maker *maker)
 {
     enum ts_phase phase = maker->pipe.phase;
-    maker->common = (struct plan_unit){.tp = 1, .kv_bytes = 1};
-    join_prefill(maker);
-    join_decode(maker);
-    maker->common.usable_bytes = join_memory(maker);
-    maker->pipe.layers = maker->pipe.count;
-    for (uint32_t i = 0; i < maker->pipe.count; ++i)
-        maker->pipe.ranks[i] = (struct plan_rank){.unit = &maker->common, .layers = 1};
-    set_hops(maker, &maker->kinds->links[0]);
-    if (!make_points(maker))
-        return;
     for (uint32_t k = 0; k < maker->kinds->mix.classes && (phase & TS_PHASE_PREFILL); ++k) {
         struct plan_follow *follow = &maker->draft.follow;
         maker->draft.shape.prefill_s[k] = least_latency(maker, k);
@@ -357,13 +457,38 @@ static void add_unlike(struct maker *maker)
     add_draft(maker);
 }
 
+static void add_unlike(struct maker *maker, bool blended)
+{
+    enum ts_phase phase = maker->pipe.phase;
+    maker->common = (struct plan_unit){.tp = 1, .kv_bytes = 1};
+    join_prefill(maker);
+    join_decode(maker);
+    maker->common.usable_bytes = join_memory(maker);
+    maker->pipe.layers = maker->pipe.count;
+    for (uint32_t i = 0; i < maker->pipe.count; ++i)
+        maker->pipe.ranks[i] = (struct plan_rank){.unit = &maker->common, .layers = 1};
+    set_hops(maker, &maker->kinds->links[0]);
+    /* Operating points are few, and those of the common stage lie elsewhere than those of a real pipeline.
+     * More of them: what lies between two is then little better than their mixture. */
+    static const double limits[] = {1, 0.85, 0.72, 0.6, 0.5, 0.4};
+    uint32_t rounds = !(phase & TS_PHASE_DECODE) ? 1 : blended ? 6 : 2;
+    for (uint32_t i = 0; i < rounds; ++i) {
+        struct plan_mix mix = maker->kinds->mix;
+        mix.step_limit_max *= limits[i];
+        for (uint32_t k = 0; k < mix.classes; ++k)
+            mix.step_limit[k] *= limits[i];
+        if (make_points(maker, &mix))
+            add_common(maker);
+    }
+}
+
 void plan_bound_kinds_item(const struct plan_bound_kinds *kinds, const uint8_t *stages, uint32_t count,
                            enum ts_phase phase, struct plan_bound_item *item)
 {
     struct maker maker = {.kinds = kinds, .item = item};
     plan_bound_item_init(item, phase);
     maker.pipe = (struct plan_pipe){.phase = phase, .count = count, .layers = kinds->problem->model->layers};
-    bool equal = true;
+    bool blended = kinds->kinds[stages[0]].make == PLAN_BOUND_BLEND, equal = !blended;
     for (uint32_t i = 0; i < count; ++i) {
         maker.units[i] = &kinds->kinds[stages[i]].unit;
         equal = equal && stages[i] == stages[0];
@@ -371,5 +496,6 @@ void plan_bound_kinds_item(const struct plan_bound_kinds *kinds, const uint8_t *
     if (equal)
         add_equal(&maker, maker.units[0]);
     else
-        add_unlike(&maker);
+        add_unlike(&maker, blended);
+    plan_bound_item_trim(item);
 }

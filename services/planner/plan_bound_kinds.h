@@ -16,6 +16,7 @@
 
 #define PLAN_BOUND_TPS       4 /* 1, 2, 4, 8 */
 #define PLAN_BOUND_LINKS_MAX 3
+#define PLAN_BOUND_BLEND     UINT32_MAX
 
 struct plan_bound_make {
     uint32_t type;
@@ -24,7 +25,8 @@ struct plan_bound_make {
 };
 
 struct plan_bound_kind {
-    uint32_t make;
+    uint32_t make;  /* of a blend: PLAN_BOUND_BLEND */
+    uint32_t blend; /* the kind that stands for this one among others, or itself */
     uint8_t tp, tp_log2;
     struct plan_unit unit;
 };
@@ -36,7 +38,7 @@ struct plan_bound_kinds {
     struct plan_bound_make *makes;
     uint32_t make_count;
     struct plan_bound_kind *kinds;
-    uint32_t kind_count;
+    uint32_t kind_count, blend_count;           /* blends come after the kinds */
     struct ts_link links[PLAN_BOUND_LINKS_MAX]; /* between stages: the best there could be, and slower ones */
     uint32_t link_count;
     uint32_t max_stages;
@@ -44,6 +46,13 @@ struct plan_bound_kinds {
 
 void plan_bound_kinds_init(struct plan_bound_kinds *kinds, const struct plan_problem *problem);
 void plan_bound_kinds_fini(struct plan_bound_kinds *kinds);
+
+/*
+ * Where there are too many sets of stages to look at each: makes `count` blends or fewer, each of like kinds
+ * of one TP degree, as good as the best of them in every respect. A set of blends stands for all sets of
+ * their kinds. False when so few cannot be had.
+ */
+bool plan_bound_kinds_blend(struct plan_bound_kinds *kinds, uint32_t count);
 
 /* Slots of (make, t) that these stages take: makes * PLAN_BOUND_TPS numbers are written. False when the
  * cluster has not as many. */

@@ -25,6 +25,13 @@ struct prices {
     double *slots; /* [make * PLAN_BOUND_TPS + log2 of the width] */
     double cuts[CUTS_MAX];
     double dollar;
+    double stages[UINT8_MAX];    /* what follows for one stage of each kind and blend */
+    uint8_t cheapest[UINT8_MAX]; /* kind of a blend */
+};
+
+struct column {
+    uint8_t stages[TS_STAGES_MAX]; /* kinds */
+    uint32_t count;
 };
 
 struct offer { /* a pattern that may become a column */
@@ -47,13 +54,13 @@ struct plan_bound_master {
     struct prices now, best;
     struct offer *offers;
     size_t offer_count, offer_capacity;
-    size_t *set_of_column;
+    struct column *columns;
     size_t column_count, column_capacity;
     struct plan_lp_term *terms; /* scratch: of one column */
     uint32_t *rows;             /* scratch: of one set */
     uint32_t rounds;
     bool done;
-    double value;
+    double value, least;
 };
 
 static bool scaled(const struct plan_bound_master *master)
@@ -125,15 +132,37 @@ static double cut_take(const struct plan_bound_master *master, const struct cut 
     return floor((double)devices / cut->share);
 }
 
+static double dollars_of(const struct plan_bound_master *master, const struct plan_bound_kind *kind)
+{
+    uint32_t type = master->kinds->makes[kind->make].type;
+    return kind->tp * master->problem->cluster->types[type].price_per_hour;
+}
+
+/* Of one stage of each kind; of a blend that of its cheapest kind. */
+static void cost_kinds(const struct plan_bound_master *master, struct prices *prices)
+{
+    const struct plan_bound_kinds *kinds = master->kinds;
+    for (uint32_t i = 0; i < kinds->blend_count; ++i)
+        prices->stages[kinds->kind_count + i] = INFINITY;
+    for (uint32_t i = 0; i < kinds->kind_count; ++i) {
+        const struct plan_bound_kind *kind = &kinds->kinds[i];
+        double cost = prices->dollar * dollars_of(master, kind);
+        for (uint32_t t = 0; t <= kind->tp_log2; ++t)
+            cost += prices->slots[kind->make * PLAN_BOUND_TPS + t] * (kind->tp >> t);
+        prices->stages[i] = cost;
+        if (kind->blend != i && cost < prices->stages[kind->blend]) {
+            prices->stages[kind->blend] = cost;
+            prices->cheapest[kind->blend] = (uint8_t)i;
+        }
+    }
+}
+
 static double cost_of(const struct plan_bound_master *master, const struct prices *prices,
                       const struct plan_bound_set *set)
 {
-    double cost = prices->dollar * set->dollars;
-    for (uint32_t i = 0; i < set->count; ++i) {
-        const struct plan_bound_kind *kind = &master->kinds->kinds[set->stages[i]];
-        for (uint32_t t = 0; t <= kind->tp_log2; ++t)
-            cost += prices->slots[kind->make * PLAN_BOUND_TPS + t] * (kind->tp >> t);
-    }
+    double cost = 0;
+    for (uint32_t i = 0; i < set->count; ++i)
+        cost += prices->stages[set->stages[i]];
     for (uint32_t i = 0; i < master->cut_count; ++i) {
         if (prices->cuts[i] > 0)
             cost += prices->cuts[i] * cut_take(master, &master->cuts[i], set);
@@ -141,19 +170,27 @@ static double cost_of(const struct plan_bound_master *master, const struct price
     return cost;
 }
 
-static void add_column(struct plan_bound_master *master, const struct offer *offer)
+/* `prices`: those by which the kinds of blends are chosen. */
+static void add_column(struct plan_bound_master *master, const struct prices *prices,
+                       const struct offer *offer)
 {
     const struct plan_bound_set *set = &master->sets[offer->set];
     const struct plan_bound_pattern *pattern = &offer->pattern;
     struct plan_lp_term *terms = master->terms;
+    struct column column = {.count = set->count};
     uint32_t count = 0;
+    double dollars = 0;
+    for (uint32_t i = 0; i < set->count; ++i) {
+        column.stages[i] = set->blended ? prices->cheapest[set->stages[i]] : set->stages[i];
+        dollars += dollars_of(master, &master->kinds->kinds[column.stages[i]]);
+    }
     for (uint32_t k = 0; k < master->classes; ++k) {
         if (pattern->serve[k] != 0)
             terms[count++] = (struct plan_lp_term){k, pattern->serve[k]};
         if (pattern->feed[k] != 0)
             terms[count++] = (struct plan_lp_term){master->classes + k, pattern->feed[k]};
     }
-    (void)plan_bound_kinds_rows(master->kinds, set->stages, set->count, master->rows);
+    (void)plan_bound_kinds_rows(master->kinds, column.stages, set->count, master->rows);
     for (uint32_t i = 0; i < master->slot_count; ++i) {
         if (master->rows[i] > 0)
             terms[count++] = (struct plan_lp_term){master->first_slot + i, master->rows[i]};
@@ -164,13 +201,13 @@ static void add_column(struct plan_bound_master *master, const struct offer *off
             terms[count++] = (struct plan_lp_term){master->first_cut + i, take};
     }
     if (master->dollar_row != NONE)
-        terms[count++] = (struct plan_lp_term){master->dollar_row, set->dollars};
+        terms[count++] = (struct plan_lp_term){master->dollar_row, dollars};
     if (master->attain_row != NONE && pattern->gain != 0)
         terms[count++] = (struct plan_lp_term){master->attain_row, -pattern->gain};
     (void)plan_lp_add_column(master->lp, pattern->gain, terms, count);
-    ts_array_reserve((void **)&master->set_of_column, &master->column_capacity, master->column_count + 1,
-                     sizeof *master->set_of_column);
-    master->set_of_column[master->column_count++] = offer->set;
+    ts_array_reserve((void **)&master->columns, &master->column_capacity, master->column_count + 1,
+                     sizeof *master->columns);
+    master->columns[master->column_count++] = column;
 }
 
 /* --- Prices --- */
@@ -270,6 +307,7 @@ static void price_all(struct plan_bound_master *master, const struct prices *dua
 {
     double ratio = 0, most = 0;
     master->offer_count = 0;
+    cost_kinds(master, &master->now);
     for (size_t s = 0; s < master->set_count; ++s) {
         const struct plan_bound_set *set = &master->sets[s];
         double cost = cost_of(master, &master->now, set);
@@ -302,14 +340,14 @@ static void price_all(struct plan_bound_master *master, const struct prices *dua
     }
 }
 
-static void add_offers(struct plan_bound_master *master)
+static void add_offers(struct plan_bound_master *master, const struct prices *prices)
 {
     qsort(master->offers, master->offer_count, sizeof *master->offers, by_excess);
     uint32_t added[PLAN_BOUND_PHASES] = {0};
     for (size_t i = 0; i < master->offer_count; ++i) {
         const struct offer *offer = &master->offers[i];
         if (added[offer->phase]++ < COLUMNS_A_ROUND)
-            add_column(master, offer);
+            add_column(master, prices, offer);
     }
 }
 
@@ -320,7 +358,7 @@ static void first_round(struct plan_bound_master *master)
         for (uint32_t k = 0; k < master->classes; ++k)
             master->now.classes.feed[k] = 0.25 * i;
         price_all(master, NULL);
-        add_offers(master);
+        add_offers(master, &master->now);
     }
 }
 
@@ -364,7 +402,7 @@ void plan_bound_master_destroy(struct plan_bound_master **master)
     ts_free(m->now.slots);
     ts_free(m->best.slots);
     ts_free(m->offers);
-    ts_free(m->set_of_column);
+    ts_free(m->columns);
     ts_free(m->terms);
     ts_free(m->rows);
     ts_free(m);
@@ -381,13 +419,17 @@ uint64_t plan_bound_master_round(struct plan_bound_master *master)
         return 3 * pass;
     }
     struct ts_error err;
-    if (master->rounds > ROUNDS_MAX || plan_lp_solve(master->lp, &err) != TS_OK ||
-        master->value - plan_lp_objective(master->lp) <= CLOSED * master->value) {
+    master->done = master->rounds > ROUNDS_MAX || plan_lp_solve(master->lp, &err) != TS_OK;
+    if (master->done)
+        return 1;
+    master->least = plan_lp_objective(master->lp);
+    if (master->value - master->least <= CLOSED * master->value) {
         master->done = true;
         return 1;
     }
     struct prices duals = {.slots = ts_xcalloc(master->slot_count + 1, sizeof *duals.slots)};
     read_prices(master, &duals);
+    cost_kinds(master, &duals);
     uint64_t work = pass;
     copy_prices(master, &master->now, &duals);
     if (master->value < INFINITY && master->rounds > 2) {
@@ -400,7 +442,7 @@ uint64_t plan_bound_master_round(struct plan_bound_master *master)
         master->done = master->offer_count == 0;
         work += pass;
     }
-    add_offers(master);
+    add_offers(master, &duals);
     ts_free(duals.slots);
     return work;
 }
@@ -415,6 +457,11 @@ double plan_bound_master_value(const struct plan_bound_master *master)
     return master->value;
 }
 
+double plan_bound_master_least(const struct plan_bound_master *master)
+{
+    return master->least;
+}
+
 const struct plan_bound_prices *plan_bound_master_prices(const struct plan_bound_master *master)
 {
     return &master->best.classes;
@@ -424,10 +471,10 @@ void plan_bound_master_counts(const struct plan_bound_master *master, double *co
 {
     memset(counts, 0, master->problem->cluster->type_count * sizeof *counts);
     for (size_t i = 0; i < master->column_count; ++i) {
-        const struct plan_bound_set *set = &master->sets[master->set_of_column[i]];
+        const struct column *column = &master->columns[i];
         double bought = plan_lp_value(master->lp, master->column_base + (uint32_t)i);
-        for (uint32_t s = 0; s < set->count; ++s) {
-            const struct plan_bound_kind *kind = &master->kinds->kinds[set->stages[s]];
+        for (uint32_t s = 0; s < column->count; ++s) {
+            const struct plan_bound_kind *kind = &master->kinds->kinds[column->stages[s]];
             counts[master->kinds->makes[kind->make].type] += bought * kind->tp;
         }
     }

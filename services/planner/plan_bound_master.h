@@ -22,8 +22,8 @@
 struct plan_bound_set { /* of stages: a replica that may be bought */
     uint8_t stages[TS_STAGES_MAX];
     uint8_t count;
+    bool blended; /* stages are blends: each is the cheapest of its kinds */
     uint16_t gpus;
-    double dollars;
     struct plan_bound_item items[PLAN_BOUND_PHASES]; /* PREFILL, DECODE, BOTH; empty when it cannot */
 };
 
@@ -38,6 +38,8 @@ void plan_bound_master_destroy(struct plan_bound_master **master);
 uint64_t plan_bound_master_round(struct plan_bound_master *master);
 bool plan_bound_master_done(const struct plan_bound_master *master);
 double plan_bound_master_value(const struct plan_bound_master *master); /* requests/s; infinite at first */
+/* What the program has reached: its optimum is not below. */
+double plan_bound_master_least(const struct plan_bound_master *master);
 const struct plan_bound_prices *plan_bound_master_prices(const struct plan_bound_master *master);
 /* Devices of each type of the cluster that the solution at hand buys. */
 void plan_bound_master_counts(const struct plan_bound_master *master, double *counts);

@@ -87,7 +87,7 @@ static void test_above_search(void **unused)
     (void)unused;
     for (uint64_t seed = 1; seed <= 4; ++seed) {
         struct planner_fixture fixture;
-        planner_fixture_random(&fixture, seed, 16, 24);
+        planner_fixture_random(&fixture, seed, 16, 40);
         double found = plan_of(&fixture.problem, &plan_algorithm_thunder, 2000);
         double bound = bound_of(&fixture.problem, 20000);
         if (!(bound >= found))
@@ -226,6 +226,48 @@ static void test_unlike_stages(void **unused)
     assert_true(compared >= 100);
 }
 
+/* A blend is at least as good as each of its kinds, so a set of blends as every set that it stands for. */
+static void test_blends(void **unused)
+{
+    (void)unused;
+    struct ts_rng rng;
+    ts_rng_init(&rng, 3);
+    uint32_t joined = 0;
+    for (uint64_t seed = 1; seed <= 12; ++seed) {
+        struct planner_fixture fixture;
+        planner_fixture_random(&fixture, seed, 24, 32);
+        struct plan_bound_kinds kinds;
+        plan_bound_kinds_init(&kinds, &fixture.problem);
+        (void)plan_bound_kinds_blend(&kinds, (kinds.kind_count + 1) / 2);
+        joined += kinds.kind_count - kinds.blend_count;
+        for (uint32_t i = 0; i < 30; ++i) {
+            uint8_t stages[5], blends[5];
+            uint32_t count = 2 + (uint32_t)ts_rng_below(&rng, 4);
+            for (uint32_t s = 0; s < count; ++s) {
+                stages[s] = (uint8_t)ts_rng_below(&rng, kinds.kind_count);
+                blends[s] = (uint8_t)kinds.kinds[stages[s]].blend;
+            }
+            enum ts_phase phase = (enum ts_phase)(1 + i % 3);
+            struct plan_bound_item real, blend;
+            struct plan_bound_prices prices;
+            plan_bound_kinds_item(&kinds, stages, count, phase, &real);
+            plan_bound_kinds_item(&kinds, blends, count, phase, &blend);
+            random_prices(&rng, &prices);
+            double a = plan_bound_item_worth(&real, &prices, NULL);
+            double b = plan_bound_item_worth(&blend, &prices, NULL);
+            /* Operating points of colocated replicas are sparse: a little may fall between them. */
+            double slack = phase == TS_PHASE_BOTH ? 0.02 : 1e-9;
+            if (a > b * (1 + slack) + 1e-12)
+                fail_msg("seed %llu, set %u: %.10g, its blends %.10g", (unsigned long long)seed, i, a, b);
+            plan_bound_item_fini(&real);
+            plan_bound_item_fini(&blend);
+        }
+        plan_bound_kinds_fini(&kinds);
+        planner_fixture_fini(&fixture);
+    }
+    assert_true(joined > 20);
+}
+
 /* --- Money --- */
 
 static void test_budget(void **unused)
@@ -260,7 +302,7 @@ int main(void)
         cmocka_unit_test(test_above_optimum), cmocka_unit_test(test_above_optimum_goodput),
         cmocka_unit_test(test_above_search),  cmocka_unit_test(test_tight_when_saturated),
         cmocka_unit_test(test_worth),         cmocka_unit_test(test_unlike_stages),
-        cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_blends),        cmocka_unit_test(test_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
