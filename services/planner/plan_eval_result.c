@@ -135,7 +135,7 @@ static void read_worth(struct plan_eval *eval, double per_unit)
 
 static struct usage sum_up(struct plan_eval *eval)
 {
-    struct usage usage = {.kinds = ts_xcalloc((size_t)eval->kind_count * EVAL_RESOURCES + 1, sizeof(double))};
+    struct usage usage = {.kinds = ts_xcalloc(eval->kinds_capacity * EVAL_RESOURCES + 1, sizeof(double))};
     for (uint32_t i = 0; i < eval->card_count; i++) {
         eval->cards[i].load = 0;
     }
@@ -148,14 +148,27 @@ static struct usage sum_up(struct plan_eval *eval)
     return usage;
 }
 
+/* The simplex gave up: nothing flows, and nothing has a price. */
+static void forget_solution(struct plan_eval *eval)
+{
+    eval->column_count = 0;
+    eval->present_pair_count = 0;
+    for (uint32_t i = 0; i < eval->present_count; i++) {
+        memset(eval->kinds[eval->present[i]].price, 0, sizeof eval->kinds[0].price);
+    }
+    for (uint32_t c = 0; c < eval->card_count; c++) {
+        eval->cards[c].price = 0;
+    }
+    memset(eval->class_price, 0, sizeof eval->class_price);
+}
+
 void eval_read_result(struct plan_eval *eval, const struct plan_state *state, double objective,
                       struct plan_result *out)
 {
     bool goodput = eval->problem->objective == PLAN_GOODPUT;
     *out = (struct plan_result){.objective = objective, .rate = goodput ? 0 : eval->rate};
     if (!eval->solved) {
-        eval->column_count = 0;
-        eval->present_pair_count = 0;
+        forget_solution(eval);
     }
     if (goodput && eval->solved) {
         out->rate = plan_lp_value(eval->lp, 0);

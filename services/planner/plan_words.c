@@ -97,14 +97,22 @@ static const struct plan_price *most_binding(const struct words *w)
 
 /* --- Where it is --- */
 
+/* "2x A5000 + 2x 3090Ti (TP2 PP2)": by type, whatever nodes they stand in. */
 static void say_devices(struct line *line, const struct words *w, const struct plan_group *group)
 {
     const struct ts_cluster *cluster = w->problem->cluster;
     uint32_t tp = 0;
     for (uint32_t p = 0; p < group->part_count; p++) {
-        const struct plan_part *part = &group->parts[p];
-        say(line, "%s%ux %s", p ? " + " : "", part->count,
-            cluster->types[cluster->cells[part->cell].type].name);
+        uint16_t type = cluster->cells[group->parts[p].cell].type;
+        uint32_t count = 0, first = p;
+        for (uint32_t o = 0; o < group->part_count; o++) {
+            bool same = cluster->cells[group->parts[o].cell].type == type;
+            count += same ? group->parts[o].count : 0;
+            first = same && o < first ? o : first;
+        }
+        if (first == p) {
+            say(line, "%s%ux %s", p ? " + " : "", count, cluster->types[type].name);
+        }
     }
     for (uint32_t s = 0; s < group->shape->stage_count; s++) {
         tp = group->shape->stages[s].tp > tp ? group->shape->stages[s].tp : tp;
@@ -112,33 +120,52 @@ static void say_devices(struct line *line, const struct words *w, const struct p
     say(line, " (TP%u PP%u)", tp, group->shape->stage_count);
 }
 
-static const char *node_name(const struct words *w, const struct plan_part *part)
+static uint32_t node_of(const struct words *w, const struct plan_part *part)
 {
-    const struct ts_cluster *cluster = w->problem->cluster;
-    return cluster->nodes[cluster->cells[part->cell].node].name;
+    return w->problem->cluster->cells[part->cell].node;
+}
+
+/* Up to two nodes by name, more by number. */
+static void say_nodes(struct line *line, const struct words *w, const struct plan_shape *shape)
+{
+    const struct ts_node *nodes = w->problem->cluster->nodes;
+    uint32_t count = 0, first = 0, last = 0;
+    for (uint32_t n = 0; n < w->problem->cluster->node_count; n++) {
+        bool has = false;
+        for (uint32_t g = 0; g < w->state->count; g++) {
+            const struct plan_group *group = &w->state->groups[g];
+            for (uint32_t p = 0; p < group->part_count && group->shape == shape; p++) {
+                has = has || node_of(w, &group->parts[p]) == n;
+            }
+        }
+        if (has) {
+            first = count++ == 0 ? n : first;
+            last = n;
+        }
+    }
+    if (count > 2) {
+        say(line, " in %u nodes", count);
+    } else if (count == 2) {
+        say(line, " in nodes %s and %s", nodes[first].name, nodes[last].name);
+    } else {
+        say(line, " in node %s", nodes[first].name);
+    }
 }
 
 static void say_replicas(struct line *line, const struct words *w, uint32_t index)
 {
     const struct plan_group *first = &w->state->groups[index];
-    const char *node = node_name(w, &first->parts[0]);
     uint32_t count = 0;
-    bool together = true;
     for (uint32_t g = 0; g < w->state->count; g++) {
-        const struct plan_group *group = &w->state->groups[g];
-        if (group->shape != first->shape) {
-            continue;
-        }
-        count++;
-        for (uint32_t p = 0; p < group->part_count; p++) {
-            together = together && strcmp(node_name(w, &group->parts[p]), node) == 0;
-        }
+        count += w->state->groups[g].shape == first->shape;
     }
-    say(line, count == 1 ? "the replica on " : "the %u replicas on ", count);
+    if (count > 1) {
+        say(line, "each of the %u replicas on ", count);
+    } else {
+        say(line, "the replica on ");
+    }
     say_devices(line, w, first);
-    if (together) {
-        say(line, " in node %s", node);
-    }
+    say_nodes(line, w, first->shape);
 }
 
 static void say_gain(struct line *line, const struct words *w, double gain, const char *what)

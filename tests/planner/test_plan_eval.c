@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <glpk.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,7 @@ static void assert_close(double a, double b, double tolerance)
 static void assert_words(struct eval_fixture *fixture, const char *words)
 {
     struct ts_plan *plan = plan_eval_plan(fixture->eval, &fixture->state, "test");
+    assert_true(strlen(plan->limit) + 1 < sizeof plan->limit); /* not cut off */
     if (!strstr(plan->limit, words)) {
         fail_msg("\"%s\" does not say \"%s\"", plan->limit, words);
     }
@@ -396,6 +398,50 @@ static void test_nothing_flows(void **state)
     shut(&fixture);
 }
 
+/* All devices in replicas of 2 or 4, as good plans have them. */
+static void fill_with_small_groups(struct eval_fixture *fixture)
+{
+    const struct ts_cluster *cluster = fixture->base.cluster;
+    fixture->state.count = 0;
+    for (uint32_t c = 0; c < cluster->cell_count; c++) {
+        uint32_t size = cluster->types[cluster->cells[c].type].memory_bytes > 40e9 ? 2 : 4;
+        for (uint32_t n = 0; n + size <= cluster->cells[c].count; n += size) {
+            struct plan_group group = {.phase = n ? TS_PHASE_DECODE : TS_PHASE_PREFILL, .part_count = 1};
+            group.parts[0] = (struct plan_part){.cell = (uint16_t)c, .count = (uint8_t)size};
+            if (plan_shape_choose(fixture->shapes, &group)) {
+                (void)plan_state_add(&fixture->state, &group);
+            }
+        }
+    }
+}
+
+/* Who and where, in words. */
+static void test_words(void **state)
+{
+    (void)state;
+    struct ts_cluster *cluster = planner_fixture_cluster("4xA40|4xA40|2xA40+4x3090Ti|4xA40|4xA6000", 100);
+    struct eval_fixture *fixture = open_on(cluster, PLANNER_FIXTURE_CODING, 9);
+    eval_fixture_groups(fixture, "P 0:4/4, D 5:4/4");
+    assert_words(fixture, "time of the replica on 4x A40 (TP4 PP1) in node ");
+    fixture->state.count = 1;
+    eval_fixture_groups(fixture, "P 1:4/4, D 5:4/4");
+    assert_words(fixture, "time of each of the 2 replicas on 4x A40 (TP4 PP1) in nodes ");
+    fixture->state.count = 2;
+    eval_fixture_groups(fixture, "P 4:4/4, D 5:4/4");
+    assert_words(
+        fixture,
+        "time of each of the 3 replicas on 4x A40 (TP4 PP1) in 3 nodes is full; one more would add up to");
+    fixture->state.count = 0;
+    eval_fixture_groups(fixture, "P 0:2/2+1:2/2+2:2/2+3:4/2, D 5:4/4");
+    assert_words(fixture, "the replica on 6x A40 + 4x 3090Ti (TP2 PP5) in 3 nodes is full");
+    fixture->state.count = 0;
+    ts_demand_scale_rate(&fixture->base.demand, 0.01);
+    eval_fixture_reopen(fixture);
+    eval_fixture_groups(fixture, "P 0:4/4, D 5:4/4");
+    assert_words(fixture, "nothing is short");
+    shut(&fixture);
+}
+
 static double now_us(void)
 {
     struct timespec t;
@@ -439,21 +485,31 @@ static void walk(const char *name, struct eval_fixture *fixture, uint32_t steps)
                   (double)(plan_eval_work(fixture->eval) - work) / steps);
 }
 
-/* All devices in replicas of 2 or 4, as good plans have them. */
-static void fill_with_small_groups(struct eval_fixture *fixture)
+static struct eval_fixture *open_256(void)
 {
-    const struct ts_cluster *cluster = fixture->base.cluster;
-    fixture->state.count = 0;
-    for (uint32_t c = 0; c < cluster->cell_count; c++) {
-        uint32_t size = cluster->types[cluster->cells[c].type].memory_bytes > 40e9 ? 2 : 4;
-        for (uint32_t n = 0; n + size <= cluster->cells[c].count; n += size) {
-            struct plan_group group = {.phase = n ? TS_PHASE_DECODE : TS_PHASE_PREFILL, .part_count = 1};
-            group.parts[0] = (struct plan_part){.cell = (uint16_t)c, .count = (uint8_t)size};
-            if (plan_shape_choose(fixture->shapes, &group)) {
-                (void)plan_state_add(&fixture->state, &group);
-            }
-        }
+    char spec[400] = "";
+    static const char *types[] = {"A40", "A6000", "A5000", "3090Ti", "A100", "4090", "L4", "H100"};
+    for (int n = 0; n < 32; n++) {
+        (void)snprintf(spec + strlen(spec), sizeof spec - strlen(spec), "%s8x%s", n ? "|" : "", types[n / 4]);
     }
+    struct eval_fixture *fixture = open_cluster(spec, 40, 150);
+    fill_with_small_groups(fixture);
+    return fixture;
+}
+
+/* Where GLPK gives up (here: no memory) a state is worth nothing, and the next run is as good as ever. */
+static void test_simplex_fails(void **state)
+{
+    (void)state;
+    struct eval_fixture *fixture = open_256();
+    struct plan_result result;
+    glp_mem_limit(1); /* MiB */
+    double none = plan_eval_run(fixture->eval, &fixture->state, &result);
+    assert_true(none == 0 && result.flow_count == 0 && result.group_worth[0] == 0);
+    glp_init_env();
+    glp_mem_limit(1000);
+    assert_true(eval_fixture_run(fixture, &result) > 0.1 && result.flow_count > 0);
+    shut(&fixture);
 }
 
 static void test_speed(void **state)
@@ -463,13 +519,7 @@ static void test_speed(void **state)
     fill_with_small_groups(fixture);
     walk("32 GPUs", fixture, 2000);
     shut(&fixture);
-    char spec[400] = "";
-    static const char *types[] = {"A40", "A6000", "A5000", "3090Ti", "A100", "4090", "L4", "H100"};
-    for (int n = 0; n < 32; n++) {
-        (void)snprintf(spec + strlen(spec), sizeof spec - strlen(spec), "%s8x%s", n ? "|" : "", types[n / 4]);
-    }
-    fixture = open_cluster(spec, 40, 150);
-    fill_with_small_groups(fixture);
+    fixture = open_256();
     walk("256 GPUs", fixture, 60);
     shut(&fixture);
 }
@@ -483,7 +533,8 @@ int main(void)
         cmocka_unit_test(test_no_link),       cmocka_unit_test(test_slow_link),
         cmocka_unit_test(test_load),          cmocka_unit_test(test_codec),
         cmocka_unit_test(test_goodput),       cmocka_unit_test(test_plan),
-        cmocka_unit_test(test_nothing_flows), cmocka_unit_test(test_speed),
+        cmocka_unit_test(test_nothing_flows), cmocka_unit_test(test_words),
+        cmocka_unit_test(test_simplex_fails), cmocka_unit_test(test_speed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
