@@ -32,7 +32,7 @@ static const struct ts_option options[] = {
     {"max_stages", TS_OPTION_U32, F(inputs.max_stages), "0", 0, TS_STAGES_MAX,
      "pipeline stages of a replica; 0 = the planner's default"},
     {"seed", TS_OPTION_U64, F(inputs.seed), "1", 0, 9e15, "same seed, same plan"},
-    {"algorithm", TS_OPTION_STRING, F(algorithm), "thunder", 0, 0, "who plans; a wrong name lists them"},
+    {"algorithm", TS_OPTION_STRING, F(algorithm), "thunder", 0, 0, "who plans: one of the above"},
     {"load", TS_OPTION_STRING, F(load), NULL, 0, 0,
      "an algorithm of your own: shared object, see services/planner"},
     {"time_limit", TS_OPTION_F64, F(time_limit), "600", 0.001, 1e6, "seconds; then the best so far counts"},
@@ -109,9 +109,17 @@ static const char help[] =
     "  tsctl plan adopt --current PLAN.json [flags]    is re-routing, flipping or regrouping worth it now\n"
     "  tsctl plan diff A.json B.json [--json]    what changes, and what must be loaded anew\n"
     "  tsctl plan show PLAN.json [--json] [--by-class] [--svg FILE]    a plan from a file\n\n"
-    "Exit codes: 0 done; 1 it failed, and a line says why; 2 wrong usage. Ctrl-C ends a search, and the "
-    "best\n"
-    "plan so far is printed.\n\n";
+    "Exit codes: 0 done; 1 it failed, and a line says why; 2 wrong usage. Ctrl-C ends a search, and the\n"
+    "best plan so far is printed.\n\n";
+
+static void print_help(void)
+{
+    const struct plan_algorithm *algorithm;
+    printf("%sAlgorithms:\n", help);
+    for (size_t i = 0; (algorithm = plan_algorithm_at(i)); i++)
+        printf("  %-28s %s\n", algorithm->name, algorithm->summary);
+    printf("\n");
+}
 
 static bool asks_for_help(int argc, char **argv)
 {
@@ -126,7 +134,7 @@ int tsctl_plan_flags_load(int argc, char **argv, const char *name, struct tsctl_
 {
     *f = (struct tsctl_plan_flags){.conf = NULL};
     if (asks_for_help(argc, argv))
-        fputs(help, stdout);
+        print_help();
     switch (ts_conf_load("plan", options, TS_ARRAY_SIZE(options), argc, argv, f, arguments, &f->conf, err)) {
     case TS_CONF_EXIT:
         ts_conf_destroy(&f->conf);

@@ -44,12 +44,16 @@ static void line(const struct chart *c, double x1, double y1, double x2, double 
 static void axes(const struct chart *c)
 {
     char text[64];
-    for (double v = 0, tick = tick_of(c->price_max); v <= c->price_max * 1.0001; v += tick) {
+    double tick = tick_of(c->price_max);
+    for (int i = 0; i * tick <= c->price_max * 1.0001; i++) {
+        double v = i * tick;
         line(c, x_of(c, v), TOP, x_of(c, v), BOTTOM, "#eceff1");
         snprintf(text, sizeof text, "%g", v);
         svg_text(&c->page, x_of(c, v), BOTTOM + 20, 13, false, SVG_MIDDLE, "#37474f", text);
     }
-    for (double v = 0, tick = tick_of(c->value_max); v <= c->value_max * 1.0001; v += tick) {
+    tick = tick_of(c->value_max);
+    for (int i = 0; i * tick <= c->value_max * 1.0001; i++) {
+        double v = i * tick;
         line(c, LEFT, y_of(c, v / c->scale), RIGHT, y_of(c, v / c->scale), "#eceff1");
         snprintf(text, sizeof text, c->goodput ? "%g" : "%g %%", v);
         svg_text(&c->page, LEFT - 10, y_of(c, v / c->scale) + 4, 13, false, SVG_END, "#37474f", text);
