@@ -91,9 +91,14 @@ static void find_cuts(struct plan_bound_master *master)
     }
 }
 
+static uint32_t slot_limit(const struct plan_bound_master *master, uint32_t slot)
+{
+    uint32_t make = slot / PLAN_BOUND_TPS;
+    return master->kinds->makes[make].slots[slot % PLAN_BOUND_TPS];
+}
+
 static void make_rows(struct plan_bound_master *master)
 {
-    const struct plan_bound_kinds *kinds = master->kinds;
     const struct ts_demand *demand = master->problem->demand;
     for (uint32_t k = 0; k < master->classes; ++k)
         (void)plan_lp_add_row(master->lp, scaled(master) ? 0 : demand->classes[k].rate);
@@ -101,7 +106,7 @@ static void make_rows(struct plan_bound_master *master)
         (void)plan_lp_add_row(master->lp, 0);
     master->first_slot = 2 * master->classes;
     for (uint32_t i = 0; i < master->slot_count; ++i)
-        (void)plan_lp_add_row(master->lp, kinds->makes[i / PLAN_BOUND_TPS].slots[i % PLAN_BOUND_TPS]);
+        (void)plan_lp_add_row(master->lp, slot_limit(master, i));
     master->first_cut = master->first_slot + master->slot_count;
     for (uint32_t i = 0; i < master->cut_count; ++i)
         (void)plan_lp_add_row(master->lp, master->cuts[i].limit);
@@ -273,7 +278,7 @@ static double device_base(const struct plan_bound_master *master, const struct p
 {
     double base = prices->dollar * master->dollars;
     for (uint32_t i = 0; i < master->slot_count; ++i)
-        base += prices->slots[i] * master->kinds->makes[i / PLAN_BOUND_TPS].slots[i % PLAN_BOUND_TPS];
+        base += prices->slots[i] * slot_limit(master, i);
     for (uint32_t i = 0; i < master->cut_count; ++i)
         base += prices->cuts[i] * master->cuts[i].limit;
     return base;
