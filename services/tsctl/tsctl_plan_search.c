@@ -60,13 +60,21 @@ static enum ts_status no_plan(const struct tsctl_plan_world *world, const struct
         return ts_error_set(err, TS_ENOTFOUND,
                             "%s found no plan before it was stopped; give it more than %g s (--time-limit)",
                             search->algorithm->name, search->seconds);
+    double most = largest_group_bytes(world);
+    if (most >= need)
+        return ts_error_set(
+            err, TS_ENOTFOUND,
+            "%s finds no plan, though cluster \"%s\" can hold model \"%s\" (%.1f GB) once: where "
+            "prefill and decode have devices of their own, it must be held twice; add devices, "
+            "or let a replica do both (colocated, thunder)",
+            search->algorithm->name, world->cluster->name, world->model.name, need / 1e9);
     return ts_error_set(
         err, TS_ENOTFOUND,
         "%s finds no plan: the weights of model \"%s\" take %.1f GB, and the largest group of "
         "cluster \"%s\" (up to %u stages) has %.1f GB usable; add devices, raise --max-stages, "
         "or take a smaller model",
         search->algorithm->name, world->model.name, need / 1e9, world->cluster->name,
-        world->problem.max_stages, largest_group_bytes(world) / 1e9);
+        world->problem.max_stages, most / 1e9);
 }
 
 enum ts_status tsctl_plan_search(const struct tsctl_plan_world *world, struct tsctl_plan_search *search,
