@@ -1,1 +1,1 @@
-ts_pytest(process_plan test_plan.py LABELS process TIMEOUT 300)
+ts_pytest(process_plan test_plan.py LABELS process TIMEOUT 600)
