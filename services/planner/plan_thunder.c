@@ -21,7 +21,7 @@
 /* Effort of the whole search at most, in runs of the program on few groups: it ends earlier as a rule, when
  * kicks no longer gain. A run over n groups counts 1 + n^2 / 64, as its pairs do. */
 #define EFFORT_REGROUP 3500.0 /* for up to 32 devices; rises with their count */
-#define EFFORT_FLIP    400.0
+#define EFFORT_FLIP    240.0
 
 /* --- States seen --- */
 
@@ -361,15 +361,18 @@ static bool thunder_step(struct plan_search *search, uint64_t budget)
     return search->stage == PLAN_THUNDER_DONE;
 }
 
-/* By an evaluator of its own: the search's one stays as it is, so that asking changes nothing. */
+/* While the search goes on, by an evaluator of its own: the search's one stays as it is, so that asking changes
+ * nothing. */
 static struct ts_plan *thunder_best(struct plan_search *search)
 {
     if (search->best_objective < 0)
         return NULL;
-    struct plan_eval *eval = plan_eval_new(search->shapes);
-    struct ts_plan *plan = plan_eval_plan(eval, &search->best, plan_algorithm_thunder.name);
+    bool done = search->stage == PLAN_THUNDER_DONE;
+    struct plan_eval *fresh = done ? NULL : plan_eval_new(search->shapes);
+    struct ts_plan *plan =
+        plan_eval_plan(done ? search->eval : fresh, &search->best, plan_algorithm_thunder.name);
     plan_thunder_keep_devices(search, plan);
-    plan_eval_destroy(&eval);
+    plan_eval_destroy(&fresh);
     return plan;
 }
 
