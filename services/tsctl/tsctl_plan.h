@@ -17,7 +17,8 @@
 
 /* What a plan is made from: the flags of the same names. Strings are never NULL. */
 struct tsctl_plan_inputs {
-    const char *cluster, *devices, *model, *workload, *slo, *conf_dir;
+    const char *cluster, *devices, *model, *workload, *slo;
+    const char *conf_dir;          /* empty: as tsctl_conf_dir finds it */
     const char *objective, *codec; /* attainment|goodput, auto|none|i4 */
     double attainment;
     double rate;      /* requests/s; 0 = as the workload says */

@@ -144,8 +144,6 @@ int tsctl_plan_flags_load(int argc, char **argv, const char *name, struct tsctl_
     case TS_CONF_RUN:
         break;
     }
-    if (!*f->inputs.conf_dir)
-        f->inputs.conf_dir = f->conf_dir = tsctl_conf_dir();
     if (!ts_conf_given(f->conf, "link_gbit"))
         f->inputs.link_gbit = -1;
     return 0;
@@ -153,7 +151,6 @@ int tsctl_plan_flags_load(int argc, char **argv, const char *name, struct tsctl_
 
 void tsctl_plan_flags_free(struct tsctl_plan_flags *f)
 {
-    ts_free(f->conf_dir);
     ts_conf_destroy(&f->conf);
 }
 
@@ -200,18 +197,18 @@ static enum ts_status print(const struct tsctl_plan_flags *f, const struct tsctl
     enum ts_status status = TS_OK;
     doc.work = search->work;
     doc.finished = search->finished;
-    if (*f->out) {
+    if (f->json) { /* first of all: a file that cannot be written must not cost the plan */
+        json = tsctl_plan_json(&doc);
+        status = tsctl_plan_write_json(&json, NULL, err);
+    } else {
+        tsctl_plan_table(&doc, f->by_class, stdout);
+    }
+    if (status == TS_OK && *f->out) {
         json = tsctl_plan_json(&doc);
         status = tsctl_plan_write_json(&json, f->out, err);
     }
     if (status == TS_OK && *f->svg)
         status = tsctl_plan_write_svg(&doc, f->svg, err);
-    if (status == TS_OK && f->json) {
-        json = tsctl_plan_json(&doc);
-        status = tsctl_plan_write_json(&json, NULL, err);
-    } else if (status == TS_OK) {
-        tsctl_plan_table(&doc, f->by_class, stdout);
-    }
     return status;
 }
 

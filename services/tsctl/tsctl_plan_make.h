@@ -16,7 +16,6 @@ struct tsctl_plan_flags {
     double window_s, load_gb_per_s, flip_s, since_s; /* of adopt */
     uint32_t points;
     bool no_bound, min_cost, frontier, json, by_class, progress;
-    char *conf_dir; /* when none was given */
 };
 
 /* 0 = go on; -1 = it was served (--help); otherwise the exit code, and the reason has been printed. */

@@ -185,9 +185,11 @@ static enum ts_status write_frontier(const struct money *m, struct ts_error *err
         return ts_error_set(err, TS_ENOTFOUND,
                             "no purchase serves anything; give it more time (--time-limit), or "
                             "other offers");
-    if (*f->out) {
+    if (!f->json)
+        print_frontier(m, points, count);
+    for (int to_file = !f->json; to_file <= (*f->out != '\0') && status == TS_OK; to_file++) {
         struct ts_json *json = frontier_json(m, points, count);
-        status = tsctl_plan_write_json(&json, f->out, err);
+        status = tsctl_plan_write_json(&json, to_file ? f->out : NULL, err);
     }
     if (status == TS_OK && *f->svg) {
         struct ts_plan plan;
@@ -196,12 +198,6 @@ static enum ts_status write_frontier(const struct money *m, struct ts_error *err
         if (to)
             tsctl_plan_svg_frontier(&doc, points, count, to);
         status = to ? tsctl_plan_close(to, f->svg, err) : err->status;
-    }
-    if (status == TS_OK && f->json) {
-        struct ts_json *json = frontier_json(m, points, count);
-        status = tsctl_plan_write_json(&json, NULL, err);
-    } else if (status == TS_OK) {
-        print_frontier(m, points, count);
     }
     return status;
 }
@@ -247,17 +243,17 @@ static enum ts_status write_purchase(const struct money *m, struct ts_error *err
     if (!best)
         return no_purchase(m, err);
     struct tsctl_plan_doc doc = doc_of(m, best, &plan);
-    for (int to_stdout = !*f->out; to_stdout <= f->json && status == TS_OK; to_stdout++) {
-        struct ts_json *json = tsctl_plan_json(&doc), *ask = ask_json(m);
-        ts_json_put(json, "money", &ask);
-        status = tsctl_plan_write_json(&json, to_stdout ? NULL : f->out, err);
-    }
-    if (status == TS_OK && *f->svg)
-        status = tsctl_plan_write_svg(&doc, f->svg, err);
-    if (status == TS_OK && !f->json) {
+    if (!f->json) {
         print_purchase(m, &doc);
         tsctl_plan_table(&doc, f->by_class, stdout);
     }
+    for (int to_file = !f->json; to_file <= (*f->out != '\0') && status == TS_OK; to_file++) {
+        struct ts_json *json = tsctl_plan_json(&doc), *ask = ask_json(m);
+        ts_json_put(json, "money", &ask);
+        status = tsctl_plan_write_json(&json, to_file ? f->out : NULL, err);
+    }
+    if (status == TS_OK && *f->svg)
+        status = tsctl_plan_write_svg(&doc, f->svg, err);
     return status;
 }
 

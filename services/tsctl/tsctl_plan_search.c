@@ -56,9 +56,11 @@ static enum ts_status no_plan(const struct tsctl_plan_world *world, const struct
 {
     double need = world->model.layers * ts_cost_layer_weight_bytes(&world->model) +
                   ts_cost_head_weight_bytes(&world->model);
+    if (!search->finished && tsctl_plan_clock_interrupted())
+        return ts_error_set(err, TS_ENOTFOUND, "%s was stopped before it found a plan; give it more time",
+                            search->algorithm->name);
     if (!search->finished)
-        return ts_error_set(err, TS_ENOTFOUND,
-                            "%s found no plan before it was stopped; give it more than %g s (--time-limit)",
+        return ts_error_set(err, TS_ENOTFOUND, "%s found no plan in %g s; give it more (--time-limit)",
                             search->algorithm->name, search->seconds);
     double most = largest_group_bytes(world);
     if (most >= need)

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "common/base/ts_mem.h"
 #include "services/tsctl/tsctl.h"
 
 #define GBIT 1.25e8 /* bytes */
@@ -18,16 +19,16 @@ static void override_links(struct ts_cluster *cluster, double gbit)
     }
 }
 
-static enum ts_status load_inputs(struct tsctl_plan_world *w, struct ts_error *err)
+static enum ts_status load_inputs(struct tsctl_plan_world *w, const char *conf_dir, struct ts_error *err)
 {
     const struct tsctl_plan_inputs *in = &w->inputs;
-    enum ts_status status = ts_catalogue_load(in->conf_dir, in->devices, &w->catalogue, err);
+    enum ts_status status = ts_catalogue_load(conf_dir, in->devices, &w->catalogue, err);
     if (status == TS_OK)
-        status = ts_inputs_cluster(w->catalogue, in->conf_dir, in->cluster, &w->cluster, err);
+        status = ts_inputs_cluster(w->catalogue, conf_dir, in->cluster, &w->cluster, err);
     if (status == TS_OK)
-        status = ts_inputs_model(in->conf_dir, in->model, &w->model, err);
+        status = ts_inputs_model(conf_dir, in->model, &w->model, err);
     if (status == TS_OK)
-        status = ts_inputs_demand(in->conf_dir, in->workload, in->rate, &w->demand, err);
+        status = ts_inputs_demand(conf_dir, in->workload, in->rate, &w->demand, err);
     if (status == TS_OK && in->link_gbit >= 0) {
         override_links(w->cluster, in->link_gbit);
         status = ts_cluster_seal(w->cluster, err);
@@ -35,7 +36,7 @@ static enum ts_status load_inputs(struct tsctl_plan_world *w, struct ts_error *e
     if (status == TS_OK && in->scale_lengths != 1)
         ts_demand_scale_lengths(&w->demand, in->scale_lengths);
     if (status == TS_OK && strcmp(in->slo, "none") != 0)
-        status = ts_inputs_slo(w->catalogue, in->conf_dir, in->slo, &w->model, &w->demand, err);
+        status = ts_inputs_slo(w->catalogue, conf_dir, in->slo, &w->model, &w->demand, err);
     return status;
 }
 
@@ -44,7 +45,9 @@ enum ts_status tsctl_plan_world_load(const struct tsctl_plan_inputs *inputs, str
 {
     struct plan_problem *problem = &out->problem;
     *out = (struct tsctl_plan_world){.inputs = *inputs};
-    enum ts_status status = load_inputs(out, err);
+    char *conf_dir = *inputs->conf_dir ? ts_xstrdup(inputs->conf_dir) : tsctl_conf_dir();
+    enum ts_status status = load_inputs(out, conf_dir, err);
+    ts_free(conf_dir);
     if (status != TS_OK) {
         tsctl_plan_world_fini(out);
         return status;

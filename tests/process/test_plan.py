@@ -184,6 +184,8 @@ def test_explain(made):
     text = run("plan", "explain", made["path"]).stdout
     assert "What limits the plan" in text
     assert tsctl("explain").stdout == text
+    elsewhere = subprocess.run([TSCTL, "plan", "explain", made["path"]], cwd=made["folder"], capture_output=True, text=True, check=True)
+    assert elsewhere.stdout == text
 
 
 def test_adopt(made, tmp_path):
@@ -278,7 +280,8 @@ def test_a_lost_device_costs_its_replica(made, tmp_path):
 def test_refusals(flags, code, words):
     done = run("plan", *flags_of(flags), check=False)
     assert done.returncode == code, done.stderr
-    assert words in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
+    assert words in done.stderr and done.stderr.count("\n") == 1
+    assert ("Objective" in done.stdout) == ("--svg" in flags)  # a file that cannot be written does not cost the plan
 
 
 def test_broken_files(tmp_path):
@@ -296,8 +299,10 @@ def test_broken_files(tmp_path):
 def test_interrupt_prints_the_best_so_far():
     command = [TSCTL, "plan", "--json", "--progress", "--no-bound", *flags_of({"--cluster": "gpus-256", "--rate": 200})]
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        line = process.stderr.readline()
-        assert line.startswith("thunder: ")
+        for line in process.stderr:
+            assert line.startswith("thunder: ")
+            if "best" in line:
+                break
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
