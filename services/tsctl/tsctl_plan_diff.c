@@ -162,6 +162,27 @@ static void put_pair(struct ts_json *object, const char *key, double before, dou
     ts_json_put(object, key, &pair);
 }
 
+/* The devices that load weights, and how much. */
+static struct ts_json *reload_json(const struct diff *d, const struct ts_group *group)
+{
+    const struct ts_cluster *cluster = d->b->cluster;
+    struct ts_json *out = ts_json_new_array();
+    for (uint32_t s = 0; s < group->stage_count; s++) {
+        for (uint32_t i = 0; i < group->stages[s].tp; i++) {
+            uint32_t gpu = group->stages[s].gpus[i];
+            if (d->bytes[gpu] <= 0)
+                continue;
+            struct ts_json *item = ts_json_new_object();
+            put_text(item, "node", cluster->nodes[cluster->gpus[gpu].node].name);
+            put_text(item, "type", tsctl_plan_type(cluster, gpu)->name);
+            ts_json_put_integer(item, "index", tsctl_plan_place(cluster, gpu));
+            ts_json_put_number(item, "bytes", d->bytes[gpu]);
+            ts_json_put(out, NULL, &item);
+        }
+    }
+    return out;
+}
+
 static struct ts_json *move_json(const struct diff *d, const struct move *move)
 {
     struct ts_json *out = ts_json_new_object();
@@ -176,6 +197,10 @@ static struct ts_json *move_json(const struct diff *d, const struct move *move)
     put_text(out, "gpus", tsctl_plan_gpus_words(doc, group, true, words));
     ts_json_put_integer(out, "reload_gpus", move->reload_gpus);
     ts_json_put_number(out, "reload_bytes", move->reload_bytes);
+    if (!gone) {
+        struct ts_json *reload = reload_json(d, group);
+        ts_json_put(out, "reload", &reload);
+    }
     return out;
 }
 

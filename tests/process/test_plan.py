@@ -221,6 +221,8 @@ def test_diff(made, tmp_path):
     change = json.loads(run("plan", "diff", made["path"], other, "--json").stdout)
     assert change["price_per_hour"]["change"] == pytest.approx(doc["price_per_hour"] - made["doc"]["price_per_hour"])
     assert change["reload_bytes"] > 0 and change["reload_gpus"] > 0
+    loads = [g for r in change["replicas"] for g in r.get("reload", [])]
+    assert len(loads) == change["reload_gpus"] and sum(g["bytes"] for g in loads) == pytest.approx(change["reload_bytes"])
     assert len([r for r in change["replicas"] if r["change"] != "gone"]) == len(doc["replicas"])
     assert "Reload" in run("plan", "diff", made["path"], other).stdout
 
