@@ -387,10 +387,11 @@ static double least_latency(const struct maker *maker, uint32_t k)
         head = fmin(head, maker->units[i]->head_alone);
     }
     for (uint32_t round = 0; round < maker->pipe.count && layers > 0; ++round) {
-        uint32_t best = TS_STAGES_MAX;
-        for (uint32_t i = 0; i < maker->pipe.count; ++i) {
-            if (!used[i] &&
-                (best == TS_STAGES_MAX || maker->units[i]->prefill[k] < maker->units[best]->prefill[k]))
+        uint32_t best = 0;
+        while (used[best])
+            ++best;
+        for (uint32_t i = best + 1; i < maker->pipe.count; ++i) {
+            if (!used[i] && maker->units[i]->prefill[k] < maker->units[best]->prefill[k])
                 best = i;
         }
         const struct plan_unit *unit = maker->units[best];

@@ -150,7 +150,7 @@ static int compare_u64(const void *a, const void *b)
 static uint64_t kind_of(const struct plan_search *search, const struct plan_group *group)
 {
     const struct ts_cluster *cluster = search->problem->cluster;
-    uint64_t nodes[PLAN_PARTS_MAX], hash = (uint64_t)group->phase;
+    uint64_t nodes[PLAN_PARTS_MAX] = {0}, hash = (uint64_t)group->phase;
     uint32_t count = 0, last = UINT32_MAX;
     for (uint32_t i = 0; i < group->part_count; ++i) { /* by cell, so by node and type */
         const struct plan_part *part = &group->parts[i];
