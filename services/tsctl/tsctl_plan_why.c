@@ -331,6 +331,12 @@ void tsctl_plan_why_table(const struct tsctl_plan_doc *doc, const struct tsctl_p
 {
     struct unit unit = unit_of(doc);
     uint32_t shown = 0;
+    if (fabs(why->objective - doc->plan->objective) > 1e-6 * why->objective)
+        fprintf(
+            to,
+            "The plan's own routing attains %.6g %s, the best one over its groups %.6g, of which all below "
+            "speaks.\n\n",
+            unit.scale * doc->plan->objective, unit.name, unit.scale * why->objective);
     print_replicas(doc, why, unit, to);
     print_reasons(doc, why, unit, to);
     fprintf(to, "\nWhat limits the plan: %s\n", doc->plan->limit[0] ? doc->plan->limit : "nothing is full");

@@ -212,6 +212,14 @@ def test_adopt(made, tmp_path):
     assert missing.returncode == 2 and "--current is missing" in missing.stderr
 
 
+def test_explain_says_when_the_routing_is_not_the_best(tmp_path):
+    path = tmp_path / "uniform.json"
+    tsctl("--no-bound", algorithm="uniform", rate=3, out=path)
+    own, best = json.loads(path.read_text())["objective"], json.loads(run("plan", "explain", path, "--json").stdout)["objective"]
+    assert own < best
+    assert run("plan", "explain", path).stdout.startswith("The plan's own routing attains")
+
+
 def test_diff(made, tmp_path):
     same = json.loads(run("plan", "diff", made["path"], made["path"], "--json").stdout)
     assert same["kept"] == len(made["doc"]["replicas"])
