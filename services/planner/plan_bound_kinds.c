@@ -48,7 +48,9 @@ static void find_kinds(struct plan_bound_kinds *kinds)
                 continue;
             struct plan_bound_kind *kind = &kinds->kinds[kinds->kind_count];
             *kind = (struct plan_bound_kind){
-                .make = i, .blend = kinds->kind_count++, .tp = (uint8_t)(1u << t), .tp_log2 = (uint8_t)t};
+                .make = i, .tp = (uint8_t)(1u << t), .tp_log2 = (uint8_t)t, .slots = make->slots[t]};
+            kind->members[kinds->kind_count / 64] = UINT64_C(1) << (kinds->kind_count % 64);
+            ++kinds->kind_count;
             kind->unit.type = (uint16_t)make->type;
             kind->unit.tp = kind->tp;
             plan_unit_init(&kind->unit, problem->cluster, problem->model, &kinds->mix,
@@ -96,25 +98,6 @@ static void find_links(struct plan_bound_kinds *kinds)
     ts_free(seen);
 }
 
-void plan_bound_kinds_init(struct plan_bound_kinds *kinds, const struct plan_problem *problem)
-{
-    memset(kinds, 0, sizeof *kinds);
-    kinds->problem = problem;
-    kinds->max_stages = problem->max_stages > 0 ? problem->max_stages : STAGES_DEFAULT;
-    plan_mix_init(&kinds->mix, problem->model, problem->demand);
-    plan_bound_ideal_init(&kinds->ideal, problem);
-    find_makes(kinds);
-    find_kinds(kinds);
-    find_links(kinds);
-}
-
-void plan_bound_kinds_fini(struct plan_bound_kinds *kinds)
-{
-    ts_free(kinds->makes);
-    ts_free(kinds->kinds);
-    memset(kinds, 0, sizeof *kinds);
-}
-
 /* --- Blends --- */
 
 /* How much one unit is ahead of the other at most, in what matters most. */
@@ -152,59 +135,71 @@ static void best_of(struct plan_unit *into, const struct plan_unit *from)
     least_of(into->head, from->head, PLAN_GRID_COUNT);
 }
 
-/* The two most alike groups of kinds become one; false when no two have one TP degree. */
-static bool join_closest(struct plan_bound_kinds *kinds)
+/* Joins the two most alike roots of a tree; false when no two have one TP degree. */
+static bool join_closest(struct plan_bound_kinds *kinds, bool *joined)
 {
+    uint32_t count = kinds->kind_count + kinds->blend_count, parts[2] = {0, 0};
     double least = INFINITY;
-    uint32_t keep = 0, drop = 0;
-    for (uint32_t i = 0; i < kinds->kind_count; ++i) {
+    for (uint32_t i = 0; i < count; ++i) {
         for (uint32_t j = 0; j < i; ++j) {
             const struct plan_bound_kind *a = &kinds->kinds[i], *b = &kinds->kinds[j];
-            if (a->tp != b->tp || a->blend == b->blend)
+            if (joined[i] || joined[j] || a->tp != b->tp)
                 continue;
-            double between = 1; /* the two farthest of both groups */
-            for (uint32_t m = 0; m < kinds->kind_count; ++m) {
-                for (uint32_t n = 0; n < kinds->kind_count; ++n) {
-                    if (kinds->kinds[m].blend == a->blend && kinds->kinds[n].blend == b->blend)
-                        between = fmax(between, unlikeness(&kinds->kinds[m].unit, &kinds->kinds[n].unit));
-                }
-            }
+            double between = unlikeness(&a->unit, &b->unit);
             if (between < least) {
                 least = between;
-                keep = b->blend;
-                drop = a->blend;
+                parts[0] = j;
+                parts[1] = i;
             }
         }
     }
-    for (uint32_t i = 0; i < kinds->kind_count && !isinf(least); ++i) {
-        if (kinds->kinds[i].blend == drop)
-            kinds->kinds[i].blend = keep;
+    if (isinf(least))
+        return false;
+    struct plan_bound_kind *blend = &kinds->kinds[count], *first = &kinds->kinds[parts[0]];
+    const struct plan_bound_kind *second = &kinds->kinds[parts[1]];
+    *blend = *first;
+    blend->make = PLAN_BOUND_BLEND;
+    blend->slots += second->slots;
+    blend->unlikeness = least;
+    best_of(&blend->unit, &second->unit);
+    for (int i = 0; i < 2; ++i) {
+        blend->parts[i] = parts[i];
+        blend->members[i] |= second->members[i];
+        joined[parts[i]] = true;
     }
-    return !isinf(least);
+    ++kinds->blend_count;
+    return true;
 }
 
-bool plan_bound_kinds_blend(struct plan_bound_kinds *kinds, uint32_t count)
+static void find_blends(struct plan_bound_kinds *kinds)
 {
-    uint32_t groups = kinds->kind_count;
-    while (groups > count && join_closest(kinds))
-        --groups;
-    /* Groups are known by one of their kinds so far; now by the blend. */
-    uint32_t number[UINT8_MAX];
-    for (uint32_t i = 0; i < kinds->kind_count; ++i)
-        number[i] = 0;
-    for (uint32_t i = 0; i < kinds->kind_count; ++i) {
-        struct plan_bound_kind *kind = &kinds->kinds[i];
-        uint32_t group = kind->blend;
-        if (number[group] == 0) {
-            number[group] = kinds->kind_count + kinds->blend_count++;
-            kinds->kinds[number[group]] = *kind;
-            kinds->kinds[number[group]].make = PLAN_BOUND_BLEND;
-        }
-        kind->blend = number[group];
-        best_of(&kinds->kinds[kind->blend].unit, &kind->unit);
-        kinds->kinds[kind->blend].blend = kind->blend;
+    bool joined[2 * KINDS_MAX] = {false};
+    while (join_closest(kinds, joined)) {
     }
-    return groups <= count;
+    for (uint32_t i = 0; i < kinds->kind_count + kinds->blend_count; ++i) {
+        if (!joined[i])
+            kinds->roots[kinds->root_count++] = i;
+    }
+}
+
+void plan_bound_kinds_init(struct plan_bound_kinds *kinds, const struct plan_problem *problem)
+{
+    memset(kinds, 0, sizeof *kinds);
+    kinds->problem = problem;
+    kinds->max_stages = problem->max_stages > 0 ? problem->max_stages : STAGES_DEFAULT;
+    plan_mix_init(&kinds->mix, problem->model, problem->demand);
+    plan_bound_ideal_init(&kinds->ideal, problem);
+    find_makes(kinds);
+    find_kinds(kinds);
+    find_links(kinds);
+    find_blends(kinds);
+}
+
+void plan_bound_kinds_fini(struct plan_bound_kinds *kinds)
+{
+    ts_free(kinds->makes);
+    ts_free(kinds->kinds);
+    memset(kinds, 0, sizeof *kinds);
 }
 
 bool plan_bound_kinds_rows(const struct plan_bound_kinds *kinds, const uint8_t *stages, uint32_t count,
@@ -232,6 +227,7 @@ struct maker {
     struct plan_draft draft;
     /* Of unlike stages: their units, and one unit that stands for all of them. */
     const struct plan_unit *units[TS_STAGES_MAX];
+    const uint64_t *members[TS_STAGES_MAX];
     struct plan_unit common;
 };
 
@@ -415,11 +411,10 @@ static struct share_range context_shares(const struct maker *maker, double micro
     struct plan_knot near = plan_knot_of(micro), above = plan_knot_of(1.5 * micro + MEETS_MORE);
     struct share_range range = {INFINITY, 0};
     for (uint32_t i = 0; i < kinds->kind_count; ++i) {
-        const struct plan_unit *unit = &kinds->kinds[i].unit,
-                               *blend = &kinds->kinds[kinds->kinds[i].blend].unit;
+        const struct plan_unit *unit = &kinds->kinds[i].unit;
         bool part = false;
         for (uint32_t s = 0; s < maker->pipe.count; ++s)
-            part = part || maker->units[s] == unit || maker->units[s] == blend;
+            part = part || (maker->members[s][i / 64] >> (i % 64) & 1) != 0;
         if (!part)
             continue;
         double fixed = unit->context_s * kinds->mix.mean_context;
@@ -471,8 +466,8 @@ static void add_unlike(struct maker *maker, bool blended)
     set_hops(maker, &maker->kinds->links[0]);
     /* Operating points are few, and those of the common stage lie elsewhere than those of a real pipeline.
      * More of them: what lies between two is then little better than their mixture. */
-    static const double limits[] = {1, 0.85, 0.72, 0.6, 0.5, 0.4};
-    uint32_t rounds = !(phase & TS_PHASE_DECODE) ? 1 : blended ? 6 : 2;
+    static const double limits[] = {1, 0.8, 0.6};
+    uint32_t rounds = !(phase & TS_PHASE_DECODE) ? 1 : blended ? 3 : 2;
     for (uint32_t i = 0; i < rounds; ++i) {
         struct plan_mix mix = maker->kinds->mix;
         mix.step_limit_max *= limits[i];
@@ -489,12 +484,14 @@ void plan_bound_kinds_item(const struct plan_bound_kinds *kinds, const uint8_t *
     struct maker maker = {.kinds = kinds, .item = item};
     plan_bound_item_init(item, phase);
     maker.pipe = (struct plan_pipe){.phase = phase, .count = count, .layers = kinds->problem->model->layers};
-    bool blended = kinds->kinds[stages[0]].make == PLAN_BOUND_BLEND, equal = !blended;
+    bool blended = false, equal = true;
     for (uint32_t i = 0; i < count; ++i) {
         maker.units[i] = &kinds->kinds[stages[i]].unit;
+        maker.members[i] = kinds->kinds[stages[i]].members;
+        blended = blended || kinds->kinds[stages[i]].make == PLAN_BOUND_BLEND;
         equal = equal && stages[i] == stages[0];
     }
-    if (equal)
+    if (equal && !blended)
         add_equal(&maker, maker.units[0]);
     else
         add_unlike(&maker, blended);

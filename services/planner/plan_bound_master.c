@@ -7,12 +7,16 @@
 #include "common/base/ts_mem.h"
 #include "services/planner/plan_lp.h"
 
-#define ROUNDS_MAX      80
+#define ROUNDS_MAX      150
 #define COLUMNS_A_ROUND 30
 #define CLOSED          1e-5 /* relative gap between program and bound at which rounds end */
 #define SMOOTHING       0.5  /* weight of the best prices so far against the program's */
 #define SHARE_MAX       8
 #define CUTS_MAX        96
+#define SPLITS_A_ROUND  150
+#define OFFERS_A_ROUND  300
+#define SPLIT_WORK      30   /* of making the items of a set; pricing one is 1 */
+#define GAIN_MIN        1e-9 /* requests/s */
 #define NONE            UINT32_MAX
 
 struct cut { /* floor(devices / share) of a make; make_count = of all makes together */
@@ -44,8 +48,7 @@ struct offer { /* a pattern that may become a column */
 struct plan_bound_master {
     const struct plan_bound_kinds *kinds;
     const struct plan_problem *problem;
-    const struct plan_bound_set *sets;
-    size_t set_count;
+    struct plan_bound_sets *sets;
     double rate, dollars, replicas_max;
     uint32_t classes, slot_count, cut_count;
     struct cut cuts[CUTS_MAX];
@@ -147,18 +150,18 @@ static double dollars_of(const struct plan_bound_master *master, const struct pl
 static void cost_kinds(const struct plan_bound_master *master, struct prices *prices)
 {
     const struct plan_bound_kinds *kinds = master->kinds;
-    for (uint32_t i = 0; i < kinds->blend_count; ++i)
-        prices->stages[kinds->kind_count + i] = INFINITY;
     for (uint32_t i = 0; i < kinds->kind_count; ++i) {
         const struct plan_bound_kind *kind = &kinds->kinds[i];
-        double cost = prices->dollar * dollars_of(master, kind);
+        prices->stages[i] = prices->dollar * dollars_of(master, kind);
         for (uint32_t t = 0; t <= kind->tp_log2; ++t)
-            cost += prices->slots[kind->make * PLAN_BOUND_TPS + t] * (kind->tp >> t);
-        prices->stages[i] = cost;
-        if (kind->blend != i && cost < prices->stages[kind->blend]) {
-            prices->stages[kind->blend] = cost;
-            prices->cheapest[kind->blend] = (uint8_t)i;
-        }
+            prices->stages[i] += prices->slots[kind->make * PLAN_BOUND_TPS + t] * (kind->tp >> t);
+        prices->cheapest[i] = (uint8_t)i;
+    }
+    for (uint32_t i = kinds->kind_count; i < kinds->kind_count + kinds->blend_count; ++i) {
+        const uint32_t *parts = kinds->kinds[i].parts;
+        uint32_t part = prices->stages[parts[0]] <= prices->stages[parts[1]] ? parts[0] : parts[1];
+        prices->stages[i] = prices->stages[part];
+        prices->cheapest[i] = prices->cheapest[part];
     }
 }
 
@@ -179,14 +182,14 @@ static double cost_of(const struct plan_bound_master *master, const struct price
 static void add_column(struct plan_bound_master *master, const struct prices *prices,
                        const struct offer *offer)
 {
-    const struct plan_bound_set *set = &master->sets[offer->set];
+    const struct plan_bound_set *set = &master->sets->sets[offer->set];
     const struct plan_bound_pattern *pattern = &offer->pattern;
     struct plan_lp_term *terms = master->terms;
     struct column column = {.count = set->count};
     uint32_t count = 0;
     double dollars = 0;
     for (uint32_t i = 0; i < set->count; ++i) {
-        column.stages[i] = set->blended ? prices->cheapest[set->stages[i]] : set->stages[i];
+        column.stages[i] = prices->cheapest[set->stages[i]];
         dollars += dollars_of(master, &master->kinds->kinds[column.stages[i]]);
     }
     for (uint32_t k = 0; k < master->classes; ++k) {
@@ -294,7 +297,7 @@ static double reduced_gain(const struct plan_bound_master *master, const struct 
     double gain = duals->classes.scale * pattern->gain;
     for (uint32_t k = 0; k < master->classes; ++k)
         gain -= duals->classes.serve[k] * pattern->serve[k] + duals->classes.feed[k] * pattern->feed[k];
-    return gain - cost_of(master, duals, &master->sets[offer->set]);
+    return gain - cost_of(master, duals, &master->sets->sets[offer->set]);
 }
 
 static int by_excess(const void *a, const void *b)
@@ -307,32 +310,33 @@ static int by_excess(const void *a, const void *b)
     return x->phase - y->phase;
 }
 
+static void push_offer(struct plan_bound_master *master, const struct offer *offer)
+{
+    ts_array_reserve((void **)&master->offers, &master->offer_capacity, master->offer_count + 1,
+                     sizeof *master->offers);
+    master->offers[master->offer_count++] = *offer;
+}
+
 /* All items at `now`: the bound, and what is worth more than it costs at the duals. */
 static void price_all(struct plan_bound_master *master, const struct prices *duals)
 {
     double ratio = 0, most = 0;
     master->offer_count = 0;
     cost_kinds(master, &master->now);
-    for (size_t s = 0; s < master->set_count; ++s) {
-        const struct plan_bound_set *set = &master->sets[s];
-        double cost = cost_of(master, &master->now, set);
-        for (int p = 0; p < PLAN_BOUND_PHASES; ++p) {
-            if (set->items[p].count == 0)
-                continue;
+    for (size_t s = 0; s < master->sets->count; ++s) {
+        const struct plan_bound_set *set = &master->sets->sets[s];
+        double cost = set->gone ? 0 : cost_of(master, &master->now, set);
+        for (int p = 0; p < PLAN_BOUND_PHASES && !set->gone; ++p) {
             struct offer offer = {.set = s, .phase = p};
             double worth = plan_bound_item_worth(&set->items[p], &master->now.classes, &offer.pattern);
-            most = fmax(most, worth - cost);
-            if (worth > 0)
-                ratio = fmax(ratio, cost > 0 ? worth / cost : INFINITY);
             if (worth <= 0)
                 continue;
+            most = fmax(most, worth - cost);
+            ratio = fmax(ratio, cost > 0 ? worth / cost : INFINITY);
             double gain = duals != NULL ? reduced_gain(master, duals, &offer) : worth;
             offer.excess = gain / set->gpus;
-            if (gain <= 1e-9)
-                continue;
-            ts_array_reserve((void **)&master->offers, &master->offer_capacity, master->offer_count + 1,
-                             sizeof *master->offers);
-            master->offers[master->offer_count++] = offer;
+            if (gain > GAIN_MIN)
+                push_offer(master, &offer);
         }
     }
     double classes = class_base(master, &master->now), devices = device_base(master, &master->now);
@@ -345,15 +349,51 @@ static void price_all(struct plan_bound_master *master, const struct prices *dua
     }
 }
 
-static void add_offers(struct plan_bound_master *master, const struct prices *prices)
+/* What became of a set that was split, at these prices. */
+static void price_new(struct plan_bound_master *master, const struct prices *prices, size_t first)
 {
-    qsort(master->offers, master->offer_count, sizeof *master->offers, by_excess);
-    uint32_t added[PLAN_BOUND_PHASES] = {0};
-    for (size_t i = 0; i < master->offer_count; ++i) {
-        const struct offer *offer = &master->offers[i];
-        if (added[offer->phase]++ < COLUMNS_A_ROUND)
-            add_column(master, prices, offer);
+    for (size_t s = first; s < master->sets->count; ++s) {
+        const struct plan_bound_set *set = &master->sets->sets[s];
+        for (int p = 0; p < PLAN_BOUND_PHASES && !set->gone; ++p) {
+            struct offer offer = {.set = s, .phase = p};
+            double gain = plan_bound_item_worth(&set->items[p], &prices->classes, &offer.pattern);
+            gain -= cost_of(master, prices, set);
+            offer.excess = gain / set->gpus;
+            if (gain > GAIN_MIN)
+                push_offer(master, &offer);
+        }
     }
+}
+
+/* The best offers become columns; a blended one is split first, if there is room, and its parts offered. */
+static uint64_t take_offers(struct plan_bound_master *master, const struct prices *prices)
+{
+    uint32_t added[PLAN_BOUND_PHASES] = {0}, splits = 0;
+    size_t first = master->sets->count;
+    qsort(master->offers, master->offer_count, sizeof *master->offers, by_excess);
+    if (master->offer_count > OFFERS_A_ROUND)
+        master->offer_count = OFFERS_A_ROUND;
+    while (master->offer_count > 0) {
+        size_t best = 0;
+        for (size_t i = 1; i < master->offer_count; ++i) {
+            if (by_excess(&master->offers[i], &master->offers[best]) < 0)
+                best = i;
+        }
+        struct offer offer = master->offers[best];
+        master->offers[best] = master->offers[--master->offer_count];
+        if (master->sets->sets[offer.set].gone || added[offer.phase] >= COLUMNS_A_ROUND)
+            continue;
+        size_t from = master->sets->count;
+        if (master->sets->sets[offer.set].blended && splits < SPLITS_A_ROUND &&
+            plan_bound_sets_split(master->sets, offer.set)) {
+            price_new(master, prices, from);
+            ++splits;
+        } else if (!master->sets->sets[offer.set].blended || splits < SPLITS_A_ROUND) {
+            add_column(master, prices, &offer);
+            ++added[offer.phase];
+        }
+    }
+    return SPLIT_WORK * (master->sets->count - first);
 }
 
 static void first_round(struct plan_bound_master *master)
@@ -363,19 +403,17 @@ static void first_round(struct plan_bound_master *master)
         for (uint32_t k = 0; k < master->classes; ++k)
             master->now.classes.feed[k] = 0.25 * i;
         price_all(master, NULL);
-        add_offers(master, &master->now);
+        (void)take_offers(master, &master->now);
     }
 }
 
-struct plan_bound_master *plan_bound_master_new(const struct plan_bound_kinds *kinds,
-                                                const struct plan_bound_set *sets, size_t set_count,
-                                                double dollars)
+struct plan_bound_master *plan_bound_master_new(struct plan_bound_sets *sets, double dollars)
 {
+    const struct plan_bound_kinds *kinds = sets->kinds;
     struct plan_bound_master *master = ts_xcalloc(1, sizeof *master);
     master->kinds = kinds;
     master->problem = kinds->problem;
     master->sets = sets;
-    master->set_count = set_count;
     master->dollars = dollars;
     master->rate = ts_demand_rate(master->problem->demand);
     master->classes = master->problem->demand->class_count;
@@ -390,9 +428,9 @@ struct plan_bound_master *plan_bound_master_new(const struct plan_bound_kinds *k
     double least = INFINITY, all = 0;
     for (uint32_t i = 0; i < kinds->make_count; ++i)
         all += kinds->makes[i].slots[0];
-    for (size_t i = 0; i < set_count; ++i)
-        least = fmin(least, sets[i].gpus);
-    master->replicas_max = set_count > 0 ? floor(all / least) : 0;
+    for (size_t i = 0; i < sets->count; ++i)
+        least = fmin(least, sets->sets[i].gpus);
+    master->replicas_max = sets->count > 0 ? floor(all / least) : 0;
     master->lp = plan_lp_new();
     make_rows(master);
     return master;
@@ -416,7 +454,7 @@ void plan_bound_master_destroy(struct plan_bound_master **master)
 
 uint64_t plan_bound_master_round(struct plan_bound_master *master)
 {
-    uint64_t pass = master->set_count * PLAN_BOUND_PHASES + 1;
+    uint64_t pass = master->sets->live * PLAN_BOUND_PHASES + 1;
     if (master->done)
         return 1;
     if (master->rounds++ == 0) {
@@ -447,7 +485,7 @@ uint64_t plan_bound_master_round(struct plan_bound_master *master)
         master->done = master->offer_count == 0;
         work += pass;
     }
-    add_offers(master, &duals);
+    work += take_offers(master, &duals);
     ts_free(duals.slots);
     return work;
 }

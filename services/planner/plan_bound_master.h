@@ -15,24 +15,12 @@
 #ifndef PLAN_BOUND_MASTER_H
 #define PLAN_BOUND_MASTER_H
 
-#include "services/planner/plan_bound_kinds.h"
-
-#define PLAN_BOUND_PHASES 3
-
-struct plan_bound_set { /* of stages: a replica that may be bought */
-    uint8_t stages[TS_STAGES_MAX];
-    uint8_t count;
-    bool blended; /* stages are blends: each is the cheapest of its kinds */
-    uint16_t gpus;
-    struct plan_bound_item items[PLAN_BOUND_PHASES]; /* PREFILL, DECODE, BOTH; empty when it cannot */
-};
+#include "services/planner/plan_bound_sets.h"
 
 struct plan_bound_master;
 
-/* Sets and kinds are borrowed and complete. `dollars` 0 = no budget. */
-struct plan_bound_master *plan_bound_master_new(const struct plan_bound_kinds *kinds,
-                                                const struct plan_bound_set *sets, size_t set_count,
-                                                double dollars);
+/* Sets are borrowed; all have their items. Blended ones that matter are split. `dollars` 0 = no budget. */
+struct plan_bound_master *plan_bound_master_new(struct plan_bound_sets *sets, double dollars);
 void plan_bound_master_destroy(struct plan_bound_master **master);
 /* Returns the work done (items priced). */
 uint64_t plan_bound_master_round(struct plan_bound_master *master);

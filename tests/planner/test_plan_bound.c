@@ -226,6 +226,19 @@ static void test_unlike_stages(void **unused)
     assert_true(compared >= 100);
 }
 
+/* The blend so many steps above a kind, or as many as there are. */
+static uint32_t blend_with(const struct plan_bound_kinds *kinds, uint32_t kind, uint32_t above)
+{
+    uint32_t found = kind;
+    for (uint32_t i = kinds->kind_count; i < kinds->kind_count + kinds->blend_count && above > 0; ++i) {
+        if ((kinds->kinds[i].members[kind / 64] >> (kind % 64) & 1) != 0) {
+            found = i;
+            --above;
+        }
+    }
+    return found;
+}
+
 /* A blend is at least as good as each of its kinds, so a set of blends as every set that it stands for. */
 static void test_blends(void **unused)
 {
@@ -238,14 +251,13 @@ static void test_blends(void **unused)
         planner_fixture_random(&fixture, seed, 24, 32);
         struct plan_bound_kinds kinds;
         plan_bound_kinds_init(&kinds, &fixture.problem);
-        (void)plan_bound_kinds_blend(&kinds, (kinds.kind_count + 1) / 2);
-        joined += kinds.kind_count - kinds.blend_count;
+        joined += kinds.blend_count;
         for (uint32_t i = 0; i < 30; ++i) {
             uint8_t stages[5], blends[5];
             uint32_t count = 2 + (uint32_t)ts_rng_below(&rng, 4);
             for (uint32_t s = 0; s < count; ++s) {
                 stages[s] = (uint8_t)ts_rng_below(&rng, kinds.kind_count);
-                blends[s] = (uint8_t)kinds.kinds[stages[s]].blend;
+                blends[s] = (uint8_t)blend_with(&kinds, stages[s], (uint32_t)ts_rng_below(&rng, 3));
             }
             enum ts_phase phase = (enum ts_phase)(1 + i % 3);
             struct plan_bound_item real, blend;
@@ -255,8 +267,9 @@ static void test_blends(void **unused)
             random_prices(&rng, &prices);
             double a = plan_bound_item_worth(&real, &prices, NULL);
             double b = plan_bound_item_worth(&blend, &prices, NULL);
-            /* Operating points of colocated replicas are sparse: a little may fall between them. */
-            double slack = phase == TS_PHASE_BOTH ? 0.02 : 1e-9;
+            /* Operating points of decode are sparse, those of both phases sparser: a little falls between. */
+            static const double slacks[] = {0, 1e-9, 2e-3, 0.02};
+            double slack = slacks[phase];
             if (a > b * (1 + slack) + 1e-12)
                 fail_msg("seed %llu, set %u: %.10g, its blends %.10g", (unsigned long long)seed, i, a, b);
             plan_bound_item_fini(&real);
