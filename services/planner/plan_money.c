@@ -316,6 +316,8 @@ static void finish_judgement(struct plan_money *m)
 
 static void step_bound(struct plan_money *m)
 {
+    if (money_start_all(m))
+        return;
     m->spent += BOUND_WORK;
     if (money_fraction(m))
         m->stage = MONEY_STARTS;

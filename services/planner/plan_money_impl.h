@@ -13,7 +13,7 @@
 #define MONEY_MORE 6 /* times the effort: for all offers, and for the incumbent at the end */
 
 enum money_stage {
-    MONEY_BOUND,    /* the fractional program */
+    MONEY_BOUND,    /* all offers, then the fractional program */
     MONEY_STARTS,   /* purchases to begin with */
     MONEY_EXCHANGE, /* the incumbent's neighbours */
     MONEY_POLISH,   /* the incumbent again, with more effort; then the next budget of a frontier */
@@ -99,7 +99,10 @@ void money_set_alive(struct plan_money *m, const struct ts_plan *plan);      /* 
 void money_add_devices(struct plan_money *m, uint32_t cell, uint32_t count); /* of those not alive */
 double money_price_of_type(const struct plan_money *m, uint32_t type);
 
-/* plan_money_starts.c. The next start that was opened for judgement; false after the last. */
+/* plan_money_starts.c. All offers, once, before the fractional program, which takes long: an answer to be
+ * stopped with. False when that is done. */
+bool money_start_all(struct plan_money *m);
+/* The next start that was opened for judgement; false after the last. */
 bool money_next_start(struct plan_money *m);
 /* One solution of the fractional program for the goal at hand; true when purchase and bound are known. */
 bool money_fraction(struct plan_money *m);

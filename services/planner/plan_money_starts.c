@@ -204,15 +204,20 @@ static bool start_type(struct plan_money *m, uint32_t type)
     return false;
 }
 
+bool money_start_all(struct plan_money *m)
+{
+    if (m->start != START_ALL || m->all_plan || m->attempt++ > 0)
+        return false;
+    memset(m->alive, true, m->cluster->gpu_count * sizeof *m->alive);
+    struct ts_plan *base = m->problem.current ? money_plan_copy(m->problem.current, NULL) : NULL;
+    return money_judge(m, base, MONEY_MORE, false);
+}
+
 bool money_next_start(struct plan_money *m)
 {
     for (; m->start < START_TYPES + m->cluster->type_count; m->start++, m->attempt = 0) {
         bool opened = false;
-        if (m->start == START_ALL && !m->all_plan && m->attempt++ == 0) {
-            memset(m->alive, true, m->cluster->gpu_count * sizeof *m->alive);
-            struct ts_plan *base = m->problem.current ? money_plan_copy(m->problem.current, NULL) : NULL;
-            opened = money_judge(m, base, MONEY_MORE, false);
-        } else if (m->start == START_FRACTION) {
+        if (m->start == START_FRACTION) {
             opened = start_fraction(m);
         } else if (m->start == START_TRIM) {
             opened = start_trim(m);

@@ -161,6 +161,21 @@ static void test_cut_anywhere(void **state)
     planner_fixture_fini(&f);
 }
 
+/* All offers come before the bound, so that whoever stops early has an answer. */
+static void test_an_answer_soon(void **state)
+{
+    struct planner_fixture f;
+    struct plan_money_ask ask = {.goal = PLAN_MONEY_TARGET, .objective = 0.01, .effort = 100};
+    (void)state;
+    init_world(&f, "2xA40|2x3090Ti");
+    struct plan_money *money = plan_money_open(&f.problem, &ask, NULL);
+    assert_non_null(money);
+    assert_false(plan_money_step(money, 700));
+    assert_non_null(plan_money_best(money));
+    plan_money_close(&money);
+    planner_fixture_fini(&f);
+}
+
 /* Dearer is better all along, every plan is legal, and no point is above what the bound allows at its price.
  */
 static void test_frontier(void **state)
@@ -342,6 +357,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_enumeration),
         cmocka_unit_test(test_cut_anywhere),
+        cmocka_unit_test(test_an_answer_soon),
         cmocka_unit_test(test_frontier),
         cmocka_unit_test(test_offers),
         cmocka_unit_test(test_out_of_reach),
