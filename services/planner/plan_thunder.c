@@ -369,7 +369,7 @@ static bool thunder_step(struct plan_search *search, uint64_t budget)
 static struct ts_plan *thunder_best(struct plan_search *search)
 {
     if (search->best_objective < 0)
-        return NULL;
+        return plan_thunder_scale_best(search);
     bool done = search->stage == PLAN_THUNDER_DONE;
     struct plan_eval *fresh = done ? NULL : plan_eval_new(search->shapes);
     struct ts_plan *plan =
@@ -381,7 +381,11 @@ static struct ts_plan *thunder_best(struct plan_search *search)
 
 static void thunder_describe(const struct plan_search *search, char *out, size_t size)
 {
-    if (search->best_objective < 0)
+    const struct plan_search *small = search->scale ? plan_thunder_scale_search(search) : NULL;
+    if (search->best_objective < 0 && small && small->best_objective >= 0)
+        snprintf(out, size, "evaluations %llu, best %.4f on a part of the cluster",
+                 (unsigned long long)search->evaluations, small->best_objective);
+    else if (search->best_objective < 0)
         snprintf(out, size, "evaluations %llu, no plan yet", (unsigned long long)search->evaluations);
     else
         snprintf(out, size, "evaluations %llu, runs %u, best %.4f of %u groups",

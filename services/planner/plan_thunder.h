@@ -101,6 +101,10 @@ struct plan_state *plan_thunder_new_start(struct plan_search *search); /* NULL w
 void plan_thunder_scale_open(struct plan_search *search);
 void plan_thunder_scale_close(struct plan_search *search);
 void plan_thunder_scale_step(struct plan_search *search);
+const struct plan_search *plan_thunder_scale_search(const struct plan_search *search); /* the small one */
+/* What the search of the small cluster has found so far, on the cluster itself; NULL when there is nothing.
+ */
+struct ts_plan *plan_thunder_scale_best(const struct plan_search *search);
 /* plan_thunder_fixed.c: the groups of the plan in force. */
 bool plan_thunder_alive(const struct ts_cluster *cluster, const struct ts_group *group);
 void plan_thunder_fix(struct plan_search *search);

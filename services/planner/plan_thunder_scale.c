@@ -172,8 +172,8 @@ static uint16_t cell_in(const struct ts_cluster *cluster, uint32_t node, uint16_
 }
 
 /* The group on the copy-th nodes that its nodes stand for; false when one stands for fewer. */
-static bool copy_group(const struct plan_search *search, const struct plan_group *from, uint32_t copy,
-                       struct plan_group *group)
+static bool copy_group(const struct plan_search *search, struct plan_shapes *shapes,
+                       const struct plan_group *from, uint32_t copy, struct plan_group *group)
 {
     const struct plan_scale *scale = search->scale;
     *group = *from;
@@ -190,23 +190,51 @@ static bool copy_group(const struct plan_search *search, const struct plan_group
             group->parts[k] = group->parts[k - 1];
         group->parts[k] = part;
     }
-    return plan_shape_find(search->shapes, group);
+    return plan_shape_find(shapes, group);
+}
+
+static void copy_groups(const struct plan_search *search, struct plan_shapes *shapes,
+                        struct plan_state *state)
+{
+    const struct plan_search *small = search->scale->search;
+    for (uint32_t copy = 0; copy < search->problem->cluster->node_count; copy++) {
+        for (uint32_t i = 0; i < small->best.count; i++) {
+            struct plan_group group;
+            if (copy_group(search, shapes, &small->best.groups[i], copy, &group))
+                plan_state_add(state, &group);
+        }
+    }
 }
 
 static void expand(struct plan_search *search)
 {
-    const struct plan_search *small = search->scale->search;
     struct plan_state *state = plan_thunder_new_start(search);
-    if (!state || small->best_objective < 0)
+    if (!state || search->scale->search->best_objective < 0)
         return;
-    for (uint32_t copy = 0; copy < search->problem->cluster->node_count; copy++) {
-        for (uint32_t i = 0; i < small->best.count; i++) {
-            struct plan_group group;
-            if (copy_group(search, &small->best.groups[i], copy, &group))
-                plan_state_add(state, &group);
-        }
-    }
+    copy_groups(search, search->shapes, state);
     plan_thunder_gather(search, state);
+}
+
+const struct plan_search *plan_thunder_scale_search(const struct plan_search *search)
+{
+    return search->scale->search;
+}
+
+/* With shapes of its own: asking changes nothing. */
+struct ts_plan *plan_thunder_scale_best(const struct plan_search *search)
+{
+    if (!search->scale || search->scale->search->best_objective < 0)
+        return NULL;
+    struct plan_shapes *shapes = plan_shapes_new(search->problem);
+    struct plan_eval *eval = plan_eval_new(shapes);
+    struct plan_state state;
+    plan_state_init(&state);
+    copy_groups(search, shapes, &state);
+    struct ts_plan *plan = plan_eval_plan(eval, &state, plan_algorithm_thunder.name);
+    plan_state_fini(&state);
+    plan_eval_destroy(&eval);
+    plan_shapes_destroy(&shapes);
+    return plan;
 }
 
 /* One unit of the small search; when it is over, its plan stands as a start. */

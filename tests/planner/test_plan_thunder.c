@@ -252,6 +252,34 @@ static void test_thousand_devices(void **unused)
     planner_fixture_fini(&f);
 }
 
+/* While the small cluster is searched there is a plan of the large one, and asking for it changes nothing. */
+static void test_plan_while_scaled(void **unused)
+{
+    (void)unused;
+    struct planner_fixture f;
+    big_cluster(&f, 15, 60);
+    struct ts_plan *plans[2];
+    for (int asked = 0; asked < 2; asked++) {
+        struct plan_search *search = plan_algorithm_thunder.open(&f.problem, NULL);
+        plan_algorithm_thunder.step(search, 300);
+        assert_true(search->scale && search->best_objective < 0);
+        if (asked) {
+            struct ts_plan *early = plan_algorithm_thunder.best(search);
+            check(&f, early);
+            assert_true(early->objective > 0);
+            ts_plan_destroy(&early);
+        }
+        while (search->best_objective < 0)
+            plan_algorithm_thunder.step(search, 50);
+        plans[asked] = plan_algorithm_thunder.best(search);
+        plan_algorithm_thunder.close(&search);
+    }
+    assert_same_plan(plans[0], plans[1]);
+    ts_plan_destroy(&plans[0]);
+    ts_plan_destroy(&plans[1]);
+    planner_fixture_fini(&f);
+}
+
 /* A large cluster is searched by way of a small one, to the end. */
 static void test_scaled(void **unused)
 {
@@ -285,6 +313,7 @@ int main(void)
         cmocka_unit_test(test_added_start),
         cmocka_unit_test(test_odd_problems),
         cmocka_unit_test(test_thousand_devices),
+        cmocka_unit_test(test_plan_while_scaled),
         cmocka_unit_test(test_scaled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
