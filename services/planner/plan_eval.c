@@ -14,6 +14,8 @@
 #define NEW_KINDS_SHARE  6
 #define KINDS_PER_KIND   4
 #define COLUMNS_PER_KIND 60
+/* Columns that lose no more than this by each request come along when the program starts over. */
+#define LIFT_KEPT 0.02
 /* A card that was not short for so many runs leaves the program when that starts over. */
 #define CARD_IDLE_RUNS 16
 /* What a request takes at least of its decode replica, so that a row with limit 0 keeps it away. */
@@ -58,6 +60,7 @@ void plan_eval_destroy(struct plan_eval **eval)
     ts_free(old->present_pairs);
     ts_free(old->cards);
     ts_free(old->cells);
+    ts_free(old->kept);
     ts_free(old->flows);
     ts_free(old->prices);
     ts_free(old->worth);
@@ -531,10 +534,41 @@ static bool worth_keeping(const struct plan_eval *eval)
            eval->column_count <= COLUMNS_PER_KIND * eval->present_count;
 }
 
+/* Columns of the program at hand that are worth having in the next: those in use, and those that would be at
+ * slightly other prices. Returns how many. */
+static uint32_t keep_columns(struct plan_eval *eval)
+{
+    uint32_t count = 0;
+    EVAL_RESERVE(eval, kept, eval->column_count + 1);
+    for (uint32_t c = 0; c < eval->column_count; c++) {
+        const struct eval_column *column = &eval->columns[c];
+        const struct eval_pair *pair = &eval->pairs[column->pair];
+        if (eval->kinds[pair->prefill].count > 0 && eval->kinds[pair->decode].count > 0 &&
+            eval_lift(eval, column) > -LIFT_KEPT) {
+            eval->kept[count++] = (struct eval_kept){pair->pair, *column};
+        }
+    }
+    return count;
+}
+
+static void load_kept(struct plan_eval *eval, uint32_t count)
+{
+    for (uint32_t c = 0; c < count; c++) {
+        struct eval_column column = eval->kept[c].column;
+        const struct plan_pair *pair = eval->kept[c].pair;
+        column.pair = find_pair(eval, pair, find_kind(eval, pair->prefill), find_kind(eval, pair->decode));
+        if (eval_add_column(eval, &column)) {
+            load_column(eval, &eval->columns[eval->column_count - 1]);
+        }
+    }
+}
+
 static double optimise(struct plan_eval *eval, const struct plan_state *state)
 {
+    uint32_t kept = 0;
     if (eval->built) {
         find_state(eval, state);
+        kept = keep_columns(eval);
     }
     if (eval->built && worth_keeping(eval)) {
         sync_kinds(eval);
@@ -547,6 +581,7 @@ static double optimise(struct plan_eval *eval, const struct plan_state *state)
     build(eval);
     find_state(eval, state);
     sync_kinds(eval);
+    load_kept(eval, kept);
     if (settle(eval)) {
         keep_prices(eval);
         return plan_lp_objective(eval->lp);

@@ -84,6 +84,11 @@ struct plan_eval {
     struct eval_card *cards;                         /* [id] */
     uint32_t card_count;
     size_t cards_capacity;
+    struct eval_kept {
+        const struct plan_pair *pair;
+        struct eval_column column;
+    } * kept; /* scratch: columns that outlive the program */
+    size_t kept_capacity;
     struct plan_lp_cell *cells; /* scratch of a card's row */
     size_t cells_capacity;
     uint32_t column_base; /* 1 when the program's first column is the rate of PLAN_GOODPUT */
@@ -116,6 +121,9 @@ static inline struct eval_card *eval_card_of(const struct plan_eval *eval, const
 
 struct plan_eval *eval_new(struct plan_shapes *shapes, struct plan_columns *source); /* NULL: its own */
 
+/* What each request of a column gains at the prices at hand. */
+double eval_lift(const struct plan_eval *eval, const struct eval_column *column);
+bool eval_add_column(struct plan_eval *eval, const struct eval_column *column); /* false: it is there */
 /* Adds, for each class, the best column of each kind at the prices at hand to `columns`. True when columns
  * that were not there might still lift the objective. */
 bool eval_price_columns(struct plan_eval *eval);

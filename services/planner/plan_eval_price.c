@@ -93,8 +93,25 @@ static void price_pair(struct plan_eval *eval, uint32_t index)
     }
 }
 
+double eval_lift(const struct plan_eval *eval, const struct eval_column *column)
+{
+    const struct eval_pair *pair = &eval->pairs[column->pair];
+    const struct eval_kind *prefill = &eval->kinds[pair->prefill], *decode = &eval->kinds[pair->decode];
+    const struct plan_point *p = &prefill->kind->shape->points[column->p];
+    const struct plan_point *q = &decode->kind->shape->points[column->q];
+    const struct plan_pair *way = pair->pair;
+    uint32_t k = column->length_class;
+    double cards = price_of_cards(eval, way->cards, way->card_count);
+    return (1 + eval->attainment_price) * column->gain - eval->class_price[k] -
+           prefill->price[EVAL_PREFILL] * p->prefill[k] - decode->price[EVAL_COMPUTE] * q->compute[k] -
+           decode->price[EVAL_MEMORY] * q->memory[k] -
+           cards * plan_columns_bytes(eval->source, k, column->codec) -
+           prefill->hop_price * eval_class(eval, k)->prompt_tokens -
+           decode->hop_price * eval_class(eval, k)->output_tokens;
+}
+
 /* False when it is there already: it gains by no more than the tolerance of the last solve. */
-static bool add_column(struct plan_eval *eval, const struct eval_column *column)
+bool eval_add_column(struct plan_eval *eval, const struct eval_column *column)
 {
     uint32_t *last = &eval->pairs[column->pair].last[column->length_class];
     for (uint32_t c = *last; c != EVAL_NONE; c = eval->columns[c].before) {
@@ -122,7 +139,7 @@ bool eval_price_columns(struct plan_eval *eval)
         double most = 0;
         for (uint32_t i = 0; i < eval->present_count; i++) {
             const struct eval_offer *offer = &eval->kinds[eval->present[i]].offers[k];
-            if (offer->lift > 0 && add_column(eval, &offer->column)) {
+            if (offer->lift > 0 && eval_add_column(eval, &offer->column)) {
                 most = fmax(most, offer->lift);
             }
         }
