@@ -7,15 +7,17 @@
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 
-#define GAIN_EPS     1e-9
-#define ALL_EPS      1e-7 /* attainment that counts as all */
-#define TRIES        16   /* candidates of a neighbourhood that the program is run for, by estimate */
-#define TRIES_ENOUGH 6    /* so many are enough once one of them is better */
-#define KICKS_STALL  24   /* kicks without a gain that end the search */
-#define SEEN_FIRST   4096u
-#define SEEN_MAX     (1u << 20) /* 24 MB; beyond it, all are forgotten */
-#define LIST_LIMIT   12000      /* moves valued per neighbourhood */
-#define LIST_FRESH   40         /* new shapes per neighbourhood */
+#define GAIN_EPS        1e-9
+#define ALL_EPS         1e-7 /* attainment that counts as all */
+#define TRIES           16   /* candidates of a neighbourhood that the program is run for, by estimate */
+#define TRIES_ENOUGH    10   /* so many are enough once one of them is better */
+#define PATIENCE        40   /* moves without a gain that end a run, and one for each group */
+#define PATIENCE_GROUPS 20
+#define KICKS_STALL     24 /* kicks without a gain that end the search */
+#define SEEN_FIRST      4096u
+#define SEEN_MAX        (1u << 20) /* 24 MB; beyond it, all are forgotten */
+#define LIST_LIMIT      12000      /* moves valued per neighbourhood */
+#define LIST_FRESH      40         /* new shapes per neighbourhood */
 /* A gain that keeps a run going: a part of what is missing to serving all. Smaller ones are taken, too. */
 #define GAIN_SHARE 1e-3
 /* Effort of the whole search at most, in runs of the program on few groups: it ends earlier as a rule, when
@@ -88,9 +90,7 @@ static void begin_run(struct plan_search *search, const struct plan_state *from,
     search->current_objective = search->run_objective = objective;
     search->run++;
     search->iteration = search->stalled = 0;
-    search->patience = 10 + from->count;
-    if (search->patience > 40)
-        search->patience = 40;
+    search->patience = from->count < PATIENCE_GROUPS ? PATIENCE + from->count : PATIENCE + PATIENCE_GROUPS;
     uint32_t length = 3 + from->count / 2;
     plan_tabu_reset(&search->tabu, length < 16 ? length : 16);
     seen_add(search, plan_state_hash(from))->run = search->run;
