@@ -10,6 +10,9 @@
 /* A row without a price is called full from here on: a rule that is not optimised has no prices. */
 #define FULL 0.995
 
+/* What a whole limit brings below this share of the objective is the rounding of the program. */
+#define WEIGHT_LEAST 1e-6
+
 struct line {
     char *out;
     size_t size, length;
@@ -73,10 +76,12 @@ static double weight_of(const struct words *w, const struct plan_price *price)
 static const struct plan_price *most_binding(const struct words *w)
 {
     const struct plan_price *best = NULL;
-    double most = 0, most_use = FULL;
+    double most = WEIGHT_LEAST * w->result->objective, most_use = FULL;
+    bool priced = false;
     for (uint32_t i = 0; i < w->result->price_count; i++) {
         const struct plan_price *row = &w->result->prices[i];
         double weight = 0;
+        priced = priced || row->price > 0;
         for (uint32_t j = 0; j < w->result->price_count && row->limit != PLAN_LIMIT_DEMAND; j++) {
             weight += same_row(w, row, &w->result->prices[j]) ? weight_of(w, &w->result->prices[j]) : 0;
         }
@@ -85,7 +90,7 @@ static const struct plan_price *most_binding(const struct words *w)
             best = row;
         }
     }
-    for (uint32_t i = 0; i < w->result->price_count && !best; i++) {
+    for (uint32_t i = 0; i < w->result->price_count && !best && !priced; i++) {
         const struct plan_price *row = &w->result->prices[i];
         if (row->limit != PLAN_LIMIT_DEMAND && row->use > most_use) {
             most_use = row->use;
@@ -296,7 +301,8 @@ void plan_limit_words(const struct plan_problem *problem, const struct plan_stat
     } else if (row) {
         say_row(&line, &w, row);
     } else if (enough) {
-        say(&line, "no resource is full: %.2g %% of the requests miss deadlines that idle replicas miss too",
+        say(&line,
+            "no resource is full: %.2g %% of the requests miss deadlines, by chance or even on idle replicas",
             100 * (1 - result->objective));
     } else {
         say(&line,

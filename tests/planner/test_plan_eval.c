@@ -442,6 +442,30 @@ static void test_words(void **state)
     shut(&fixture);
 }
 
+/* A price that is the rounding of the program is none. */
+static void test_words_of_rounding(void **state)
+{
+    (void)state;
+    struct eval_fixture *fixture = open_cluster("4xA40|4xA6000", 40, 1);
+    eval_fixture_groups(fixture, "P 0:4/4, D 1:4/4");
+    struct plan_price price = {.limit = PLAN_LIMIT_PREFILL, .use = 1, .price = 1e-12};
+    struct ts_flow flow = {.decode = 1, .rate = 1, .attained = 0.98};
+    struct plan_result result = {
+        .objective = 0.98, .rate = 1, .flows = &flow, .flow_count = 1, .prices = &price, .price_count = 1};
+    char words[200];
+    plan_limit_words(&fixture->base.problem, &fixture->state, &result, words, sizeof words);
+    assert_string_equal(words,
+                        "no resource is full: 2 % of the requests miss deadlines, by chance or even on idle "
+                        "replicas");
+    price.price = 0.01;
+    plan_limit_words(&fixture->base.problem, &fixture->state, &result, words, sizeof words);
+    assert_non_null(strstr(words, "prefill time of the replica on 4x A40"));
+    price.price = 0; /* a rule that is not optimised has no prices */
+    plan_limit_words(&fixture->base.problem, &fixture->state, &result, words, sizeof words);
+    assert_non_null(strstr(words, "prefill time of the replica on 4x A40"));
+    shut(&fixture);
+}
+
 static double now_us(void)
 {
     struct timespec t;
@@ -527,14 +551,23 @@ static void test_speed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_program),  cmocka_unit_test(test_full_goodput),
-        cmocka_unit_test(test_history),       cmocka_unit_test(test_symmetric),
-        cmocka_unit_test(test_doubling),      cmocka_unit_test(test_removal),
-        cmocka_unit_test(test_no_link),       cmocka_unit_test(test_slow_link),
-        cmocka_unit_test(test_load),          cmocka_unit_test(test_codec),
-        cmocka_unit_test(test_goodput),       cmocka_unit_test(test_plan),
-        cmocka_unit_test(test_nothing_flows), cmocka_unit_test(test_words),
-        cmocka_unit_test(test_simplex_fails), cmocka_unit_test(test_speed),
+        cmocka_unit_test(test_full_program),
+        cmocka_unit_test(test_full_goodput),
+        cmocka_unit_test(test_history),
+        cmocka_unit_test(test_symmetric),
+        cmocka_unit_test(test_doubling),
+        cmocka_unit_test(test_removal),
+        cmocka_unit_test(test_no_link),
+        cmocka_unit_test(test_slow_link),
+        cmocka_unit_test(test_load),
+        cmocka_unit_test(test_codec),
+        cmocka_unit_test(test_goodput),
+        cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_nothing_flows),
+        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_words_of_rounding),
+        cmocka_unit_test(test_simplex_fails),
+        cmocka_unit_test(test_speed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
