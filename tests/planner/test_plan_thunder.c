@@ -183,10 +183,12 @@ static void test_added_start(void **unused)
     f.problem.seed = 2;
     struct plan_search *search = plan_algorithm_thunder.open(&f.problem, NULL);
     plan_thunder_add_start(search, plan);
-    while (!plan_algorithm_thunder.best(search))
+    struct ts_plan *other;
+    while (!(other = plan_algorithm_thunder.best(search)))
         plan_algorithm_thunder.step(search, 1);
+    ts_plan_destroy(&other);
     plan_algorithm_thunder.step(search, 400);
-    struct ts_plan *other = plan_algorithm_thunder.best(search);
+    other = plan_algorithm_thunder.best(search);
     char words[120];
     plan_algorithm_thunder.describe(search, words, sizeof words);
     assert_non_null(strstr(words, "best"));
