@@ -38,16 +38,19 @@ static enum ts_status search(struct adopt *a, const struct tsctl_plan_flags *f, 
     struct tsctl_plan_search run = {
         .algorithm = algorithm, .seconds = f->time_limit, .progress = f->progress};
     struct plan_change *change = &a->changes[depth];
+    double then = served_by(a->world.current);
     a->world.problem.depth = depth;
     if (tsctl_plan_search(&a->world, &run, err) != TS_OK)
         return ts_error_prefix(err, "%s", depth_names[depth]);
     a->plans[depth] = run.plan;
     plan_change_of(a->world.cluster, &a->world.model, a->world.current, run.plan, f->load_gb_per_s * 1e9,
                    f->flip_s, change);
-    a->candidates[depth] = (struct plan_adopt_candidate){.depth = depth,
-                                                         .served = served_by(run.plan),
-                                                         .reload_s = change->reload_s,
-                                                         .served_meanwhile = change->served_meanwhile};
+    /* The change counts what flowed when the plan was made: its share of what flows now. */
+    a->candidates[depth] = (struct plan_adopt_candidate){
+        .depth = depth,
+        .served = served_by(run.plan),
+        .reload_s = change->reload_s,
+        .served_meanwhile = then > 0 ? a->served * change->served_meanwhile / then : 0};
     return TS_OK;
 }
 

@@ -203,6 +203,7 @@ def test_adopt(made, tmp_path):
     served = [c["served"] for c in hour["candidates"]]
     assert hour["served_now"] <= served[0] * (1 + 1e-9) and served[0] <= served[1] * (1 + 1e-9) and served[1] <= served[2] * (1 + 1e-9)
     assert hour["candidates"][0]["reload_s"] == hour["candidates"][0]["load_bytes"] == hour["candidates"][1]["load_bytes"] == 0
+    assert hour["candidates"][0]["served_meanwhile"] == pytest.approx(hour["served_now"])
     assert hour["verdict"] != "hold" and hour["gain"] > 0
     followed = json.loads((tmp_path / "next.json").read_text())
     assert followed["objective"] == pytest.approx(next(c["objective"] for c in hour["candidates"] if c["depth"] == hour["verdict"]))
