@@ -185,7 +185,7 @@ int tsctl_plan_make(const struct tsctl_plan_flags *f, struct tsctl_plan_world *w
     if (!search->finished)
         fprintf(stderr, "tsctl plan: stopped before the end of the search; this is the best plan so far\n");
     if (search->plan->objective <= 0)
-        fprintf(stderr, "tsctl plan: no request is within its deadlines: %s\n", search->plan->limit);
+        fprintf(stderr, "tsctl plan: %s\n", search->plan->limit);
     return 0;
 }
 

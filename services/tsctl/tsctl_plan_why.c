@@ -28,6 +28,18 @@ static double objective_as(const struct tsctl_plan_world *world, struct tsctl_pl
     return objective;
 }
 
+/* And without the group at all. */
+static double objective_without(struct tsctl_plan_score *score, uint32_t index)
+{
+    struct plan_state *state = &score->state;
+    struct plan_group kept = state->groups[index];
+    state->groups[index] = state->groups[--state->count];
+    double objective = state->count > 0 ? plan_eval_run(score->eval, state, NULL) : 0;
+    state->count++;
+    state->groups[index] = kept;
+    return objective;
+}
+
 static int dearest_first(const void *a, const void *b)
 {
     const struct tsctl_plan_price *x = a, *y = b;
@@ -56,6 +68,8 @@ static void fill_prices(const struct tsctl_plan_world *world, const struct plan_
     for (uint32_t i = 0; i < result->price_count; i++) {
         const struct plan_price *price = &result->prices[i];
         double gain = price->price * limit_of(world, price);
+        if (world->problem.objective == PLAN_ATTAINMENT)
+            gain = fmin(gain, 1 - result->objective); /* the price holds for the first part only */
         if (gain > PRICE_LEAST * result->objective)
             out->prices[out->price_count++] = (struct tsctl_plan_price){.price = *price, .gain = gain};
     }
@@ -72,10 +86,9 @@ enum ts_status tsctl_plan_why(const struct tsctl_plan_world *world, const struct
     *out = (struct tsctl_plan_why){.objective = score.result.objective, .replica_count = plan->group_count};
     out->replicas = ts_xcalloc(plan->group_count + 1, sizeof *out->replicas);
     fill_prices(world, &score.result, out);
-    for (uint32_t g = 0; g < plan->group_count; g++)
-        out->replicas[g].worth = score.result.group_worth[g];
     for (uint32_t g = 0; g < plan->group_count; g++) {
         struct tsctl_plan_replica_why *why = &out->replicas[g];
+        why->worth = out->objective - objective_without(&score, g);
         for (enum ts_phase phase = TS_PHASE_PREFILL; phase <= TS_PHASE_BOTH; phase++)
             why->as[phase] = phase == plan->groups[g].phase
                                  ? out->objective
@@ -209,6 +222,12 @@ static struct unit unit_of(const struct tsctl_plan_doc *doc)
     return (struct unit){100, "points"};
 }
 
+/* Never "-0.000". */
+static double rounded(double change)
+{
+    return round(1000 * change) / 1000 + 0.0;
+}
+
 static void print_change(FILE *to, double as, double objective, double scale, bool now)
 {
     char cell[32];
@@ -217,7 +236,7 @@ static void print_change(FILE *to, double as, double objective, double scale, bo
     else if (isnan(as))
         snprintf(cell, sizeof cell, "cannot");
     else
-        snprintf(cell, sizeof cell, "%+.3f", scale * (as - objective));
+        snprintf(cell, sizeof cell, "%+.3f", rounded(scale * (as - objective)));
     fprintf(to, " %10s", cell);
 }
 
@@ -238,7 +257,7 @@ static void print_replicas(const struct tsctl_plan_doc *doc, const struct tsctl_
         fprintf(to, "%-5s", name);
         for (enum ts_phase phase = TS_PHASE_PREFILL; phase <= TS_PHASE_BOTH; phase++)
             print_change(to, why->replicas[g].as[phase], why->objective, unit.scale, phase == group->phase);
-        fprintf(to, " %+10.3f  %s, %s\n", 0 - unit.scale * why->replicas[g].worth,
+        fprintf(to, " %+10.3f  %s, %s\n", rounded(-unit.scale * why->replicas[g].worth),
                 tsctl_plan_gpus_brief(doc, group, words), tsctl_plan_shape_words(group, shape));
     }
 }
@@ -322,7 +341,7 @@ static void print_advice(const struct tsctl_plan_doc *doc, const struct tsctl_pl
         if (shown++ == 0)
             fprintf(to, "\n%s (the flows alone change, the groups stay):\n",
                     rent ? "What to rent next" : "What to give back first");
-        fprintf(to, "%+10.3f  %s, %s %.3f $/h\n", unit.scale * a->gain + 0.0, what, rent ? "for" : "saves",
+        fprintf(to, "%+10.3f  %s, %s %.3f $/h\n", rounded(unit.scale * a->gain), what, rent ? "for" : "saves",
                 a->dollars_per_hour);
     }
 }

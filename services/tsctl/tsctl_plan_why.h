@@ -10,7 +10,7 @@
 #include "services/tsctl/tsctl_plan_world.h"
 
 struct tsctl_plan_replica_why {
-    double worth;                        /* objective lost without it, to first order */
+    double worth;                        /* objective lost without it, the flows of the others made anew */
     double as[TS_PHASE_BOTH + 1];        /* objective with this phase; NAN: it cannot, or may not */
     char reason[TS_PHASE_BOTH + 1][160]; /* why it cannot */
 };

@@ -181,6 +181,9 @@ def test_explain(made):
         for other in told["alternatives"]:
             assert other["loss"] is None or other["loss"] == pytest.approx(why["objective"] - other["objective"], abs=1e-12)
             assert other["objective"] is not None or other["reason"]
+        alone = [r["phase"] for r in doc["replicas"]].count(replica["phase"]) == 1
+        assert told["worth"] == pytest.approx(why["objective"]) if alone else -1e-9 <= told["worth"] <= why["objective"]
+    assert all(0 < p["gain"] <= 1 - why["objective"] for p in why["prices"])
     text = run("plan", "explain", made["path"]).stdout
     assert "What limits the plan" in text
     assert tsctl("explain").stdout == text
