@@ -267,7 +267,12 @@ static void say_nothing_flows(struct line *line, const struct words *w)
         say(line, "nothing is asked for: the rate of the workload is 0");
     } else if (!both && !(prefill && decode)) {
         say(line, "no request can be served: there is no replica for %s", prefill ? "decode" : "prefill");
-    } else if (!say_deadline(line, w)) {
+    } else if (say_deadline(line, w)) {
+        return;
+    } else if (w->problem->objective == PLAN_GOODPUT) {
+        say(line, "no rate, however low, has %.7g %% of its requests within all deadlines on these replicas",
+            100 * w->problem->attainment);
+    } else {
         say(line, "no request is within its deadlines: %s",
             both ? "steps are too slow, or prompts do not fit in the KV memory"
                  : "steps or KV transfers are too slow, replicas are not connected, or prompts do not fit");

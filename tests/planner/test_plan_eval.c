@@ -466,6 +466,18 @@ static void test_words_of_rounding(void **state)
     shut(&fixture);
 }
 
+static void test_words_without_goodput(void **state)
+{
+    (void)state;
+    struct eval_fixture *fixture = open_cluster("4xA40|4xA6000", 40, 1);
+    fixture->base.problem.objective = PLAN_GOODPUT;
+    fixture->base.problem.attainment = 1;
+    eval_fixture_reopen(fixture);
+    eval_fixture_groups(fixture, "P 0:4/4, D 1:4/4");
+    assert_words(fixture, "no rate, however low, has 100 % of its requests within all deadlines");
+    shut(&fixture);
+}
+
 static double now_us(void)
 {
     struct timespec t;
@@ -566,6 +578,7 @@ int main(void)
         cmocka_unit_test(test_nothing_flows),
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_words_of_rounding),
+        cmocka_unit_test(test_words_without_goodput),
         cmocka_unit_test(test_simplex_fails),
         cmocka_unit_test(test_speed),
     };
