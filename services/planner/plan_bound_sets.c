@@ -159,7 +159,7 @@ bool plan_bound_sets_split(struct plan_bound_sets *sets, size_t index)
         return false;
     uint32_t *rows = ts_xcalloc((size_t)kinds->make_count * PLAN_BOUND_TPS + 1, sizeof *rows);
     uint32_t blend = vaguest(kinds, &whole), times = 0, others = 0;
-    uint8_t rest[TS_STAGES_MAX];
+    uint8_t rest[TS_STAGES_MAX] = {0};
     for (uint32_t i = 0; i < whole.count; ++i) {
         if (whole.stages[i] == blend)
             ++times;

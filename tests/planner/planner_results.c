@@ -131,7 +131,7 @@ static void small_case(struct results *results, struct planner_fixture *fixture,
 
 static void small_clusters(struct results *results)
 {
-    struct tally tallies[ALGORITHMS_MAX], gaps;
+    struct tally tallies[ALGORITHMS_MAX] = {{.count = 0}}, gaps;
     uint64_t seed = 0;
     tally_init(&gaps, results->small);
     for (size_t i = 0; i < results->algorithm_count; ++i)
@@ -319,7 +319,7 @@ static void random_table(struct results *results, struct tally *alone, struct ta
 
 static void random_clusters(struct results *results)
 {
-    struct tally alone[ALGORITHMS_MAX], started[ALGORITHMS_MAX];
+    struct tally alone[ALGORITHMS_MAX] = {{.count = 0}}, started[ALGORITHMS_MAX] = {{.count = 0}};
     uint64_t seed = 0;
     for (size_t i = 0; i < results->algorithm_count; ++i) {
         tally_init(&alone[i], results->random);
