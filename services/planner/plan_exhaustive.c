@@ -2,6 +2,8 @@
  * `exhaustive`: the optimum of a small cluster, by branch and bound over all states up to symmetry. What
  * makes it exact, and what it leaves out and why:
  *
+ * - The space is that of plan_problem.h: a group has one TP degree for its devices of one cell, and its
+ * layers are cut by the lower level. A plan from elsewhere may do otherwise, and better.
  * - A state is a set of groups. Devices are decided cell by cell: the lowest cell with undecided devices gets
  *   its next group (any parts, TP degrees and phase that plan_shape.h accepts), or the rest of it stays idle.
  * - Groups that share their lowest cell come in falling order of their kind, so that no order of groups is

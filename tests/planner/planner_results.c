@@ -35,7 +35,8 @@ struct results {
     const struct plan_algorithm *algorithms[ALGORITHMS_MAX]; /* thunder first; not exhaustive */
     size_t algorithm_count;
     uint64_t compared, violations; /* of a plan with a bound */
-    uint64_t faults;               /* searches above an optimum */
+    uint64_t faults;               /* thunder above an optimum */
+    uint64_t outside;              /* any above an optimum */
     char losses[LOSSES_MAX][160];
     uint32_t loss_count;
 };
@@ -119,7 +120,8 @@ static void small_case(struct results *results, struct planner_fixture *fixture,
         tally_add(&tallies[i], ratio, one.seconds);
         tallies[i].equal += !results_above(optimum.objective, one.objective);
         if (results_above(one.objective, optimum.objective)) {
-            ++results->faults;
+            results->faults += i == 0; /* thunder moves in the same space; others may leave it */
+            ++results->outside;
             (void)fprintf(stderr, "%s, seed %llu: %.9g above the optimum %.9g\n",
                           results->algorithms[i]->name, (unsigned long long)seed, one.objective,
                           optimum.objective);
@@ -146,7 +148,10 @@ static void small_clusters(struct results *results)
     }
     (void)printf(
         "## Small clusters against the optimum\n\n%zu random clusters of 2 to 8 devices (seeds 1 to %llu), "
-        "each solved by `exhaustive`: median %.3f s, at most %.2f s.\n\n| algorithm | equal to the "
+        "each solved by `exhaustive`: median %.3f s, at most %.2f s. The optimum is that of the planner's "
+        "space, in which "
+        "a replica has one TP degree for its equal devices of one node; `helix` may leave it.\n\n| algorithm "
+        "| equal to the "
         "optimum | median of objective / optimum | worst |\n|---|---|---|---|\n",
         gaps.count, (unsigned long long)seed, results_quantile(gaps.seconds, gaps.count, 0.5),
         results_quantile(gaps.seconds, gaps.count, 1));
