@@ -66,9 +66,9 @@ static enum ts_status no_plan(const struct tsctl_plan_world *world, const struct
     if (most >= need)
         return ts_error_set(
             err, TS_ENOTFOUND,
-            "%s finds no plan, though cluster \"%s\" can hold model \"%s\" (%.1f GB) once: where "
-            "prefill and decode have devices of their own, it must be held twice; add devices, "
-            "or let a replica do both (colocated, thunder)",
+            "%s finds no plan, though cluster \"%s\" can hold model \"%s\" (%.1f GB) once: none meets a "
+            "deadline, or it needs the model twice, for prefill and for decode; relax --slo, add devices, or "
+            "let a replica do both (thunder)",
             search->algorithm->name, world->cluster->name, world->model.name, need / 1e9);
     return ts_error_set(
         err, TS_ENOTFOUND,
