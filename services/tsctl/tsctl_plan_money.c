@@ -187,7 +187,8 @@ static enum ts_status write_frontier(const struct money *m, struct ts_error *err
                             "other offers");
     if (!f->json)
         print_frontier(m, points, count);
-    for (int to_file = !f->json; to_file <= (*f->out != '\0') && status == TS_OK; to_file++) {
+    int last = *f->out ? 1 : 0;
+    for (int to_file = f->json ? 0 : 1; to_file <= last && status == TS_OK; to_file++) {
         struct ts_json *json = frontier_json(m, points, count);
         status = tsctl_plan_write_json(&json, to_file ? f->out : NULL, err);
     }
@@ -247,7 +248,8 @@ static enum ts_status write_purchase(const struct money *m, struct ts_error *err
         print_purchase(m, &doc);
         tsctl_plan_table(&doc, f->by_class, stdout);
     }
-    for (int to_file = !f->json; to_file <= (*f->out != '\0') && status == TS_OK; to_file++) {
+    int last = *f->out ? 1 : 0;
+    for (int to_file = f->json ? 0 : 1; to_file <= last && status == TS_OK; to_file++) {
         struct ts_json *json = tsctl_plan_json(&doc), *ask = ask_json(m);
         ts_json_put(json, "money", &ask);
         status = tsctl_plan_write_json(&json, to_file ? f->out : NULL, err);
