@@ -91,6 +91,7 @@ struct plan_moves_from {
     const struct plan_result *result;
     uint64_t limit; /* about how many moves to value; beyond it the neighbourhood is sampled */
     uint32_t fresh; /* new shapes granted */
+    bool inside;    /* new groups stand in one node each */
     struct ts_rng *rng;
 };
 

@@ -49,15 +49,21 @@ static uint32_t ways(const struct pool *pool)
     return product;
 }
 
-/* A with `take` of each cell (false when it has too many parts or none), or the rest of the pool. */
-static bool deal(const struct pool *pool, const uint8_t *take, bool rest, struct plan_group *group)
+/* A with `take` of each cell (false when it has too many parts or none, or may not leave its node), or the
+ * rest of the pool. */
+static bool deal(const struct plan_moves_walk *walk, const struct pool *pool, const uint8_t *take, bool rest,
+                 struct plan_group *group)
 {
+    const struct ts_cell *cells = walk->problem->cluster->cells;
     *group = (struct plan_group){0};
     for (uint32_t i = 0; i < pool->cell_count; i++) {
         uint8_t count = rest ? (uint8_t)(pool->counts[i] - take[i]) : take[i];
         if (!count)
             continue;
         if (group->part_count == PLAN_PARTS_MAX)
+            return false;
+        if (walk->from->inside && group->part_count > 0 &&
+            cells[group->parts[0].cell].node != cells[pool->cells[i]].node)
             return false;
         group->parts[group->part_count++] = (struct plan_part){.cell = pool->cells[i], .count = count};
     }
@@ -116,7 +122,7 @@ static void deal_out(struct plan_moves_walk *walk, const struct pool *pool, cons
     uint32_t rest = 0;
     for (uint32_t i = 0; i < pool->cell_count && !pool->rest_idle; i++)
         rest += pool->counts[i] - take[i];
-    if (!deal(pool, take, false, &a) || (rest && !deal(pool, take, true, &b)))
+    if (!deal(walk, pool, take, false, &a) || (rest && !deal(walk, pool, take, true, &b)))
         return;
     shape_side(walk, &a, &of_a);
     for (uint32_t i = 0; i < of_a.count && !rest; i++)

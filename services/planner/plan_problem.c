@@ -23,6 +23,7 @@ struct plan_problem plan_problem_defaults(const struct ts_cluster *cluster, cons
         .max_stages = STAGES_DEFAULT,
         .depth = PLAN_REGROUP,
         .seed = 1,
+        .effort = 1,
     };
 }
 
@@ -84,6 +85,8 @@ enum ts_status plan_problem_check(const struct plan_problem *problem, struct ts_
     if (problem->max_stages > TS_STAGES_MAX)
         return ts_error_set(err, TS_EINVAL, "max_stages is %u; at most %d", problem->max_stages,
                             TS_STAGES_MAX);
+    if (!(problem->effort >= 0 && problem->effort <= 1e6))
+        return ts_error_set(err, TS_EINVAL, "effort is %g; it must lie in 0 to 1e6", problem->effort);
     if (problem->depth != PLAN_REGROUP && !problem->current)
         return ts_error_set(err, TS_EINVAL, "to re-route or flip, the plan in force is needed");
     return check_fits(problem, err);

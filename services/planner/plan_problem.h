@@ -30,6 +30,7 @@ struct plan_problem {
     enum plan_depth depth;
     const struct ts_plan *current; /* needed for REROUTE and FLIP, a start for REGROUP; may be NULL */
     uint64_t seed;
+    double effort; /* of thunder: times its usual bound of work; 1, and 0 is taken as 1 */
 };
 
 struct plan_problem plan_problem_defaults(const struct ts_cluster *cluster, const struct ts_model *model,

@@ -87,6 +87,7 @@ static bool is_gain(const struct plan_search *search, double before, double afte
 static void begin_run(struct plan_search *search, const struct plan_state *from, double objective)
 {
     plan_state_copy(&search->current, from);
+    plan_state_copy(&search->run_best, from);
     search->current_objective = search->run_objective = objective;
     search->run++;
     search->iteration = search->stalled = 0;
@@ -111,6 +112,7 @@ static void list(struct plan_search *search)
         .result = &result,
         .limit = LIST_LIMIT,
         .fresh = LIST_FRESH,
+        .inside = search->inside,
         .rng = &search->rng,
     };
     if (search->problem->depth == PLAN_REGROUP)
@@ -187,6 +189,7 @@ static void go(struct plan_search *search)
         if (is_gain(search, search->run_objective, search->current_objective))
             search->stalled = 0;
         search->run_objective = search->current_objective;
+        plan_state_copy(&search->run_best, &search->current);
     }
     bool over = search->stalled > search->patience || search->effort > search->effort_most;
     search->stage = over ? PLAN_THUNDER_KICK : PLAN_THUNDER_LIST;
@@ -244,11 +247,34 @@ static void kick_flips(struct plan_search *search)
     }
 }
 
+static double effort_of(const struct plan_search *search)
+{
+    return search->problem->effort > 0 ? search->problem->effort : 1;
+}
+
 static bool is_over(const struct plan_search *search)
 {
     bool all = search->problem->objective == PLAN_ATTAINMENT && search->best_objective > 1 - ALL_EPS;
-    return search->best_objective < 0 || all || search->kicks_stalled > KICKS_STALL ||
+    return search->best_objective < 0 || all || search->kicks_stalled > KICKS_STALL * effort_of(search) ||
            search->effort > search->effort_most;
+}
+
+/* With more effort than usual: the first start once more with groups that stay inside nodes, and from where
+ * that ended without this restraint. It is another valley than the first run finds, as a rule. */
+static bool restrained_run(struct plan_search *search)
+{
+    if (effort_of(search) <= 1 || search->problem->depth != PLAN_REGROUP || search->run < 1 ||
+        search->run > 2)
+        return false;
+    search->inside = search->run == 1;
+    if (search->inside) {
+        const struct plan_start *start = &search->starts[search->first];
+        begin_run(search, &start->state, start->objective);
+    } else {
+        plan_state_copy(&search->scratch, &search->run_best);
+        begin_run(search, &search->scratch, search->run_objective);
+    }
+    return true;
 }
 
 /* The next run: from the best start not used yet, then from the best state, disturbed. */
@@ -269,7 +295,10 @@ static void next_run(struct plan_search *search)
         search->stage = PLAN_THUNDER_DONE;
         return;
     }
+    if (restrained_run(search))
+        return;
     if (start) {
+        search->first = search->run == 0 ? (uint32_t)(start - search->starts) : search->first;
         start->used = true;
         begin_run(search, &start->state, start->objective);
         return;
@@ -302,7 +331,8 @@ static struct plan_search *thunder_open(const struct plan_problem *problem, stru
     search->gauge = plan_gauge_new(search->shapes);
     ts_rng_init(&search->rng, problem->seed);
     double size = fmax(problem->cluster->gpu_count / 32.0, 1);
-    search->effort_most = problem->depth == PLAN_REGROUP ? EFFORT_REGROUP * size : EFFORT_FLIP;
+    search->effort_most =
+        (problem->depth == PLAN_REGROUP ? EFFORT_REGROUP * size : EFFORT_FLIP) * effort_of(search);
     search->best_objective = search->best_before = -1;
     search->seen_capacity = SEEN_FIRST;
     search->seen = ts_xcalloc(search->seen_capacity, sizeof *search->seen);
@@ -325,6 +355,7 @@ static void thunder_close(struct plan_search **ptr)
     plan_state_fini(&search->best);
     plan_state_fini(&search->current);
     plan_state_fini(&search->scratch);
+    plan_state_fini(&search->run_best);
     plan_worth_destroy(&search->worth);
     plan_gauge_destroy(&search->gauge);
     plan_eval_destroy(&search->eval);

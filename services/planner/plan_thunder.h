@@ -67,8 +67,10 @@ struct plan_search {
     bool starts_made;
 
     /* The run at hand. */
+    bool inside; /* it keeps new groups inside nodes */
     uint32_t run, iteration, stalled, patience;
-    struct plan_state current, scratch;
+    struct plan_state current, scratch, run_best;
+    uint32_t first;                          /* the start of the first run */
     double current_objective, run_objective; /* the best of the run */
     struct plan_tabu tabu;
     struct plan_moves moves;

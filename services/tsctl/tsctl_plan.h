@@ -26,6 +26,7 @@ struct tsctl_plan_inputs {
     double scale_lengths;
     bool no_colocate;
     uint32_t max_stages;
+    double effort; /* 0 = 1 */
     uint64_t seed;
 };
 

@@ -26,6 +26,7 @@ static struct ts_json *inputs_json(const struct tsctl_plan_inputs *in)
     ts_json_put_number(out, "scale_lengths", in->scale_lengths);
     ts_json_put_bool(out, "no_colocate", in->no_colocate);
     ts_json_put_integer(out, "max_stages", in->max_stages);
+    ts_json_put_number(out, "effort", in->effort);
     return out;
 }
 

@@ -32,6 +32,8 @@ static const struct ts_option options[] = {
     {"max_stages", TS_OPTION_U32, F(inputs.max_stages), "0", 0, TS_STAGES_MAX,
      "pipeline stages of a replica; 0 = the planner's default"},
     {"seed", TS_OPTION_U64, F(inputs.seed), "1", 0, 9e15, "same seed, same plan"},
+    {"effort", TS_OPTION_F64, F(inputs.effort), "1", 0.01, 1e4,
+     "thunder: times its usual work; 10 often finds one or two points more"},
     {"algorithm", TS_OPTION_STRING, F(algorithm), "thunder", 0, 0, "who plans: one of the above"},
     {"load", TS_OPTION_STRING, F(load), NULL, 0, 0,
      "an algorithm of your own: shared object, see services/planner"},

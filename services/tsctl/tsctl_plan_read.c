@@ -68,7 +68,8 @@ static enum ts_status read_inputs(const struct ts_json *json, struct owned *own,
         read_amount(json, "rate", &in->rate, err) != TS_OK ||
         ts_json_read_number(json, "link_gbit", -1, big, &in->link_gbit, err) != TS_OK ||
         read_amount(json, "scale_lengths", &in->scale_lengths, err) != TS_OK ||
-        ts_json_read_bool(json, "no_colocate", &in->no_colocate, err) != TS_OK)
+        ts_json_read_bool(json, "no_colocate", &in->no_colocate, err) != TS_OK ||
+        read_amount(json, "effort", &in->effort, err) != TS_OK)
         return err->status;
     return read_u32(json, "max_stages", 0, TS_STAGES_MAX, &in->max_stages, err);
 }

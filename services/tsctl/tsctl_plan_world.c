@@ -62,6 +62,7 @@ enum ts_status tsctl_plan_world_load(const struct tsctl_plan_inputs *inputs, str
     problem->codec_allowed[TS_COST_CODEC_I4] = strcmp(inputs->codec, "none") != 0;
     problem->codec_allowed[TS_COST_CODEC_NONE] = strcmp(inputs->codec, "i4") != 0;
     problem->seed = inputs->seed;
+    problem->effort = inputs->effort;
     status = plan_problem_check(problem, err);
     if (status != TS_OK)
         tsctl_plan_world_fini(out);

@@ -199,6 +199,29 @@ static void test_added_start(void **unused)
     planner_fixture_fini(&f);
 }
 
+/* More effort begins with the same run, and what it adds is kept only when it is better. */
+static void test_effort(void **unused)
+{
+    (void)unused;
+    for (double rate = 2; rate <= 8; rate *= 2) {
+        struct planner_fixture f;
+        planner_fixture_init(&f, planner_fixture_cluster("4xA40|2xA5000+2x3090Ti|4xA6000", 40),
+                             PLANNER_FIXTURE_CODING, rate);
+        struct plan_search *usual = plan_algorithm_thunder.open(&f.problem, NULL);
+        struct plan_problem more = f.problem;
+        more.effort = 3;
+        plan_algorithm_thunder.step(usual, UINT64_MAX);
+        struct ts_plan *plan = plan_algorithm_thunder.best(usual), *other = plan_of(&more);
+        check(&f, other);
+        if (other->objective < plan->objective - 0.01)
+            fail_msg("rate %g: %.9g with effort 3, %.9g with 1", rate, other->objective, plan->objective);
+        plan_algorithm_thunder.close(&usual);
+        ts_plan_destroy(&plan);
+        ts_plan_destroy(&other);
+        planner_fixture_fini(&f);
+    }
+}
+
 static void solve_odd(const char *cluster, double gbit, bool colocate, bool served)
 {
     struct planner_fixture f;
@@ -313,6 +336,7 @@ int main(void)
         cmocka_unit_test(test_equals_the_optimum),
         cmocka_unit_test(test_depths),
         cmocka_unit_test(test_added_start),
+        cmocka_unit_test(test_effort),
         cmocka_unit_test(test_odd_problems),
         cmocka_unit_test(test_thousand_devices),
         cmocka_unit_test(test_plan_while_scaled),
