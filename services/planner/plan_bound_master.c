@@ -370,7 +370,8 @@ static uint64_t take_offers(struct plan_bound_master *master, const struct price
 {
     uint32_t added[PLAN_BOUND_PHASES] = {0}, splits = 0;
     size_t first = master->sets->count;
-    qsort(master->offers, master->offer_count, sizeof *master->offers, by_excess);
+    if (master->offer_count > 0)
+        qsort(master->offers, master->offer_count, sizeof *master->offers, by_excess);
     if (master->offer_count > OFFERS_A_ROUND)
         master->offer_count = OFFERS_A_ROUND;
     while (master->offer_count > 0) {

@@ -283,6 +283,23 @@ static void test_blends(void **unused)
 
 /* --- Money --- */
 
+/* No column at all. */
+static void test_nothing_in_time(void **unused)
+{
+    (void)unused;
+    struct planner_fixture fixture;
+    planner_fixture_init(&fixture, planner_fixture_cluster("2xA40|2xA6000", 10), PLANNER_FIXTURE_CODING, 2);
+    for (uint32_t k = 0; k < fixture.demand.class_count; ++k)
+        fixture.demand.classes[k].ttft_s = 1e-6;
+    for (int objective = PLAN_ATTAINMENT; objective <= PLAN_GOODPUT; ++objective) {
+        fixture.problem.objective = (enum plan_objective)objective;
+        double bound = bound_of(&fixture.problem, 50);
+        assert_true(bound >= 0 && bound < 1e-6);
+        assert_true(plan_of(&fixture.problem, &plan_algorithm_exhaustive, UINT64_MAX) == 0);
+    }
+    planner_fixture_fini(&fixture);
+}
+
 static void test_budget(void **unused)
 {
     (void)unused;
@@ -315,7 +332,8 @@ int main(void)
         cmocka_unit_test(test_above_optimum), cmocka_unit_test(test_above_optimum_goodput),
         cmocka_unit_test(test_above_search),  cmocka_unit_test(test_tight_when_saturated),
         cmocka_unit_test(test_worth),         cmocka_unit_test(test_unlike_stages),
-        cmocka_unit_test(test_blends),        cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_blends),        cmocka_unit_test(test_nothing_in_time),
+        cmocka_unit_test(test_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
