@@ -290,7 +290,7 @@ static void test_nothing_in_time(void **unused)
     struct planner_fixture fixture;
     planner_fixture_init(&fixture, planner_fixture_cluster("2xA40|2xA6000", 10), PLANNER_FIXTURE_CODING, 2);
     for (uint32_t k = 0; k < fixture.demand.class_count; ++k)
-        fixture.demand.classes[k].ttft_s = 1e-6;
+        fixture.demand.classes[k].e2e_s = 1e-3;
     for (int objective = PLAN_ATTAINMENT; objective <= PLAN_GOODPUT; ++objective) {
         fixture.problem.objective = (enum plan_objective)objective;
         double bound = bound_of(&fixture.problem, 50);
