@@ -112,8 +112,23 @@ static uint64_t parts_key(const struct plan_group *group)
     return key ? key : 1;
 }
 
-static bool same_parts(const struct plan_group *a, const struct plan_group *b)
+/* Parts of one cell with different TP become one again. */
+static void join_cells(struct plan_group *group)
 {
+    uint8_t kept = 0;
+    for (uint32_t i = 0; i < group->part_count; i++) {
+        if (kept > 0 && group->parts[kept - 1].cell == group->parts[i].cell)
+            group->parts[kept - 1].count = (uint8_t)(group->parts[kept - 1].count + group->parts[i].count);
+        else
+            group->parts[kept++] = group->parts[i];
+    }
+    group->part_count = kept;
+}
+
+static bool same_parts(const struct plan_group *answer, const struct plan_group *b)
+{
+    struct plan_group joined = *answer, *a = &joined;
+    join_cells(a);
     bool same = a->phase == b->phase && a->part_count == b->part_count;
     for (uint32_t i = 0; same && i < a->part_count; i++)
         same = a->parts[i].cell == b->parts[i].cell && a->parts[i].count == b->parts[i].count;
@@ -151,12 +166,45 @@ void plan_picks_grant(struct plan_picks *picks, uint32_t fresh)
     picks->granted = fresh;
 }
 
+/* As many stages of TP `most` as each part has room for, and the rest in smaller powers of two: five devices
+ * are a stage of four and one of one. False when nothing is left over anywhere, or too many parts come out.
+ */
+static bool split_parts(const struct plan_group *group, uint8_t most, struct plan_group *out)
+{
+    bool split = false;
+    *out = (struct plan_group){.phase = group->phase};
+    for (uint32_t i = 0; i < group->part_count; i++) {
+        uint8_t left = group->parts[i].count;
+        split = split || (left > most && left % most);
+        for (uint8_t tp = most; left; tp /= 2) {
+            uint8_t count = (uint8_t)(left - left % tp);
+            if (count && out->part_count == PLAN_PARTS_MAX)
+                return false;
+            if (count)
+                out->parts[out->part_count++] = (struct plan_part){group->parts[i].cell, count, tp};
+            left = (uint8_t)(left - count);
+        }
+    }
+    return split;
+}
+
+static void choose_split(struct plan_picks *picks, const struct plan_group *asked, struct plan_group *best)
+{
+    struct plan_group made;
+    for (uint8_t most = 2; most <= TS_TP_MAX; most = (uint8_t)(most * 2)) {
+        if (split_parts(asked, most, &made) && plan_shape_find(picks->shapes, &made) &&
+            (!best->shape || made.shape->score > best->shape->score))
+            *best = made;
+    }
+}
+
 static void choose(struct plan_picks *picks, struct plan_group *group)
 {
-    struct plan_group best = *group;
+    struct plan_group best = *group, asked = *group;
     if (group->part_count == 1) {
         group->parts[0].tp = 0;
         plan_shape_choose(picks->shapes, group);
+        choose_split(picks, &asked, group);
         return;
     }
     best.shape = NULL;
@@ -174,6 +222,7 @@ static void choose(struct plan_picks *picks, struct plan_group *group)
             (!best.shape || made.shape->score > best.shape->score))
             best = made;
     }
+    choose_split(picks, &asked, &best);
     *group = best;
 }
 
@@ -181,6 +230,7 @@ bool plan_picks_find(struct plan_picks *picks, struct plan_group *group)
 {
     const struct ts_cluster *cluster = plan_shapes_problem(picks->shapes)->cluster;
     double bytes = 0;
+    join_cells(group);
     for (uint32_t i = 0; i < group->part_count; i++)
         bytes += group->parts[i].count *
                  ts_cost_usable_bytes(&cluster->types[cluster->cells[group->parts[i].cell].type]);
@@ -329,6 +379,8 @@ static void offer_alone(struct plan_moves_walk *walk, enum plan_move_kind kind, 
 
 static bool same_tp(const struct plan_group *a, const struct plan_group *b)
 {
+    if (a->part_count != b->part_count)
+        return false;
     for (uint32_t i = 0; i < a->part_count; i++) {
         if (a->parts[i].tp != b->parts[i].tp)
             return false;

@@ -49,7 +49,7 @@ struct plan_shape;
 struct plan_group {
     enum ts_phase phase;
     uint8_t part_count;
-    struct plan_part parts[PLAN_PARTS_MAX]; /* by cell, each cell once */
+    struct plan_part parts[PLAN_PARTS_MAX]; /* by cell; a cell again with another tp */
     const struct plan_shape *shape;         /* of parts and phase: plan_shape.h; NULL = not asked yet */
 };
 

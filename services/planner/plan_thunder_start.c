@@ -374,7 +374,8 @@ void plan_thunder_rebuild(struct plan_search *search, struct plan_state *state)
         struct plan_group group;
         while (idle[c] && ts_rng_below(&search->rng, 8) != 0 && random_group(search, c, idle[c], &group)) {
             plan_state_add(state, &group);
-            idle[c] -= group.parts[0].count;
+            for (uint32_t i = 0; i < group.part_count; i++)
+                idle[c] -= group.parts[i].count;
         }
     }
     plan_thunder_gather(search, state);
