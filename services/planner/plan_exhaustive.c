@@ -2,8 +2,6 @@
  * `exhaustive`: the optimum of a small cluster, by branch and bound over all states up to symmetry. What
  * makes it exact, and what it leaves out and why:
  *
- * - The space is that of plan_problem.h: a group has one TP degree for its devices of one cell, and its
- * layers are cut by the lower level. A plan from elsewhere may do otherwise, and better.
  * - A state is a set of groups. Devices are decided cell by cell: the lowest cell with undecided devices gets
  *   its next group (any parts, TP degrees and phase that plan_shape.h accepts), or the rest of it stays idle.
  * - Groups that share their lowest cell come in falling order of their kind, so that no order of groups is
@@ -190,43 +188,57 @@ static uint32_t item_of(struct plan_search *search, const struct plan_shape *sha
     return search->item_numbers[shape->id];
 }
 
-static void add_options(struct plan_search *search, struct plan_group *group, size_t state)
+static void add_option(struct plan_search *search, struct plan_group *group, size_t state)
 {
     static const enum ts_phase phases[] = {TS_PHASE_PREFILL, TS_PHASE_DECODE, TS_PHASE_BOTH};
     for (size_t i = 0; i < (search->problem->colocate ? 3 : 2); ++i) {
         group->phase = phases[i];
-        for (uint32_t p = 0; p < group->part_count; ++p)
-            group->parts[p].tp = 0;
-        while (search->option_count <= OPTIONS_MAX && plan_shape_next_tp(search->shapes, group)) {
-            if (!plan_shape_find(search->shapes, group))
-                continue;
-            ts_array_reserve((void **)&search->options, &search->option_capacity, search->option_count + 1,
-                             sizeof *search->options);
-            uint32_t item = item_of(search, group->shape);
-            search->options[search->option_count++] = (struct option){
-                .group = *group, .state = state, .item = item, .kind = kind_of(search, group)};
-            plan_bound_pack_add(search->pack, state, item);
-        }
+        if (search->option_count > OPTIONS_MAX || !plan_shape_find(search->shapes, group))
+            continue;
+        ts_array_reserve((void **)&search->options, &search->option_capacity, search->option_count + 1,
+                         sizeof *search->options);
+        uint32_t item = item_of(search, group->shape);
+        search->options[search->option_count++] =
+            (struct option){.group = *group, .state = state, .item = item, .kind = kind_of(search, group)};
+        plan_bound_pack_add(search->pack, state, item);
+    }
+}
+
+/* All ways to have the rest of this cell's devices, and of the cells after it, in stages of TP up to `tp`. */
+static void add_options(struct plan_search *search, const struct plan_group *group, uint32_t cell,
+                        uint32_t left, uint32_t tp, size_t state)
+{
+    const uint8_t *digits = plan_bound_pack_digits(search->pack, state);
+    while (left == 0 && ++cell < search->problem->cluster->cell_count) {
+        left = digits[cell];
+        tp = TS_TP_MAX;
+    }
+    if (left == 0) {
+        struct plan_group whole = *group;
+        add_option(search, &whole, state);
+        return;
+    }
+    if (group->part_count == PLAN_PARTS_MAX)
+        return;
+    if (tp > 1)
+        add_options(search, group, cell, left, tp / 2, state);
+    for (uint32_t count = tp; count <= left; count += tp) {
+        if (tp == 1 && count < left)
+            continue;
+        struct plan_group more = *group;
+        more.parts[more.part_count++] =
+            (struct plan_part){.cell = (uint16_t)cell, .count = (uint8_t)count, .tp = (uint8_t)tp};
+        if (tp > 1 || count == left)
+            add_options(search, &more, cell, left - count, tp > 1 ? tp / 2 : 1, state);
     }
 }
 
 static void find_options(struct plan_search *search)
 {
-    uint32_t cells = search->problem->cluster->cell_count;
     for (size_t state = 1; state < plan_bound_pack_states(search->pack); ++state) {
-        const uint8_t *digits = plan_bound_pack_digits(search->pack, state);
         struct plan_group group = {.phase = TS_PHASE_NONE};
-        uint32_t parts = 0;
-        for (uint32_t c = 0; c < cells; ++c) {
-            if (digits[c] == 0)
-                continue;
-            if (parts < PLAN_PARTS_MAX)
-                group.parts[parts] = (struct plan_part){.cell = (uint16_t)c, .count = digits[c]};
-            ++parts;
-        }
-        group.part_count = (uint8_t)parts;
-        if (parts <= PLAN_PARTS_MAX)
-            add_options(search, &group, state);
+        uint32_t first = plan_bound_pack_digits(search->pack, state)[0];
+        add_options(search, &group, 0, first, TS_TP_MAX, state);
     }
 }
 

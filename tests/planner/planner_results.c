@@ -148,9 +148,9 @@ static void small_clusters(struct results *results)
     }
     (void)printf(
         "## Small clusters against the optimum\n\n%zu random clusters of 2 to 8 devices (seeds 1 to %llu), "
-        "each solved by `exhaustive`: median %.3f s, at most %.2f s. The optimum is that of the planner's "
-        "space, in which "
-        "a replica has one TP degree for its equal devices of one node; `helix` may leave it.\n\n| algorithm "
+        "each solved by `exhaustive`: median %.3f s, at most %.2f s. The optimum is over all replicas whose "
+        "layers "
+        "the lower level cuts; `helix` cuts its own.\n\n| algorithm "
         "| equal to the "
         "optimum | median of objective / optimum | worst |\n|---|---|---|---|\n",
         gaps.count, (unsigned long long)seed, results_quantile(gaps.seconds, gaps.count, 0.5),

@@ -59,30 +59,37 @@ struct naive {
     uint64_t tried;
 };
 
-static void naive_options(struct naive *naive, uint32_t cell, struct plan_group *group)
+static void naive_phases(struct naive *naive, const struct plan_group *group)
 {
-    const struct ts_cluster *cluster = naive->problem->cluster;
-    if (cell < cluster->cell_count) {
-        naive_options(naive, cell + 1, group);
-        for (uint32_t count = 1; count <= cluster->cells[cell].count; ++count) {
-            struct plan_group more = *group;
-            more.parts[more.part_count++] =
-                (struct plan_part){.cell = (uint16_t)cell, .count = (uint8_t)count};
-            naive_options(naive, cell + 1, &more);
-        }
-        return;
-    }
     for (uint32_t phase = TS_PHASE_PREFILL; phase <= TS_PHASE_BOTH && group->part_count > 0; ++phase) {
         struct plan_group one = *group;
         one.phase = (enum ts_phase)phase;
-        if (phase == TS_PHASE_BOTH && !naive->problem->colocate)
-            continue;
-        while (plan_shape_next_tp(naive->shapes, &one)) {
-            if (plan_shape_find(naive->shapes, &one)) {
-                assert_true(naive->option_count < NAIVE_OPTIONS);
-                naive->options[naive->option_count++] = one;
-            }
+        if ((phase != TS_PHASE_BOTH || naive->problem->colocate) && plan_shape_find(naive->shapes, &one)) {
+            assert_true(naive->option_count < NAIVE_OPTIONS);
+            naive->options[naive->option_count++] = one;
         }
+    }
+}
+
+/* Any number of stages of each TP degree from each cell. */
+static void naive_options(struct naive *naive, uint32_t cell, uint32_t tp, uint32_t left,
+                          const struct plan_group *group)
+{
+    const struct ts_cluster *cluster = naive->problem->cluster;
+    if (cell == cluster->cell_count) {
+        naive_phases(naive, group);
+        return;
+    }
+    for (uint32_t count = 0; count <= left; count += tp) {
+        struct plan_group more = *group;
+        if (count > 0)
+            more.parts[more.part_count++] =
+                (struct plan_part){.cell = (uint16_t)cell, .count = (uint8_t)count, .tp = (uint8_t)tp};
+        uint32_t next = cell + 1 < cluster->cell_count ? cluster->cells[cell + 1].count : 0;
+        if (tp > 1)
+            naive_options(naive, cell, tp / 2, left - count, &more);
+        else
+            naive_options(naive, cell + 1, TS_TP_MAX, next, &more);
     }
 }
 
@@ -94,9 +101,13 @@ static void naive_walk(struct naive *naive, uint32_t first)
     }
     for (uint32_t i = first; i < naive->option_count; ++i) {
         const struct plan_group *group = &naive->options[i];
+        uint32_t taken[NAIVE_CELLS] = {0};
         bool fits = true;
-        for (uint32_t p = 0; p < group->part_count; ++p)
-            fits = fits && group->parts[p].count <= naive->left[group->parts[p].cell];
+        for (uint32_t p = 0; p < group->part_count; ++p) {
+            uint16_t cell = group->parts[p].cell;
+            taken[cell] += group->parts[p].count;
+            fits = fits && taken[cell] <= naive->left[cell];
+        }
         if (!fits)
             continue;
         for (uint32_t p = 0; p < group->part_count; ++p)
@@ -120,7 +131,7 @@ static double naive_optimum(const struct plan_problem *problem, uint64_t *tried)
     for (uint32_t c = 0; c < problem->cluster->cell_count; ++c)
         naive->left[c] = problem->cluster->cells[c].count;
     plan_state_init(&naive->state);
-    naive_options(naive, 0, &none);
+    naive_options(naive, 0, TS_TP_MAX, problem->cluster->cells[0].count, &none);
     naive_walk(naive, 0);
     double best = naive->best;
     *tried = naive->tried;
