@@ -23,7 +23,7 @@
 /* Effort of the whole search at most, in runs of the program on few groups: it ends earlier as a rule, when
  * kicks no longer gain. A run over n groups counts 1 + n^2 / 64 for its pairs, and (n / 19)^4 for the rows
  * and columns that follow from them (measured at 5, 40 and 300 groups). */
-#define EFFORT_REGROUP 2800.0 /* for up to 32 devices; rises with their count */
+#define EFFORT_REGROUP 2600.0 /* for up to 32 devices; rises with their count */
 #define EFFORT_FLIP    240.0
 
 /* --- States seen --- */
