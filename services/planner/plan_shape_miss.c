@@ -3,6 +3,7 @@
 #include "services/planner/plan_shape.h"
 
 #define NONE_IN_TIME 1e-9 /* so few that a program over them would only see rounding */
+#define SURE_SD      7    /* standard deviations: one in 10^12 is beyond */
 
 /* P(wait > x) in the queue of the first stage. */
 static double queue_tail(const struct plan_point *p, double x)
@@ -31,7 +32,7 @@ static double wait_tail(const struct plan_point *p, double prefill_s, double x)
 
 static double normal_tail(double slack, double sd)
 {
-    if (sd > 0)
+    if (fabs(slack) < SURE_SD * sd)
         return 0.5 * erfc(slack / (sd * 1.4142135623730951));
     return slack < 0 ? 1 : 0;
 }
