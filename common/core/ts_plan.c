@@ -4,6 +4,14 @@
 
 #include "common/base/ts_mem.h"
 
+uint32_t ts_group_gpus(const struct ts_group *group)
+{
+    uint32_t count = 0;
+    for (uint32_t s = 0; s < group->stage_count; s++)
+        count += group->stages[s].tp;
+    return count;
+}
+
 struct ts_plan *ts_plan_new(uint32_t groups, uint32_t flows)
 {
     struct ts_plan *plan = ts_xcalloc(1, sizeof *plan);

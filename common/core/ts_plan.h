@@ -49,6 +49,8 @@ struct ts_plan {
     char limit[160];       /* the binding resource, in words */
 };
 
+uint32_t ts_group_gpus(const struct ts_group *group); /* devices of all its stages */
+
 struct ts_plan *ts_plan_new(uint32_t groups, uint32_t flows); /* zeroed, counts set, bound NAN */
 void ts_plan_destroy(struct ts_plan **plan);
 

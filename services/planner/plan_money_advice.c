@@ -186,7 +186,7 @@ static void advise_return(struct adviser *a, uint32_t index)
     plan_state_remove(&a->trial, index);
     double left = a->trial.count > 0 ? plan_eval_run(a->eval, &a->trial, NULL) : 0;
     add(a, (struct plan_advice){.type = a->cluster->gpus[group->stages[0].gpus[0]].type,
-                                .count = money_group_devices(group),
+                                .count = ts_group_gpus(group),
                                 .phase = group->phase,
                                 .group = index,
                                 .dollars_per_hour = money_group_price(a->cluster, group),

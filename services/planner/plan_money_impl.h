@@ -114,7 +114,6 @@ bool money_next_move(struct plan_money *m);  /* opened for judgement; false afte
 /* plan_money_plan.c: pieces of plans. Results are the caller's. */
 double money_plan_price(const struct ts_cluster *cluster, const struct ts_plan *plan);
 uint32_t money_plan_devices(const struct ts_plan *plan);
-uint32_t money_group_devices(const struct ts_group *group);
 double money_group_price(const struct ts_cluster *cluster, const struct ts_group *group);
 double money_group_use(const struct ts_plan *plan, uint32_t group); /* requests/s attained through it; half
                                                                       where two groups share them */

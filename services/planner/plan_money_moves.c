@@ -157,7 +157,7 @@ static void count_use(struct neighbours *n, double per_use)
     const struct ts_plan *plan = n->m->centre;
     for (uint32_t g = 0; g < plan->group_count; g++) {
         const struct ts_group *group = &plan->groups[g];
-        double share = money_group_use(plan, g) * per_use / money_group_devices(group);
+        double share = money_group_use(plan, g) * per_use / ts_group_gpus(group);
         for (uint32_t s = 0; s < group->stage_count; s++) {
             uint32_t cell = cell_of(n->m, group->stages[s].gpus[0]);
             n->used[cell] += group->stages[s].tp;

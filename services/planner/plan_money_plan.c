@@ -4,19 +4,11 @@
 
 #include "common/base/ts_mem.h"
 
-uint32_t money_group_devices(const struct ts_group *group)
-{
-    uint32_t count = 0;
-    for (uint32_t s = 0; s < group->stage_count; s++)
-        count += group->stages[s].tp;
-    return count;
-}
-
 uint32_t money_plan_devices(const struct ts_plan *plan)
 {
     uint32_t count = 0;
     for (uint32_t g = 0; g < plan->group_count; g++)
-        count += money_group_devices(&plan->groups[g]);
+        count += ts_group_gpus(&plan->groups[g]);
     return count;
 }
 

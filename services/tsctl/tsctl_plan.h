@@ -63,7 +63,6 @@ double tsctl_plan_attained(const struct tsctl_plan_doc *doc); /* share of reques
 uint32_t tsctl_plan_place(const struct ts_cluster *cluster, uint32_t gpu); /* index in its node */
 const struct ts_device_type *tsctl_plan_type(const struct ts_cluster *cluster, uint32_t gpu);
 
-uint32_t tsctl_plan_group_gpus(const struct ts_group *group);
 uint32_t tsctl_plan_group_tp(const struct ts_group *group);               /* the largest of its stages */
 double tsctl_plan_group_rate(const struct ts_plan *plan, uint32_t group); /* requests/s */
 double tsctl_plan_group_price(const struct tsctl_plan_doc *doc, uint32_t group);

@@ -34,14 +34,6 @@ const struct ts_device_type *tsctl_plan_type(const struct ts_cluster *cluster, u
     return &cluster->types[cluster->gpus[gpu].type];
 }
 
-uint32_t tsctl_plan_group_gpus(const struct ts_group *group)
-{
-    uint32_t count = 0;
-    for (uint32_t s = 0; s < group->stage_count; s++)
-        count += group->stages[s].tp;
-    return count;
-}
-
 uint32_t tsctl_plan_group_tp(const struct ts_group *group)
 {
     uint32_t tp = 0;

@@ -302,9 +302,9 @@ static enum ts_status read_replica(const struct ts_json *item, const struct ts_c
     uint32_t at = 0;
     if (read_phase(item, &group->phase, err) != TS_OK || read_stages(item, group, err) != TS_OK)
         return err->status;
-    if (ts_json_count(gpus) != tsctl_plan_group_gpus(group))
+    if (ts_json_count(gpus) != ts_group_gpus(group))
         return ts_error_set(err, TS_EINVAL, "gpus: %zu devices; its stages need %u", ts_json_count(gpus),
-                            tsctl_plan_group_gpus(group));
+                            ts_group_gpus(group));
     for (uint32_t s = 0; s < group->stage_count; s++)
         for (uint32_t i = 0; i < group->stages[s].tp; i++, at++)
             if (read_gpu(ts_json_at(gpus, at), cluster, &group->stages[s].gpus[i], err) != TS_OK)

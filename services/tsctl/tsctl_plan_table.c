@@ -186,7 +186,7 @@ static uint32_t idle_gpus(const struct tsctl_plan_doc *doc)
 {
     uint32_t used = 0, alive = 0;
     for (uint32_t g = 0; g < doc->plan->group_count; g++)
-        used += tsctl_plan_group_gpus(&doc->plan->groups[g]);
+        used += ts_group_gpus(&doc->plan->groups[g]);
     for (uint32_t g = 0; g < doc->cluster->gpu_count; g++)
         alive += doc->cluster->gpus[g].alive;
     return alive - used;
