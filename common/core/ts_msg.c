@@ -79,6 +79,7 @@ static const char *const reason_names[] = {
     [TS_REASON_RETRIES] = "retries",
     [TS_REASON_ENGINE] = "engine",
     [TS_REASON_INTERNAL] = "internal",
+    [TS_REASON_OVERLOADED] = "overloaded",
 };
 
 _Static_assert(TS_ARRAY_SIZE(channel_names) == TS_CHANNEL_LAST + 1, "a channel without a name");
@@ -146,6 +147,7 @@ static const uint32_t msg_channels[] = {
     [TS_MSG_TOKENIZE] = ON(CLIENT) | ON(WORKER),
     [TS_MSG_DETOKENIZE] = ON(CLIENT) | ON(WORKER),
     [TS_MSG_TOKENIZE_REPLY] = ON(CLIENT) | ON(WORKER),
+    [TS_MSG_TOKENS_BATCH] = ON(CLIENT),
     [TS_MSG_ASSIGN] = ON(WORKER),
     [TS_MSG_ASSIGN_REFUSED] = ON(WORKER),
     [TS_MSG_RELEASE] = ON(WORKER) | ON(RELAY) | ON(POOL),
@@ -160,6 +162,7 @@ static const uint32_t msg_channels[] = {
     [TS_MSG_COPIES] = ON(RELAY),
     [TS_MSG_REFEED] = ON(RELAY),
     [TS_MSG_TRANSFER] = ON(RELAY),
+    [TS_MSG_OUTPUT_BATCH] = ON(WORKER),
     [TS_MSG_SNAPSHOT] = ON(PLANNER),
     [TS_MSG_UPDATE] = ON(PLANNER),
     [TS_MSG_PLAN] = ON(PLANNER),

@@ -16,12 +16,14 @@
 #include "common/core/ts_schema.h"
 #include "common/core/ts_terms.h"
 
-#define TS_PROTOCOL_VERSION  1
-#define TS_ID_BYTES_MAX      128
-#define TS_TEXT_BYTES_MAX    1024
-#define TS_PROMPT_TOKENS_MAX (1u << 20)
-#define TS_STOPS_MAX         16
-#define TS_LIST_MAX          65536
+#define TS_PROTOCOL_VERSION     1
+#define TS_ID_BYTES_MAX         128
+#define TS_TEXT_BYTES_MAX       1024
+#define TS_PROMPT_TOKENS_MAX    (1u << 20)
+#define TS_STOPS_MAX            16
+#define TS_LIST_MAX             65536
+#define TS_STAGE_ITEMS_MAX      64
+#define TS_WORKLOAD_CLASSES_MAX 64
 
 /* Raw bytes that travel beside a message. slot 0 = none. Cores hold and drop handles, never the bytes
  * (ts_event.h). */
@@ -55,6 +57,17 @@ struct ts_load {
     uint64_t encoded_bytes; /* relay: encoded KV held */
 };
 
+struct ts_stage_item { /* of a replica, in order: `tp` devices of that type on that host own `layers` layers
+                        */
+    struct ts_str device, host;
+    uint32_t tp, layers;
+};
+
+struct ts_stage_items {
+    const struct ts_stage_item *data;
+    uint32_t count;
+};
+
 struct ts_profile {      /* of a worker: what it can do */
     uint32_t phases;     /* mask of enum ts_phase it is willing to serve */
     enum ts_phase phase; /* the actual one */
@@ -70,6 +83,8 @@ struct ts_profile {      /* of a worker: what it can do */
     double bytes_per_token;      /* of prompts, measured; 0 = unknown */
     struct ts_sampling defaults; /* of the model, for requests that are silent */
     uint32_t hidden, intermediate, heads;
+    struct ts_stage_items stages; /* empty = one stage: `device` on the worker's host, tp 1, all layers */
+    uint32_t batches_max;         /* engine batches under way at a time, as many as stages; 0 = 1 */
 };
 
 struct ts_msg_hello {
@@ -83,7 +98,8 @@ struct ts_msg_welcome {
     struct ts_str id;
     uint64_t session;
     uint32_t heartbeat_ms, timeout_ms;
-    uint64_t term; /* highest planner term seen */
+    uint64_t term;       /* highest planner term seen */
+    bool output_batches; /* a router that takes OutputBatch */
 };
 
 struct ts_msg_heartbeat {
@@ -165,6 +181,7 @@ struct ts_msg_generate {
                               the tokens so far */
     struct ts_u32s produced;
     struct ts_str codec; /* wish; empty = the router's choice */
+    bool token_batches;  /* a client that takes TokensBatch */
 };
 
 struct ts_msg_accepted {
@@ -207,6 +224,15 @@ struct ts_msg_tokens { /* router -> client */
     uint64_t epoch;
     uint32_t first_index;
     struct ts_token_items items;
+};
+
+struct ts_tokens_list {
+    const struct ts_msg_tokens *data;
+    uint32_t count;
+};
+
+struct ts_msg_tokens_batch { /* router -> client: of several streams of one connection, at most once each */
+    struct ts_tokens_list streams;
 };
 
 /* What a request leaves behind (architecture.md section 8). Durations since acceptance at the router, -1 =
@@ -299,6 +325,15 @@ struct ts_msg_output { /* worker -> router: tokens in order, and its proposal to
     enum ts_finish finish; /* proposed after the last item */
 };
 
+struct ts_outputs {
+    const struct ts_msg_output *data;
+    uint32_t count;
+};
+
+struct ts_msg_output_batch { /* worker -> router: of one engine batch, each attempt at most once */
+    struct ts_outputs outputs;
+};
+
 struct ts_msg_attempt_failed {
     struct ts_rid rid;
     enum ts_phase role;
@@ -325,6 +360,8 @@ struct ts_msg_configure {
     enum ts_phase phase;
 };
 
+/* Router -> worker. In effect at once: Assigns of roles outside the new phase are refused with WRONG_PHASE
+ * from then on, tasks of them run to their end. Refused when older than the newest (term, plan) seen. */
 struct ts_msg_set_phase {
     uint64_t term, plan;
     enum ts_phase phase;
@@ -402,6 +439,7 @@ struct ts_plan_worker { /* cluster state: one slot */
     struct ts_load load;
     struct ts_str device; /* as in its profile, and so are these: what the cost model needs */
     uint32_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, kv_dtype, kv_blocks;
+    struct ts_stage_items stages; /* as in its profile */
 };
 
 struct ts_plan_workers {
@@ -409,9 +447,24 @@ struct ts_plan_workers {
     uint32_t count;
 };
 
-struct ts_workload {
+struct ts_workload_class { /* requests of like length, measured over the window */
+    double rate;           /* requests/s that arrived, refused ones included */
+    double prompt_tokens, prompt_tokens_sq, output_tokens, output_tokens_sq; /* means, mean squares */
+};
+
+struct ts_workload_classes {
+    const struct ts_workload_class *data;
+    uint32_t count; /* at most TS_WORKLOAD_CLASSES_MAX */
+};
+
+struct ts_workload { /* as the router has measured it */
     double arrivals_per_s, prompt_tokens_mean, output_tokens_mean;
     uint32_t queued, running;
+    double window_s; /* of the measurement; 0 = nothing is known yet */
+    double burst;    /* index of dispersion of counts, as in ts_demand */
+    double refused_per_s,
+        attained; /* share of those that ended within their own deadlines; -1 = none had any */
+    struct ts_workload_classes classes;
 };
 
 struct ts_msg_snapshot { /* router -> planner, at start and (as Update) after each change; always whole */
@@ -434,6 +487,16 @@ struct ts_plan_replicas {
     uint32_t count;
 };
 
+/* A request belongs to the class whose centre is nearest in the logarithms of (prompt tokens, max_tokens). */
+struct ts_plan_class {
+    double prompt_tokens, output_tokens;
+};
+
+struct ts_plan_classes {
+    const struct ts_plan_class *data;
+    uint32_t count; /* 0 = all requests are of class 0 */
+};
+
 struct ts_plan_share {        /* z[prefill][decode][class] as a share of all requests of the class */
     uint32_t prefill, decode; /* replica ids */
     uint32_t length_class;
@@ -454,6 +517,8 @@ struct ts_msg_plan {
     struct ts_plan_shares shares;
     double attainment;
     struct ts_str binding; /* what limits it, in words */
+    struct ts_plan_classes classes;
+    double served_per_s; /* requests/s within deadlines that it is made for; 0 = unknown */
 };
 
 enum ts_plan_verdict {
@@ -670,6 +735,7 @@ struct ts_msg_token_return {
     X(TOKENIZE, 26, tokenize, tokenize)                                                                      \
     X(DETOKENIZE, 27, detokenize, detokenize)                                                                \
     X(TOKENIZE_REPLY, 28, tokenize_reply, tokenize_reply)                                                    \
+    X(TOKENS_BATCH, 29, tokens_batch, tokens_batch)                                                          \
     X(ASSIGN, 30, assign, assign)                                                                            \
     X(ASSIGN_REFUSED, 31, assign_refused, assign_refused)                                                    \
     X(RELEASE, 32, release, release)                                                                         \
@@ -684,6 +750,7 @@ struct ts_msg_token_return {
     X(COPIES, 41, copies, copies)                                                                            \
     X(REFEED, 42, refeed, refeed)                                                                            \
     X(TRANSFER, 43, transfer, transfer)                                                                      \
+    X(OUTPUT_BATCH, 44, output_batch, output_batch)                                                          \
     X(SNAPSHOT, 50, snapshot, snapshot)                                                                      \
     X(UPDATE, 51, update, snapshot)                                                                          \
     X(PLAN, 52, plan, plan)                                                                                  \

@@ -94,6 +94,14 @@ static const struct ts_schema load_schema = TS_SCHEMA(load, "Load", load_fields)
 
 /* --- sessions ------------------------------------------------------------------------------------------ */
 
+static const struct ts_field stage_item_fields[] = {
+    TS_F_ID(stage_item, device),
+    TS_F_ID(stage_item, host),
+    TS_F(stage_item, tp),
+    TS_F(stage_item, layers),
+};
+static const struct ts_schema stage_item_schema = TS_SCHEMA(stage_item, "StageItem", stage_item_fields);
+
 static const struct ts_field profile_fields[] = {
     TS_F(profile, phases),
     TS_F_ENUM(profile, phase, TS_PHASE_BOTH),
@@ -122,6 +130,8 @@ static const struct ts_field profile_fields[] = {
     TS_F(profile, hidden),
     TS_F(profile, intermediate),
     TS_F(profile, heads),
+    TS_F_LIST(profile, stages, TS_STAGE_ITEMS_MAX, stage_item_schema),
+    TS_F(profile, batches_max),
 };
 static const struct ts_schema profile_schema = TS_SCHEMA(profile, "Profile", profile_fields);
 
@@ -137,7 +147,7 @@ const struct ts_schema ts_msg_hello_schema = TS_SCHEMA(msg_hello, "Hello", hello
 
 static const struct ts_field welcome_fields[] = {
     TS_F_ID(msg_welcome, id),      TS_F(msg_welcome, session), TS_F(msg_welcome, heartbeat_ms),
-    TS_F(msg_welcome, timeout_ms), TS_F(msg_welcome, term),
+    TS_F(msg_welcome, timeout_ms), TS_F(msg_welcome, term),    TS_F(msg_welcome, output_batches),
 };
 const struct ts_schema ts_msg_welcome_schema = TS_SCHEMA(msg_welcome, "Welcome", welcome_fields);
 
@@ -191,6 +201,7 @@ static const struct ts_field generate_fields[] = {
     TS_F(msg_generate, resume_epoch),
     TS_F_SPAN(msg_generate, produced, TS_PROMPT_TOKENS_MAX),
     TS_F_ID(msg_generate, codec),
+    TS_F(msg_generate, token_batches),
 };
 const struct ts_schema ts_msg_generate_schema = TS_SCHEMA(msg_generate, "Generate", generate_fields);
 
@@ -216,6 +227,11 @@ static const struct ts_field tokens_fields[] = {
     TS_F_LIST(msg_tokens, items, TS_LIST_MAX, ts_token_item_schema),
 };
 const struct ts_schema ts_msg_tokens_schema = TS_SCHEMA(msg_tokens, "Tokens", tokens_fields);
+
+static const struct ts_field tokens_batch_fields[] = {
+    TS_F_LIST(msg_tokens_batch, streams, TS_LIST_MAX, ts_msg_tokens_schema)};
+const struct ts_schema ts_msg_tokens_batch_schema =
+    TS_SCHEMA(msg_tokens_batch, "TokensBatch", tokens_batch_fields);
 
 static const struct ts_field end_fields[] = {
     TS_F_ID(msg_end, request_id),
@@ -298,6 +314,11 @@ static const struct ts_field output_fields[] = {
     TS_F_ENUM(msg_output, finish, TS_FINISH_LAST),
 };
 const struct ts_schema ts_msg_output_schema = TS_SCHEMA(msg_output, "Output", output_fields);
+
+static const struct ts_field output_batch_fields[] = {
+    TS_F_LIST(msg_output_batch, outputs, TS_LIST_MAX, ts_msg_output_schema)};
+const struct ts_schema ts_msg_output_batch_schema =
+    TS_SCHEMA(msg_output_batch, "OutputBatch", output_batch_fields);
 
 static const struct ts_field attempt_failed_fields[] = {
     TS_F_MSG(msg_attempt_failed, rid, ts_rid_schema),
@@ -418,8 +439,19 @@ static const struct ts_field plan_worker_fields[] = {
     TS_F(plan_worker, vocab),
     TS_F(plan_worker, kv_dtype),
     TS_F(plan_worker, kv_blocks),
+    TS_F_LIST(plan_worker, stages, TS_STAGE_ITEMS_MAX, stage_item_schema),
 };
 static const struct ts_schema plan_worker_schema = TS_SCHEMA(plan_worker, "PlanWorker", plan_worker_fields);
+
+static const struct ts_field workload_class_fields[] = {
+    TS_F(workload_class, rate),
+    TS_F(workload_class, prompt_tokens),
+    TS_F(workload_class, prompt_tokens_sq),
+    TS_F(workload_class, output_tokens),
+    TS_F(workload_class, output_tokens_sq),
+};
+static const struct ts_schema workload_class_schema =
+    TS_SCHEMA(workload_class, "WorkloadClass", workload_class_fields);
 
 static const struct ts_field workload_fields[] = {
     TS_F(workload, arrivals_per_s),
@@ -427,6 +459,11 @@ static const struct ts_field workload_fields[] = {
     TS_F(workload, output_tokens_mean),
     TS_F(workload, queued),
     TS_F(workload, running),
+    TS_F(workload, window_s),
+    TS_F(workload, burst),
+    TS_F(workload, refused_per_s),
+    TS_F(workload, attained),
+    TS_F_LIST(workload, classes, TS_WORKLOAD_CLASSES_MAX, workload_class_schema),
 };
 static const struct ts_schema workload_schema = TS_SCHEMA(workload, "Workload", workload_fields);
 
@@ -449,6 +486,12 @@ static const struct ts_field plan_replica_fields[] = {
 static const struct ts_schema plan_replica_schema =
     TS_SCHEMA(plan_replica, "PlanReplica", plan_replica_fields);
 
+static const struct ts_field plan_class_fields[] = {
+    TS_F(plan_class, prompt_tokens),
+    TS_F(plan_class, output_tokens),
+};
+static const struct ts_schema plan_class_schema = TS_SCHEMA(plan_class, "PlanClass", plan_class_fields);
+
 static const struct ts_field plan_share_fields[] = {
     TS_F(plan_share, prefill), TS_F(plan_share, decode),   TS_F(plan_share, length_class),
     TS_F(plan_share, share),   TS_F_ID(plan_share, codec),
@@ -465,6 +508,8 @@ static const struct ts_field plan_fields[] = {
     TS_F_LIST(msg_plan, shares, TS_LIST_MAX, plan_share_schema),
     TS_F(msg_plan, attainment),
     TS_F_TEXT(msg_plan, binding),
+    TS_F_LIST(msg_plan, classes, TS_WORKLOAD_CLASSES_MAX, plan_class_schema),
+    TS_F(msg_plan, served_per_s),
 };
 const struct ts_schema ts_msg_plan_schema = TS_SCHEMA(msg_plan, "Plan", plan_fields);
 

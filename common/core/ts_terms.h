@@ -76,7 +76,8 @@ enum ts_reason { /* why something was refused, failed or ended; ts_reason_name g
                  TS_REASON_RETRIES,  /* attempts used up */
                  TS_REASON_ENGINE,   /* the engine reported an error */
                  TS_REASON_INTERNAL,
-                 TS_REASON_LAST = TS_REASON_INTERNAL
+                 TS_REASON_OVERLOADED, /* it could not be served in time: refused at once */
+                 TS_REASON_LAST = TS_REASON_OVERLOADED
 };
 
 const char *ts_channel_name(enum ts_channel channel);
