@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include "common/base/ts_assert.h"
+#include "common/base/ts_math.h"
 
 /* Steele, Lea, Flood 2014: one step of the generator whose state is `x`. */
 uint64_t ts_splitmix64(uint64_t x)
@@ -69,14 +70,14 @@ double ts_rng_unit(struct ts_rng *rng)
 
 double ts_rng_exponential(struct ts_rng *rng, double mean)
 {
-    return -mean * log1p(-ts_rng_unit(rng));
+    return -mean * ts_math_log(1 - ts_rng_unit(rng));
 }
 
 /* Box-Muller, one of the pair: the generator keeps no spare value, so its state is its four words. */
 double ts_rng_normal(struct ts_rng *rng)
 {
-    double radius = sqrt(-2.0 * log1p(-ts_rng_unit(rng)));
-    return radius * cos(2.0 * M_PI * ts_rng_unit(rng));
+    double radius = sqrt(-2.0 * ts_math_log(1 - ts_rng_unit(rng)));
+    return radius * ts_math_cos_turns(ts_rng_unit(rng));
 }
 
 void ts_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])

@@ -343,7 +343,7 @@ static void join_decode(struct maker *maker)
         least = fmin(least, maker->units[i]->context_s);
     maker->common.context_s = least * layers / maker->pipe.count;
     for (uint32_t j = 0; j < PLAN_GRID_COUNT; ++j) {
-        double batch = exp2((double)j / PLAN_GRID_OCTAVE);
+        double batch = plan_grid_knot(j);
         struct common_time step = common_time();
         for (uint32_t i = 0; i < maker->pipe.count; ++i) {
             const struct plan_unit *unit = maker->units[i];

@@ -74,6 +74,7 @@ struct plan_knot {
 struct plan_slope {
     double value, slope;
 };
+double plan_grid_knot(uint32_t i); /* batch of knot i */
 struct plan_knot plan_knot_of(double batch);
 
 static inline struct plan_slope plan_unit_at(const double grid[PLAN_GRID_COUNT], const struct plan_knot *knot)

@@ -1,6 +1,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/base/ts_math.h"
 #include "services/planner/plan_shape_internal.h"
 
 #define SLACK_SPLIT 1.15 /* of the bottleneck, for the split between balance and latency */
@@ -150,17 +151,17 @@ static double largest_batch(const struct plan_pipe *pipe, const struct plan_mix 
                             double held)
 {
     struct costs costs;
-    double low = log(1e-3), high = log(PLAN_GRID_MOST * pipe->count);
-    if (!can_run(pipe, mix, exp(low), limit, held, &costs))
+    double low = ts_math_log(1e-3), high = ts_math_log(PLAN_GRID_MOST * pipe->count);
+    if (!can_run(pipe, mix, ts_math_exp(low), limit, held, &costs))
         return 0;
     for (int i = 0; i < 16; ++i) {
         double middle = (low + high) / 2;
-        if (can_run(pipe, mix, exp(middle), limit, held, &costs))
+        if (can_run(pipe, mix, ts_math_exp(middle), limit, held, &costs))
             low = middle;
         else
             high = middle;
     }
-    return exp(low);
+    return ts_math_exp(low);
 }
 
 uint32_t plan_layers_decode(const struct plan_pipe *pipe, const struct plan_mix *mix, double time_share,

@@ -1,5 +1,6 @@
 #include <math.h>
 
+#include "common/base/ts_math.h"
 #include "services/planner/plan_shape.h"
 
 #define NONE_IN_TIME 1e-9 /* so few that a program over them would only see rounding */
@@ -10,7 +11,7 @@ static double queue_tail(const struct plan_point *p, double x)
 {
     if (x < p->hold_s)
         return 1;
-    return p->wait_s > 0 ? p->wait_share * exp(-(x - p->hold_s) / p->wait_s) : 0;
+    return p->wait_s > 0 ? p->wait_share * ts_math_exp(-(x - p->hold_s) / p->wait_s) : 0;
 }
 
 /* P(wait > x) along the pipeline too. Completion is last-passage percolation: one of class c, longer, that
@@ -27,13 +28,13 @@ static double wait_tail(const struct plan_point *p, double prefill_s, double x)
     for (uint32_t c = 0; c < follow->count; ++c)
         if (follow->prefill_s[c] > own && follow->prefill_s[c] > after)
             ahead += follow->weight[c] * (follow->prefill_s[c] - after);
-    return ahead > 0 ? 1 - (1 - tail) * exp(-p->follow_rate * ahead) : tail;
+    return ahead > 0 ? 1 - (1 - tail) * ts_math_exp(-p->follow_rate * ahead) : tail;
 }
 
 static double normal_tail(double slack, double sd)
 {
     if (fabs(slack) < SURE_SD * sd)
-        return 0.5 * erfc(slack / (sd * 1.4142135623730951));
+        return 0.5 * ts_math_erfc(slack / (sd * 1.4142135623730951));
     return slack < 0 ? 1 : 0;
 }
 

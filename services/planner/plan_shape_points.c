@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/ts_math.h"
 #include "services/planner/plan_shape_internal.h"
 
 #define INTERFERENCE 1.05  /* decode beside prefill: caches and launches disturbed, beyond the time taken */
@@ -117,7 +118,7 @@ static double mean_batch(const struct maker *maker, double seen, double wall, do
  */
 static double own_average(double x)
 {
-    return x < 1e-3 ? 1 : 2 * (x - 1 + exp(-x)) / (x * x);
+    return x < 1e-3 ? 1 : 2 * (x - 1 + ts_math_exp(-x)) / (x * x);
 }
 
 /* The point at which a request meets a batch of `seen`, when decode has `share` of the time. */
@@ -179,7 +180,7 @@ static uint32_t decode_targets(const struct maker *maker, double least, double m
     }
     const uint32_t steps = 5;
     for (uint32_t i = 0; i <= steps; ++i)
-        targets[count++] = least * pow(most / least, (double)i / steps);
+        targets[count++] = least * ts_math_pow(most / least, (double)i / steps);
     qsort(targets, count, sizeof targets[0], by_value);
     return count;
 }
@@ -303,7 +304,7 @@ static void make_colocated(struct maker *maker)
     maker->draft->shape.point_count = 0;
     const uint32_t walls = most < least * 1.1 ? 1 : 4;
     for (uint32_t i = 0; i < walls; ++i) {
-        double wall = walls == 1 ? most : least * pow(most / least, (double)i / (walls - 1));
+        double wall = walls == 1 ? most : least * ts_math_pow(most / least, (double)i / (walls - 1));
         double rho = balanced_rho(maker, wall);
         double most_rho = fmin(0.999 * (1 - INTERFERENCE * step / wall), 0.98); /* decode's least step */
         for (uint32_t j = 0; j < sizeof around / sizeof around[0]; ++j) {

@@ -108,7 +108,7 @@ double plan_mix_batch(double capacity, double noise)
 static const double fractions[PLAN_GRID_OCTAVE + 1] = {1, 1.189207115002721, 1.4142135623730951,
                                                        1.681792830507429, 2}; /* 2^(i/4) */
 
-static double grid_knot(uint32_t i)
+double plan_grid_knot(uint32_t i)
 {
     return (double)(1u << i / PLAN_GRID_OCTAVE) * fractions[i % PLAN_GRID_OCTAVE];
 }
@@ -151,8 +151,8 @@ void plan_unit_init(struct plan_unit *unit, const struct ts_cluster *cluster, co
         unit->head_busy[k] = ts_cost_head_s(device, model, tp, together) / together;
     }
     for (uint32_t i = 0; i < PLAN_GRID_COUNT; ++i) {
-        unit->grid[i] = ts_cost_layer_decode_s(device, model, link, tp, grid_knot(i), 0);
-        unit->head[i] = ts_cost_head_s(device, model, tp, grid_knot(i));
+        unit->grid[i] = ts_cost_layer_decode_s(device, model, link, tp, plan_grid_knot(i), 0);
+        unit->head[i] = ts_cost_head_s(device, model, tp, plan_grid_knot(i));
     }
     unit->context_s =
         (ts_cost_layer_decode_s(device, model, link, tp, 1, CONTEXT_PROBE) - unit->grid[0]) / CONTEXT_PROBE;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/ts_assert.h"
+#include "common/base/ts_math.h"
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
 
@@ -141,9 +142,9 @@ static double visible_step(double seconds, uint64_t *key)
         *key = ts_splitmix64(*key ^ 1);
         return seconds;
     }
-    double step = ceil(log(seconds) / log(VISIBLE_EQ));
+    double step = ceil(ts_math_log(seconds) / ts_math_log(VISIBLE_EQ));
     *key = ts_splitmix64(*key ^ (uint64_t)(int64_t)(step + 1000));
-    return pow(VISIBLE_EQ, step);
+    return ts_math_pow(VISIBLE_EQ, step);
 }
 
 /* --- Partners --- */

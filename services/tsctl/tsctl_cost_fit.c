@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/ts_assert.h"
+#include "common/base/ts_math.h"
 #include "common/base/ts_mem.h"
 
 #define RESIDUAL      0.1  /* of a logarithm: below it squares count, above it absolute values */
@@ -123,7 +124,7 @@ struct cost_fit {
 static void add(struct cost_fit *fit, double value, double sigma, enum scope scope, uint32_t index,
                 bool exponent)
 {
-    double start = exponent ? value : log(value);
+    double start = exponent ? value : ts_math_log(value);
     ts_array_reserve((void **)&fit->parameters, &fit->capacity, fit->count + 1, sizeof *fit->parameters);
     fit->parameters[fit->count++] = (struct parameter){start, start, sigma, scope, index, exponent};
 }
@@ -131,7 +132,7 @@ static void add(struct cost_fit *fit, double value, double sigma, enum scope sco
 static double said(const struct cost_fit *fit, size_t index)
 {
     const struct parameter *p = &fit->parameters[index];
-    return p->exponent ? p->value : exp(p->value);
+    return p->exponent ? p->value : ts_math_exp(p->value);
 }
 
 static double deviation(const struct cost_fit *fit, size_t device, enum deviation which)
@@ -142,10 +143,10 @@ static double deviation(const struct cost_fit *fit, size_t device, enum deviatio
 
 static double flops_law(const struct cost_fit *fit, const struct cost_sheet *sheet)
 {
-    double clocks = pow(sheet->base_hz / sheet->boost_hz / 0.8, said(fit, LAW_FLOPS_BASE));
-    double power = pow(sheet->watts / (sheet->device.flops * 1e-12), said(fit, LAW_FLOPS_WATT));
+    double clocks = ts_math_pow(sheet->base_hz / sheet->boost_hz / 0.8, said(fit, LAW_FLOPS_BASE));
+    double power = ts_math_pow(sheet->watts / (sheet->device.flops * 1e-12), said(fit, LAW_FLOPS_WATT));
     double share = said(fit, LAW_FLOPS) * clocks * power * (sheet->copies ? 1 : NO_COPIES);
-    return share * pow(1 + pow(share / FLOPS_MOST, 8), -0.125);
+    return share * ts_math_pow(1 + ts_math_pow(share / FLOPS_MOST, 8), -0.125);
 }
 
 static void make_device(struct cost_fit *fit, size_t index)
@@ -359,7 +360,7 @@ static bool squared(const struct cost_fit *fit, const struct cost_row *row)
 
 static double residual(const struct cost_fit *fit, const struct cost_row *row)
 {
-    return log(cost_fit_predict(fit, row) / row->seconds) / RESIDUAL;
+    return ts_math_log(cost_fit_predict(fit, row) / row->seconds) / RESIDUAL;
 }
 
 static double loss(const struct cost_fit *fit, const bool *used)
