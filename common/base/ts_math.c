@@ -9,8 +9,8 @@ static const double ln2_high = 0x1.62e42fee00000p-1, ln2_low = 0x1.a39ef35793c76
 /* e^r = sum of r^i / i!; |r| <= ln 2 / 2 leaves less than 1e-17 after the 13th term. */
 static double exp_reduced(double r)
 {
-    static const double factorials[] = {1, 1, 2, 6, 24, 120, 720, 5040, 40320, 362880, 3628800, 39916800, 479001600,
-                                        6227020800.0};
+    static const double factorials[] = {1,    1,     2,      6,       24,       120,       720,
+                                        5040, 40320, 362880, 3628800, 39916800, 479001600, 6227020800.0};
     double sum = 0;
     for (size_t i = sizeof factorials / sizeof factorials[0] - 1; i > 1; i--)
         sum = (sum + 1 / factorials[i]) * r;
@@ -86,9 +86,9 @@ double ts_math_cos_turns(double turns)
     return sign * (t <= 0.125 ? cos_near(circle * t) : sin_near(circle * (0.25 - t)));
 }
 
-/* erf x = 2 / sqrt(pi) e^(-x^2) sum of 2^i x^(2i+1) / (2i+1)!!, all terms positive; and for large x the continued
- * fraction erfc x = e^(-x^2) / sqrt(pi) / (x + (1/2) / (x + 1 / (x + (3/2) / ...))) (Abramowitz and Stegun 7.1.6,
- * 7.1.14). */
+/* erf x = 2 / sqrt(pi) e^(-x^2) sum of 2^i x^(2i+1) / (2i+1)!!, all terms positive; and for large x the
+ * continued fraction erfc x = e^(-x^2) / sqrt(pi) / (x + (1/2) / (x + 1 / (x + (3/2) / ...))) (Abramowitz and
+ * Stegun 7.1.6, 7.1.14). */
 double ts_math_erfc(double x)
 {
     const double root_pi = 0x1.c5bf891b4ef6ap+0;

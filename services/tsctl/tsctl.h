@@ -41,6 +41,7 @@ struct tsctl_request {
     uint32_t given; /* mask of enum ts_sampling_given: the others are the model's */
     uint64_t seed;
     bool ignore_eos, json, progress, quality;
+    double at_ms; /* of a line of --requests: when it is sent, after the start */
     const char *requests;
     uint32_t *ids; /* parsed --tokens */
     size_t id_count;

@@ -1,3 +1,4 @@
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -35,9 +36,11 @@ static int run(const struct tsctl_request *r, struct ts_client *client)
 }
 
 struct many {
-    struct ts_client_stream **streams;
-    size_t count, first, ended, failed;
-    ts_time shown;
+    const struct tsctl_batch *batch;
+    struct ts_client_stream **streams; /* of those that were started */
+    size_t *order;                     /* by at_ms, then as in the file */
+    size_t count, started, first, ended, failed;
+    ts_time began, shown;
 };
 
 static void show_progress(struct many *m, bool on)
@@ -60,18 +63,46 @@ static void take_event(struct many *m, const struct ts_client_event *event)
     m->failed += strcmp(result->finish, "error") == 0;
 }
 
-static int run_many(const struct tsctl_request *r, const struct tsctl_batch *batch, struct ts_client *client)
+/* Starts what is due; returns the milliseconds until the next one is, at most 20. */
+static int start_due(struct many *m, struct ts_client *client, int *code)
 {
     char why[TS_CLIENT_ERROR_BYTES];
-    struct ts_client_event event;
-    struct many m = {.count = batch->count, .streams = ts_xcalloc(batch->count + 1, sizeof *m.streams)};
-    int code = 0;
-    for (size_t i = 0; code == 0 && i < batch->count; i++) {
-        if (ts_client_start(client, &batch->items[i].request, NULL, &m.streams[i], why) != 0)
-            code = tsctl_fail("generate", 1, why);
+    while (m->started < m->count && *code == 0) {
+        size_t i = m->order[m->started];
+        double wait = m->batch->items[i].at_ms - (double)(ts_clock_now() - m->began) / TS_MS;
+        if (wait > 0)
+            return wait < 20 ? (int)wait : 20;
+        if (ts_client_start(client, &m->batch->items[i].request, NULL, &m->streams[i], why) != 0)
+            *code = tsctl_fail("generate", 1, why);
+        m->started++;
     }
+    return 20;
+}
+
+static void order_by_time(struct many *m) /* insertion: files are in order, or nearly so */
+{
+    for (size_t i = 0, at; i < m->count; i++) {
+        for (at = i; at > 0 && m->batch->items[m->order[at - 1]].at_ms > m->batch->items[i].at_ms; at--)
+            m->order[at] = m->order[at - 1];
+        m->order[at] = i;
+    }
+}
+
+static int run_many(const struct tsctl_request *r, const struct tsctl_batch *batch, struct ts_client *client)
+{
+    struct ts_client_event event;
+    struct many m = {.batch = batch,
+                     .count = batch->count,
+                     .streams = ts_xcalloc(batch->count + 1, sizeof *m.streams),
+                     .order = ts_xcalloc(batch->count + 1, sizeof *m.order),
+                     .began = ts_clock_now()};
+    int code = 0;
+    order_by_time(&m);
     while (code == 0 && m.ended < m.count) {
-        ts_client_poll(client, 20, &event);
+        int wait = start_due(&m, client, &code);
+        if (m.started == m.ended && code == 0) /* poll returns at once without streams */
+            poll(NULL, 0, wait);
+        ts_client_poll(client, wait, &event);
         take_event(&m, &event);
         show_progress(&m, r->progress);
     }
@@ -81,6 +112,7 @@ static int run_many(const struct tsctl_request *r, const struct tsctl_batch *bat
         ts_client_release(&m.streams[i]);
     }
     ts_free(m.streams);
+    ts_free(m.order);
     return code ? code : m.failed ? 1 : 0;
 }
 

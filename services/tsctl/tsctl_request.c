@@ -8,6 +8,8 @@
 #include "common/text/ts_json.h"
 #include "services/tsctl/tsctl.h"
 
+#define AT_MS_MAX 1e9
+
 #define O(field, kind, fallback, lo, hi, text)                                                               \
     {                                                                                                        \
 #field, kind, offsetof(struct tsctl_request, field), fallback, lo, hi, text                          \
@@ -47,7 +49,7 @@ static const struct ts_option options[] = {
     O(threads, TS_OPTION_U32, "0", 0, 1024, "engine: threads; 0 = all cores"),
     O(json, TS_OPTION_BOOL, "false", 0, 0, "print one JSON document instead of the text"),
     O(requests, TS_OPTION_STRING, NULL, 0, 0,
-      "file with one JSON request a line, all open at once; prints one JSON result a line"),
+      "file with one JSON request a line, sent at its at_ms (0); prints one JSON result a line"),
     O(progress, TS_OPTION_BOOL, "false", 0, 0,
       "with --requests: counts of open, started and ended streams on stderr"),
 };
@@ -202,6 +204,7 @@ static enum ts_status read_key(const char *key, const struct ts_json *value, str
         {"logprobs", offsetof(struct tsctl_request, logprobs), 'u'},
         {"codec", offsetof(struct tsctl_request, codec), 's'},
         {"request_id", offsetof(struct tsctl_request, request_id), 's'},
+        {"at_ms", offsetof(struct tsctl_request, at_ms), 'd'},
     };
     int64_t integer = -1;
     if (strcmp(key, "tokens") == 0)
@@ -240,6 +243,8 @@ static enum ts_status read_line(const struct ts_json *doc, const struct tsctl_re
         status = read_key(key, value, r, err);
     if (status == TS_OK && !r->ids && !*r->prompt)
         status = ts_error_set(err, TS_EINVAL, "neither prompt nor tokens");
+    if (status == TS_OK && !(r->at_ms >= 0 && r->at_ms <= AT_MS_MAX))
+        status = ts_error_set(err, TS_EINVAL, "key \"at_ms\" is out of range: expected 0 to %g", AT_MS_MAX);
     fill(r);
     return status;
 }

@@ -4,10 +4,11 @@ import contextlib
 import json
 import os
 import subprocess
+import time
 
 import pytest
 
-from harness import DEMO, ROOT, TSCTL, Cluster, run, wait_for
+from harness import DEMO, ROOT, TSCTL, Cluster, requests_file, run, wait_for
 
 RESULT = {
     "request_id": str, "tokens": list, "text": str, "logprobs": list, "finish_reason": str, "ttft_ms": float, "tpot_ms": float,
@@ -46,6 +47,21 @@ def test_up_generate_status_and_end():
     assert set(want) == set(got)
     assert all(got[key] == want[key] for key in ("tokens", "text", "logprobs", "finish_reason", "codec"))
     assert [len(p["top"]) for p in got["logprobs"]] == [2] * 6
+
+
+def test_requests_are_sent_at_their_time():
+    lines = [{"tokens": [1, 2, 3], "max_tokens": 2, "ignore_eos": True, "request_id": f"r{at}", "at_ms": at} for at in (900, 0, 450)]
+    path = requests_file(lines)
+    with Cluster("--engine", "modelled") as cluster:
+        began = time.monotonic()
+        done = run("generate", "--router", cluster.router, "--requests", path, "--progress")
+        took = time.monotonic() - began
+    os.unlink(path)
+    assert [json.loads(line)["request_id"] for line in done.stdout.splitlines()] == ["r900", "r0", "r450"]  # as in the file
+    assert 0.9 <= took < 30
+    assert all(json.loads(line)["finish_reason"] == "length" for line in done.stdout.splitlines())
+    seen = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {"streams": 3, "first": 1, "ended": 1} in seen and {"streams": 3, "first": 2, "ended": 2} in seen  # one after the other
 
 
 @contextlib.contextmanager

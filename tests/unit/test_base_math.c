@@ -1,5 +1,5 @@
-/* The C library's functions are the reference for values; bits are compared with recorded ones, since equal bits on
- * every machine are the purpose. */
+/* The C library's functions are the reference for values; bits are compared with recorded ones, since equal
+ * bits on every machine are the purpose. */
 #include <float.h>
 #include <math.h>
 #include <stdarg.h>
@@ -50,13 +50,18 @@ static void test_values(void **state)
 static void test_edges(void **state)
 {
     (void)state;
-    assert_true(ts_math_exp(0) == 1 && isinf(ts_math_exp(710)) && ts_math_exp(-746) == 0 && ts_math_exp(-745) > 0);
+    assert_true(ts_math_exp(0) == 1 && isinf(ts_math_exp(710)) && ts_math_exp(-746) == 0 &&
+                ts_math_exp(-745) > 0);
     assert_true(isnan(ts_math_exp(NAN)) && isinf(ts_math_exp(INFINITY)) && ts_math_exp(-INFINITY) == 0);
-    assert_true(ts_math_log(1) == 0 && isinf(ts_math_log(0)) && ts_math_log(0) < 0 && isnan(ts_math_log(-1)) && isinf(ts_math_log(INFINITY)));
-    assert_true(ts_math_pow(0, 0) == 1 && ts_math_pow(0, 2) == 0 && isinf(ts_math_pow(0, -1)) && ts_math_pow(1, 1e300) == 1);
-    assert_true(ts_math_cos_turns(0) == 1 && ts_math_cos_turns(0.25) == 0 && ts_math_cos_turns(0.5) == -1 && ts_math_cos_turns(0.75) == 0);
+    assert_true(ts_math_log(1) == 0 && isinf(ts_math_log(0)) && ts_math_log(0) < 0 &&
+                isnan(ts_math_log(-1)) && isinf(ts_math_log(INFINITY)));
+    assert_true(ts_math_pow(0, 0) == 1 && ts_math_pow(0, 2) == 0 && isinf(ts_math_pow(0, -1)) &&
+                ts_math_pow(1, 1e300) == 1);
+    assert_true(ts_math_cos_turns(0) == 1 && ts_math_cos_turns(0.25) == 0 && ts_math_cos_turns(0.5) == -1 &&
+                ts_math_cos_turns(0.75) == 0);
     assert_true(ts_math_cos_turns(1) == 1 && ts_math_cos_turns(-0.125) == ts_math_cos_turns(0.125));
-    assert_true(ts_math_erfc(0) == 1 && ts_math_erfc(-40) == 2 && ts_math_erfc(40) == 0 && isnan(ts_math_erfc(NAN)));
+    assert_true(ts_math_erfc(0) == 1 && ts_math_erfc(-40) == 2 && ts_math_erfc(40) == 0 &&
+                isnan(ts_math_erfc(NAN)));
 }
 
 static uint64_t mix(uint64_t hash, double value)
