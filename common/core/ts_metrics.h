@@ -17,6 +17,15 @@ struct ts_metrics {
     ts_time ttft_ns, tpot_ns, gap01_ns, gap_max_ns; /* -1 = not defined for so few tokens */
 };
 
+/* What they need of the arrivals so far, where not every arrival can be kept. Zeroed = none yet. */
+struct ts_metrics_run {
+    ts_time first, second, last, gap_max;
+    size_t count;
+};
+
+void ts_metrics_arrive(struct ts_metrics_run *run, ts_time at); /* of the next token */
+struct ts_metrics ts_metrics_end(const struct ts_metrics_run *run, ts_time sent);
+
 /* `arrivals[i]` is when output token i reached the client, on the clock of `sent`. */
 struct ts_metrics ts_metrics_of(ts_time sent, const ts_time *arrivals, size_t count);
 

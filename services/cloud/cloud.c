@@ -8,6 +8,7 @@
 struct cloud_settings cloud_settings_defaults(void)
 {
     return (struct cloud_settings){.seed = 1,
+                                   .checks = true,
                                    .codec_bytes_per_s = 2e9,
                                    .tokenise_ns = 500,
                                    .restart_max = 2 * TS_S,
@@ -50,6 +51,7 @@ void cloud_destroy(struct cloud **cloud)
     net_free(c);
     ts_heap_fini(&c->heap);
     ts_free(c->nodes);
+    ts_free(c->zeros);
     ts_free(c);
     *cloud = NULL;
 }

@@ -54,6 +54,9 @@ struct cloud_hooks { /* either may be NULL */
 
 struct cloud_settings {
     uint64_t seed;
+    /* Digest of all steps, bounds of all messages, KV cells, texts and token ids. Without them the same steps
+     * happen, faster, and requests need no prompts. */
+    bool checks;
     const char
         *device_conf; /* shapes and coefficients of all devices (gpu/sim/ts_sim_model.h); NULL = built in */
     uint32_t context_tokens;  /* 0 = the device's */
@@ -83,8 +86,8 @@ struct cloud_node *cloud_add_worker(struct cloud *cloud, const struct worker_set
 
 /* One request of a modelled client. Spans are copied. */
 struct cloud_request {
-    ts_time at; /* when it is sent */
-    const uint32_t *prompt;
+    ts_time at;             /* when it is sent */
+    const uint32_t *prompt; /* NULL: drawn; without checks, zeros */
     uint32_t prompt_count;
     struct ts_sampling sampling;
     uint32_t deadline_ms, reattach_ms; /* 0 = none, the router's */
@@ -96,18 +99,34 @@ struct cloud_outcome { /* what the client has of it */
     bool sent, ended, refused;
     enum ts_finish finish;
     enum ts_reason reason;
-    const uint32_t *tokens;
+    const uint32_t *tokens; /* and arrivals: NULL without checks */
     const ts_time *arrivals;
     uint32_t token_count;
-    struct ts_metrics metrics; /* of the arrivals, by the function that real clients use */
+    struct ts_metrics metrics;    /* of the arrivals, by the function that real clients use */
+    const struct ts_trace *trace; /* as End brought it; only in `ended` of a source, NULL when refused */
 };
 
 struct cloud_node *cloud_add_client(struct cloud *cloud, const char *id);
 size_t cloud_client_ask(struct cloud_node *client, const struct cloud_request *request); /* its number */
 /* Leaves without a word at `from`, dials again at `until` and asks for what it lacks. */
 void cloud_client_leave(struct cloud_node *client, ts_time from, ts_time until);
+void cloud_client_plain(struct cloud_node *client); /* takes Tokens only, no TokensBatch */
 size_t cloud_client_count(const struct cloud_node *client);
 struct cloud_outcome cloud_client_outcome(const struct cloud_node *client, size_t number);
+
+/* A client whose requests are pulled one by one. `next` fills the request (zeroed but for sampling and
+ * cancel_at) or returns false for good; it is asked at the start and when the one before was sent. A request
+ * of the past is sent at once. `ended` (may be NULL) is told once of each; request and outcome are valid
+ * during the call, and nothing of the request is kept afterwards. */
+struct cloud_source {
+    void *context;
+    bool (*next)(void *context, struct cloud_request *out);
+    void (*ended)(void *context, const struct cloud_request *request, const struct cloud_outcome *outcome);
+    uint32_t retries; /* of a refused request, when the router says after how long; 0 = refused is its end */
+};
+
+struct cloud_node *cloud_add_source(struct cloud *cloud, const char *id, const struct cloud_source *source);
+bool cloud_source_over(const struct cloud_node *client); /* dry, and all has ended */
 
 /* What a request must give on modelled devices: tokens are a pure function of it. Writes at most
  * sampling.max_tokens ids, returns how many, and how it ends (error: the prompt fills the context). */

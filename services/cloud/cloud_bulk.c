@@ -1,5 +1,6 @@
 #include "services/cloud/cloud_impl.h"
 
+#include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 
 struct payload *payload_new(size_t size, uint64_t bytes)
@@ -8,6 +9,24 @@ struct payload *payload_new(size_t size, uint64_t bytes)
     p->refs = 1;
     p->bytes = bytes;
     p->size = size;
+    p->data = p->own;
+    return p;
+}
+
+const uint32_t *cloud_zeros(struct cloud *cloud)
+{
+    if (!cloud->zeros)
+        cloud->zeros = ts_xcalloc(TS_PROMPT_TOKENS_MAX, sizeof *cloud->zeros);
+    return cloud->zeros;
+}
+
+struct payload *payload_zeros(struct cloud *cloud, size_t size)
+{
+    struct payload *p = payload_new(0, size);
+    TS_ASSERT(size <= TS_PROMPT_TOKENS_MAX * sizeof *cloud->zeros);
+    cloud_zeros(cloud);
+    p->size = size;
+    p->data = (uint8_t *)(void *)cloud->zeros;
     return p;
 }
 

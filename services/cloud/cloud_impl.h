@@ -1,7 +1,8 @@
 /*
  * What the parts of the cloud share. cloud.c has heap, clock and loop; cloud_node.c the nodes and what all of
  * them do; cloud_net.c connections; cloud_bulk.c handles; cloud_device.c the KV pools and the work of workers
- * and relays; cloud_client.c the modelled client; cloud_digest.c the digest of plain structs.
+ * and relays; cloud_client.c the modelled client, cloud_streams.c its requests; cloud_digest.c the digest of
+ * plain structs.
  */
 #ifndef CLOUD_IMPL_H
 #define CLOUD_IMPL_H
@@ -24,7 +25,8 @@ struct payload { /* counted bytes behind handles */
     uint32_t refs;
     uint64_t bytes; /* as announced: what the handle says */
     size_t size;    /* of data */
-    uint8_t data[];
+    uint8_t *data;  /* own, or the cloud's zeros, which nobody writes to */
+    uint8_t own[];
 };
 
 struct bulk_slot {
@@ -85,6 +87,7 @@ struct cloud {
     struct cloud_conn *conns; /* all there ever were */
     struct cloud_counts counts;
     struct ts_error failure;
+    uint32_t *zeros; /* TS_PROMPT_TOKENS_MAX token ids; NULL until wanted */
 };
 
 /* cloud.c */
@@ -100,6 +103,8 @@ void cloud_node_free(struct cloud_node *node);
 
 /* cloud_bulk.c */
 struct payload *payload_new(size_t size, uint64_t bytes);
+struct payload *payload_zeros(struct cloud *cloud, size_t size); /* of at most TS_PROMPT_TOKENS_MAX ids */
+const uint32_t *cloud_zeros(struct cloud *cloud);
 struct payload *payload_ref(struct payload *payload);
 void payload_unref(struct payload *payload);                                /* null-safe */
 struct ts_bulk bulk_put(struct bulk_table *table, struct payload *payload); /* takes the reference */

@@ -262,6 +262,16 @@ static void perform(struct cloud_node *node, struct ts_action *action)
     }
 }
 
+static void add_to_digest(struct cloud_node *node, const struct ts_event *event)
+{
+    struct cloud *cloud = node->cloud;
+    uint64_t digest = digest_mix(digest_mix(cloud->digest, (uint64_t)cloud->now), node->index);
+    digest = digest_struct(digest, &ts_event_schema, event);
+    for (size_t i = 0; i < node->actions.count; i++)
+        digest = digest_struct(digest, &ts_action_schema, &node->actions.items[i]);
+    cloud->digest = digest;
+}
+
 static void step_once(struct cloud_node *node, const struct ts_event *event)
 {
     struct cloud *cloud = node->cloud;
@@ -269,11 +279,8 @@ static void step_once(struct cloud_node *node, const struct ts_event *event)
     cloud->steps++;
     ts_actions_clear(&node->actions);
     step_core(node, event);
-    uint64_t digest = digest_mix(digest_mix(cloud->digest, (uint64_t)cloud->now), node->index);
-    digest = digest_struct(digest, &ts_event_schema, event);
-    for (size_t i = 0; i < node->actions.count; i++)
-        digest = digest_struct(digest, &ts_action_schema, &node->actions.items[i]);
-    cloud->digest = digest;
+    if (cloud->settings.checks)
+        add_to_digest(node, event);
     for (size_t i = 0; i < node->actions.count; i++)
         perform(node, &node->actions.items[i]);
     if (hooks->stepped)

@@ -1,11 +1,12 @@
 /*
- * A cluster as a cloud: one worker for each group of a plan, one relay for each node of the cluster that holds a
- * group's first stage, one router, clients that send a stream of requests, and either a planner (the real core) or a
- * publisher that only speaks the planner protocol and sends plans made before. Adds nodes to a `cloud` and knows
- * which group each is; decides nothing.
+ * A cluster as a cloud: one worker for each group of a plan, one relay for each node of the cluster that
+ * holds a group's first stage, one router, clients that send a stream of requests, and either a planner (the
+ * real core) or a publisher that only speaks the planner protocol and sends plans made before. Adds nodes to
+ * a `cloud` and knows which group each is; decides nothing.
  *
- * Worker ids are "g<index>", relay ids "relay-<node>". KV of a modelled replica is laid out in `kv_parts` equal
- * parts of its layers instead of single layers (same bytes), so that a transfer is that many chunks per piece.
+ * Worker ids are "g<index>", relay ids "relay-<node>". KV of a modelled replica is laid out in `kv_parts`
+ * equal parts of its layers instead of single layers (same bytes), so that a transfer is that many chunks per
+ * piece.
  *
  * Borrows cluster, model, plans and requests until destroyed. One thread.
  */
@@ -20,27 +21,19 @@ struct cloud_site;
 struct cloud_site_settings {
     const struct ts_cluster *cluster;
     const struct ts_model *model;
-    const struct ts_plan *plan;         /* in force at the start */
-    const struct ts_demand *demand;     /* whose classes the plan's flows name */
-    struct cloud_settings cloud;        /* seed, checks, network faults */
+    const struct ts_plan *plan;     /* in force at the start */
+    const struct ts_demand *demand; /* whose classes the plan's flows name */
+    struct cloud_settings cloud;    /* seed, checks, network faults */
     struct router_settings router;
-    struct worker_settings worker;      /* limits of all workers; ids, profile and pool are filled in */
+    struct worker_settings worker; /* limits of all workers; ids, profile and pool are filled in */
     struct relay_settings relay;
     const struct planner_settings *planner; /* NULL = the publisher */
-    double noise;                       /* of batch times, cloud_replica.h */
-    uint32_t kv_parts;                  /* 0 = the smallest divisor of the layers that is at least 8 */
-    double load_bytes_per_s;            /* a node loads weights with: of joins; 0 = 1e9 */
+    double noise;                           /* of batch times, cloud_replica.h */
+    uint32_t kv_parts;                      /* 0 = the smallest divisor of the layers that is at least 8 */
+    double load_bytes_per_s;                /* a node loads weights with: of joins; 0 = 1e9 */
 };
 
 struct cloud_site_settings cloud_site_defaults(void);
-
-/* Where the requests come from and go. `next` fills the request (its prompt may be NULL: drawn) and is asked when
- * the one before was sent; `ended` is told once of each, the outcome is valid during the call. */
-struct cloud_source {
-    void *context;
-    bool (*next)(void *context, struct cloud_request *out);
-    void (*ended)(void *context, const struct cloud_request *request, const struct cloud_outcome *outcome);
-};
 
 enum ts_status cloud_site_new(const struct cloud_site_settings *settings, const struct cloud_source *source,
                               struct cloud_site **out, struct ts_error *err);
@@ -48,12 +41,15 @@ void cloud_site_destroy(struct cloud_site **site);
 struct cloud *cloud_site_cloud(const struct cloud_site *site);
 
 /* Changes at a later instant (before the run, or from a hook). */
-void cloud_site_publish(struct cloud_site *site, ts_time at, const struct ts_plan *plan); /* same groups, other flows or phases */
+void cloud_site_publish(struct cloud_site *site, ts_time at,
+                        const struct ts_plan *plan); /* same groups, other flows or phases */
 void cloud_site_lose(struct cloud_site *site, ts_time at, uint32_t gpu); /* its group dies for ever */
-/* Regroup: groups that `plan` keeps (same devices, stages, layers) go on, others drain at once and their devices
- * join as the plan's new groups once their weights are loaded; flows of the new plan hold as its workers appear. */
+/* Regroup: groups that `plan` keeps (same devices, stages, layers) go on, others drain at once and their
+ * devices join as the plan's new groups once their weights are loaded; flows of the new plan hold as its
+ * workers appear. */
 void cloud_site_regroup(struct cloud_site *site, ts_time at, const struct ts_plan *plan);
-void cloud_site_link(struct cloud_site *site, ts_time at, uint32_t from, uint32_t to, double factor); /* of its bytes/s */
+void cloud_site_link(struct cloud_site *site, ts_time at, uint32_t from, uint32_t to,
+                     double factor); /* of its bytes/s */
 
 /* Until the source is dry and all requests have ended, or `until`. */
 enum ts_status cloud_site_run(struct cloud_site *site, ts_time until, struct ts_error *err);

@@ -1,0 +1,1 @@
+ts_test(test_cloud_source SOURCES test_cloud_source.c LINK ts_cloud ts_core ts_base LABELS sim)
