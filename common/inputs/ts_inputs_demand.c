@@ -1,101 +1,21 @@
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
-#include <strings.h>
 
-#include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "common/inputs/ts_inputs.h"
 #include "common/inputs/ts_inputs_files.h"
-#include "common/inputs/ts_trace.h"
-#include "common/run/ts_conf_tree.h"
-
-struct class_row {
-    struct ts_class class_;
-    double prompt_cv, output_cv; /* standard deviation over mean */
-};
-
-struct demand_row {
-    struct ts_demand *demand;
-    char name[sizeof((struct ts_demand *)0)->name];
-    double burst;
-    struct ts_conf_node classes;
-};
-
-static const struct ts_field class_fields[] = {
-    {.name = "rate",
-     TS_FIELD_F64,
-     offsetof(struct class_row, class_.rate),
-     .min = 0,
-     .max = 1e9,
-     .needed = true},
-    {.name = "prompt_tokens",
-     TS_FIELD_F64,
-     offsetof(struct class_row, class_.prompt_tokens),
-     .min = 1,
-     .max = 1e7,
-     .needed = true},
-    {.name = "prompt_cv", TS_FIELD_F64, offsetof(struct class_row, prompt_cv), .min = 0, .max = 100},
-    {.name = "output_tokens",
-     TS_FIELD_F64,
-     offsetof(struct class_row, class_.output_tokens),
-     .min = 1,
-     .max = 1e7,
-     .needed = true},
-    {.name = "output_cv", TS_FIELD_F64, offsetof(struct class_row, output_cv), .min = 0, .max = 100},
-};
-
-static const struct ts_field demand_fields[] = {
-    {.name = "name",
-     TS_FIELD_TEXT,
-     offsetof(struct demand_row, name),
-     .size = sizeof((struct demand_row *)0)->name},
-    {.name = "burst", TS_FIELD_F64, offsetof(struct demand_row, burst), .min = 0, .max = 1e6},
-    {.name = "classes", TS_FIELD_GROUPS, offsetof(struct demand_row, classes), .needed = true},
-};
-
-static enum ts_status read_class(struct ts_conf_node group, struct ts_class *out, struct ts_error *err)
-{
-    struct class_row row = {.prompt_cv = 0};
-    enum ts_status status = ts_conf_node_fill(group, class_fields, TS_ARRAY_SIZE(class_fields), &row, err);
-    double prompt = row.class_.prompt_tokens, output = row.class_.output_tokens;
-    row.class_.prompt_tokens_sq = prompt * prompt * (1 + row.prompt_cv * row.prompt_cv);
-    row.class_.output_tokens_sq = output * output * (1 + row.output_cv * row.output_cv);
-    *out = row.class_;
-    return status;
-}
-
-static enum ts_status read_root(struct ts_conf_node root, struct ts_demand *out, struct ts_error *err)
-{
-    struct demand_row row = {.burst = 1};
-    snprintf(row.name, sizeof row.name, "%s", out->name);
-    enum ts_status status = ts_conf_node_fill(root, demand_fields, TS_ARRAY_SIZE(demand_fields), &row, err);
-    if (status != TS_OK)
-        return status;
-    out->class_count = ts_conf_node_count(row.classes);
-    if (out->class_count > TS_CLASSES_MAX)
-        return ts_conf_node_error(root, "classes", err, "%u length classes; there may be %d",
-                                  out->class_count, TS_CLASSES_MAX);
-    for (uint32_t k = 0; k < out->class_count && status == TS_OK; k++)
-        status = read_class(ts_conf_node_at(row.classes, k), &out->classes[k], err);
-    out->burst = row.burst;
-    snprintf(out->name, sizeof out->name, "%s", row.name);
-    return status;
-}
+#include "common/inputs/ts_inputs_workload.h"
 
 static enum ts_status read_file(const char *conf_dir, const char *name, struct ts_demand *out,
                                 struct ts_error *err)
 {
-    struct ts_conf_tree *tree = NULL;
+    struct inputs_workload workload = {.step_count = 0};
     char *path = NULL;
     enum ts_status status = inputs_find(conf_dir, "workloads", name, &path, err);
     if (status == TS_OK)
-        status = ts_conf_tree_load(path, &tree, err);
-    if (status == TS_OK) {
-        inputs_stem(path, out->name, sizeof out->name);
-        status = read_root(ts_conf_tree_root(tree), out, err);
-    }
-    ts_conf_tree_destroy(&tree);
+        status = inputs_workload_read(path, &workload, err);
+    *out = workload.demand;
+    inputs_workload_fini(&workload);
     ts_free(path);
     return status;
 }
@@ -115,13 +35,12 @@ static enum ts_status read_trace(const char *path, struct ts_demand *out, struct
 enum ts_status ts_inputs_demand(const char *conf_dir, const char *name, double rate, struct ts_demand *out,
                                 struct ts_error *err)
 {
-    size_t bytes = strlen(name);
     *out = (struct ts_demand){.burst = 1};
     if (!(rate >= 0 && rate <= 1e9))
         return ts_error_set(err, TS_EINVAL,
                             "rate = %g: expected requests/s from 0 (as the workload says) to 1e9", rate);
-    bool csv = bytes > 4 && strcasecmp(name + bytes - 4, ".csv") == 0;
-    enum ts_status status = csv ? read_trace(name, out, err) : read_file(conf_dir, name, out, err);
+    enum ts_status status =
+        inputs_is_trace(name) ? read_trace(name, out, err) : read_file(conf_dir, name, out, err);
     if (status == TS_OK)
         status = ts_demand_check(out, err);
     if (status != TS_OK || rate == 0)

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/base/ts_mem.h"
+#include "common/text/ts_json.h"
 
 #define TOKENS_MAX 100000000u
 
@@ -93,19 +95,56 @@ static bool read_row(const char *line, struct ts_trace_row *row)
            read_mark(&line, ",") && read_tokens(&line, &row->output_tokens) && *line == '\0';
 }
 
+static enum ts_status take_csv(const char *line, size_t number, const char *path, struct ts_trace_row *row,
+                               struct ts_error *err)
+{
+    if (read_row(line, row))
+        return TS_OK;
+    return ts_error_set(err, TS_EINVAL,
+                        "%s:%zu: \"%.60s\": expected TIMESTAMP,ContextTokens,GeneratedTokens: a date-time "
+                        "or seconds, and two whole numbers from 1 to %u",
+                        path, number, line, TOKENS_MAX);
+}
+
+static enum ts_status take_object(const char *line, size_t number, const char *path, struct ts_trace_row *row,
+                                  struct ts_error *err)
+{
+    struct ts_json *json = NULL;
+    double ms = 0;
+    int64_t prompt = 0, output = 0;
+    char where[400];
+    (void)snprintf(where, sizeof where, "%.300s:%zu", path, number);
+    enum ts_status status = ts_json_parse(line, strlen(line), where, &json, err);
+    if (status != TS_OK)
+        return status;
+    status = ts_json_read_number(json, "timestamp", -1e15, 1e15, &ms, err);
+    if (status == TS_OK)
+        status = ts_json_read_integer(json, "input_length", 1, TOKENS_MAX, &prompt, err);
+    if (status == TS_OK)
+        status = ts_json_read_integer(json, "output_length", 1, TOKENS_MAX, &output, err);
+    if (status != TS_OK)
+        status = ts_error_set(err, TS_EINVAL,
+                              "%s: \"%.60s\": expected {\"timestamp\": MS, \"input_length\": N, "
+                              "\"output_length\": N, ...} with N from 1 to %u",
+                              where, line, TOKENS_MAX);
+    *row = (struct ts_trace_row){ms * 1e-3, (uint32_t)prompt, (uint32_t)output};
+    ts_json_destroy(&json);
+    return status;
+}
+
 /* A line without its end; empty ones and a header in the first are no rows. */
 static enum ts_status take_line(struct ts_trace *trace, size_t *capacity, const char *line, size_t number,
                                 const char *path, struct ts_error *err)
 {
+    size_t bytes = strlen(path);
+    bool objects = bytes > 6 && strcasecmp(path + bytes - 6, ".jsonl") == 0;
     struct ts_trace_row row;
     if (*line == '\0' || (number == 1 && strcmp(line, "TIMESTAMP,ContextTokens,GeneratedTokens") == 0))
         return TS_OK;
-    if (!read_row(line, &row))
-        return ts_error_set(
-            err, TS_EINVAL,
-            "%s:%zu: \"%.60s\": expected TIMESTAMP,ContextTokens,GeneratedTokens: a date-time "
-            "or seconds, and two whole numbers from 1 to %u",
-            path, number, line, TOKENS_MAX);
+    enum ts_status status =
+        objects ? take_object(line, number, path, &row, err) : take_csv(line, number, path, &row, err);
+    if (status != TS_OK)
+        return status;
     if (trace->count == TS_TRACE_ROWS_MAX)
         return ts_error_set(err, TS_ELIMIT, "%s:%zu: more than %d requests: cut the trace", path, number,
                             TS_TRACE_ROWS_MAX);
@@ -149,8 +188,9 @@ enum ts_status ts_trace_load(const char *path, struct ts_trace *out, struct ts_e
     *out = (struct ts_trace){.count = 0};
     FILE *file = fopen(path, "re");
     if (!file)
-        return ts_error_set(err, TS_ENOTFOUND, "cannot read the trace %s: %s; give an existing CSV file",
-                            path, strerror(errno));
+        return ts_error_set(err, TS_ENOTFOUND,
+                            "cannot read the trace %s: %s; give an existing CSV or JSONL file", path,
+                            strerror(errno));
     enum ts_status status = read_lines(file, out, path, err);
     (void)fclose(file);
     if (status == TS_OK && out->count == 0)

@@ -1,8 +1,10 @@
 /*
  * A trace of requests: when each arrived, with how many prompt and output tokens. Read from a CSV in the form
  * of the Azure LLM inference traces (TIMESTAMP,ContextTokens,GeneratedTokens; the header may be missing; a
- * time is a date-time "2023-11-16 18:17:03.9799600" or a number of seconds; lines may end in CR LF). Rows are
- * kept by time. The caller owns a trace; one thread.
+ * time is a date-time "2023-11-16 18:17:03.9799600" or a number of seconds), or, where the name ends in
+ * ".jsonl", from objects in the form of the Mooncake traces, one a line ({"timestamp": ms, "input_length": n,
+ * "output_length": n, "hash_ids": [..]}; other keys and the hashes, which name shared prefixes, are not
+ * looked at). Lines may end in CR LF. Rows are kept by time. The caller owns a trace; one thread.
  */
 #ifndef TS_TRACE_H
 #define TS_TRACE_H
