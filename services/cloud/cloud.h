@@ -42,8 +42,23 @@ struct cloud_network {
     ts_time faults_until;
 };
 
-struct cloud_hooks { /* either may be NULL */
+/* What befalls one message, beside what the chances of the network say. Zeroed: nothing. */
+struct cloud_fate {
+    bool refused; /* the sender's queue is full: the send fails */
+    bool cut;     /* the connection ends at once, this and what is under way are lost */
+    bool lost;    /* this one vanishes, later ones arrive */
+    bool damaged; /* of a KV chunk: one of its bytes changes */
+    bool again; /* a copy of it arrives, `again_after` behind it: whatever comes meanwhile is before the copy
+                 */
+    ts_time delay; /* it waits so long, and all behind it */
+    ts_time again_after;
+};
+
+struct cloud_hooks { /* each may be NULL */
     void *context;
+    /* Asked once for each message when it is sent over a connection that is up. */
+    void (*fate)(void *context, struct cloud_node *from, struct cloud_node *to, const struct ts_msg *msg,
+                 struct cloud_fate *fate);
     /* Before an action is performed: may change it; false = it is not performed. For tests that break things.
      */
     bool (*before)(void *context, struct cloud_node *node, struct ts_action *action);
@@ -136,6 +151,8 @@ uint32_t cloud_expected(const struct cloud *cloud, const struct cloud_request *r
 void cloud_kill(struct cloud_node *node);  /* at once; what it held is gone, what it sent may be */
 void cloud_start(struct cloud_node *node); /* a new incarnation; nothing to do for one that runs */
 void cloud_drain(struct cloud_node *node); /* first SIGTERM */
+/* Nothing happens to the node until then: what comes waits, its timers and its devices stand still. */
+void cloud_freeze(struct cloud_node *node, ts_time until);
 /* An operator asks a router: Drain, Status, Why. The answer is not looked at. */
 void cloud_admin(struct cloud_node *router, const struct ts_msg *msg);
 void cloud_restart_stopped(struct cloud_node *node, bool restart); /* whether a drained node comes back */
@@ -159,7 +176,7 @@ void *cloud_node_core(
 size_t cloud_node_handles(const struct cloud_node *node); /* bulk handles its core holds */
 
 struct cloud_counts {
-    uint64_t messages, lost, cuts, stalls, corrupted, kills, batches, encodes, scatters;
+    uint64_t messages, lost, duplicates, cuts, stalls, corrupted, kills, batches, encodes, scatters;
 };
 
 struct cloud_counts cloud_counts(const struct cloud *cloud);

@@ -68,6 +68,7 @@ struct cloud_node {
     struct ts_map *conns; /* channel, peer -> struct cloud_conn */
     uint64_t next_peer;
     ts_time tick_at; /* of the tick that is due */
+    ts_time frozen_until;
     uint32_t spins;  /* ticks without time passing */
     struct unreachable *failed;
     size_t failed_count, failed_capacity;

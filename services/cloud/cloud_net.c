@@ -249,6 +249,10 @@ static void packet_happens(struct cloud *cloud, struct occurrence *o)
         free_packet(p);
         return;
     }
+    if (to->frozen_until > cloud->now) {
+        cloud_push(cloud, to->frozen_until, o);
+        return;
+    }
     if (p->way == TO_ACCEPTOR && conn->acceptor_peer == 0) {
         conn->acceptor_peer = to->next_peer++;
         name(to, conn->channel, conn->acceptor_peer, conn);
@@ -268,10 +272,10 @@ static void packet_happens(struct cloud *cloud, struct occurrence *o)
 }
 
 /* A KV chunk may arrive damaged: its checksum must tell. */
-static void corrupt(struct cloud *cloud, struct packet *p)
+static void corrupt(struct cloud *cloud, struct packet *p, const struct cloud_fate *fate)
 {
     if (p->msg.kind != TS_MSG_KV_CHUNK || !p->payload || p->payload->size == 0 ||
-        !cloud_chance(cloud, cloud->settings.network.corrupt))
+        (!fate->damaged && !cloud_chance(cloud, cloud->settings.network.corrupt)))
         return;
     struct payload *damaged = payload_new(p->payload->size, p->payload->bytes);
     memcpy(damaged->data, p->payload->data, damaged->size);
@@ -282,12 +286,12 @@ static void corrupt(struct cloud *cloud, struct packet *p)
 }
 
 /* Whether the network loses this message; what else befalls the connection. */
-static bool misfortune(struct cloud *cloud, struct packet *p)
+static bool misfortune(struct cloud *cloud, struct packet *p, const struct cloud_fate *fate)
 {
     const struct cloud_network *net = &cloud->settings.network;
     struct cloud_conn *conn = p->conn;
     struct direction *way = &conn->way[p->way];
-    if (cloud_chance(cloud, net->cut)) {
+    if (fate->cut || cloud_chance(cloud, net->cut)) {
         cloud->counts.cuts++;
         cut(cloud, conn);
         return true;
@@ -306,13 +310,51 @@ static bool misfortune(struct cloud *cloud, struct packet *p)
         way->gap--;
         return true;
     }
-    return way->dead;
+    return way->dead || fate->lost;
+}
+
+static void fill_packet(struct packet *p, struct cloud_conn *conn, int way,
+                        const struct ts_envelope *envelope, const struct ts_msg *msg)
+{
+    p->o = (struct occurrence){.happen = packet_happens, .forget = forget_packet};
+    p->conn = conn;
+    p->way = way;
+    p->envelope = *envelope;
+    ts_arena_init(&p->arena);
+    ts_schema_copy(&ts_msg_schema, &p->msg, msg, &p->arena);
+}
+
+/* A late copy: it does not hold up what follows. */
+static void arrives_again(struct cloud *cloud, const struct packet *p, ts_time at)
+{
+    struct packet *copy = ts_xcalloc(1, sizeof *copy);
+    fill_packet(copy, p->conn, p->way, &p->envelope, &p->msg);
+    copy->epoch = p->epoch;
+    copy->payload = p->payload ? payload_ref(p->payload) : NULL;
+    cloud->counts.duplicates++;
+    cloud_push(cloud, at, &copy->o);
+}
+
+static struct cloud_fate fate_of(struct cloud *cloud, const struct packet *p)
+{
+    struct cloud_fate fate = {.cut = false};
+    const struct cloud_hooks *hooks = &cloud->settings.hooks;
+    const struct cloud_conn *conn = p->conn;
+    bool to_acceptor = p->way == TO_ACCEPTOR;
+    if (hooks->fate)
+        hooks->fate(hooks->context, to_acceptor ? conn->dialler : conn->acceptor,
+                    to_acceptor ? conn->acceptor : conn->dialler, &p->msg, &fate);
+    return fate;
 }
 
 static void transmit(struct cloud *cloud, struct packet *p)
 {
     const struct cloud_network *net = &cloud->settings.network;
-    if (misfortune(cloud, p)) {
+    const struct cloud_fate fate = fate_of(cloud, p);
+    if (fate.refused)
+        cloud_unreachable(p->way == TO_ACCEPTOR ? p->conn->dialler : p->conn->acceptor, p->conn->channel,
+                          p->way == TO_ACCEPTOR ? p->conn->dialler_peer : p->conn->acceptor_peer);
+    if (fate.refused || misfortune(cloud, p, &fate)) {
         cloud->counts.lost++;
         free_packet(p);
         return;
@@ -321,12 +363,15 @@ static void transmit(struct cloud *cloud, struct packet *p)
     double wire = p->payload ? (double)p->payload->bytes / net->bytes_per_s * 1e9 : 0;
     ts_time at = cloud->now + net->latency_min + (ts_time)wire +
                  (ts_time)ts_rng_exponential(&cloud->rng, (double)net->latency_mean);
-    corrupt(cloud, p);
+    corrupt(cloud, p, &fate);
     if (at < way->last_at)
         at = way->last_at;
+    at += fate.delay;
     way->last_at = at;
     p->epoch = p->conn->epoch;
     cloud->counts.messages++;
+    if (fate.again)
+        arrives_again(cloud, p, at + fate.again_after);
     cloud_push(cloud, at, &p->o);
 }
 
@@ -334,12 +379,7 @@ static struct packet *new_packet(struct cloud_node *node, struct cloud_conn *con
                                  const struct ts_action_send *send)
 {
     struct packet *p = ts_xcalloc(1, sizeof *p);
-    p->o = (struct occurrence){.happen = packet_happens, .forget = forget_packet};
-    p->conn = conn;
-    p->way = conn->dialler == node ? TO_ACCEPTOR : TO_DIALLER;
-    p->envelope = send->envelope;
-    ts_arena_init(&p->arena);
-    ts_schema_copy(&ts_msg_schema, &p->msg, &send->msg, &p->arena);
+    fill_packet(p, conn, conn->dialler == node ? TO_ACCEPTOR : TO_DIALLER, &send->envelope, &send->msg);
     if (send->bulk.slot)
         p->payload = payload_ref(bulk_payload(&node->bulks, send->bulk));
     return p;

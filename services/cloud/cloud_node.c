@@ -392,6 +392,7 @@ static void die(struct cloud_node *node, bool abrupt)
     bulk_fini(&node->bulks);
     node->failed_count = 0;
     node->tick_at = TS_TIME_NEVER;
+    node->frozen_until = 0;
     node->alive = node->stopping = false;
     node->life++;
     if (!comes_back)
@@ -428,6 +429,12 @@ void cloud_drain(struct cloud_node *node)
     const struct ts_event drain = {.kind = TS_EVENT_DRAIN};
     if (node->alive)
         cloud_step(node, &drain);
+}
+
+void cloud_freeze(struct cloud_node *node, ts_time until)
+{
+    if (node->alive && until > node->frozen_until)
+        node->frozen_until = until;
 }
 
 void cloud_admin(struct cloud_node *router, const struct ts_msg *msg)
