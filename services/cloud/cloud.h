@@ -153,6 +153,8 @@ void cloud_start(struct cloud_node *node); /* a new incarnation; nothing to do f
 void cloud_drain(struct cloud_node *node); /* first SIGTERM */
 /* Nothing happens to the node until then: what comes waits, its timers and its devices stand still. */
 void cloud_freeze(struct cloud_node *node, ts_time until);
+void cloud_fail_jobs(struct cloud_node *node,
+                     uint32_t count); /* its next batches or encodes end in an error */
 /* An operator asks a router: Drain, Status, Why. The answer is not looked at. */
 void cloud_admin(struct cloud_node *router, const struct ts_msg *msg);
 void cloud_restart_stopped(struct cloud_node *node, bool restart); /* whether a drained node comes back */

@@ -254,7 +254,7 @@ static void batch_ends(struct cloud_node *node, struct batch_job *job)
     struct ts_event event = {
         .kind = TS_EVENT_BATCH_DONE,
         .batch_done = {.batch = job->batch.batch, .samples = {samples, count}, .compute_ns = job->lasts}};
-    if (cloud_chance(node->cloud, node->cloud->settings.engine_fault)) {
+    if (cloud_job_fails(node, node->cloud->settings.engine_fault)) {
         event.batch_done.reason = TS_REASON_ENGINE;
         event.batch_done.text = ts_str_of("io");
         event.batch_done.samples.count = 0;
@@ -435,7 +435,7 @@ static void encode_happens(struct cloud *cloud, struct occurrence *o)
     if (theirs ? content_of(payload, job->layer) != job->before : cloud->settings.blocks_stay)
         cloud_fail(cloud, "%s encodes KV that changes meanwhile: layer %u, tokens from %u", o->node->id,
                    job->layer, job->token_begin);
-    if (!theirs || cloud_chance(cloud, cloud->settings.codec_fault)) {
+    if (!theirs || cloud_job_fails(o->node, cloud->settings.codec_fault)) {
         event.encoded.reason = theirs ? TS_REASON_INTERNAL : TS_REASON_KV_CORRUPT;
         payload_unref(payload);
     } else {

@@ -69,7 +69,8 @@ struct cloud_node {
     uint64_t next_peer;
     ts_time tick_at; /* of the tick that is due */
     ts_time frozen_until;
-    uint32_t spins;  /* ticks without time passing */
+    uint32_t jobs_to_fail;
+    uint32_t spins; /* ticks without time passing */
     struct unreachable *failed;
     size_t failed_count, failed_capacity;
     struct cloud_device *device; /* workers, relays */
@@ -99,6 +100,8 @@ bool cloud_chance(struct cloud *cloud, double chance);    /* only while faults h
 /* cloud_node.c */
 void cloud_step(struct cloud_node *node, const struct ts_event *event);
 void cloud_unreachable(struct cloud_node *node, enum ts_channel channel, uint64_t peer);
+bool cloud_job_fails(struct cloud_node *node,
+                     double chance); /* a batch or an encode: as told, or by chance */
 struct cloud_node *cloud_find(const struct cloud *cloud, struct ts_str endpoint);
 void cloud_node_free(struct cloud_node *node);
 

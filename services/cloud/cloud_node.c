@@ -393,6 +393,7 @@ static void die(struct cloud_node *node, bool abrupt)
     node->failed_count = 0;
     node->tick_at = TS_TIME_NEVER;
     node->frozen_until = 0;
+    node->jobs_to_fail = 0;
     node->alive = node->stopping = false;
     node->life++;
     if (!comes_back)
@@ -435,6 +436,20 @@ void cloud_freeze(struct cloud_node *node, ts_time until)
 {
     if (node->alive && until > node->frozen_until)
         node->frozen_until = until;
+}
+
+void cloud_fail_jobs(struct cloud_node *node, uint32_t count)
+{
+    if (node->alive)
+        node->jobs_to_fail = count;
+}
+
+bool cloud_job_fails(struct cloud_node *node, double chance)
+{
+    if (node->jobs_to_fail == 0)
+        return cloud_chance(node->cloud, chance);
+    node->jobs_to_fail--;
+    return true;
 }
 
 void cloud_admin(struct cloud_node *router, const struct ts_msg *msg)
