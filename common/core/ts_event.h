@@ -201,8 +201,10 @@ struct ts_batch_rows {
     uint32_t count;
 };
 
-struct ts_action_batch { /* -> LAYER_DONE (if asked), BATCH_DONE. One at a time. Spans must live until
-                            BATCH_DONE. */
+/* -> LAYER_DONE (if asked), BATCH_DONE. At most `batches_max` of the worker's profile are under way; they are
+ * done in the order of issue, and in each layer a row reads what rows of earlier batches wrote there. Spans
+ * must live until BATCH_DONE. */
+struct ts_action_batch {
     uint64_t batch;
     struct ts_batch_rows rows;
     bool report_layers;

@@ -1,6 +1,6 @@
 /*
- * The batch policy of the decode phase: continuous batching, every ready sequence gets a row in every step,
- * oldest first. A pure function.
+ * The batch policy of the decode phase: continuous batching, every sequence that is given gets a row, oldest
+ * first. A pure function.
  */
 #ifndef DECODE_BATCH_H
 #define DECODE_BATCH_H

@@ -1,5 +1,7 @@
 /*
- * The engine: one batch at a time, decode rows first (streams wait for them), then prefill chunks.
+ * The engine: up to batches_max batches under way, which end in the order of issue; decode rows first
+ * (streams wait for them), then prefill chunks. A sequence is in one batch at a time; a prompt may have
+ * chunks in several.
  */
 #include <string.h>
 
@@ -15,28 +17,28 @@ static uint32_t pending_of(const struct task *t)
     return t->prompt_count + (uint32_t)t->output_count - t->kv_length;
 }
 
-static struct task *youngest_ready(struct worker_core *core)
-{
-    for (struct task *t = core->tail; t; t = t->prev) {
-        if (t->state == TASK_READY)
-            return t;
-    }
-    return NULL;
-}
-
 /* Room for what is pending. Out of blocks, the youngest gives way until this one fits or is itself the
- * youngest. */
+ * youngest. One that is in a batch gives its blocks when that is over: until then nobody else takes any. */
 static bool make_room(struct worker_core *core, struct task *t)
 {
-    while (!task_take_blocks(core, t, t->prompt_count + (uint32_t)t->output_count)) {
-        struct task *victim = youngest_ready(core);
-        bool self = victim == t;
+    uint32_t tokens = t->prompt_count + (uint32_t)t->output_count;
+    uint32_t need = ts_kv_blocks_for(tokens);
+    if (need <= t->block_count)
+        return true;
+    while (!core->starved) {
+        struct task *victim = core->lists[TASK_READY].tail;
+        if (task_take_blocks(core, t, tokens))
+            return true;
+        if (need - t->block_count <= core->kv.free_count + core->returning) {
+            core->starved = true;
+            break;
+        }
         core->counts.preempted++;
         task_fail(core, victim, TS_REASON_PREEMPTED, false, "preempted: the KV pool is full");
-        if (self)
-            return false;
+        if (victim == t)
+            break;
     }
-    return true;
+    return false;
 }
 
 static bool uses_penalties(const struct ts_sampling *s)
@@ -44,13 +46,13 @@ static bool uses_penalties(const struct ts_sampling *s)
     return s->repetition_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0;
 }
 
-static void add_row(struct worker_core *core, struct task *t, uint32_t position, const uint32_t *tokens,
-                    uint32_t count, bool sample)
+static void add_row(struct batch *batch, struct task *t, uint32_t position, struct ts_u32s tokens,
+                    bool sample)
 {
-    struct ts_batch_row *row = &core->rows[core->row_count];
+    struct ts_batch_row *row = &batch->rows[batch->count];
     *row = (struct ts_batch_row){.tag = t->tag,
                                  .position = position,
-                                 .tokens = {tokens, count},
+                                 .tokens = tokens,
                                  .blocks = {t->blocks, t->block_count},
                                  .sample = sample,
                                  .sample_index = (uint32_t)t->output_count};
@@ -60,84 +62,109 @@ static void add_row(struct worker_core *core, struct task *t, uint32_t position,
         row->prompt_ids = (struct ts_u32s){t->prompt, t->prompt_count};
         row->output_ids = (struct ts_u32s){t->outputs, (uint32_t)t->output_count};
     }
-    core->row_tasks[core->row_count++] = t;
-    t->in_batch = true;
-    t->taken = count;
+    batch->tasks[batch->count++] = t;
+    t->in_batch++;
 }
 
-static uint32_t collect(struct worker_core *core, enum task_state state, struct task **out)
+/* How many sequences the next batch takes. What is ready is spread over the batches that may run, so that the
+ * stages of a pipeline have equal work: a fair part of all, and of those that are free to go. */
+static uint32_t decode_share(const struct worker_core *core)
 {
-    uint32_t count = 0;
-    for (struct task *t = core->head, *next; t; t = next) {
-        next = t->next;
-        if (t->state == state && count < core->settings.max_rows)
-            out[count++] = t;
-    }
-    return count;
+    uint32_t max = core->settings.batches_max, ready = core->lists[TASK_READY].count;
+    uint32_t idle = ready - core->flying, slots = max - core->running;
+    uint32_t fair = (ready + max - 1) / max, now = (idle + slots - 1) / slots;
+    uint32_t share = fair < now ? fair : now;
+    return share < core->settings.max_rows ? share : core->settings.max_rows;
 }
 
-static uint32_t add_decode_rows(struct worker_core *core, uint32_t budget)
+static uint32_t add_decode_rows(struct worker_core *core, struct batch *batch, uint32_t budget)
 {
-    uint32_t max = core->settings.max_rows, used = 0;
-    struct task **tasks = ts_arena_alloc(&core->out->arena, max * sizeof(struct task *));
-    uint32_t *pending = ts_arena_alloc(&core->out->arena, max * sizeof *pending),
-             *take = ts_arena_zalloc(&core->out->arena, max * sizeof *take);
-    for (struct task *t = core->head; t;
-         t = t->next) { /* memory first, oldest first: it may cost the youngest their place */
-        if (t->state == TASK_READY && !make_room(core, t))
+    uint32_t share = decode_share(core), count = 0, used = 0;
+    struct task **tasks = ts_arena_alloc(&core->out->arena, share * sizeof(struct task *));
+    uint32_t *pending = ts_arena_alloc(&core->out->arena, share * sizeof *pending),
+             *take = ts_arena_zalloc(&core->out->arena, share * sizeof *take);
+    core->starved = false;
+    /* Memory first, oldest first: it may cost the youngest their place. */
+    for (struct task *t = core->lists[TASK_READY].head, *next; t && count < share; t = next) {
+        bool room = !t->in_batch && make_room(core, t);
+        if (t->state != TASK_READY)
             break; /* it was the youngest, and is gone */
-    }
-    uint32_t count = collect(core, TASK_READY, tasks), fit = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (ts_kv_blocks_for(tasks[i]->prompt_count + (uint32_t)tasks[i]->output_count) >
-            tasks[i]->block_count)
+        next = t->alike_next;
+        if (!room)
             continue;
-        tasks[fit] = tasks[i];
-        pending[fit++] = pending_of(tasks[i]);
+        tasks[count] = t;
+        pending[count++] = pending_of(t);
     }
-    decode_batch(pending, fit, budget, max, take);
-    for (uint32_t i = 0; i < fit; i++) {
+    decode_batch(pending, count, budget, share, take);
+    for (uint32_t i = 0; i < count; i++) {
         struct task *t = tasks[i];
-        if (take[i] > 0)
-            add_row(core, t, t->kv_length, t->outputs + (t->kv_length - t->prompt_count), take[i],
-                    take[i] == pending[i]);
+        if (take[i] == 0)
+            continue;
+        struct ts_u32s tokens = {t->outputs + (t->kv_length - t->prompt_count), take[i]};
+        add_row(batch, t, t->kv_length, tokens, take[i] == pending[i]);
+        core->flying++;
         used += take[i];
     }
     return used;
 }
 
-static bool add_prefill_rows(struct worker_core *core, uint32_t budget)
+static bool add_prefill_rows(struct worker_core *core, struct batch *batch, uint32_t budget)
 {
-    uint32_t max = core->settings.max_rows, before = core->row_count;
-    struct task **tasks = ts_arena_alloc(&core->out->arena, max * sizeof(struct task *));
-    struct prefill_candidate *candidates = ts_arena_zalloc(&core->out->arena, max * sizeof *candidates);
-    uint32_t *take = ts_arena_zalloc(&core->out->arena, max * sizeof *take);
-    uint32_t count = collect(core, TASK_PREFILLING, tasks);
-    for (uint32_t i = 0; i < count; i++)
-        candidates[i] = (struct prefill_candidate){tasks[i]->done, tasks[i]->prompt_count};
-    prefill_batch(candidates, count, budget, max - core->row_count, take);
+    uint32_t rows = core->settings.max_rows - batch->count, count = 0, before = batch->count;
+    struct task **tasks = ts_arena_alloc(&core->out->arena, rows * sizeof(struct task *));
+    struct prefill_candidate *candidates = ts_arena_zalloc(&core->out->arena, rows * sizeof *candidates);
+    uint32_t *take = ts_arena_zalloc(&core->out->arena, rows * sizeof *take);
+    for (struct task *t = core->lists[TASK_PREFILLING].head; t && count < rows; t = t->alike_next) {
+        if (t->issued == t->prompt_count)
+            continue;
+        tasks[count] = t;
+        candidates[count++] = (struct prefill_candidate){t->issued, t->prompt_count};
+    }
+    prefill_batch(candidates, count, budget, rows, take);
     for (uint32_t i = 0; i < count; i++) {
         struct task *t = tasks[i];
-        bool sample = t->done + take[i] == t->prompt_count && t->output_count == 0;
-        if (take[i] > 0)
-            add_row(core, t, t->done, t->prompt + t->done, take[i], sample);
+        if (take[i] == 0)
+            continue;
+        bool sample = t->issued + take[i] == t->prompt_count && t->output_count == 0;
+        add_row(batch, t, t->issued, (struct ts_u32s){t->prompt + t->issued, take[i]}, sample);
+        t->issued += take[i];
     }
-    return core->row_count > before;
+    return batch->count > before;
+}
+
+static struct batch *running(struct worker_core *core, uint32_t i) /* in the order of issue */
+{
+    return &core->batches[(core->first + i) % core->settings.batches_max];
+}
+
+static bool start_one(struct worker_core *core)
+{
+    struct batch *batch = running(core, core->running);
+    batch->count = 0;
+    uint32_t used = add_decode_rows(core, batch, core->settings.max_batch_tokens);
+    bool prefill = add_prefill_rows(core, batch, core->settings.max_batch_tokens - used);
+    if (batch->count == 0)
+        return false;
+    batch->id = core->next_batch++;
+    core->running++;
+    struct ts_action *a = ts_actions_add(core->out, TS_ACTION_BATCH);
+    a->batch = (struct ts_action_batch){
+        .batch = batch->id, .rows = {batch->rows, batch->count}, .report_layers = prefill};
+    return true;
 }
 
 void batch_start(struct worker_core *core)
 {
-    if (core->batch)
-        return;
-    core->row_count = 0;
-    uint32_t used = add_decode_rows(core, core->settings.max_batch_tokens);
-    bool prefill = add_prefill_rows(core, core->settings.max_batch_tokens - used);
-    if (core->row_count == 0)
-        return;
-    core->batch = core->next_batch++;
-    struct ts_action *a = ts_actions_add(core->out, TS_ACTION_BATCH);
-    a->batch = (struct ts_action_batch){
-        .batch = core->batch, .rows = {core->rows, core->row_count}, .report_layers = prefill};
+    while (core->running < core->settings.batches_max && start_one(core))
+        ;
+}
+
+void batch_layer_done(struct worker_core *core, const struct ts_event_layer_done *m)
+{
+    for (uint32_t i = 0; i < core->running; i++) {
+        if (running(core, i)->id == m->batch)
+            prefill_layer_done(core, running(core, i), m->layer);
+    }
 }
 
 static const struct ts_batch_sample *sample_of(const struct ts_event_batch_done *m, uint64_t tag,
@@ -150,24 +177,29 @@ static const struct ts_batch_sample *sample_of(const struct ts_event_batch_done 
     return NULL;
 }
 
+/* They end in the order of issue: anything else is not of this core. */
 void batch_done(struct worker_core *core, const struct ts_event_batch_done *m)
 {
+    struct batch *batch = running(core, 0);
     uint32_t cursor = 0;
-    if (m->batch != core->batch)
+    if (core->running == 0 || m->batch != batch->id)
         return;
-    core->batch = 0;
-    for (uint32_t i = 0; i < core->row_count; i++) {
-        struct task *t = core->row_tasks[i];
-        const struct ts_batch_sample *sample = core->rows[i].sample ? sample_of(m, t->tag, &cursor) : NULL;
-        t->in_batch = false;
+    core->first = (core->first + 1) % core->settings.batches_max;
+    core->running--;
+    for (uint32_t i = 0; i < batch->count; i++) {
+        struct task *t = batch->tasks[i];
+        const struct ts_batch_row *row = &batch->rows[i];
+        const struct ts_batch_sample *sample = row->sample ? sample_of(m, t->tag, &cursor) : NULL;
+        t->in_batch--;
+        if (t->state == TASK_READY)
+            core->flying--;
         if (t->state == TASK_DYING)
             task_settle(core, t);
-        else if (m->reason != TS_REASON_NONE || (core->rows[i].sample && !sample))
+        else if (m->reason != TS_REASON_NONE || (row->sample && !sample))
             task_fail(core, t, TS_REASON_ENGINE, false, "the engine failed");
-        else if (t->role == TS_PHASE_PREFILL)
-            prefill_done(core, t, sample);
+        else if (t->state == TASK_PREFILLING)
+            prefill_done(core, t, row->tokens.count, sample);
         else
-            decode_done(core, t, t->taken, sample);
+            decode_done(core, t, row->tokens.count, sample);
     }
-    core->row_count = 0;
 }

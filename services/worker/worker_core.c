@@ -10,6 +10,7 @@ struct worker_settings worker_settings_defaults(void)
                                     .relay_endpoint = "",
                                     .max_rows = 256,
                                     .max_batch_tokens = 2048,
+                                    .batches_max = 1,
                                     .requests_max = 4096,
                                     .heartbeat_ms = 500,
                                     .timeout_ms = 3000,
@@ -22,8 +23,9 @@ struct worker_core *worker_core_new(const struct worker_settings *settings, uint
 {
     struct worker_core *core = ts_xcalloc(1, sizeof *core);
     ts_time heartbeat = settings->heartbeat_ms * TS_MS, timeout = settings->timeout_ms * TS_MS;
-    TS_ASSERT(settings->router_count <= WORKER_ROUTERS_MAX);
+    TS_ASSERT(settings->router_count <= WORKER_ROUTERS_MAX && settings->batches_max > 0);
     core->settings = *settings;
+    core->settings.profile.batches_max = settings->batches_max;
     core->incarnation = incarnation;
     ts_rng_init(&core->rng, incarnation);
     for (size_t i = 0; i < settings->router_count; i++) {
@@ -39,8 +41,11 @@ struct worker_core *worker_core_new(const struct worker_settings *settings, uint
     core->asked = ts_map_new();
     ts_kv_init(&core->kv, settings->pool.kv_blocks);
     core->next_tag = core->next_job = core->next_batch = 1;
-    core->rows = ts_xcalloc(settings->max_rows, sizeof *core->rows);
-    core->row_tasks = ts_xcalloc(settings->max_rows, sizeof(struct task *));
+    core->batches = ts_xcalloc(settings->batches_max, sizeof *core->batches);
+    for (uint32_t i = 0; i < settings->batches_max; i++) {
+        core->batches[i].rows = ts_xcalloc(settings->max_rows, sizeof *core->batches[i].rows);
+        core->batches[i].tasks = ts_xcalloc(settings->max_rows, sizeof(struct task *));
+    }
     return core;
 }
 
@@ -73,8 +78,11 @@ void worker_core_destroy(struct worker_core **core)
     ts_map_destroy(&c->scatters);
     ts_map_destroy(&c->asked);
     ts_kv_fini(&c->kv);
-    ts_free(c->rows);
-    ts_free(c->row_tasks);
+    for (uint32_t i = 0; i < c->settings.batches_max; i++) {
+        ts_free(c->batches[i].rows);
+        ts_free(c->batches[i].tasks);
+    }
+    ts_free(c->batches);
     ts_free(c);
     *core = NULL;
 }
@@ -97,6 +105,18 @@ static void on_message(struct worker_core *core, const struct ts_event_message *
     ts_actions_drop(core->out, m->bulk); /* actions made on the way borrow it */
 }
 
+/* Blocks to those that wait for them, batches to the engine. */
+static void go_on(struct worker_core *core)
+{
+    bool starved;
+    do {
+        starved = core->starved;
+        prefill_admit(core);
+        decode_admit(core);
+        batch_start(core);
+    } while (starved && !core->starved); /* what was held back for a sequence may be had now */
+}
+
 void worker_core_step(struct worker_core *core, ts_time now, const struct ts_event *event,
                       struct ts_actions *out)
 {
@@ -117,8 +137,7 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
         prefill_tokenised(core, &event->tokenised);
         break;
     case TS_EVENT_LAYER_DONE:
-        if (event->layer_done.batch == core->batch)
-            prefill_layer_done(core, event->layer_done.layer);
+        batch_layer_done(core, &event->layer_done);
         break;
     case TS_EVENT_BATCH_DONE:
         batch_done(core, &event->batch_done);
@@ -133,9 +152,7 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
         break;
     }
     worker_link_tick(core);
-    prefill_admit(core);
-    decode_admit(core);
-    batch_start(core);
+    go_on(core);
     if (core->draining && !core->head)
         ts_actions_add(out, TS_ACTION_STOP);
     core->out = NULL;
@@ -144,14 +161,9 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
 ts_time worker_core_deadline(const struct worker_core *core)
 {
     ts_time at = worker_link_deadline(core);
-    for (const struct task *t = core->head; t; t = t->next) {
-        if (t->state != TASK_GRANT_WAIT)
-            continue;
-        ts_time due = t->waiting_since + core->settings.grant_wait_ms * TS_MS;
-        at = due < at ? due : at;
-        break; /* the oldest waits longest */
-    }
-    return at;
+    const struct task *t = core->lists[TASK_GRANT_WAIT].head; /* the oldest alone is looked at */
+    ts_time due = t ? t->waiting_since + core->settings.grant_wait_ms * TS_MS : at;
+    return due < at ? due : at;
 }
 
 bool worker_core_relay_usable(const struct worker_core *core)
@@ -174,34 +186,85 @@ uint32_t worker_core_blocks_used(const struct worker_core *core)
     return core->kv.blocks - core->kv.free_count;
 }
 
-bool worker_core_check(const struct worker_core *core, struct ts_error *err)
+static bool check_task(const struct worker_core *core, const struct task *t, struct ts_error *err)
 {
-    uint64_t owned = 0, count = 0;
-    for (const struct task *t = core->head; t; t = t->next) {
-        count++;
-        owned += t->block_count;
-        for (uint32_t i = 0; i < t->block_count; i++) {
-            if (t->blocks[i] >= core->kv.blocks || core->kv.owner[t->blocks[i]] != t->tag) {
-                ts_error_set(err, TS_ECORRUPT, "block %u of task %llu is not its own", t->blocks[i],
-                             (unsigned long long)t->tag);
-                return false;
-            }
-        }
-        if (t->in_batch && !core->batch) {
-            ts_error_set(err, TS_ECORRUPT, "task %llu is in a batch that does not run",
-                         (unsigned long long)t->tag);
+    unsigned long long tag = t->tag;
+    for (uint32_t i = 0; i < t->block_count; i++) {
+        if (t->blocks[i] >= core->kv.blocks || core->kv.owner[t->blocks[i]] != t->tag) {
+            ts_error_set(err, TS_ECORRUPT, "block %u of task %llu is not its own", t->blocks[i], tag);
             return false;
         }
     }
+    if (t->done > t->issued || t->issued > t->prompt_count ||
+        (t->state == TASK_PREFILLING && t->done < t->issued && !t->in_batch))
+        ts_error_set(err, TS_ECORRUPT, "task %llu computed %u and issued %u of %u prompt tokens", tag,
+                     t->done, t->issued, t->prompt_count);
+    else if (t->state == TASK_READY && t->in_batch > 1)
+        ts_error_set(err, TS_ECORRUPT, "ready task %llu is in %u batches", tag, t->in_batch);
+    else if (t->state == TASK_READY && t->item_first + t->item_count != t->output_count)
+        ts_error_set(err, TS_ECORRUPT, "task %llu has %zu tokens and items up to %zu", tag, t->output_count,
+                     t->item_first + t->item_count);
+    else if (t->state == TASK_READY && t->kv_length >= t->prompt_count + t->output_count)
+        ts_error_set(err, TS_ECORRUPT, "task %llu has nothing to compute", tag);
+    else
+        return true;
+    return false;
+}
+
+/* What the engine reads must be there until it is done. */
+static bool check_batches(const struct worker_core *core, struct ts_error *err)
+{
+    for (uint32_t b = 0; b < core->running; b++) {
+        const struct batch *batch = &core->batches[(core->first + b) % core->settings.batches_max];
+        for (uint32_t i = 0; i < batch->count; i++) {
+            const struct task *t = batch->tasks[i];
+            const struct ts_batch_row *row = &batch->rows[i];
+            if (!t->in_batch || row->tag != t->tag || row->blocks.data != t->blocks ||
+                row->blocks.count > t->block_count ||
+                row->position + row->tokens.count > row->blocks.count * TS_KV_BLOCK_TOKENS) {
+                ts_error_set(err, TS_ECORRUPT, "row %u of batch %llu is not as its task says", i,
+                             (unsigned long long)batch->id);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+bool worker_core_check(const struct worker_core *core, struct ts_error *err)
+{
+    uint64_t owned = 0, count = 0, rows = 0, named = 0, flying = 0, returning = 0, listed = 0;
+    for (const struct task *t = core->head; t; t = t->next) {
+        if (!check_task(core, t, err))
+            return false;
+        count++;
+        owned += t->block_count;
+        named += t->in_batch;
+        flying += t->state == TASK_READY && t->in_batch;
+        returning += t->returning;
+    }
+    for (uint32_t b = 0; b < core->running; b++)
+        rows += core->batches[(core->first + b) % core->settings.batches_max].count;
+    for (uint32_t i = 0; i < TASK_STATES; i++)
+        listed += core->lists[i].count;
+    if (!check_batches(core, err))
+        return false;
     if (owned + core->kv.free_count != core->kv.blocks)
         ts_error_set(err, TS_ECORRUPT, "%llu blocks owned and %u free of %u", (unsigned long long)owned,
                      core->kv.free_count, core->kv.blocks);
-    else if (count != ts_map_count(core->by_tag) || count < ts_map_count(core->tasks))
-        ts_error_set(err, TS_ECORRUPT, "%llu tasks, %zu by tag, %zu by request", (unsigned long long)count,
-                     ts_map_count(core->by_tag), ts_map_count(core->tasks));
+    else if (count != ts_map_count(core->by_tag) || count < ts_map_count(core->tasks) || count != listed)
+        ts_error_set(err, TS_ECORRUPT, "%llu tasks, %zu by tag, %zu by request, %llu by state",
+                     (unsigned long long)count, ts_map_count(core->by_tag), ts_map_count(core->tasks),
+                     (unsigned long long)listed);
     else if (ts_map_count(core->tasks) > core->settings.requests_max)
         ts_error_set(err, TS_ECORRUPT, "%zu tasks exceed the bound of %u", ts_map_count(core->tasks),
                      core->settings.requests_max);
+    else if (core->running > core->settings.batches_max || rows != named || flying != core->flying)
+        ts_error_set(err, TS_ECORRUPT, "%u batches with %llu rows name tasks %llu times", core->running,
+                     (unsigned long long)rows, (unsigned long long)named);
+    else if (returning != core->returning || (core->starved && core->running == 0))
+        ts_error_set(err, TS_ECORRUPT, "%u blocks are to return of %llu, and %s waits", core->returning,
+                     (unsigned long long)returning, core->starved ? "a sequence" : "nobody");
     else
         return true;
     return false;

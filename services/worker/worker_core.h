@@ -1,6 +1,6 @@
 /*
  * A worker of either phase as a state machine: sessions to routers and to the relay of its host, KV sessions
- * of relays that send to it, one task per (attempt, role), the KV blocks, one engine batch at a time. Events
+ * of relays that send to it, one task per (attempt, role), the KV blocks, engine batches. Events
  * in, actions out (common/core/ts_event.h). The protocol is common/core/README.md; states and limits are in
  * this folder's README.
  *
@@ -21,7 +21,9 @@ struct worker_settings {
     const char *relay_endpoint; /* pool channel of the host's relay; empty = none, then it cannot prefill */
     struct ts_profile profile;  /* phase included */
     struct ts_msg_pool pool;    /* layout of the KV pool */
-    uint32_t max_rows, max_batch_tokens;
+    uint32_t max_rows, max_batch_tokens; /* of one batch */
+    uint32_t
+        batches_max; /* under way at a time, as many as the engine has stages; announced in the profile */
     uint32_t requests_max; /* tasks; more are refused with BUSY */
     uint32_t heartbeat_ms, timeout_ms;
     uint32_t router_lost_ms; /* tasks of a router that is away for so long are dropped */

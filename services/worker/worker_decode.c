@@ -83,7 +83,7 @@ void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts
     t->prompt_count = m->token_count;
     t->waiting_since = core->now;
     task_clip(core, t);
-    task_state_set(t, TASK_GRANT_WAIT);
+    task_state_set(core, t, TASK_GRANT_WAIT);
 }
 
 static uint32_t heads_of(const struct ts_msg_kv_open *o)
@@ -103,16 +103,14 @@ static void grant(struct worker_core *core, struct task *t)
     if (s)
         s->msg.kv_grant =
             (struct ts_msg_kv_grant){.rid = t->rid, .credit_bytes = core->settings.credit_bytes};
-    task_state_set(t, TASK_RECEIVING);
+    task_state_set(core, t, TASK_RECEIVING);
 }
 
 void decode_admit(struct worker_core *core)
 {
-    for (struct task *t = core->head, *next; t; t = next) {
-        next = t->next;
-        if (t->state != TASK_GRANT_WAIT)
-            continue;
-        if (task_take_blocks(core, t, t->prompt_count + 1)) {
+    for (struct task *t = core->lists[TASK_GRANT_WAIT].head, *next; t; t = next) {
+        next = t->alike_next;
+        if (task_admit_blocks(core, t, t->prompt_count + 1)) {
             grant(core, t);
         } else if (core->now - t->waiting_since >= core->settings.grant_wait_ms * TS_MS) {
             fail(core, t, TS_REASON_KV_NO_MEMORY, "no memory for the transfer became free in time");
@@ -209,7 +207,7 @@ static void start(struct worker_core *core, struct task *t)
     t->kv_length = t->prompt_count;
     report(core, t);
     task_text_open(core, t);
-    task_state_set(t, TASK_READY);
+    task_state_set(core, t, TASK_READY);
     if (t->item_count > 0) /* token 0 again, so that it survives the prefill worker */
         task_send_output(core, t, 0);
 }
@@ -340,7 +338,7 @@ void decode_done(struct worker_core *core, struct task *t, uint32_t computed,
     task_send_output(core, t, first);
     if (t->finish == TS_FINISH_NONE)
         return;
-    task_state_set(t, TASK_FINISHED);
+    task_state_set(core, t, TASK_FINISHED);
     task_text_close(core, t);
     task_give_blocks(core, t);
 }

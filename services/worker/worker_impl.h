@@ -22,7 +22,8 @@ enum task_state {
     TASK_RECEIVING,  /* decode: chunks, end and commit */
     TASK_READY,      /* decode: a row in each step */
     TASK_FINISHED,   /* decode: done, until Release */
-    TASK_DYING       /* released or failed: until nothing reads or writes its blocks */
+    TASK_DYING,      /* released or failed: until nothing reads or writes its blocks */
+    TASK_STATES
 };
 
 struct router_link {
@@ -44,8 +45,9 @@ struct kv_peer { /* a relay that sends KV to us */
 };
 
 struct task {
-    struct task *prev, *next; /* all tasks, oldest acceptance first */
-    uint64_t tag;             /* names it towards engine, text streams and block table */
+    struct task *prev, *next;             /* all tasks, oldest acceptance first */
+    struct task *alike_prev, *alike_next; /* those in the same state, in the same order */
+    uint64_t tag;                         /* names it towards engine, text streams and block table */
     enum task_state state;
     struct ts_rid rid;
     enum ts_phase role;
@@ -63,13 +65,15 @@ struct task {
     size_t item_count, item_capacity, output_count, output_capacity;
     uint32_t item_first; /* output index of items[0] */
     enum ts_finish finish;
-    bool in_batch, text_open;
+    uint32_t in_batch;  /* batches under way that name it: one at most once it is ready */
+    uint32_t returning; /* dying: blocks that come back with the last of them */
+    bool text_open;
     /* prefill */
     bool begun;       /* the relay knows it and may read its blocks until KvFreed */
     bool relay_knows; /* since KvBegin, until the end: it must hear of a Release */
     bool tokenising;
-    uint32_t done;  /* prompt tokens computed */
-    uint32_t taken; /* of the batch under way */
+    uint32_t issued; /* prompt tokens given to batches */
+    uint32_t done;   /* prompt tokens computed */
     /* decode */
     struct kv_peer *sender;
     struct ts_msg_kv_open open; /* without spans */
@@ -96,6 +100,18 @@ struct asked { /* a Tokenize under way */
     struct router_link *router;
 };
 
+struct task_list {
+    struct task *head, *tail;
+    uint32_t count;
+};
+
+struct batch { /* under way: the engine reads the rows until BATCH_DONE */
+    uint64_t id;
+    struct ts_batch_row *rows; /* [max_rows] */
+    struct task **tasks;       /* of each row */
+    uint32_t count;
+};
+
 struct worker_core {
     struct worker_settings settings;
     uint64_t incarnation;
@@ -109,15 +125,17 @@ struct worker_core {
     struct ts_map *tasks;    /* rid + role -> task */
     struct ts_map *by_tag;   /* tag -> task */
     struct task *head, *tail;
+    struct task_list lists[TASK_STATES];
     struct task *dead;       /* gone, but actions of the step under way may point into them */
     struct ts_map *scatters; /* job -> scatter */
     struct ts_map *asked;    /* job -> asked */
     struct ts_kv kv;
     uint64_t next_tag, next_job, next_batch;
-    uint64_t batch; /* under way; 0 = none */
-    struct ts_batch_row *rows;
-    struct task **row_tasks;
-    uint32_t row_count;
+    struct batch *batches; /* ring of settings.batches_max */
+    uint32_t first, running;
+    uint32_t flying;    /* ready sequences in a batch */
+    uint32_t returning; /* blocks of dying sequences that only batches under way hold */
+    bool starved;       /* a ready sequence waits for them: nobody else gets blocks */
     uint64_t done_tokens;
     struct worker_counts counts;
 };
@@ -147,7 +165,8 @@ void task_kill(struct worker_core *core, struct task *t);   /* drop it as soon a
 void task_settle(struct worker_core *core, struct task *t); /* frees a dying task that is quiet */
 void task_give_blocks(struct worker_core *core, struct task *t);
 bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens);
-void task_state_set(struct task *t, enum task_state state);
+bool task_admit_blocks(struct worker_core *core, struct task *t, uint32_t tokens); /* to one that begins */
+void task_state_set(struct worker_core *core, struct task *t, enum task_state state);
 void task_add_item(struct task *t, const struct ts_token_item *item);
 void task_add_output(struct task *t, uint32_t token);
 void task_send_output(struct worker_core *core, struct task *t, uint32_t from_index);
@@ -162,8 +181,9 @@ void task_clip(struct worker_core *core, struct task *t);
 void prefill_assigned(struct worker_core *core, struct task *t, struct ts_bulk prompt);
 void prefill_tokenised(struct worker_core *core, const struct ts_event_tokenised *m);
 void prefill_admit(struct worker_core *core); /* blocks to those that wait */
-void prefill_layer_done(struct worker_core *core, uint32_t layer);
-void prefill_done(struct worker_core *core, struct task *t, const struct ts_batch_sample *sample);
+void prefill_layer_done(struct worker_core *core, const struct batch *batch, uint32_t layer);
+void prefill_done(struct worker_core *core, struct task *t, uint32_t computed,
+                  const struct ts_batch_sample *sample);
 void prefill_pool_lost(struct worker_core *core);
 void prefill_freed(struct worker_core *core, const struct ts_msg_kv_freed *m);
 void prefill_transfer_failed(struct worker_core *core, const struct ts_msg_release *m);
@@ -187,7 +207,8 @@ void tokenize_asked(struct worker_core *core, struct router_link *link, const st
 void tokenize_done(struct worker_core *core, const struct ts_event_tokenised *m);
 
 /* worker_batch.c */
-void batch_start(struct worker_core *core);
+void batch_start(struct worker_core *core); /* as many as may run and have something to do */
+void batch_layer_done(struct worker_core *core, const struct ts_event_layer_done *m);
 void batch_done(struct worker_core *core, const struct ts_event_batch_done *m);
 
 #endif

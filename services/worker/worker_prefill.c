@@ -59,7 +59,7 @@ void prefill_tokenised(struct worker_core *core, const struct ts_event_tokenised
     memcpy(t->prompt, m->ids.data, m->ids.count * sizeof *t->prompt);
     t->prompt_count = m->ids.count;
     task_clip(core, t);
-    task_state_set(t, TASK_WAITING);
+    task_state_set(core, t, TASK_WAITING);
 }
 
 static struct ts_u64s chain_of(struct worker_core *core, const struct task *t)
@@ -98,31 +98,31 @@ static void begin(struct worker_core *core, struct task *t)
     t->began_at = core->now;
     if (t->output_count == 0)
         task_text_open(core, t);
-    task_state_set(t, TASK_PREFILLING);
+    task_state_set(core, t, TASK_PREFILLING);
 }
 
 void prefill_admit(struct worker_core *core)
 {
     if (!core->pool.usable)
         return;
-    for (struct task *t = core->head; t; t = t->next) {
-        if (t->state != TASK_WAITING)
-            continue;
-        if (!task_take_blocks(core, t, t->prompt_count))
+    for (struct task *t = core->lists[TASK_WAITING].head, *next; t; t = next) {
+        next = t->alike_next;
+        if (!task_admit_blocks(core, t, t->prompt_count))
             return; /* in order of age: a large prompt is not starved by small ones */
         begin(core, t);
     }
 }
 
-void prefill_layer_done(struct worker_core *core, uint32_t layer)
+void prefill_layer_done(struct worker_core *core, const struct batch *batch, uint32_t layer)
 {
     uint32_t count = 0;
-    struct ts_ready_item *items = ts_arena_zalloc(&core->out->arena, (core->row_count + 1) * sizeof *items);
-    for (uint32_t i = 0; i < core->row_count; i++) {
-        const struct task *t = core->row_tasks[i];
+    struct ts_ready_item *items = ts_arena_zalloc(&core->out->arena, (batch->count + 1) * sizeof *items);
+    for (uint32_t i = 0; i < batch->count; i++) {
+        const struct task *t = batch->tasks[i];
+        const struct ts_batch_row *row = &batch->rows[i];
         if (t->state == TASK_PREFILLING && t->begun)
-            items[count++] =
-                (struct ts_ready_item){.rid = t->rid, .token_begin = t->done, .token_count = t->taken};
+            items[count++] = (struct ts_ready_item){
+                .rid = t->rid, .token_begin = row->position, .token_count = row->tokens.count};
     }
     struct ts_action_send *s = count ? worker_send_pool(core, TS_MSG_KV_READY) : NULL;
     if (s)
@@ -153,13 +153,14 @@ static void seal(struct worker_core *core, struct task *t)
         s->msg.kv_seal.first = t->items[0];
 }
 
-void prefill_done(struct worker_core *core, struct task *t, const struct ts_batch_sample *sample)
+void prefill_done(struct worker_core *core, struct task *t, uint32_t computed,
+                  const struct ts_batch_sample *sample)
 {
-    t->done += t->taken;
+    t->done += computed;
     if (t->done < t->prompt_count)
         return;
     report(core, t);
-    task_state_set(t, TASK_SEALED);
+    task_state_set(core, t, TASK_SEALED);
     task_text_close(core, t);
     if (t->output_count == 0) {
         TS_ASSERT(sample);

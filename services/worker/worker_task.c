@@ -28,7 +28,31 @@ struct task *task_by_tag(const struct worker_core *core, uint64_t tag)
     return ts_map_get_u64(core->by_tag, tag);
 }
 
-void task_state_set(struct task *t, enum task_state state)
+static bool younger(const struct task *a, const struct task *b)
+{
+    return a->accepted_at > b->accepted_at || (a->accepted_at == b->accepted_at && a->tag > b->tag);
+}
+
+static void list_add(struct task_list *list, struct task *t)
+{
+    struct task *after = list->tail;
+    while (after && younger(after, t))
+        after = after->alike_prev;
+    t->alike_prev = after;
+    t->alike_next = after ? after->alike_next : list->head;
+    *(after ? &after->alike_next : &list->head) = t;
+    *(t->alike_next ? &t->alike_next->alike_prev : &list->tail) = t;
+    list->count++;
+}
+
+static void list_remove(struct task_list *list, struct task *t)
+{
+    *(t->alike_prev ? &t->alike_prev->alike_next : &list->head) = t->alike_next;
+    *(t->alike_next ? &t->alike_next->alike_prev : &list->tail) = t->alike_prev;
+    list->count--;
+}
+
+void task_state_set(struct worker_core *core, struct task *t, enum task_state state)
 {
     static const uint16_t legal[] = {
         [TASK_TOKENISING] = 1 << TASK_WAITING | 1 << TASK_DYING,
@@ -43,7 +67,11 @@ void task_state_set(struct task *t, enum task_state state)
         [TASK_DYING] = 0,
     };
     TS_ASSERT(legal[t->state] >> state & 1);
+    if (t->state == TASK_READY && t->in_batch)
+        core->flying--;
+    list_remove(&core->lists[t->state], t);
     t->state = state;
+    list_add(&core->lists[state], t);
 }
 
 void task_free(struct task *t)
@@ -65,18 +93,20 @@ void task_free(struct task *t)
 static void insert_by_age(struct worker_core *core, struct task *t)
 {
     struct task *after = core->tail;
-    while (after && after->accepted_at > t->accepted_at)
+    while (after && younger(after, t))
         after = after->prev;
     t->prev = after;
     t->next = after ? after->next : core->head;
     *(after ? &after->next : &core->head) = t;
     *(t->next ? &t->next->prev : &core->tail) = t;
+    list_add(&core->lists[t->state], t);
 }
 
 static void unlink_task(struct worker_core *core, struct task *t)
 {
     *(t->prev ? &t->prev->next : &core->head) = t->next;
     *(t->next ? &t->next->prev : &core->tail) = t->prev;
+    list_remove(&core->lists[t->state], t);
 }
 
 static void refuse(struct worker_core *core, struct router_link *link, const struct ts_msg_assign *a,
@@ -226,6 +256,11 @@ bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens)
     return true;
 }
 
+bool task_admit_blocks(struct worker_core *core, struct task *t, uint32_t tokens)
+{
+    return !core->starved && task_take_blocks(core, t, tokens);
+}
+
 void task_give_blocks(struct worker_core *core, struct task *t)
 {
     if (t->block_count == 0)
@@ -241,6 +276,7 @@ void task_settle(struct worker_core *core, struct task *t)
 {
     if (t->state != TASK_DYING || t->in_batch || t->scatters > 0 || t->begun || t->tokenising)
         return;
+    core->returning -= t->returning;
     task_give_blocks(core, t);
     ts_map_remove_u64(core->by_tag, t->tag);
     unlink_task(core, t);
@@ -253,9 +289,11 @@ void task_kill(struct worker_core *core, struct task *t)
     struct task_key key = key_of(t->rid, t->role);
     if (t->state == TASK_DYING)
         return;
-    task_state_set(t, TASK_DYING);
+    task_state_set(core, t, TASK_DYING);
     ts_map_remove(core->tasks, &key, sizeof key);
     task_text_close(core, t);
+    t->returning = t->in_batch && t->role != TS_PHASE_PREFILL ? t->block_count : 0;
+    core->returning += t->returning;
     if (t->sender) { /* its relay may wait for a grant or credit that will never come */
         struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_ABORT);
         if (s)
