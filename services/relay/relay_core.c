@@ -1,5 +1,7 @@
 #include "services/relay/relay_impl.h"
 
+#include <string.h>
+
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 
@@ -33,15 +35,36 @@ struct relay_core *relay_core_new(const struct relay_settings *settings, uint64_
     core->link_peers = ts_map_new();
     core->transfers = ts_map_new();
     core->encodes = ts_map_new();
-    core->next_pool = core->next_job = 1;
+    core->next_pool = core->next_job = core->next_age = 1;
+    core->links_due = core->opening_due = TS_TIME_NEVER;
     core->next_peer = 1000; /* above the routers' numbers, never used twice */
     return core;
+}
+
+/* At its place by age: nearly always the last one. */
+void list_add(struct list *list, enum list_kind kind, struct transfer *t)
+{
+    struct transfer *after = list->tail;
+    while (after && after->age > t->age)
+        after = after->near[kind].prev;
+    struct transfer *before = after ? after->near[kind].next : list->head;
+    t->near[kind] = (struct neighbours){after, before};
+    *(after ? &after->near[kind].next : &list->head) = t;
+    *(before ? &before->near[kind].prev : &list->tail) = t;
+}
+
+void list_remove(struct list *list, enum list_kind kind, struct transfer *t)
+{
+    struct neighbours *n = &t->near[kind];
+    *(n->prev ? &n->prev->near[kind].next : &list->head) = n->next;
+    *(n->next ? &n->next->near[kind].prev : &list->tail) = n->prev;
+    *n = (struct neighbours){NULL, NULL};
 }
 
 static void free_list(struct transfer **list)
 {
     for (struct transfer *t = *list, *next; t; t = next) {
-        next = t->next;
+        next = t->near[LIST_ALL].next;
         transfer_free(t);
     }
     *list = NULL;
@@ -55,7 +78,8 @@ void relay_core_destroy(struct relay_core **core)
     if (!c)
         return;
     free_list(&c->dead);
-    free_list(&c->head);
+    free_list(&c->live.head);
+    free_list(&c->over.head);
     for (size_t cursor = 0; (link = ts_map_next(c->links, &cursor, NULL, NULL));) {
         ts_free(link->endpoint);
         ts_free(link);
@@ -122,49 +146,85 @@ void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event
     relay_link_tick(core);
     transfer_tick(core);
     encode_more(core);
-    if (core->draining && !core->head)
+    if (core->draining && relay_core_idle(core))
         ts_actions_add(out, TS_ACTION_STOP);
     core->out = NULL;
 }
 
 ts_time relay_core_deadline(const struct relay_core *core)
 {
-    ts_time links = relay_link_deadline(core), transfers = transfer_deadline(core);
-    return links < transfers ? links : transfers;
+    return core->links_due < core->opening_due ? core->links_due : core->opening_due;
 }
 
 bool relay_core_idle(const struct relay_core *core)
 {
-    return core->head == NULL;
+    return core->live.head == NULL && core->over.head == NULL;
+}
+
+struct relay_counts relay_core_counts(const struct relay_core *core)
+{
+    return core->counts;
+}
+
+/* What is under way is what was sent and has not been credited, and no more than decode has granted. */
+static bool credit_agrees(const struct transfer *t)
+{
+    uint64_t once = 0, largest = 0;
+    for (size_t i = 0; i < t->chunk_sent; i++) {
+        once += t->chunks[i].bytes;
+        largest = t->chunks[i].bytes > largest ? t->chunks[i].bytes : largest;
+    }
+    return once == t->sent_once && t->credited + t->in_flight == once &&
+           t->in_flight <= (t->window > largest ? t->window : largest);
+}
+
+static enum ts_status check_transfer(const struct transfer *t, struct ts_error *err)
+{
+    unsigned long long request = t->rid.request;
+    bool over = t->state == TRANSFER_OVER;
+    uint64_t chunks = 0;
+    for (size_t i = 0; i < t->chunk_count; i++)
+        chunks += t->chunks[i].bytes;
+    if (chunks != t->held_bytes || (over && t->chunk_count))
+        return ts_error_set(err, TS_ECORRUPT, "transfer %llu holds %llu bytes and counts %llu", request,
+                            (unsigned long long)chunks, (unsigned long long)t->held_bytes);
+    if (over && t->encodes == 0)
+        return ts_error_set(err, TS_ECORRUPT, "transfer %llu is over and was not freed", request);
+    if (!over && !credit_agrees(t))
+        return ts_error_set(err, TS_ECORRUPT,
+                            "transfer %llu: %llu bytes are under way of a window of %llu, %llu were sent and "
+                            "%llu credited",
+                            request, (unsigned long long)t->in_flight, (unsigned long long)t->window,
+                            (unsigned long long)t->sent_once, (unsigned long long)t->credited);
+    if ((t->pieces_in != NULL) != (t->piece_head < t->piece_count))
+        return ts_error_set(err, TS_ECORRUPT, "transfer %llu waits for the codec in no list", request);
+    return TS_OK;
 }
 
 bool relay_core_check(const struct relay_core *core, struct ts_error *err)
 {
     uint64_t held = 0, encodes = 0, live = 0;
-    for (const struct transfer *t = core->head; t; t = t->next) {
-        uint64_t chunks = 0;
-        for (size_t i = 0; i < t->chunk_count; i++)
-            chunks += t->chunks[i].bytes;
-        held += t->held_bytes;
-        encodes += t->encodes;
-        live += t->state != TRANSFER_OVER;
-        if (chunks != t->held_bytes || (t->state == TRANSFER_OVER && t->chunk_count)) {
-            ts_error_set(err, TS_ECORRUPT, "transfer %llu holds %llu bytes and counts %llu",
-                         (unsigned long long)t->rid.request, (unsigned long long)chunks,
-                         (unsigned long long)t->held_bytes);
-            return false;
-        }
-        if (t->state == TRANSFER_OVER && t->encodes == 0) {
-            ts_error_set(err, TS_ECORRUPT, "transfer %llu is over and was not freed",
-                         (unsigned long long)t->rid.request);
-            return false;
+    uint32_t states[TRANSFER_OVER + 1] = {0};
+    for (int over = 0; over < 2; over++) {
+        for (const struct transfer *t = over ? core->over.head : core->live.head; t;
+             t = t->near[LIST_ALL].next) {
+            if (check_transfer(t, err) != TS_OK)
+                return false;
+            held += t->held_bytes;
+            encodes += t->encodes;
+            live += !over;
+            states[t->state]++;
         }
     }
-    if (held == core->held_bytes && encodes == ts_map_count(core->encodes) &&
-        live == ts_map_count(core->transfers))
+    if (held != core->held_bytes || encodes != ts_map_count(core->encodes) ||
+        live != ts_map_count(core->transfers))
+        ts_error_set(err, TS_ECORRUPT, "held %llu/%llu, encodes %llu/%zu, transfers %llu/%zu",
+                     (unsigned long long)held, (unsigned long long)core->held_bytes,
+                     (unsigned long long)encodes, ts_map_count(core->encodes), (unsigned long long)live,
+                     ts_map_count(core->transfers));
+    else if (memcmp(states, core->state_counts, sizeof states) != 0)
+        ts_error_set(err, TS_ECORRUPT, "the counts of transfers by state are not those of the transfers");
+    else
         return true;
-    ts_error_set(err, TS_ECORRUPT, "held %llu/%llu, encodes %llu/%zu, transfers %llu/%zu",
-                 (unsigned long long)held, (unsigned long long)core->held_bytes, (unsigned long long)encodes,
-                 ts_map_count(core->encodes), (unsigned long long)live, ts_map_count(core->transfers));
     return false;
 }

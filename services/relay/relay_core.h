@@ -27,6 +27,12 @@ struct relay_settings {
 
 struct relay_settings relay_settings_defaults(void);
 
+struct relay_counts {
+    uint64_t done, failed;    /* transfers */
+    uint64_t chunks_repeated; /* sent again after a KvNack */
+    uint64_t credits_missing; /* verified by decode before all payload had been credited: its fault or ours */
+};
+
 struct relay_core;
 
 struct relay_core *relay_core_new(const struct relay_settings *settings, uint64_t incarnation);
@@ -36,5 +42,6 @@ void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event
 ts_time relay_core_deadline(const struct relay_core *core);
 bool relay_core_check(const struct relay_core *core, struct ts_error *err); /* invariants */
 bool relay_core_idle(const struct relay_core *core);                        /* no transfer */
+struct relay_counts relay_core_counts(const struct relay_core *core);
 
 #endif

@@ -15,12 +15,27 @@ uint64_t encode_tiles(const struct transfer *t)
     return (uint64_t)(t->layout.layer_end - t->layout.layer_begin) * ts_kv_blocks_for(t->begin.token_count);
 }
 
+void encode_queue(struct relay_core *core, struct transfer *t)
+{
+    struct list *list = t->piece_head == t->piece_count  ? NULL
+                        : t->state == TRANSFER_STREAMING ? &core->flowing
+                                                         : &core->waiting;
+    if (list == t->pieces_in)
+        return;
+    if (t->pieces_in)
+        list_remove(t->pieces_in, LIST_PIECES, t);
+    if (list)
+        list_add(list, LIST_PIECES, t);
+    t->pieces_in = list;
+}
+
 static void start(struct relay_core *core, struct transfer *t)
 {
     struct encode *job = ts_xcalloc(1, sizeof *job);
     *job = (struct encode){.job = core->next_job++, .transfer = t, .piece = t->pieces[t->piece_head++]};
     ts_map_put_u64(core->encodes, job->job, job);
     t->encodes++;
+    encode_queue(core, t);
     struct ts_action *a = ts_actions_add(core->out, TS_ACTION_ENCODE);
     a->encode = (struct ts_action_encode){.job = job->job,
                                           .pool = t->pool_id,
@@ -34,17 +49,21 @@ static void start(struct relay_core *core, struct transfer *t)
                                           .token_count = job->piece.token_count};
 }
 
+/* The oldest that may be encoded. Those that flow always may: their chunks leave. */
+static struct transfer *next_to_encode(const struct relay_core *core)
+{
+    bool room = core->held_bytes < core->settings.encoded_bytes_max;
+    struct transfer *waiting = room ? core->waiting.head : NULL, *flowing = core->flowing.head;
+    if (!waiting || !flowing)
+        return waiting ? waiting : flowing;
+    return waiting->age < flowing->age ? waiting : flowing;
+}
+
 void encode_more(struct relay_core *core)
 {
-    for (struct transfer *t = core->head; t; t = t->next) {
-        while (t->state != TRANSFER_OVER && t->piece_head < t->piece_count) {
-            if (ts_map_count(core->encodes) >= core->settings.encode_jobs_max)
-                return;
-            if (core->held_bytes >= core->settings.encoded_bytes_max && t->state != TRANSFER_STREAMING)
-                break; /* those that flow may finish: their chunks leave */
-            start(core, t);
-        }
-    }
+    struct transfer *t;
+    while (ts_map_count(core->encodes) < core->settings.encode_jobs_max && (t = next_to_encode(core)))
+        start(core, t);
 }
 
 static void keep_chunk(struct relay_core *core, struct transfer *t, const struct encode *job,
@@ -135,7 +154,7 @@ static void send_end(struct relay_core *core, struct transfer *t)
                                                      .prompt_ids = t->seal.prompt_ids,
                                                      .produced = t->seal.produced,
                                                      .first = t->seal.first};
-    t->state = TRANSFER_FLUSHING;
+    transfer_flushing(core, t);
 }
 
 void encode_send(struct relay_core *core, struct transfer *t)
@@ -144,19 +163,32 @@ void encode_send(struct relay_core *core, struct transfer *t)
         return;
     while (t->chunk_sent < t->chunk_count) {
         uint64_t bytes = t->chunks[t->chunk_sent].bytes;
-        if (bytes > t->credit && t->credit < t->window)
+        uint64_t room = t->window > t->in_flight ? t->window - t->in_flight : 0;
+        if (bytes > room && t->in_flight > 0) /* one that exceeds the window goes alone */
             return;
-        t->credit -= bytes < t->credit ? bytes : t->credit; /* one that exceeds the window goes alone */
+        t->in_flight += bytes;
+        t->sent_once += bytes;
         send_chunk(core, t, t->chunk_sent++);
     }
     if (t->sealed && t->tiles_encoded == encode_tiles(t))
         send_end(core, t);
 }
 
+/* Never more than is under way, whatever the peer says. */
+void encode_credit(struct relay_core *core, struct transfer *t, uint64_t bytes)
+{
+    uint64_t credited = bytes < t->in_flight ? bytes : t->in_flight;
+    t->in_flight -= credited;
+    t->credited += credited;
+    encode_send(core, t);
+}
+
+/* What was damaged is still under way: it was charged once, and decode credits it once, when it is whole. */
 bool encode_resend(struct relay_core *core, struct transfer *t, uint64_t number)
 {
     if (number >= t->chunk_sent || t->chunks[number].tries >= CHUNK_TRIES_MAX)
         return false;
+    core->counts.chunks_repeated++;
     send_chunk(core, t, (size_t)number);
     return true;
 }

@@ -51,8 +51,21 @@ struct piece { /* ready in the pool, not yet given to the codec */
     uint32_t layer, token_begin, token_count;
 };
 
+/* A transfer is in up to one list of each kind, oldest first. */
+enum list_kind { LIST_ALL, LIST_OPENING, LIST_PIECES, LIST_KINDS };
+
+struct list {
+    struct transfer *head, *tail;
+};
+
+struct neighbours {
+    struct transfer *prev, *next;
+};
+
 struct transfer {
-    struct transfer *prev, *next; /* oldest first */
+    struct neighbours near[LIST_KINDS];
+    struct list *pieces_in; /* of LIST_PIECES, or NULL */
+    uint64_t age;           /* smaller = older */
     enum transfer_state state;
     struct ts_rid rid;
     struct ts_arena arena; /* holds begin and seal */
@@ -71,8 +84,11 @@ struct transfer {
     uint32_t encodes;                    /* under way */
     struct chunk *chunks;
     size_t chunk_count, chunk_sent, chunk_capacity;
-    uint64_t held_bytes, window, credit, bytes_sent; /* the last of payloads, repeats included */
-    uint64_t *digests;                               /* [layer][head] */
+    uint64_t held_bytes, bytes_sent; /* the last of payloads, repeats included */
+    /* Credit, in bytes of payloads: a chunk sent again counts once. in_flight = sent_once - credited, within
+     * the window but for a chunk that exceeds it alone. */
+    uint64_t window, in_flight, sent_once, credited;
+    uint64_t *digests; /* [layer][head] */
 };
 
 struct encode { /* a job under way */
@@ -89,22 +105,31 @@ struct relay_core {
     struct ts_actions *out;
     bool draining, started;
     struct router_link routers[RELAY_ROUTERS_MAX];
-    struct ts_map *pools;      /* peer -> pool */
-    struct ts_map *links;      /* endpoint -> link */
-    struct ts_map *link_peers; /* peer -> link */
-    struct ts_map *transfers;  /* rid -> transfer, not over */
-    struct ts_map *encodes;    /* job -> encode */
-    struct transfer *head, *tail;
-    struct transfer *dead; /* gone, but actions of the step under way may point into them */
-    uint64_t next_pool, next_peer, next_job;
+    struct ts_map *pools;         /* peer -> pool */
+    struct ts_map *links;         /* endpoint -> link */
+    struct ts_map *link_peers;    /* peer -> link */
+    struct ts_map *transfers;     /* rid -> transfer, not over */
+    struct ts_map *encodes;       /* job -> encode */
+    struct list live;             /* transfers that are not over */
+    struct list over;             /* ended, until their encodes are back: at most as many as there are jobs */
+    struct list opening;          /* of the live ones, those in OPENING */
+    struct list waiting, flowing; /* with pieces for the codec: not granted yet; granted */
+    struct transfer *dead;        /* gone, but actions of the step under way may point into them */
+    uint64_t next_pool, next_peer, next_job, next_age;
     uint64_t held_bytes;
+    uint32_t state_counts[TRANSFER_OVER + 1];
+    ts_time links_due, opening_due; /* nothing to do for a tick before these */
+    struct relay_counts counts;
 };
+
+/* relay_core.c */
+void list_add(struct list *list, enum list_kind kind, struct transfer *t);
+void list_remove(struct list *list, enum list_kind kind, struct transfer *t);
 
 /* relay_link.c */
 void relay_link_start(struct relay_core *core);
 void relay_link_drain(struct relay_core *core);
 void relay_link_tick(struct relay_core *core);
-ts_time relay_link_deadline(const struct relay_core *core);
 void relay_link_router_message(struct relay_core *core, const struct ts_event_message *m);
 void relay_link_pool_message(struct relay_core *core, const struct ts_event_message *m);
 void relay_link_kv_message(struct relay_core *core, const struct ts_event_message *m);
@@ -136,16 +161,19 @@ void transfer_abort(struct relay_core *core, struct transfer *t, enum ts_reason 
                     const char *text);                             /* ends it and tells decode */
 void transfer_settle(struct relay_core *core, struct transfer *t); /* frees one that is over and quiet */
 void transfer_maybe_freed(struct relay_core *core, struct transfer *t);
+void transfer_flushing(struct relay_core *core, struct transfer *t); /* all is sent */
 void transfer_tick(struct relay_core *core);
 struct ts_load transfer_load(const struct relay_core *core);
-ts_time transfer_deadline(const struct relay_core *core);
 void transfer_free(struct transfer *t);
 
 /* relay_encode.c */
 void encode_more(struct relay_core *core); /* as much as bounds allow, oldest transfer first */
+/* After any change of its pieces or state: in the list where they belong. */
+void encode_queue(struct relay_core *core, struct transfer *t);
 void encode_done(struct relay_core *core, const struct ts_event_encoded *m);
 void encode_send(struct relay_core *core,
                  struct transfer *t); /* what the credit allows; the end when all is sent */
+void encode_credit(struct relay_core *core, struct transfer *t, uint64_t bytes);
 bool encode_resend(struct relay_core *core, struct transfer *t, uint64_t number);
 uint64_t encode_tiles(const struct transfer *t); /* in all */
 

@@ -24,6 +24,13 @@ static void say_hello(struct relay_core *core, enum ts_channel channel, uint64_t
     session->hello_at = core->now + HELLO_EVERY;
 }
 
+/* Sessions, connections or their clocks changed in a way that may bring work forward: the tick looks at all.
+ */
+static void touched(struct relay_core *core)
+{
+    core->links_due = core->now;
+}
+
 static struct ts_action_send *send_on(struct relay_core *core, enum ts_channel channel, uint64_t peer,
                                       struct ts_session *session, enum ts_msg_kind kind)
 {
@@ -69,6 +76,7 @@ void relay_link_start(struct relay_core *core)
                                                 ts_str_of(core->settings.routers[i])};
     }
     core->started = true;
+    touched(core);
 }
 
 /* --- routers --- */
@@ -86,6 +94,7 @@ void relay_link_router_message(struct relay_core *core, const struct ts_event_me
     if (m->peer < 1 || m->peer > core->settings.router_count)
         return;
     struct ts_session *session = &core->routers[m->peer - 1].session;
+    touched(core);
     if (m->msg.kind == TS_MSG_WELCOME) {
         ts_session_welcomed(session, core->now, &m->envelope, m->msg.welcome.session,
                             m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
@@ -118,6 +127,7 @@ static void pool_lost(struct relay_core *core, struct pool *pool)
         ts_actions_add(core->out, TS_ACTION_UNMAP_POOL)->unmap_pool.pool = pool->id;
     ts_map_remove_u64(core->pools, pool->peer);
     ts_free(pool);
+    touched(core);
 }
 
 static void pool_hello(struct relay_core *core, const struct ts_event_message *m)
@@ -133,6 +143,7 @@ static void pool_hello(struct relay_core *core, const struct ts_event_message *m
     ts_session_init(&pool->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
                     core->settings.timeout_ms * TS_MS);
     ts_session_accept(&pool->session, core->now, ts_rng_u64(&core->rng) | 1, m->envelope.incarnation);
+    touched(core);
     struct ts_action_send *s = relay_send_pool(core, pool, TS_MSG_WELCOME);
     s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),
                                              .session = pool->session.id,
@@ -245,20 +256,33 @@ struct link *relay_link_to(struct relay_core *core, struct ts_str endpoint)
         struct ts_action *a = ts_actions_add(core->out, TS_ACTION_CONNECT);
         a->connect = (struct ts_action_connect){TS_CHANNEL_KV, link->peer, ts_str_of(link->endpoint)};
         say_hello(core, TS_CHANNEL_KV, link->peer, &link->session);
+        touched(core);
     }
     link->transfers++;
     return link;
+}
+
+static ts_time idle_until(const struct relay_core *core, const struct link *link)
+{
+    return link->transfers ? TS_TIME_NEVER : link->idle_since + core->settings.idle_link_ms * TS_MS;
+}
+
+static void due_at(struct relay_core *core, ts_time at)
+{
+    core->links_due = at < core->links_due ? at : core->links_due;
 }
 
 void relay_link_release(struct relay_core *core, struct link *link)
 {
     link->transfers--;
     link->idle_since = core->now;
+    due_at(core, idle_until(core, link));
 }
 
 static void link_down(struct relay_core *core, struct link *link)
 {
     ts_session_down(&link->session, core->now);
+    touched(core);
     transfer_link_lost(core, link);
 }
 
@@ -305,6 +329,7 @@ void relay_link_kv_message(struct relay_core *core, const struct ts_event_messag
             link_down(core, link);
         ts_session_welcomed(&link->session, core->now, &m->envelope, m->msg.welcome.session,
                             m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
+        touched(core);
         transfer_link_up(core, link);
         return;
     }
@@ -334,8 +359,10 @@ void relay_link_unreachable(struct relay_core *core, enum ts_channel channel, ui
         link_down(core, link);
     if (pool)
         pool_lost(core, pool);
-    if (channel == TS_CHANNEL_RELAY && peer >= 1 && peer <= core->settings.router_count)
+    if (channel == TS_CHANNEL_RELAY && peer >= 1 && peer <= core->settings.router_count) {
         ts_session_down(&core->routers[peer - 1].session, core->now);
+        touched(core);
+    }
 }
 
 /* A heartbeat carries the load, so it is due at every interval, also where other messages flow. */
@@ -344,9 +371,35 @@ static ts_time report_due(const struct router_link *link)
     return link->session.up ? link->reported_at + link->session.heartbeat_ns : TS_TIME_NEVER;
 }
 
+static void tick_router(struct relay_core *core, struct router_link *r)
+{
+    if (ts_session_expired(&r->session, core->now))
+        ts_session_down(&r->session, core->now);
+    if (!r->session.up && r->session.hello_at <= core->now)
+        say_hello(core, TS_CHANNEL_RELAY, r->peer, &r->session);
+    if (report_due(r) <= core->now) {
+        r->reported_at = core->now;
+        send_on(core, TS_CHANNEL_RELAY, r->peer, &r->session, TS_MSG_HEARTBEAT)->msg.heartbeat.load =
+            transfer_load(core);
+    }
+    due_at(core, ts_session_deadline(&r->session));
+    due_at(core, report_due(r));
+}
+
+static void tick_pool(struct relay_core *core, struct pool *pool)
+{
+    if (ts_session_expired(&pool->session, core->now)) {
+        pool_lost(core, pool);
+        return;
+    }
+    if (ts_session_heartbeat_due(&pool->session, core->now))
+        relay_send_pool(core, pool, TS_MSG_HEARTBEAT);
+    due_at(core, ts_session_deadline(&pool->session));
+}
+
 static void tick_link(struct relay_core *core, struct link *link)
 {
-    if (link->transfers == 0 && core->now - link->idle_since >= core->settings.idle_link_ms * TS_MS) {
+    if (idle_until(core, link) <= core->now) {
         close_link(core, link);
         return;
     }
@@ -356,54 +409,22 @@ static void tick_link(struct relay_core *core, struct link *link)
         say_hello(core, TS_CHANNEL_KV, link->peer, &link->session);
     if (ts_session_heartbeat_due(&link->session, core->now))
         relay_send_link(core, link, TS_MSG_HEARTBEAT);
+    due_at(core, ts_session_deadline(&link->session));
+    due_at(core, idle_until(core, link));
 }
 
+/* What flows on a session only puts its clocks off, so nothing is missed until then. */
 void relay_link_tick(struct relay_core *core)
 {
     struct pool *pool;
     struct link *link;
-    for (size_t i = 0; core->started && i < core->settings.router_count; i++) {
-        struct router_link *r = &core->routers[i];
-        if (ts_session_expired(&r->session, core->now))
-            ts_session_down(&r->session, core->now);
-        if (!r->session.up && r->session.hello_at <= core->now)
-            say_hello(core, TS_CHANNEL_RELAY, r->peer, &r->session);
-        if (report_due(r) <= core->now) {
-            r->reported_at = core->now;
-            send_on(core, TS_CHANNEL_RELAY, r->peer, &r->session, TS_MSG_HEARTBEAT)->msg.heartbeat.load =
-                transfer_load(core);
-        }
+    while (core->links_due <= core->now) { /* again where a session ended meanwhile */
+        core->links_due = TS_TIME_NEVER;
+        for (size_t i = 0; core->started && i < core->settings.router_count; i++)
+            tick_router(core, &core->routers[i]);
+        for (size_t cursor = 0; (pool = ts_map_next(core->pools, &cursor, NULL, NULL));)
+            tick_pool(core, pool);
+        for (size_t cursor = 0; (link = ts_map_next(core->links, &cursor, NULL, NULL));)
+            tick_link(core, link);
     }
-    for (size_t cursor = 0; (pool = ts_map_next(core->pools, &cursor, NULL, NULL));) {
-        if (ts_session_expired(&pool->session, core->now))
-            pool_lost(core, pool);
-        else if (ts_session_heartbeat_due(&pool->session, core->now))
-            relay_send_pool(core, pool, TS_MSG_HEARTBEAT);
-    }
-    for (size_t cursor = 0; (link = ts_map_next(core->links, &cursor, NULL, NULL));)
-        tick_link(core, link);
-}
-
-ts_time relay_link_deadline(const struct relay_core *core)
-{
-    ts_time at = TS_TIME_NEVER, due;
-    struct pool *pool;
-    struct link *link;
-    for (size_t i = 0; core->started && i < core->settings.router_count; i++) {
-        due = ts_session_deadline(&core->routers[i].session);
-        at = due < at ? due : at;
-        due = report_due(&core->routers[i]);
-        at = due < at ? due : at;
-    }
-    for (size_t cursor = 0; (pool = ts_map_next(core->pools, &cursor, NULL, NULL));) {
-        due = ts_session_deadline(&pool->session);
-        at = due < at ? due : at;
-    }
-    for (size_t cursor = 0; (link = ts_map_next(core->links, &cursor, NULL, NULL));) {
-        due = ts_session_deadline(&link->session);
-        at = due < at ? due : at;
-        due = link->transfers ? TS_TIME_NEVER : link->idle_since + core->settings.idle_link_ms * TS_MS;
-        at = due < at ? due : at;
-    }
-    return at;
 }

@@ -27,7 +27,20 @@ struct transfer *transfer_find(const struct relay_core *core, struct ts_rid rid)
     return ts_map_get(core->transfers, &key, sizeof key);
 }
 
-static void set_state(struct transfer *t, enum transfer_state state)
+/* When an opening one wants to be looked at: the tick comes no later. */
+static ts_time opening_due(const struct transfer *t)
+{
+    return t->link->session.up && t->open_at < t->open_until ? t->open_at : t->open_until;
+}
+
+static void list_opening(struct relay_core *core, struct transfer *t)
+{
+    ts_time due = opening_due(t);
+    list_add(&core->opening, LIST_OPENING, t);
+    core->opening_due = due < core->opening_due ? due : core->opening_due;
+}
+
+static void set_state(struct relay_core *core, struct transfer *t, enum transfer_state state)
 {
     static const uint8_t legal[] = {
         [TRANSFER_OPENING] = 1 << TRANSFER_WAIT_GRANT | 1 << TRANSFER_OVER,
@@ -37,7 +50,19 @@ static void set_state(struct transfer *t, enum transfer_state state)
         [TRANSFER_OVER] = 0,
     };
     TS_ASSERT(legal[t->state] >> state & 1);
+    if (t->state == TRANSFER_OPENING)
+        list_remove(&core->opening, LIST_OPENING, t);
+    core->state_counts[t->state]--;
+    core->state_counts[state]++;
     t->state = state;
+    if (state == TRANSFER_OPENING)
+        list_opening(core, t);
+    encode_queue(core, t);
+}
+
+void transfer_flushing(struct relay_core *core, struct transfer *t)
+{
+    set_state(core, t, TRANSFER_FLUSHING);
 }
 
 static void report(struct relay_core *core, struct ts_rid rid, const struct transfer *t,
@@ -77,7 +102,7 @@ static void drop_chunks(struct relay_core *core, struct transfer *t)
         ts_actions_drop(core->out, t->chunks[i].bulk);
     core->held_bytes -= t->held_bytes;
     t->held_bytes = 0;
-    t->chunk_count = t->chunk_sent = 0;
+    t->chunk_count = 0;
 }
 
 void transfer_free(struct transfer *t)
@@ -105,24 +130,26 @@ void transfer_settle(struct relay_core *core, struct transfer *t)
     transfer_maybe_freed(core, t);
     if (t->state != TRANSFER_OVER || t->encodes > 0)
         return;
-    *(t->prev ? &t->prev->next : &core->head) = t->next;
-    *(t->next ? &t->next->prev : &core->tail) = t->prev;
-    t->next = core->dead;
+    list_remove(&core->over, LIST_ALL, t);
+    core->state_counts[TRANSFER_OVER]--;
+    t->near[LIST_ALL].next = core->dead;
     core->dead = t;
 }
 
 void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
 {
     struct rid_key key = key_of(t->rid);
-    set_state(t, TRANSFER_OVER);
+    t->piece_head = t->piece_count;
+    set_state(core, t, TRANSFER_OVER);
+    list_remove(&core->live, LIST_ALL, t);
+    list_add(&core->over, LIST_ALL, t);
     ts_map_remove(core->transfers, &key, sizeof key);
+    *(reason == TS_REASON_NONE ? &core->counts.done : &core->counts.failed) += 1;
     report(core, t->rid, t, reason, text);
     if (reason != TS_REASON_NONE)
         send_failed(core, t->pool, t->rid, reason);
     drop_chunks(core, t);
-    t->piece_head = t->piece_count;
-    if (t->link)
-        relay_link_release(core, t->link);
+    relay_link_release(core, t->link);
     t->link = NULL;
     transfer_settle(core, t);
 }
@@ -180,11 +207,12 @@ void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_
     t->digests = ts_xcalloc((size_t)(t->layout.layer_end - t->layout.layer_begin) *
                                 (t->layout.head_end - t->layout.head_begin),
                             sizeof *t->digests);
-    t->prev = core->tail;
-    *(core->tail ? &core->tail->next : &core->head) = t;
-    core->tail = t;
-    ts_map_put(core->transfers, &key, sizeof key, t);
+    t->age = core->next_age++;
     t->link = relay_link_to(core, t->begin.endpoint);
+    list_add(&core->live, LIST_ALL, t);
+    ts_map_put(core->transfers, &key, sizeof key, t);
+    core->state_counts[TRANSFER_OPENING]++;
+    list_opening(core, t);
 }
 
 static struct transfer *of_pool(const struct relay_core *core, const struct pool *pool, struct ts_rid rid)
@@ -213,6 +241,7 @@ static void add_piece(struct relay_core *core, struct transfer *t, uint32_t laye
         begin += n;
         count -= n;
     }
+    encode_queue(core, t);
 }
 
 void transfer_ready(struct relay_core *core, struct pool *pool, const struct ts_msg_kv_ready *m)
@@ -249,7 +278,7 @@ void transfer_seal(struct relay_core *core, struct pool *pool, const struct ts_m
 /* One that is over while the codec still reads its blocks: KvFreed follows when that has ended. */
 static bool still_read(const struct relay_core *core, struct ts_rid rid)
 {
-    for (const struct transfer *t = core->head; t; t = t->next) {
+    for (const struct transfer *t = core->over.head; t; t = t->near[LIST_ALL].next) {
         if (ts_rid_equal(t->rid, rid) && !t->freed)
             return true;
     }
@@ -287,7 +316,7 @@ static void open_transfer(struct relay_core *core, struct transfer *t)
                                              .token_count = t->begin.token_count,
                                              .chain = t->begin.chain};
     t->opened = true;
-    set_state(t, TRANSFER_WAIT_GRANT);
+    set_state(core, t, TRANSFER_WAIT_GRANT);
 }
 
 static struct transfer *of_link(const struct relay_core *core, const struct link *link, struct ts_rid rid)
@@ -301,25 +330,30 @@ void transfer_grant(struct relay_core *core, struct link *link, const struct ts_
     struct transfer *t = of_link(core, link, m->rid);
     if (!t || t->state != TRANSFER_WAIT_GRANT)
         return;
-    t->window = t->credit = m->credit_bytes;
-    set_state(t, TRANSFER_STREAMING);
+    t->window = m->credit_bytes;
+    set_state(core, t, TRANSFER_STREAMING);
     encode_send(core, t);
 }
 
 void transfer_credit(struct relay_core *core, struct link *link, const struct ts_msg_kv_credit *m)
 {
     struct transfer *t = of_link(core, link, m->rid);
-    if (!t || t->state != TRANSFER_STREAMING)
+    if (!t)
         return;
-    t->credit = m->bytes < t->window - t->credit ? t->credit + m->bytes : t->window;
-    encode_send(core, t);
+    encode_credit(core, t, m->bytes);
 }
 
 void transfer_done(struct relay_core *core, struct link *link, struct ts_rid rid)
 {
     struct transfer *t = of_link(core, link, rid);
-    if (t && t->state == TRANSFER_FLUSHING)
-        transfer_end(core, t, TS_REASON_NONE, "");
+    if (!t || t->state != TRANSFER_FLUSHING)
+        return;
+    if (t->in_flight > 0) {
+        core->counts.credits_missing++;
+        ts_actions_log(core->out, TS_LOG_WARN, "event=credit_missing request=%llu attempt=%u bytes=%llu",
+                       (unsigned long long)rid.request, rid.attempt, (unsigned long long)t->in_flight);
+    }
+    transfer_end(core, t, TS_REASON_NONE, "");
 }
 
 void transfer_nack(struct relay_core *core, struct link *link, const struct ts_msg_kv_nack *m)
@@ -338,9 +372,9 @@ void transfer_nack(struct relay_core *core, struct link *link, const struct ts_m
                                      m->text.count ? m->text.data : ""));
         return;
     }
-    set_state(t, TRANSFER_OPENING); /* the Assign is on its way */
-    t->open_at = core->now + t->backoff;
+    t->open_at = core->now + t->backoff; /* the Assign is on its way */
     t->backoff = t->backoff * 2 < BACKOFF_MAX ? t->backoff * 2 : BACKOFF_MAX;
+    set_state(core, t, TRANSFER_OPENING);
 }
 
 void transfer_aborted(struct relay_core *core, struct link *link, const struct ts_msg_kv_abort *m)
@@ -353,68 +387,59 @@ void transfer_aborted(struct relay_core *core, struct link *link, const struct t
 
 void transfer_link_up(struct relay_core *core, struct link *link)
 {
-    for (struct transfer *t = core->head; t; t = t->next) {
-        if (t->link == link && t->state == TRANSFER_OPENING)
+    for (struct transfer *t = core->opening.head, *next; t; t = next) {
+        next = t->near[LIST_OPENING].next;
+        if (t->link == link)
             open_transfer(core, t);
     }
 }
 
 void transfer_link_lost(struct relay_core *core, struct link *link)
 {
-    for (struct transfer *t = core->head, *next; t; t = next) {
-        next = t->next;
-        if (t->link == link && t->state != TRANSFER_OVER && t->opened)
+    for (struct transfer *t = core->live.head, *next; t; t = next) {
+        next = t->near[LIST_ALL].next;
+        if (t->link == link && t->opened)
             transfer_end(core, t, TS_REASON_PEER_LOST, "the session with the decode worker was lost");
     }
 }
 
 void transfer_pool_lost(struct relay_core *core, struct pool *pool)
 {
-    for (struct transfer *t = core->head, *next; t; t = next) {
-        next = t->next;
+    for (struct transfer *t = core->over.head; t; t = t->near[LIST_ALL].next)
+        t->pool = t->pool == pool ? NULL : t->pool;
+    for (struct transfer *t = core->live.head, *next; t; t = next) {
+        next = t->near[LIST_ALL].next;
         if (t->pool != pool)
             continue;
         t->pool = NULL;
-        bool complete = t->sealed && t->tiles_encoded == encode_tiles(t);
-        if (t->state != TRANSFER_OVER && !complete)
+        if (!t->sealed || t->tiles_encoded < encode_tiles(t))
             transfer_abort(core, t, TS_REASON_PEER_LOST, "the session with the prefill worker was lost");
     }
 }
 
 void transfer_tick(struct relay_core *core)
 {
-    for (struct transfer *t = core->head, *next; t; t = next) {
-        next = t->next;
-        if (t->state != TRANSFER_OPENING)
-            continue;
+    if (core->opening_due > core->now)
+        return;
+    for (struct transfer *t = core->opening.head, *next; t; t = next) {
+        next = t->near[LIST_OPENING].next;
         if (t->open_until <= core->now)
             transfer_abort(core, t, TS_REASON_KV_TIMEOUT,
                            "the decode worker could not be reached or did not know the attempt in time");
         else if (t->link->session.up && t->open_at <= core->now)
             open_transfer(core, t);
     }
+    core->opening_due = TS_TIME_NEVER;
+    for (const struct transfer *t = core->opening.head; t; t = t->near[LIST_OPENING].next) {
+        ts_time due = opening_due(t);
+        core->opening_due = due < core->opening_due ? due : core->opening_due;
+    }
 }
 
 struct ts_load transfer_load(const struct relay_core *core)
 {
-    struct ts_load load = {.encoded_bytes = core->held_bytes};
-    for (const struct transfer *t = core->head; t; t = t->next) {
-        bool waits = t->state == TRANSFER_OPENING || t->state == TRANSFER_WAIT_GRANT;
-        load.waiting += waits;
-        load.running += !waits;
-    }
-    return load;
-}
-
-ts_time transfer_deadline(const struct relay_core *core)
-{
-    ts_time at = TS_TIME_NEVER;
-    for (const struct transfer *t = core->head; t; t = t->next) {
-        if (t->state != TRANSFER_OPENING)
-            continue;
-        at = t->open_until < at ? t->open_until : at;
-        if (t->link->session.up && t->open_at < at)
-            at = t->open_at;
-    }
-    return at;
+    const uint32_t *n = core->state_counts;
+    return (struct ts_load){.waiting = n[TRANSFER_OPENING] + n[TRANSFER_WAIT_GRANT],
+                            .running = n[TRANSFER_STREAMING] + n[TRANSFER_FLUSHING] + n[TRANSFER_OVER],
+                            .encoded_bytes = core->held_bytes};
 }

@@ -178,7 +178,26 @@ static void test_nacked_chunks(void **state)
          "kv:1000 kv_abort rid=1.1 reason=kv_corrupt\n" FAILED(
              "1.1", "kv_corrupt") "\ndrop #5\ndrop #6\n" FREED("1.1")},
     };
+    /* A repeat costs no credit: one credit for the chunk makes room for the next. */
+    static const struct core_step repeated[] = {
+        OPENED,
+        ENCODED,
+        {5, SEAL("1.1"), FREED("1.1")},
+        {5, "kv:1000 kv_grant rid=1.1 credit_bytes=44", "kv:1000 kv_chunk number=0 #5"},
+        {6, "kv:1000 kv_nack rid=1.1 chunk=0 reason=kv_corrupt", "kv:1000 kv_chunk number=0 #5"},
+        {7, "kv:1000 kv_credit rid=1.1 bytes=40",
+         "kv:1000 kv_chunk number=1 #6\nkv:1000 kv_end "
+         "bytes_sent=124\nkv:1000 kv_commit"},
+        {8, "kv:1000 kv_nack rid=1.1 chunk=1 reason=kv_corrupt", "kv:1000 kv_chunk number=1 #6"},
+        {9, "kv:1000 kv_credit rid=1.1 bytes=100", ""}, /* more than was under way */
+        {9, "kv:1000 kv_done rid=1.1", OVER("1.1", "none") "\ndrop #5\ndrop #6"},
+    };
     struct core_fixture *f = begin();
+    CORE_RUN(f, "repeated", repeated);
+    assert_int_equal(relay_core_counts(f->driver.core).chunks_repeated, 2);
+    assert_int_equal(relay_core_counts(f->driver.core).credits_missing, 0);
+    end(&f);
+    f = begin();
     CORE_RUN(f, "nacked", steps);
     end(&f);
     f = begin();
@@ -202,6 +221,7 @@ static void test_small_window(void **state)
     };
     struct core_fixture *f = begin();
     CORE_RUN(f, "small window", steps);
+    assert_int_equal(relay_core_counts(f->driver.core).credits_missing, 1); /* 44 bytes were never credited */
     end(&f);
 }
 
