@@ -20,17 +20,36 @@ struct cloud_settings cloud_settings_defaults(void)
                                                .reconnect_max = 300 * TS_MS}};
 }
 
+/* The same bytes of a token, in so many layers of one head. */
+static struct ts_model kv_of(const struct ts_model *model, uint32_t parts)
+{
+    struct ts_model kv = *model;
+    if (parts > 0) {
+        kv.layers = parts;
+        kv.head_dim = model->layers / parts * model->kv_heads * model->head_dim;
+        kv.kv_heads = 1;
+    }
+    return kv;
+}
+
 enum ts_status cloud_new(const struct cloud_settings *settings, struct cloud **out, struct ts_error *err)
 {
     struct ts_sim_model device;
     enum ts_status status = ts_sim_model_load(settings->device_conf, &device, err);
     if (status != TS_OK)
         return status;
+    struct ts_model model = settings->model ? *settings->model : device.model;
+    if (settings->kv_parts > 0 && model.layers % settings->kv_parts != 0)
+        return ts_error_set(err, TS_EINVAL, "%u layers do not divide into %u equal parts", model.layers,
+                            settings->kv_parts);
     struct cloud *cloud = ts_xcalloc(1, sizeof *cloud);
     cloud->settings = *settings;
-    cloud->device = device;
+    cloud->settings.model = NULL;
+    cloud->costs = device.costs;
+    cloud->model = model;
     if (settings->context_tokens)
-        cloud->device.model.context_tokens = settings->context_tokens;
+        cloud->model.context_tokens = settings->context_tokens;
+    cloud->kv = kv_of(&cloud->model, settings->kv_parts);
     ts_rng_init(&cloud->rng, settings->seed);
     ts_rng_init(&cloud->faults, ts_splitmix64(settings->seed));
     ts_heap_init(&cloud->heap);

@@ -23,8 +23,16 @@
 
 struct cloud;
 struct cloud_node;
+struct cloud_replica;
 
-enum cloud_kind { CLOUD_ROUTER = 1, CLOUD_PLANNER, CLOUD_WORKER, CLOUD_RELAY, CLOUD_CLIENT };
+enum cloud_kind {
+    CLOUD_ROUTER = 1,
+    CLOUD_PLANNER,
+    CLOUD_WORKER,
+    CLOUD_RELAY,
+    CLOUD_CLIENT,
+    CLOUD_PUBLISHER /* stands where a planner does: cloud_publisher.h */
+};
 
 /* What happens to messages. Chances are per message and hold until faults_until; afterwards the network is
  * only slow. A connection is FIFO in each direction; all that is lost of it is followed by its end, but for a
@@ -70,11 +78,15 @@ struct cloud_hooks { /* each may be NULL */
 struct cloud_settings {
     uint64_t seed;
     /* Digest of all steps, bounds of all messages, KV cells, texts and token ids. Without them the same steps
-     * happen, faster, and requests need no prompts. */
+     * happen, faster: requests need no prompts, token i is a hash of (seed, i). */
     bool checks;
     const char
         *device_conf; /* shapes and coefficients of all devices (gpu/sim/ts_sim_model.h); NULL = built in */
-    uint32_t context_tokens;  /* 0 = the device's */
+    const struct ts_model *model; /* instead of the devices' shape; copied */
+    uint32_t context_tokens;      /* 0 = the model's */
+    /* Layout of all KV pools: so many equal parts of the layers instead of single layers and heads, the same
+     * bytes. A divisor of the layers; 0 = layers and heads as they are. */
+    uint32_t kv_parts;
     double codec_bytes_per_s; /* of encode and scatter, raw KV bytes */
     ts_time tokenise_ns;      /* per prompt token */
     ts_time restart_max;      /* a killed node comes back within that time */
@@ -98,6 +110,11 @@ struct cloud_node *cloud_add_relay(struct cloud *cloud, const struct relay_setti
 /* `kv_blocks`: size of its pool. `relay`: of its host, NULL = none. Fills profile, pool and endpoints. */
 struct cloud_node *cloud_add_worker(struct cloud *cloud, const struct worker_settings *settings,
                                     enum ts_phase phase, uint32_t kv_blocks, const char *relay);
+
+/* The same on devices of the cost model: takes their time, and its pool's size, from `replica`, which is
+ * borrowed. */
+struct cloud_node *cloud_add_replica(struct cloud *cloud, const struct worker_settings *settings,
+                                     enum ts_phase phase, struct cloud_replica *replica, const char *relay);
 
 /* One request of a modelled client. Spans are copied. */
 struct cloud_request {
@@ -148,9 +165,10 @@ bool cloud_source_over(const struct cloud_node *client); /* dry, and all has end
 uint32_t cloud_expected(const struct cloud *cloud, const struct cloud_request *request, uint32_t *out,
                         enum ts_finish *finish);
 
-void cloud_kill(struct cloud_node *node);  /* at once; what it held is gone, what it sent may be */
-void cloud_start(struct cloud_node *node); /* a new incarnation; nothing to do for one that runs */
-void cloud_drain(struct cloud_node *node); /* first SIGTERM */
+void cloud_retire(struct cloud_node *node); /* once dead, it stays so */
+void cloud_kill(struct cloud_node *node);   /* at once; what it held is gone, what it sent may be */
+void cloud_start(struct cloud_node *node);  /* a new incarnation; nothing to do for one that runs */
+void cloud_drain(struct cloud_node *node);  /* first SIGTERM */
 /* Nothing happens to the node until then: what comes waits, its timers and its devices stand still. */
 void cloud_freeze(struct cloud_node *node, ts_time until);
 void cloud_fail_jobs(struct cloud_node *node,
@@ -174,7 +192,7 @@ const char *cloud_node_id(const struct cloud_node *node);
 enum cloud_kind cloud_node_kind(const struct cloud_node *node);
 bool cloud_node_alive(const struct cloud_node *node);
 void *cloud_node_core(
-    const struct cloud_node *node); /* struct router_core, ...; NULL when dead or a client */
+    const struct cloud_node *node); /* struct router_core, ...; NULL when dead, a client or a publisher */
 size_t cloud_node_handles(const struct cloud_node *node); /* bulk handles its core holds */
 
 struct cloud_counts {

@@ -10,6 +10,7 @@ struct payload *payload_new(size_t size, uint64_t bytes)
     p->bytes = bytes;
     p->size = size;
     p->data = p->own;
+    p->place = UINT32_MAX;
     return p;
 }
 

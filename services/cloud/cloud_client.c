@@ -79,7 +79,7 @@ static struct payload *prompt_of(struct cloud_client *c, const struct cloud_requ
     uint32_t *ids = (uint32_t *)(void *)payload->data;
     ts_rng_init(&rng, digest_mix(cloud->settings.seed, digest_mix(c->node->index, number)));
     for (uint32_t i = 0; i < r->prompt_count; i++)
-        ids[i] = (uint32_t)ts_rng_below(&rng, cloud->device.model.vocab);
+        ids[i] = (uint32_t)ts_rng_below(&rng, cloud->model.vocab);
     return payload;
 }
 
@@ -168,7 +168,7 @@ struct cloud_outcome cloud_client_outcome(const struct cloud_node *node, size_t 
 uint32_t cloud_expected(const struct cloud *cloud, const struct cloud_request *request, uint32_t *out,
                         enum ts_finish *finish)
 {
-    const struct ts_model *model = &cloud->device.model;
+    const struct ts_model *model = &cloud->model;
     struct ts_sampling sampling = request->sampling;
     uint32_t room = model->context_tokens - request->prompt_count, count = 0;
     uint64_t chain = 0;

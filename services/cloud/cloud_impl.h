@@ -26,6 +26,7 @@ struct payload { /* counted bytes behind handles */
     uint64_t bytes; /* as announced: what the handle says */
     size_t size;    /* of data */
     uint8_t *data;  /* own, or the cloud's zeros, which nobody writes to */
+    uint32_t place; /* of KV: cloud_node_place of where it was read; UINT32_MAX otherwise */
     uint8_t own[];
 };
 
@@ -47,6 +48,7 @@ struct unreachable {
 struct cloud_conn;
 struct cloud_device;
 struct cloud_client;
+struct cloud_publisher;
 
 struct cloud_node {
     struct cloud *cloud;
@@ -61,8 +63,8 @@ struct cloud_node {
     } settings;
     char pool_path[64];
     uint64_t life; /* counts starts and deaths */
-    bool alive, restart_stopped;
-    void *core; /* a client: its struct cloud_client, which outlives its connections */
+    bool alive, restart_stopped, retired;
+    void *core; /* a client, a publisher: its struct, which outlives its connections */
     struct bulk_table bulks;
     struct ts_actions actions;
     struct ts_map *conns; /* channel, peer -> struct cloud_conn */
@@ -73,13 +75,15 @@ struct cloud_node {
     uint32_t spins; /* ticks without time passing */
     struct unreachable *failed;
     size_t failed_count, failed_capacity;
-    struct cloud_device *device; /* workers, relays */
+    struct cloud_device *device;   /* workers, relays */
+    struct cloud_replica *replica; /* worker: borrowed; NULL = the cloud's coefficients */
     bool stopping;
 };
 
 struct cloud {
     struct cloud_settings settings;
-    struct ts_sim_model device;
+    struct ts_sim_costs costs; /* of devices that are not replicas */
+    struct ts_model model, kv; /* as it is; as the KV pools are laid out */
     struct ts_rng rng, faults;
     struct ts_heap heap;
     ts_time now;
@@ -104,6 +108,8 @@ bool cloud_job_fails(struct cloud_node *node,
                      double chance); /* a batch or an encode: as told, or by chance */
 struct cloud_node *cloud_find(const struct cloud *cloud, struct ts_str endpoint);
 void cloud_node_free(struct cloud_node *node);
+/* Node of the cluster on which a worker's part `part` of the KV lies; UINT32_MAX: of no cluster. */
+uint32_t cloud_node_place(const struct cloud_node *node, uint32_t part);
 
 /* cloud_bulk.c */
 struct payload *payload_new(size_t size, uint64_t bytes);
@@ -137,6 +143,13 @@ void client_destroy(struct cloud_client **client);
 void client_step(struct cloud_client *client, ts_time now, const struct ts_event *event,
                  struct ts_actions *out);
 ts_time client_deadline(const struct cloud_client *client);
+
+/* cloud_publisher.c */
+struct cloud_publisher *publisher_new(struct cloud_node *node);
+void publisher_destroy(struct cloud_publisher **publisher);
+void publisher_step(struct cloud_publisher *publisher, ts_time now, const struct ts_event *event,
+                    struct ts_actions *out);
+ts_time publisher_deadline(const struct cloud_publisher *publisher);
 
 /* cloud_digest.c */
 uint64_t digest_mix(uint64_t digest, uint64_t word);

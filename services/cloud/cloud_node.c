@@ -9,6 +9,8 @@
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "services/cloud/cloud_impl.h"
+#include "services/cloud/cloud_publisher.h"
+#include "services/cloud/cloud_replica.h"
 
 /* Ticks of one node at one instant. A search may want a few; a core that always asks again would spin. */
 #define SPINS_MAX 10000
@@ -82,7 +84,7 @@ struct cloud_node *cloud_add_relay(struct cloud *cloud, const struct relay_setti
 static void fill_profile(struct cloud_node *node, enum ts_phase phase, uint32_t kv_blocks)
 {
     struct worker_settings *s = &node->settings.worker;
-    const struct ts_model *m = &node->cloud->device.model;
+    const struct ts_model *m = &node->cloud->model, *kv = &node->cloud->kv;
     s->profile = (struct ts_profile){.phases = phase,
                                      .phase = phase,
                                      .model = ts_str_of(m->name),
@@ -105,15 +107,15 @@ static void fill_profile(struct cloud_node *node, enum ts_phase phase, uint32_t 
                                      .modelled = true,
                                      .kv_endpoint = ts_str_of(node->endpoint)};
     s->pool = (struct ts_msg_pool){.path = ts_str_of(node->pool_path),
-                                   .bytes = ts_model_kv_token_bytes(m) * TS_KV_BLOCK_TOKENS * kv_blocks,
+                                   .bytes = ts_model_kv_token_bytes(kv) * TS_KV_BLOCK_TOKENS * kv_blocks,
                                    .fingerprint = m->fingerprint,
-                                   .layer_end = m->layers,
-                                   .head_end = m->kv_heads,
+                                   .layer_end = kv->layers,
+                                   .head_end = kv->kv_heads,
                                    .kv_blocks = kv_blocks,
-                                   .head_dim = m->head_dim,
-                                   .kv_dtype = m->kv_dtype,
-                                   .layers = m->layers,
-                                   .kv_heads = m->kv_heads};
+                                   .head_dim = kv->head_dim,
+                                   .kv_dtype = kv->kv_dtype,
+                                   .layers = kv->layers,
+                                   .kv_heads = kv->kv_heads};
 }
 
 struct cloud_node *cloud_add_worker(struct cloud *cloud, const struct worker_settings *settings,
@@ -133,10 +135,36 @@ struct cloud_node *cloud_add_worker(struct cloud *cloud, const struct worker_set
     return node;
 }
 
+struct cloud_node *cloud_add_replica(struct cloud *cloud, const struct worker_settings *settings,
+                                     enum ts_phase phase, struct cloud_replica *replica, const char *relay)
+{
+    struct cloud_node *node =
+        cloud_add_worker(cloud, settings, phase, cloud_replica_kv_blocks(replica), relay);
+    struct ts_profile *p = &node->settings.worker.profile;
+    node->replica = replica;
+    p->phases = TS_PHASE_BOTH;
+    p->device = settings->profile.device;
+    p->stages = settings->profile.stages;
+    p->batches_max = p->stages.count;
+    return node;
+}
+
+uint32_t cloud_node_place(const struct cloud_node *node, uint32_t part)
+{
+    return node->replica ? cloud_replica_node(node->replica, part, node->cloud->kv.layers) : UINT32_MAX;
+}
+
 struct cloud_node *cloud_add_client(struct cloud *cloud, const char *id)
 {
     struct cloud_node *node = add(cloud, CLOUD_CLIENT, id);
     node->core = client_new(node);
+    return node;
+}
+
+struct cloud_node *cloud_add_publisher(struct cloud *cloud, const char *id)
+{
+    struct cloud_node *node = add(cloud, CLOUD_PUBLISHER, id);
+    node->core = publisher_new(node);
     return node;
 }
 
@@ -157,6 +185,7 @@ static void destroy_core(struct cloud_node *node)
         relay_core_destroy((struct relay_core **)&core);
         break;
     case CLOUD_CLIENT: /* a person behind it: remembers */
+    case CLOUD_PUBLISHER:
         return;
     }
     node->core = NULL;
@@ -167,6 +196,8 @@ void cloud_node_free(struct cloud_node *node)
     device_destroy(&node->device);
     if (node->kind == CLOUD_CLIENT)
         client_destroy((struct cloud_client **)&node->core);
+    else if (node->kind == CLOUD_PUBLISHER)
+        publisher_destroy((struct cloud_publisher **)&node->core);
     else
         destroy_core(node);
     bulk_fini(&node->bulks);
@@ -199,6 +230,9 @@ static void step_core(struct cloud_node *node, const struct ts_event *event)
     case CLOUD_CLIENT:
         client_step(node->core, now, event, &node->actions);
         break;
+    case CLOUD_PUBLISHER:
+        publisher_step(node->core, now, event, &node->actions);
+        break;
     }
 }
 
@@ -215,6 +249,8 @@ static ts_time deadline_of(const struct cloud_node *node)
         return relay_core_deadline(node->core);
     case CLOUD_CLIENT:
         return client_deadline(node->core);
+    case CLOUD_PUBLISHER:
+        return publisher_deadline(node->core);
     }
     return TS_TIME_NEVER;
 }
@@ -369,6 +405,7 @@ static void *new_core(struct cloud_node *node, uint64_t incarnation)
     case CLOUD_RELAY:
         return relay_core_new(&node->settings.relay, incarnation);
     case CLOUD_CLIENT:
+    case CLOUD_PUBLISHER:
         break;
     }
     return node->core;
@@ -385,7 +422,7 @@ static void start_happens(struct cloud *cloud, struct occurrence *o)
 static void die(struct cloud_node *node, bool abrupt)
 {
     struct cloud *cloud = node->cloud;
-    bool comes_back = abrupt || node->restart_stopped;
+    bool comes_back = (abrupt || node->restart_stopped) && !node->retired;
     net_node_died(node, abrupt);
     destroy_core(node);
     device_destroy(&node->device);
@@ -406,7 +443,7 @@ static void die(struct cloud_node *node, bool abrupt)
 void cloud_start(struct cloud_node *node)
 {
     const struct ts_event start = {.kind = TS_EVENT_START};
-    if (node->alive)
+    if (node->alive || node->retired)
         return;
     node->life++;
     node->core = new_core(node, ts_rng_u64(&node->cloud->rng) | 1);
@@ -416,9 +453,14 @@ void cloud_start(struct cloud_node *node)
     cloud_step(node, &start);
 }
 
+void cloud_retire(struct cloud_node *node)
+{
+    node->retired = true;
+}
+
 void cloud_kill(struct cloud_node *node)
 {
-    TS_ASSERT(node->kind != CLOUD_CLIENT);
+    TS_ASSERT(node->kind != CLOUD_CLIENT && node->kind != CLOUD_PUBLISHER);
     if (!node->alive)
         return;
     node->cloud->counts.kills++;
@@ -490,7 +532,8 @@ bool cloud_node_alive(const struct cloud_node *node)
 
 void *cloud_node_core(const struct cloud_node *node)
 {
-    return node->kind == CLOUD_CLIENT ? NULL : node->core;
+    bool core = node->kind != CLOUD_CLIENT && node->kind != CLOUD_PUBLISHER;
+    return core ? node->core : NULL;
 }
 
 size_t cloud_node_handles(const struct cloud_node *node)

@@ -34,15 +34,16 @@ static const char *open_fault(const struct worker_core *core, const struct task 
                               const struct ts_msg_kv_open *m)
 {
     const struct ts_profile *p = &core->settings.profile;
+    const struct ts_msg_pool *kv = &core->settings.pool;
     if (m->decode_incarnation != t->router->session.self)
         return "the transfer means another incarnation of this worker";
     if (m->fingerprint != p->fingerprint)
         return "the model fingerprints differ";
-    if (m->layers != p->layers || m->kv_heads != p->kv_heads || m->head_dim != p->head_dim ||
-        m->kv_dtype != p->kv_dtype || m->block_tokens != TS_KV_BLOCK_TOKENS)
+    if (m->layers != kv->layers || m->kv_heads != kv->kv_heads || m->head_dim != kv->head_dim ||
+        m->kv_dtype != kv->kv_dtype || m->block_tokens != TS_KV_BLOCK_TOKENS)
         return "the KV layouts differ";
-    if (m->layer_begin >= m->layer_end || m->layer_begin < p->layer_begin || m->layer_end > p->layer_end ||
-        m->head_begin >= m->head_end || m->head_begin < p->head_begin || m->head_end > p->head_end)
+    if (m->layer_begin >= m->layer_end || m->layer_begin < kv->layer_begin || m->layer_end > kv->layer_end ||
+        m->head_begin >= m->head_end || m->head_begin < kv->head_begin || m->head_end > kv->head_end)
         return "the transfer's layers or heads are not those of this worker";
     if (!ts_str_equal(m->codec, t->assign.codec))
         return "the codec is not the one of the assignment";

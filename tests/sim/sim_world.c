@@ -258,6 +258,7 @@ static bool in_bounds(struct cloud_node *node, struct ts_error *err)
     case CLOUD_RELAY:
         return relay_core_check(core, err);
     case CLOUD_CLIENT:
+    case CLOUD_PUBLISHER:
         break;
     }
     return true;
@@ -427,6 +428,7 @@ static bool at_rest(struct cloud_node *node)
     case CLOUD_RELAY:
         return relay_core_idle(core);
     case CLOUD_CLIENT:
+    case CLOUD_PUBLISHER:
         break;
     }
     return true;
