@@ -10,6 +10,7 @@
 #include "common/core/ts_plan.h"
 #include "common/inputs/ts_inputs_catalogue.h"
 #include "common/inputs/ts_inputs_files.h"
+#include "common/inputs/ts_slo.h"
 #include "common/run/ts_conf_text.h"
 #include "common/run/ts_conf_tree.h"
 
@@ -20,17 +21,19 @@ enum slo_key { SLO_TTFT, SLO_TPOT, SLO_E2E, SLO_SCALE, SLO_REFERENCE, SLO_TP, SL
 
 static const char *const key_names[SLO_KEYS] = {"ttft", "tpot", "e2e", "scale", "reference", "tp"};
 
-struct slo {
-    const char *where; /* for errors: the text, or the file */
+struct ts_slo {
+    char *where; /* for errors: the text, or the file */
     char words[SLO_KEYS][WORD_BYTES];
     double deadline_s[3]; /* ttft, tpot, e2e; 0 = none */
     double scale;         /* 0 = none */
     uint32_t tp;
+    const struct ts_device_type *device; /* of the reference; NULL without a scale */
+    struct ts_model model;
 };
 
 /* --- Words --- */
 
-static enum ts_status split_text(const char *text, struct slo *slo, struct ts_error *err)
+static enum ts_status split_text(const char *text, struct ts_slo *slo, struct ts_error *err)
 {
     char *copy = ts_xstrdup(text), *save = NULL;
     enum ts_status status = TS_OK;
@@ -68,7 +71,7 @@ struct file_row {
     uint32_t tp;
 };
 
-static enum ts_status read_file(const char *path, struct slo *slo, struct ts_error *err)
+static enum ts_status read_file(const char *path, struct ts_slo *slo, struct ts_error *err)
 {
 #define WORD(key)                                                                                            \
     {                                                                                                        \
@@ -103,7 +106,7 @@ static enum ts_status read_file(const char *path, struct slo *slo, struct ts_err
 
 /* --- Values --- */
 
-static enum ts_status bad_word(const struct slo *slo, enum slo_key key, const char *expected,
+static enum ts_status bad_word(const struct ts_slo *slo, enum slo_key key, const char *expected,
                                struct ts_error *err)
 {
     return ts_error_set(err, TS_EINVAL, "%.200s: %s = %s: expected %s", slo->where, key_names[key],
@@ -119,7 +122,7 @@ static bool read_number(const char *word, double *out, const char **rest)
     return end != word && !errno && isfinite(*out);
 }
 
-static enum ts_status read_deadline(struct slo *slo, enum slo_key key, struct ts_error *err)
+static enum ts_status read_deadline(struct ts_slo *slo, enum slo_key key, struct ts_error *err)
 {
     const char *unit;
     double value;
@@ -137,7 +140,7 @@ static enum ts_status read_deadline(struct slo *slo, enum slo_key key, struct ts
     return TS_OK;
 }
 
-static enum ts_status read_words(struct slo *slo, struct ts_error *err)
+static enum ts_status read_words(struct ts_slo *slo, struct ts_error *err)
 {
     const char *rest;
     double tp = 1;
@@ -199,76 +202,114 @@ static double pass_s(const struct reference *r, double layer_s, double tokens)
            r->stages * ts_cost_step_s(r->device) + (r->stages > 1 ? (r->stages - 1) * hop : 0);
 }
 
-static enum ts_status set_class(const struct slo *slo, struct reference *r, struct ts_class *c,
-                                struct ts_error *err)
+/* Of one request on the reference, times the scale. */
+static enum ts_status set_scaled(const struct ts_slo *slo, double prompt, double output,
+                                 struct ts_deadlines *out, struct ts_error *err)
 {
-    const struct ts_link *peer = &r->device->peer;
-    double prompt = c->prompt_tokens, output = c->output_tokens;
-    enum ts_status status = find_stages(r, prompt + output, err);
+    struct reference r = {.device = slo->device, .model = &slo->model, .tp = slo->tp};
+    const struct ts_link *peer = &r.device->peer;
+    enum ts_status status = find_stages(&r, prompt + output, err);
     if (status != TS_OK)
         return status;
     double ttft =
-        pass_s(r, ts_cost_layer_prefill_s(r->device, r->model, peer, r->tp, prompt, prompt * prompt), prompt);
+        pass_s(&r, ts_cost_layer_prefill_s(r.device, r.model, peer, r.tp, prompt, prompt * prompt), prompt);
     double step =
-        pass_s(r, ts_cost_layer_decode_s(r->device, r->model, peer, r->tp, 1, prompt + output / 2), 1);
+        pass_s(&r, ts_cost_layer_decode_s(r.device, r.model, peer, r.tp, 1, prompt + output / 2), 1);
     if (!isfinite(ttft + step))
         return ts_error_set(err, TS_EINVAL,
                             "reference %s: the catalogue gives it no peer link, so it can stand only alone",
-                            r->device->name);
-    c->ttft_s = slo->scale * ttft;
-    c->tpot_s = slo->scale * step;
-    c->e2e_s = slo->scale * (ttft + (output > 1 ? output - 1 : 0) * step);
+                            r.device->name);
+    out->ttft_s = slo->scale * ttft;
+    out->tpot_s = slo->scale * step;
+    out->e2e_s = slo->scale * (ttft + (output > 1 ? output - 1 : 0) * step);
     return TS_OK;
 }
 
-static enum ts_status set_scaled(const struct ts_catalogue *catalogue, const struct slo *slo,
-                                 const struct ts_model *model, struct ts_demand *demand, struct ts_error *err)
+static enum ts_status find_reference(struct ts_slo *slo, const struct ts_catalogue *catalogue,
+                                     struct ts_error *err)
 {
     const char *name = slo->words[SLO_REFERENCE];
-    struct reference r = {.device = ts_catalogue_device(catalogue, name), .model = model, .tp = slo->tp};
-    enum ts_status status = TS_OK;
-    if (!r.device) {
+    slo->device = ts_catalogue_device(catalogue, name);
+    if (!slo->device) {
         const char *nearest = inputs_catalogue_nearest_device(catalogue, name);
         return ts_error_set(err, TS_EINVAL, "%.200s: reference = %s: the catalogue has no such device%s%s",
                             slo->where, name, nearest ? "; did you mean " : "", nearest ? nearest : "");
     }
-    if (model->heads % r.tp != 0)
+    if (slo->model.heads % slo->tp != 0)
         return bad_word(slo, SLO_TP, "a divisor of the model's heads", err);
-    for (uint32_t k = 0; k < demand->class_count && status == TS_OK; k++)
-        status = set_class(slo, &r, &demand->classes[k], err);
+    return TS_OK;
+}
+
+/* --- Opening, and use --- */
+
+enum ts_status ts_slo_open(const struct ts_catalogue *catalogue, const char *conf_dir, const char *text,
+                           const struct ts_model *model, struct ts_slo **out, struct ts_error *err)
+{
+    struct ts_slo *slo = ts_xcalloc(1, sizeof *slo);
+    enum ts_status status = TS_OK;
+    slo->model = *model;
+    if (strchr(text, '=')) {
+        slo->where = ts_xstrdup(text);
+        status = split_text(text, slo, err);
+    } else {
+        status = inputs_find(conf_dir, "slo", text, &slo->where, err);
+        if (status == TS_OK)
+            status = read_file(slo->where, slo, err);
+    }
+    if (status == TS_OK)
+        status = read_words(slo, err);
+    if (status == TS_OK && slo->scale > 0)
+        status = find_reference(slo, catalogue, err);
+    if (status != TS_OK)
+        ts_slo_close(&slo);
+    *out = slo;
     return status;
 }
 
-/* Times as given beat those of the scale. */
-static void set_absolute(const struct slo *slo, struct ts_demand *demand)
+void ts_slo_close(struct ts_slo **slo)
 {
-    for (uint32_t k = 0; k < demand->class_count; k++) {
-        struct ts_class *c = &demand->classes[k];
-        double *const into[] = {&c->ttft_s, &c->tpot_s, &c->e2e_s};
-        for (size_t i = 0; i < TS_ARRAY_SIZE(into); i++) {
-            if (slo->deadline_s[i] > 0)
-                *into[i] = slo->deadline_s[i];
-        }
+    if (*slo)
+        ts_free((*slo)->where);
+    ts_free(*slo);
+    *slo = NULL;
+}
+
+double ts_slo_scale(const struct ts_slo *slo)
+{
+    return slo->scale > 0 ? slo->scale : 1;
+}
+
+enum ts_status ts_slo_of(const struct ts_slo *slo, double prompt_tokens, double output_tokens,
+                         struct ts_deadlines *out, struct ts_error *err)
+{
+    enum ts_status status = TS_OK;
+    *out = (struct ts_deadlines){.ttft_s = 0};
+    if (slo->scale > 0)
+        status = set_scaled(slo, prompt_tokens, output_tokens, out, err);
+    double *const into[] = {&out->ttft_s, &out->tpot_s, &out->e2e_s};
+    for (size_t i = 0; i < TS_ARRAY_SIZE(into); i++) {
+        if (slo->deadline_s[i] > 0) /* as given beats the scale */
+            *into[i] = slo->deadline_s[i];
     }
+    return status;
 }
 
 enum ts_status ts_inputs_slo(const struct ts_catalogue *catalogue, const char *conf_dir, const char *text,
                              const struct ts_model *model, struct ts_demand *demand, struct ts_error *err)
 {
-    struct slo slo = {.where = text};
-    char *path = NULL;
-    enum ts_status status =
-        strchr(text, '=') ? split_text(text, &slo, err) : inputs_find(conf_dir, "slo", text, &path, err);
-    if (status == TS_OK && path) {
-        slo.where = path;
-        status = read_file(path, &slo, err);
+    struct ts_slo *slo = NULL;
+    enum ts_status status = ts_slo_open(catalogue, conf_dir, text, model, &slo, err);
+    for (uint32_t k = 0; k < demand->class_count && status == TS_OK; k++) {
+        struct ts_class *c = &demand->classes[k];
+        struct ts_deadlines d;
+        status = ts_slo_of(slo, c->prompt_tokens, c->output_tokens, &d, err);
+        if (d.ttft_s > 0)
+            c->ttft_s = d.ttft_s;
+        if (d.tpot_s > 0)
+            c->tpot_s = d.tpot_s;
+        if (d.e2e_s > 0)
+            c->e2e_s = d.e2e_s;
     }
-    if (status == TS_OK)
-        status = read_words(&slo, err);
-    if (status == TS_OK && slo.scale > 0)
-        status = set_scaled(catalogue, &slo, model, demand, err);
-    if (status == TS_OK)
-        set_absolute(&slo, demand);
-    ts_free(path);
+    ts_slo_close(&slo);
     return status;
 }

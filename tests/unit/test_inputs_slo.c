@@ -9,6 +9,7 @@
 
 #include "common/base/ts_assert.h"
 #include "common/core/ts_cost.h"
+#include "common/inputs/ts_slo.h"
 #include "inputs_fixture.h"
 
 struct asked {
@@ -161,6 +162,35 @@ static void test_refused_files(void **state)
     ts_catalogue_destroy(&a.catalogue);
 }
 
+/* A request of its class's mean lengths has its class's deadlines; a longer one has more time. */
+static void test_single_requests(void **state)
+{
+    struct asked a;
+    struct ts_slo *slo = NULL;
+    struct ts_deadlines d, longer;
+    struct ts_error err = {0};
+    struct ts_model model;
+    (void)state;
+    assert_int_equal(ask(&a, "llama-30b", "scale=4,reference=A100-80G,tpot=30ms"), TS_OK);
+    const struct ts_class *c = &a.demand.classes[0];
+    assert_int_equal(ts_inputs_model(TS_CONF_DIR, "llama-30b", &model, &err), TS_OK);
+    if (ts_slo_open(a.catalogue, TS_CONF_DIR, "scale=4,reference=A100-80G,tpot=30ms", &model, &slo, &err) !=
+        TS_OK)
+        fail_msg("%s", err.text);
+    assert_true(ts_slo_scale(slo) == 4);
+    assert_int_equal(ts_slo_of(slo, c->prompt_tokens, c->output_tokens, &d, &err), TS_OK);
+    assert_true(d.ttft_s == c->ttft_s && d.tpot_s == c->tpot_s && d.e2e_s == c->e2e_s);
+    assert_float_equal(d.tpot_s, 0.03, 1e-12);
+    assert_int_equal(ts_slo_of(slo, 2 * c->prompt_tokens, c->output_tokens, &longer, &err), TS_OK);
+    assert_true(longer.ttft_s > 1.8 * d.ttft_s && longer.tpot_s == d.tpot_s && longer.e2e_s > d.e2e_s);
+    ts_slo_close(&slo);
+    assert_int_equal(ts_slo_open(a.catalogue, TS_CONF_DIR, "e2e=3s", &model, &slo, &err), TS_OK);
+    assert_int_equal(ts_slo_of(slo, 1, 1, &d, &err), TS_OK);
+    assert_true(ts_slo_scale(slo) == 1 && d.ttft_s == 0 && d.tpot_s == 0 && d.e2e_s == 3);
+    ts_slo_close(&slo);
+    ts_catalogue_destroy(&a.catalogue);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +198,7 @@ int main(void)
         cmocka_unit_test(test_scale),
         cmocka_unit_test(test_scale_is_linear_and_times_beat_it),
         cmocka_unit_test(test_large_model),
+        cmocka_unit_test(test_single_requests),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_refused_files),
