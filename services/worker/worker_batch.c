@@ -17,6 +17,16 @@ static uint32_t pending_of(const struct task *t)
     return t->prompt_count + (uint32_t)t->output_count - t->kv_length;
 }
 
+/* Who can give its blocks back at once or with its batch: ready ones, and colocated ones that are on the way
+ * there. */
+static struct task *youngest(const struct worker_core *core)
+{
+    struct task *ready = core->lists[TASK_READY].tail, *t = core->lists[TASK_PREFILLING].tail;
+    while (t && t->role != TS_PHASE_BOTH)
+        t = t->alike_prev;
+    return t && task_younger(t, ready) ? t : ready;
+}
+
 /* Room for what is pending. Out of blocks, the youngest gives way until this one fits or is itself the
  * youngest. One that is in a batch gives its blocks when that is over: until then nobody else takes any. */
 static bool make_room(struct worker_core *core, struct task *t)
@@ -26,13 +36,13 @@ static bool make_room(struct worker_core *core, struct task *t)
     if (need <= t->block_count)
         return true;
     while (!core->starved) {
-        struct task *victim = core->lists[TASK_READY].tail;
         if (task_take_blocks(core, t, tokens))
             return true;
         if (need - t->block_count <= core->kv.free_count + core->returning) {
             core->starved = true;
             break;
         }
+        struct task *victim = youngest(core);
         core->counts.preempted++;
         task_fail(core, victim, TS_REASON_PREEMPTED, false, "preempted: the KV pool is full");
         if (victim == t)
@@ -108,9 +118,11 @@ static uint32_t add_decode_rows(struct worker_core *core, struct batch *batch, u
     return used;
 }
 
+/* Says whether the relay has to hear of the layers. */
 static bool add_prefill_rows(struct worker_core *core, struct batch *batch, uint32_t budget)
 {
-    uint32_t rows = core->settings.max_rows - batch->count, count = 0, before = batch->count;
+    uint32_t rows = core->settings.max_rows - batch->count, count = 0;
+    bool report = false;
     struct task **tasks = ts_arena_alloc(&core->out->arena, rows * sizeof(struct task *));
     struct prefill_candidate *candidates = ts_arena_zalloc(&core->out->arena, rows * sizeof *candidates);
     uint32_t *take = ts_arena_zalloc(&core->out->arena, rows * sizeof *take);
@@ -128,8 +140,9 @@ static bool add_prefill_rows(struct worker_core *core, struct batch *batch, uint
         bool sample = t->issued + take[i] == t->prompt_count && t->output_count == 0;
         add_row(batch, t, t->issued, (struct ts_u32s){t->prompt + t->issued, take[i]}, sample);
         t->issued += take[i];
+        report |= t->role == TS_PHASE_PREFILL;
     }
-    return batch->count > before;
+    return report;
 }
 
 static struct batch *running(struct worker_core *core, uint32_t i) /* in the order of issue */
@@ -142,14 +155,14 @@ static bool start_one(struct worker_core *core)
     struct batch *batch = running(core, core->running);
     batch->count = 0;
     uint32_t used = add_decode_rows(core, batch, core->settings.max_batch_tokens);
-    bool prefill = add_prefill_rows(core, batch, core->settings.max_batch_tokens - used);
+    bool report = add_prefill_rows(core, batch, core->settings.max_batch_tokens - used);
     if (batch->count == 0)
         return false;
     batch->id = core->next_batch++;
     core->running++;
     struct ts_action *a = ts_actions_add(core->out, TS_ACTION_BATCH);
     a->batch = (struct ts_action_batch){
-        .batch = batch->id, .rows = {batch->rows, batch->count}, .report_layers = prefill};
+        .batch = batch->id, .rows = {batch->rows, batch->count}, .report_layers = report};
     return true;
 }
 

@@ -1,5 +1,6 @@
 /*
- * The decode role: grant memory, take chunks, verify, then draw one token after the other.
+ * The decode role: grant memory, take chunks, verify, then draw one token after the other. Colocated tasks
+ * enter when their prompt is computed (worker_prefill.c).
  */
 #include <stdio.h>
 #include <string.h>
@@ -321,6 +322,16 @@ void decode_scattered(struct worker_core *core, const struct ts_event_scattered 
         verify(core, t);
     }
     ts_free(job);
+}
+
+/* A colocated task whose prompt is there: `sample` is token 0, or NULL where tokens were produced already,
+ * which are computed again. */
+void decode_prefilled(struct worker_core *core, struct task *t, const struct ts_batch_sample *sample)
+{
+    t->kv_length = t->prompt_count;
+    t->item_first = (uint32_t)t->output_count;
+    task_state_set(core, t, TASK_READY);
+    decode_done(core, t, 0, sample);
 }
 
 void decode_done(struct worker_core *core, struct task *t, uint32_t computed,

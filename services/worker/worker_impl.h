@@ -1,7 +1,8 @@
 /*
  * What the parts of the worker core share. worker_core.c dispatches; worker_link.c keeps sessions;
  * worker_task.c the life of a task and what goes to its router; worker_prefill.c and worker_decode.c the two
- * roles; worker_batch.c the engine; worker_tokenize.c questions of clients.
+ * roles (a colocated task, role TS_PHASE_BOTH, passes from the one to the other); worker_batch.c the engine;
+ * worker_tokenize.c questions of clients.
  */
 #ifndef WORKER_IMPL_H
 #define WORKER_IMPL_H
@@ -13,15 +14,15 @@
 #include "services/worker/worker_core.h"
 
 enum task_state {
-    TASK_TOKENISING, /* prefill */
-    TASK_WAITING,    /* prefill: for blocks */
-    TASK_PREFILLING, /* prefill: chunks */
+    TASK_TOKENISING, /* prefill, colocated */
+    TASK_WAITING,    /* prefill, colocated: for blocks */
+    TASK_PREFILLING, /* prefill, colocated: chunks */
     TASK_SEALED,     /* prefill: done, until Release */
     TASK_ASSIGNED,   /* decode: until KvOpen */
     TASK_GRANT_WAIT, /* decode: for blocks */
     TASK_RECEIVING,  /* decode: chunks, end and commit */
-    TASK_READY,      /* decode: a row in each step */
-    TASK_FINISHED,   /* decode: done, until Release */
+    TASK_READY,      /* decode, colocated: a row in each step */
+    TASK_FINISHED,   /* decode, colocated: done, until Release */
     TASK_DYING,      /* released or failed: until nothing reads or writes its blocks */
     TASK_STATES
 };
@@ -68,7 +69,7 @@ struct task {
     uint32_t in_batch;  /* batches under way that name it: one at most once it is ready */
     uint32_t returning; /* dying: blocks that come back with the last of them */
     bool text_open;
-    /* prefill */
+    /* prefill; of the flags only `tokenising` is for colocated ones too */
     bool begun;       /* the relay knows it and may read its blocks until KvFreed */
     bool relay_knows; /* since KvBegin, until the end: it must hear of a Release */
     bool tokenising;
@@ -166,6 +167,7 @@ void task_settle(struct worker_core *core, struct task *t); /* frees a dying tas
 void task_give_blocks(struct worker_core *core, struct task *t);
 bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens);
 bool task_admit_blocks(struct worker_core *core, struct task *t, uint32_t tokens); /* to one that begins */
+bool task_younger(const struct task *a, const struct task *b); /* by acceptance, then by arrival */
 void task_state_set(struct worker_core *core, struct task *t, enum task_state state);
 void task_add_item(struct task *t, const struct ts_token_item *item);
 void task_add_output(struct task *t, uint32_t token);
@@ -199,6 +201,7 @@ void decode_abort(struct worker_core *core, struct kv_peer *peer, const struct t
 void decode_scattered(struct worker_core *core, const struct ts_event_scattered *m);
 void decode_admit(struct worker_core *core); /* grants to those that wait */
 void decode_peer_lost(struct worker_core *core, struct kv_peer *peer);
+void decode_prefilled(struct worker_core *core, struct task *t, const struct ts_batch_sample *sample);
 void decode_done(struct worker_core *core, struct task *t, uint32_t computed,
                  const struct ts_batch_sample *sample);
 

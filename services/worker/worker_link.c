@@ -323,7 +323,7 @@ static struct ts_load load_of(const struct worker_core *core)
                      t->state == TASK_GRANT_WAIT;
         load.waiting += waits;
         load.running += !waits;
-        load.queued_tokens += t->role == TS_PHASE_PREFILL ? t->prompt_count - t->done : 0;
+        load.queued_tokens += t->role & TS_PHASE_PREFILL ? t->prompt_count - t->done : 0;
     }
     load.done_tokens = core->done_tokens;
     return load;

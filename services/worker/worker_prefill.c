@@ -1,5 +1,6 @@
 /*
- * The prefill role: tokenise, blocks, chunks; tell the relay what is ready; draw token 0; seal.
+ * The prefill role: tokenise, blocks, chunks; tell the relay what is ready; draw token 0; seal. A colocated
+ * task needs no relay and goes on as a ready one (worker_decode.c).
  */
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 
 void prefill_assigned(struct worker_core *core, struct task *t, struct ts_bulk prompt)
 {
-    if (!core->pool.usable) {
+    if (t->role == TS_PHASE_PREFILL && !core->pool.usable) {
         task_fail(core, t, TS_REASON_PEER_LOST, false, "this worker has no relay at the moment");
         return;
     }
@@ -50,7 +51,7 @@ void prefill_tokenised(struct worker_core *core, const struct ts_event_tokenised
         task_fail(core, t, TS_REASON_PROMPT_TOO_LONG, true, words);
         return;
     }
-    if (ts_kv_blocks_for(m->ids.count) > core->kv.blocks) {
+    if (ts_kv_blocks_for(m->ids.count + (t->role == TS_PHASE_BOTH)) > core->kv.blocks) {
         task_fail(core, t, TS_REASON_KV_NO_MEMORY, false,
                   "the prompt is larger than the KV pool of the prefill worker");
         return;
@@ -81,7 +82,7 @@ static struct ts_u32s generations_of(struct worker_core *core, const struct task
     return (struct ts_u32s){generations, t->block_count};
 }
 
-static void begin(struct worker_core *core, struct task *t)
+static void tell_relay(struct worker_core *core, struct task *t)
 {
     struct ts_action_send *s = worker_send_pool(core, TS_MSG_KV_BEGIN);
     TS_ASSERT(s);
@@ -95,19 +96,25 @@ static void begin(struct worker_core *core, struct task *t)
                                                .generations = generations_of(core, t),
                                                .chain = chain_of(core, t)};
     t->begun = t->relay_knows = true;
+}
+
+static void begin(struct worker_core *core, struct task *t)
+{
+    if (t->role == TS_PHASE_PREFILL)
+        tell_relay(core, t);
     t->began_at = core->now;
-    if (t->output_count == 0)
+    if (t->output_count == 0 || t->role == TS_PHASE_BOTH)
         task_text_open(core, t);
     task_state_set(core, t, TASK_PREFILLING);
 }
 
 void prefill_admit(struct worker_core *core)
 {
-    if (!core->pool.usable)
-        return;
     for (struct task *t = core->lists[TASK_WAITING].head, *next; t; t = next) {
         next = t->alike_next;
-        if (!task_admit_blocks(core, t, t->prompt_count))
+        if (t->role == TS_PHASE_PREFILL && !core->pool.usable)
+            continue;
+        if (!task_admit_blocks(core, t, t->prompt_count + (t->role == TS_PHASE_BOTH)))
             return; /* in order of age: a large prompt is not starved by small ones */
         begin(core, t);
     }
@@ -133,13 +140,14 @@ void prefill_layer_done(struct worker_core *core, const struct batch *batch, uin
 static void report(struct worker_core *core, struct task *t)
 {
     struct ts_action_send *s = worker_send_router(core, t->router, TS_MSG_REPORT);
+    struct ts_str relay = t->role == TS_PHASE_PREFILL ? core->settings.profile.relay : ts_str_of("");
     if (s)
         s->msg.report = (struct ts_msg_report){.rid = t->rid,
-                                               .role = TS_PHASE_PREFILL,
+                                               .role = t->role,
                                                .prompt_tokens = t->prompt_count,
                                                .queue_ns = t->began_at - t->arrived_at,
                                                .run_ns = core->now - t->began_at,
-                                               .relay = core->settings.profile.relay};
+                                               .relay = relay};
 }
 
 static void seal(struct worker_core *core, struct task *t)
@@ -160,6 +168,10 @@ void prefill_done(struct worker_core *core, struct task *t, uint32_t computed,
     if (t->done < t->prompt_count)
         return;
     report(core, t);
+    if (t->role == TS_PHASE_BOTH) {
+        decode_prefilled(core, t, sample);
+        return;
+    }
     task_state_set(core, t, TASK_SEALED);
     task_text_close(core, t);
     if (t->output_count == 0) {

@@ -28,7 +28,7 @@ struct task *task_by_tag(const struct worker_core *core, uint64_t tag)
     return ts_map_get_u64(core->by_tag, tag);
 }
 
-static bool younger(const struct task *a, const struct task *b)
+bool task_younger(const struct task *a, const struct task *b)
 {
     return a->accepted_at > b->accepted_at || (a->accepted_at == b->accepted_at && a->tag > b->tag);
 }
@@ -36,7 +36,7 @@ static bool younger(const struct task *a, const struct task *b)
 static void list_add(struct task_list *list, struct task *t)
 {
     struct task *after = list->tail;
-    while (after && younger(after, t))
+    while (after && task_younger(after, t))
         after = after->alike_prev;
     t->alike_prev = after;
     t->alike_next = after ? after->alike_next : list->head;
@@ -57,7 +57,7 @@ void task_state_set(struct worker_core *core, struct task *t, enum task_state st
     static const uint16_t legal[] = {
         [TASK_TOKENISING] = 1 << TASK_WAITING | 1 << TASK_DYING,
         [TASK_WAITING] = 1 << TASK_PREFILLING | 1 << TASK_DYING,
-        [TASK_PREFILLING] = 1 << TASK_SEALED | 1 << TASK_DYING,
+        [TASK_PREFILLING] = 1 << TASK_SEALED | 1 << TASK_READY | 1 << TASK_DYING,
         [TASK_SEALED] = 1 << TASK_DYING,
         [TASK_ASSIGNED] = 1 << TASK_GRANT_WAIT | 1 << TASK_DYING,
         [TASK_GRANT_WAIT] = 1 << TASK_RECEIVING | 1 << TASK_DYING,
@@ -93,7 +93,7 @@ void task_free(struct task *t)
 static void insert_by_age(struct worker_core *core, struct task *t)
 {
     struct task *after = core->tail;
-    while (after && younger(after, t))
+    while (after && task_younger(after, t))
         after = after->prev;
     t->prev = after;
     t->next = after ? after->next : core->head;
@@ -125,8 +125,7 @@ static enum ts_reason judge(const struct worker_core *core, const struct router_
         return TS_REASON_STALE_PLAN;
     if (core->draining)
         return TS_REASON_DRAINING;
-    if ((a->role != TS_PHASE_PREFILL && a->role != TS_PHASE_DECODE) ||
-        !(core->settings.profile.phase & a->role))
+    if (a->role == TS_PHASE_NONE || (core->settings.profile.phase & a->role) != a->role)
         return TS_REASON_WRONG_PHASE;
     if (ts_map_count(core->tasks) >= core->settings.requests_max)
         return TS_REASON_BUSY;
@@ -150,7 +149,7 @@ static struct task *new_task(struct worker_core *core, struct router_link *link,
     t->sampling = ts_sampling_apply(&t->assign.sampling, &core->settings.profile.defaults);
     t->arrived_at = t->waiting_since = core->now;
     t->accepted_at = core->now - (ts_time)t->assign.age_ms * TS_MS;
-    t->state = t->role == TS_PHASE_PREFILL ? TASK_TOKENISING : TASK_ASSIGNED;
+    t->state = t->role & TS_PHASE_PREFILL ? TASK_TOKENISING : TASK_ASSIGNED;
     for (uint32_t i = 0; i < t->assign.produced.count; i++)
         task_add_output(t, t->assign.produced.data[i]);
     struct task_key key = key_of(t->rid, t->role);
@@ -173,7 +172,7 @@ void task_assign(struct worker_core *core, struct router_link *link, const struc
     link->term = a->term;
     link->plan = a->plan;
     struct task *t = new_task(core, link, m);
-    if (t->role == TS_PHASE_PREFILL)
+    if (t->role & TS_PHASE_PREFILL)
         prefill_assigned(core, t, m->bulk);
 }
 
@@ -310,11 +309,11 @@ void task_kill(struct worker_core *core, struct task *t)
 
 void task_release(struct worker_core *core, struct ts_rid rid)
 {
-    struct task *p = task_find(core, rid, TS_PHASE_PREFILL), *d = task_find(core, rid, TS_PHASE_DECODE);
-    if (p)
-        task_kill(core, p);
-    if (d)
-        task_kill(core, d);
+    for (enum ts_phase role = TS_PHASE_PREFILL; role <= TS_PHASE_BOTH; role++) {
+        struct task *t = task_find(core, rid, role);
+        if (t)
+            task_kill(core, t);
+    }
 }
 
 void task_fail(struct worker_core *core, struct task *t, enum ts_reason reason, bool final, const char *text)

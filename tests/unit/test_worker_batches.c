@@ -82,6 +82,93 @@ static void test_dies_under_way(void **state)
     }
 }
 
+static struct core_fixture *begin_colocated(uint32_t blocks)
+{
+    struct worker_settings settings = worker_test_settings(TS_PHASE_BOTH);
+    settings.batches_max = 2;
+    settings.relay_endpoint = "";
+    settings.pool.kv_blocks = blocks;
+    return worker_begin_alone(&settings);
+}
+
+#define ASSIGNED(at, rid, tag)                                                                               \
+    {                                                                                                        \
+        at, "worker:1 " BOTH(rid) "#1", "tokenise job=" tag " #1\ndrop #1"                                   \
+    }
+
+/* What is ready is spread evenly over the batches, the oldest of those that are free first. */
+static void test_spread(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        ASSIGNED(1, "1.1", "1"),
+        ASSIGNED(1, "2.1", "2"),
+        ASSIGNED(1, "3.1", "3"),
+        ASSIGNED(1, "4.1", "4"),
+        ASSIGNED(1, "5.1", "5"),
+        {2, "tokenised job=1 ids=*16", "text_open tag=1\nbatch batch=1 rows=1:0:*16"},
+        {2, "tokenised job=2 ids=*16", "text_open tag=2\nbatch batch=2 rows=2:0:*16"},
+        {2, "tokenised job=3 ids=*16", "text_open tag=3"},
+        {2, "tokenised job=4 ids=*16", "text_open tag=4"},
+        {2, "tokenised job=5 ids=*16", "text_open tag=5"},
+        {3, "batch_done batch=1 samples=1:5",
+         "worker:1 report\nworker:1 output\nbatch batch=3 rows=1:16:5,3:0:*16,4:0:*16,5:0:*16"},
+        {4, "batch_done batch=2 samples=2:5", "worker:1 report\nworker:1 output\nbatch batch=4 rows=2:16:5"},
+        {5, "batch_done batch=3 samples=1:6,3:6,4:6,5:6",
+         "worker:1 output rid=1.1\nworker:1 report rid=3.1\nworker:1 output rid=3.1\nworker:1 report\n"
+         "worker:1 output rid=4.1\nworker:1 report\nworker:1 output rid=5.1\n"
+         "batch batch=5 rows=1:17:6,3:16:6,4:16:6"}, /* three of five */
+        {6, "batch_done batch=4 samples=2:7", "worker:1 output rid=2.1\nbatch batch=6 rows=2:17:7,5:16:6"},
+        {7, "batch_done batch=5 samples=1:7,3:7,4:7",
+         "worker:1 output rid=1.1\nworker:1 output rid=3.1\nworker:1 output rid=4.1\n"
+         "batch batch=7 rows=1:18:7,3:17:7,4:17:7"},
+        {8, "worker:1 release rid=1.1", "text_close tag=1"},
+        {8, "worker:1 release rid=3.1", "text_close tag=3"},
+        {8, "worker:1 release rid=4.1", "text_close tag=4"},
+        {9, "batch_done batch=6 samples=2:8,5:8",
+         "worker:1 output rid=2.1\nworker:1 output rid=5.1\nbatch batch=8 rows=2:18:8"}, /* one of two */
+        {10, "batch_done batch=7 samples=1:8,3:8,4:8", "batch batch=9 rows=5:17:8"},
+        {11, "worker:1 release rid=2.1", "text_close tag=2"},
+        {11, "worker:1 release rid=5.1", "text_close tag=5"},
+        {12, "batch_done batch=8 samples=2:9", ""},
+        {12, "batch_done batch=9 samples=5:9", ""},
+    };
+    struct core_fixture *f = begin_colocated(32);
+    CORE_RUN(f, "spread", steps);
+    worker_end(&f);
+}
+
+/* The youngest gives way while it is in a batch: its blocks come with the end of that, for the one that
+ * waits. */
+static void test_preempted_under_way(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        ASSIGNED(1, "1.1", "1"),
+        ASSIGNED(1, "2.1", "2"),
+        ASSIGNED(1, "3.1", "3"),
+        {2, "tokenised job=1 ids=*31", "text_open tag=1\nbatch batch=1 rows=1:0:*31:0+1"},
+        {2, "tokenised job=2 ids=*31", "text_open tag=2\nbatch batch=2 rows=2:0:*31:2+3"},
+        {3, "batch_done batch=1 samples=1:5", "worker:1 report\nworker:1 output\nbatch batch=3 rows=1:31:5"},
+        {4, "batch_done batch=2 samples=2:5", "worker:1 report\nworker:1 output\nbatch batch=4 rows=2:31:5"},
+        {5, "batch_done batch=3 samples=1:6",
+         "worker:1 output rid=1.1\nworker:1 attempt_failed rid=2.1 reason=preempted\ntext_close tag=2"},
+        {6, "tokenised job=3 ids=*4", ""}, /* nothing is free */
+        {6, "worker:1 heartbeat", ""},     /* nobody else is preempted meanwhile */
+        {7, "batch_done batch=4 samples=2:6",
+         "batch batch=5 rows=1:32:6:0+1+2\ntext_open tag=3\n"
+         "batch batch=6 rows=3:0:*4:3"},
+        {8, "worker:1 release rid=1.1", "text_close tag=1"},
+        {8, "worker:1 release rid=3.1", "text_close tag=3"},
+        {9, "batch_done batch=5 samples=1:7", ""},
+        {9, "batch_done batch=6 samples=3:7", ""},
+    };
+    struct core_fixture *f = begin_colocated(4);
+    CORE_RUN(f, "preempted under way", steps);
+    assert_int_equal(worker_core_counts(worker_of(f)).preempted, 1);
+    worker_end(&f);
+}
+
 /* The profile says how many batches the engine takes. */
 static void test_announced(void **state)
 {
@@ -97,8 +184,8 @@ static void test_announced(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chunks_in_a_row),
-        cmocka_unit_test(test_dies_under_way),
+        cmocka_unit_test(test_chunks_in_a_row), cmocka_unit_test(test_dies_under_way),
+        cmocka_unit_test(test_spread),          cmocka_unit_test(test_preempted_under_way),
         cmocka_unit_test(test_announced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

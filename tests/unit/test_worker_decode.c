@@ -57,10 +57,7 @@ static struct core_fixture *begin_with(uint32_t blocks, uint32_t grant_wait_ms)
     settings.pool.kv_blocks = blocks;
     settings.grant_wait_ms = grant_wait_ms;
     settings.relay_endpoint = "";
-    struct core_fixture *f = worker_begin(&settings);
-    core_step_one(f, 0, "start", "worker:1 connect endpoint=tcp://router\nworker:1 hello role=worker id=w0");
-    core_step_one(f, 0, "worker:1 welcome", "worker:1 resync items=");
-    return f;
+    return worker_begin_alone(&settings);
 }
 
 static struct core_fixture *begin(void)

@@ -79,6 +79,14 @@ struct core_fixture *worker_begin_joined(const struct worker_settings *settings)
     return f;
 }
 
+struct core_fixture *worker_begin_alone(const struct worker_settings *settings)
+{
+    struct core_fixture *f = worker_begin(settings);
+    core_step_one(f, 0, "start", "worker:1 connect endpoint=tcp://router\nworker:1 hello role=worker id=w0");
+    core_step_one(f, 0, "worker:1 welcome", "worker:1 resync items=");
+    return f;
+}
+
 struct worker_core *worker_of(const struct core_fixture *f)
 {
     return f->driver.core;

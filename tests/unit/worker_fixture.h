@@ -13,6 +13,7 @@
     "decode=d0 decode_endpoint=tcp://d0 decode_incarnation=9 "
 #define DECODE(rid)                                                                                          \
     "assign role=decode rid=" rid " fingerprint=7 prompt_kind=tokens codec=i4 sampling.max_tokens=50 "
+#define BOTH(rid) "assign role=both rid=" rid " fingerprint=7 prompt_kind=tokens sampling.max_tokens=50 "
 
 /* A prompt of 20 tokens: two blocks. */
 #define OPEN(rid)                                                                                            \
@@ -22,6 +23,8 @@
 struct worker_settings worker_test_settings(enum ts_phase phase);
 struct core_fixture *worker_begin(const struct worker_settings *settings); /* nobody has answered yet */
 struct core_fixture *worker_begin_joined(const struct worker_settings *settings);
+struct core_fixture *worker_begin_alone(
+    const struct worker_settings *settings); /* no relay; its router is there */
 struct worker_core *worker_of(const struct core_fixture *f);
 void worker_end(struct core_fixture **f); /* no task and no block may be left */
 
