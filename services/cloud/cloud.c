@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "common/base/ts_mem.h"
+#include "services/cloud/cloud_copy.h"
 
 struct cloud_settings cloud_settings_defaults(void)
 {
@@ -53,6 +54,8 @@ enum ts_status cloud_new(const struct cloud_settings *settings, struct cloud **o
     ts_rng_init(&cloud->rng, settings->seed);
     ts_rng_init(&cloud->faults, ts_splitmix64(settings->seed));
     ts_heap_init(&cloud->heap);
+    cloud->endpoints = ts_map_new();
+    cloud->copier = copier_new();
     *out = cloud;
     return TS_OK;
 }
@@ -63,11 +66,14 @@ void cloud_destroy(struct cloud **cloud)
     struct occurrence *o;
     if (!c)
         return;
+    net_close(c);
     while ((o = ts_heap_pop(&c->heap, NULL)))
         o->forget(o);
+    packets_fini(c);
     for (size_t i = 0; i < c->node_count; i++)
         cloud_node_free(c->nodes[i]);
-    net_free(c);
+    copier_destroy(&c->copier);
+    ts_map_destroy(&c->endpoints);
     ts_heap_fini(&c->heap);
     ts_free(c->nodes);
     ts_free(c->zeros);

@@ -45,20 +45,20 @@ void payload_unref(struct payload *payload)
 
 struct ts_bulk bulk_put(struct bulk_table *table, struct payload *payload)
 {
-    size_t i = 0;
-    while (i < table->count && table->slots[i].payload)
-        i++;
-    if (i == table->count) {
+    if (table->free == 0) {
         void *slots = table->slots;
-        ts_array_reserve(&slots, &table->capacity, i + 1, sizeof *table->slots);
+        ts_array_reserve(&slots, &table->capacity, table->count + 1, sizeof *table->slots);
         table->slots = slots;
         table->slots[table->count++] = (struct bulk_slot){.generation = 0};
+        table->free = (uint32_t)table->count;
     }
-    struct bulk_slot *slot = &table->slots[i];
+    uint32_t number = table->free;
+    struct bulk_slot *slot = &table->slots[number - 1];
+    table->free = slot->next_free;
     slot->payload = payload;
     slot->generation++;
     table->held++;
-    return (struct ts_bulk){.slot = (uint32_t)i + 1, .generation = slot->generation, .bytes = payload->bytes};
+    return (struct ts_bulk){.slot = number, .generation = slot->generation, .bytes = payload->bytes};
 }
 
 struct payload *bulk_payload(const struct bulk_table *table, struct ts_bulk bulk)
@@ -74,7 +74,10 @@ bool bulk_drop(struct bulk_table *table, struct ts_bulk bulk)
     struct payload *payload = bulk_payload(table, bulk);
     if (!payload)
         return false;
-    table->slots[bulk.slot - 1].payload = NULL;
+    struct bulk_slot *slot = &table->slots[bulk.slot - 1];
+    slot->payload = NULL;
+    slot->next_free = table->free;
+    table->free = bulk.slot;
     table->held--;
     payload_unref(payload);
     return true;

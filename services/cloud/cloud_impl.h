@@ -1,8 +1,8 @@
 /*
  * What the parts of the cloud share. cloud.c has heap, clock and loop; cloud_node.c the nodes and what all of
- * them do; cloud_net.c connections; cloud_bulk.c handles; cloud_device.c the KV pools and the work of workers
- * and relays; cloud_client.c the modelled client, cloud_streams.c its requests; cloud_digest.c the digest of
- * plain structs.
+ * them do; cloud_net*.c connections and messages; cloud_bulk.c handles; cloud_device.c the KV pools and the
+ * work of workers and relays; cloud_client.c the modelled client, cloud_streams.c its requests;
+ * cloud_digest.c the digest of plain structs.
  */
 #ifndef CLOUD_IMPL_H
 #define CLOUD_IMPL_H
@@ -32,12 +32,13 @@ struct payload { /* counted bytes behind handles */
 
 struct bulk_slot {
     struct payload *payload; /* NULL = free */
-    uint32_t generation;
+    uint32_t generation, next_free;
 };
 
 struct bulk_table {
     struct bulk_slot *slots;
     size_t count, capacity, held;
+    uint32_t free; /* number of a free slot; 0 = none */
 };
 
 struct unreachable {
@@ -67,7 +68,8 @@ struct cloud_node {
     void *core; /* a client, a publisher: its struct, which outlives its connections */
     struct bulk_table bulks;
     struct ts_actions actions;
-    struct ts_map *conns; /* channel, peer -> struct cloud_conn */
+    struct ts_map *conns;                  /* channel, peer -> struct cloud_conn */
+    struct cloud_conn *dialled, *accepted; /* those that are not closed; all */
     uint64_t next_peer;
     ts_time tick_at; /* of the tick that is due */
     ts_time frozen_until;
@@ -90,7 +92,9 @@ struct cloud {
     uint64_t digest, steps;
     struct cloud_node **nodes;
     size_t node_count, node_capacity, started;
-    struct cloud_conn *conns; /* all there ever were */
+    struct ts_map *endpoints; /* -> struct cloud_node */
+    struct copier *copier;
+    struct packet *spare;
     struct cloud_counts counts;
     struct ts_error failure;
     uint32_t *zeros; /* TS_PROMPT_TOKENS_MAX token ids; NULL until wanted */
@@ -128,7 +132,9 @@ void net_connect(struct cloud_node *node, const struct ts_action_connect *connec
 void net_disconnect(struct cloud_node *node, const struct ts_action_disconnect *disconnect);
 void net_send(struct cloud_node *node, const struct ts_action_send *send);
 void net_node_died(struct cloud_node *node, bool abrupt); /* abrupt: what it sent may be lost */
-void net_free(struct cloud *cloud);
+void net_node_started(struct cloud_node *node);
+void net_close(struct cloud *cloud); /* all connections; what is under way to nobody is still in the heap */
+void packets_fini(struct cloud *cloud);
 
 /* cloud_device.c */
 struct cloud_device *device_new(struct cloud_node *node);

@@ -29,6 +29,7 @@ static struct cloud_node *add(struct cloud *cloud, enum cloud_kind kind, const c
     node->conns = ts_map_new();
     ts_actions_init(&node->actions);
     TS_ASSERT(!cloud_find(cloud, ts_str_of(node->endpoint)));
+    ts_map_put(cloud->endpoints, node->endpoint, strlen(node->endpoint), node);
     void *nodes = cloud->nodes;
     ts_array_reserve(&nodes, &cloud->node_capacity, cloud->node_count + 1, sizeof(struct cloud_node *));
     cloud->nodes = nodes;
@@ -38,11 +39,7 @@ static struct cloud_node *add(struct cloud *cloud, enum cloud_kind kind, const c
 
 struct cloud_node *cloud_find(const struct cloud *cloud, struct ts_str endpoint)
 {
-    for (size_t i = 0; i < cloud->node_count; i++) {
-        if (ts_str_equal(ts_str_of(cloud->nodes[i]->endpoint), endpoint))
-            return cloud->nodes[i];
-    }
-    return NULL;
+    return ts_map_get(cloud->endpoints, endpoint.data, endpoint.count);
 }
 
 /* Endpoints of all routers there are so far. */
@@ -450,6 +447,7 @@ void cloud_start(struct cloud_node *node)
     if (node->kind == CLOUD_WORKER || node->kind == CLOUD_RELAY)
         node->device = device_new(node);
     node->alive = true;
+    net_node_started(node);
     cloud_step(node, &start);
 }
 

@@ -1,0 +1,243 @@
+/* Messages on connections: what befalls them, when they arrive. */
+#include <string.h>
+
+#include "common/base/ts_mem.h"
+#include "services/cloud/cloud_net.h"
+
+#define GAP_MESSAGES_MAX 4
+
+/* --- packets ----------------------------------------------------------------------------------------- */
+
+void packet_free(struct packet *p)
+{
+    struct cloud_conn *conn = p->conn;
+    struct cloud *cloud = conn->dialler->cloud;
+    payload_unref(p->payload);
+    ts_arena_reset(&p->arena);
+    p->next = cloud->spare;
+    cloud->spare = p;
+    conn_unref(conn);
+}
+
+static void forget_packet(struct occurrence *o)
+{
+    packet_free((struct packet *)o);
+}
+
+void packets_lose(struct packet_queue *queue)
+{
+    struct packet *p;
+    while ((p = queue_take(queue)))
+        packet_free(p);
+}
+
+void packets_fini(struct cloud *cloud)
+{
+    struct packet *next;
+    for (struct packet *p = cloud->spare; p; p = next) {
+        next = p->next;
+        ts_arena_fini(&p->arena);
+        ts_free(p);
+    }
+    cloud->spare = NULL;
+}
+
+static struct cloud_node *receiver_of(const struct packet *p)
+{
+    return p->way == TO_ACCEPTOR ? p->conn->acceptor : p->conn->dialler;
+}
+
+static void packet_happens(struct cloud *cloud, struct occurrence *o)
+{
+    struct packet *p = (struct packet *)o;
+    struct cloud_conn *conn = p->conn;
+    bool arrives = p->epoch == conn->epoch;
+    struct cloud_node *to = receiver_of(p);
+    if (p->way == TO_DIALLER)
+        arrives = arrives && !conn->closed;
+    if (!arrives || !to->alive) {
+        cloud->counts.lost++;
+        packet_free(p);
+        return;
+    }
+    if (to->frozen_until > cloud->now) {
+        cloud_push(cloud, to->frozen_until, o);
+        return;
+    }
+    if (p->way == TO_ACCEPTOR && conn->acceptor_peer == 0) {
+        conn->acceptor_peer = to->next_peer++;
+        conn_name(to, conn->channel, conn->acceptor_peer, conn);
+    }
+    p->event.message.peer = p->way == TO_ACCEPTOR ? conn->acceptor_peer : conn->dialler_peer;
+    p->event.message.bulk = (struct ts_bulk){.slot = 0};
+    if (p->payload) {
+        p->event.message.bulk = bulk_put(&to->bulks, p->payload);
+        p->payload = NULL;
+    }
+    cloud_step(to, &p->event);
+    packet_free(p);
+}
+
+static struct packet *new_packet(struct cloud *cloud, struct cloud_conn *conn, int way,
+                                 const struct ts_envelope *envelope, const struct ts_msg *msg)
+{
+    struct packet *p = cloud->spare;
+    if (p) {
+        cloud->spare = p->next;
+    } else {
+        p = ts_xcalloc(1, sizeof *p);
+        ts_arena_init(&p->arena);
+    }
+    p->o = (struct occurrence){.happen = packet_happens, .forget = forget_packet};
+    p->conn = conn;
+    p->way = way;
+    p->epoch = conn->epoch;
+    p->payload = NULL;
+    p->delay = 0;
+    p->event.kind = TS_EVENT_MESSAGE;
+    p->event.message.channel = conn->channel;
+    p->event.message.envelope = *envelope;
+    p->event.message.wire_bytes = 0;
+    copier_copy(cloud->copier, &p->event.message.msg, msg, &p->arena);
+    conn_ref(conn);
+    return p;
+}
+
+/* --- what befalls them ------------------------------------------------------------------------------- */
+
+/* A KV chunk may arrive damaged: its checksum must tell. */
+static void corrupt(struct cloud *cloud, struct packet *p, const struct cloud_fate *fate)
+{
+    if (p->event.message.msg.kind != TS_MSG_KV_CHUNK || !p->payload || p->payload->size == 0 ||
+        (!fate->damaged && !cloud_chance(cloud, cloud->settings.network.corrupt)))
+        return;
+    struct payload *damaged = payload_new(p->payload->size, p->payload->bytes);
+    memcpy(damaged->data, p->payload->data, damaged->size);
+    damaged->data[ts_rng_below(&cloud->faults, damaged->size)] ^= 0x40;
+    payload_unref(p->payload);
+    p->payload = damaged;
+    cloud->counts.corrupted++;
+}
+
+/* Whether the network loses this message; what else befalls the connection. */
+static bool misfortune(struct cloud *cloud, struct packet *p, const struct cloud_fate *fate)
+{
+    const struct cloud_network *net = &cloud->settings.network;
+    struct cloud_conn *conn = p->conn;
+    struct direction *way = &conn->way[p->way];
+    if (fate->cut || cloud_chance(cloud, net->cut)) {
+        cloud->counts.cuts++;
+        conn_cut(cloud, conn);
+        return true;
+    }
+    if (!way->dead && cloud_chance(cloud, net->loss)) {
+        way->dead = true;
+        conn_cut_later(cloud, conn, cloud_draw_time(&cloud->faults, net->cut_after_max));
+    }
+    if (way->gap == 0 && cloud_chance(cloud, net->gap))
+        way->gap = 1 + (uint32_t)ts_rng_below(&cloud->faults, GAP_MESSAGES_MAX);
+    if (cloud_chance(cloud, net->stall)) {
+        cloud->counts.stalls++;
+        way->last_at = cloud->now + cloud_draw_time(&cloud->faults, net->stall_max);
+    }
+    if (way->gap > 0) {
+        way->gap--;
+        return true;
+    }
+    return way->dead || fate->lost;
+}
+
+/* A late copy: it does not hold up what follows. */
+static void arrives_again(struct cloud *cloud, const struct packet *p, ts_time at)
+{
+    struct packet *copy =
+        new_packet(cloud, p->conn, p->way, &p->event.message.envelope, &p->event.message.msg);
+    copy->payload = p->payload ? payload_ref(p->payload) : NULL;
+    cloud->counts.duplicates++;
+    cloud_push(cloud, at, &copy->o);
+}
+
+static struct cloud_fate fate_of(struct cloud *cloud, const struct packet *p)
+{
+    struct cloud_fate fate = {.cut = false};
+    const struct cloud_hooks *hooks = &cloud->settings.hooks;
+    const struct cloud_conn *conn = p->conn;
+    if (hooks->fate)
+        hooks->fate(hooks->context, p->way == TO_ACCEPTOR ? conn->dialler : conn->acceptor, receiver_of(p),
+                    &p->event.message.msg, &fate);
+    return fate;
+}
+
+/* --- under way --------------------------------------------------------------------------------------- */
+
+/* Its last byte leaves now. */
+static void arrive_later(struct cloud *cloud, struct packet *p, ts_time wire)
+{
+    const struct cloud_network *net = &cloud->settings.network;
+    struct direction *way = &p->conn->way[p->way];
+    ts_time at = cloud->now + net->latency_min + wire;
+    if (net->latency_mean > 0)
+        at += (ts_time)ts_rng_exponential(&cloud->rng, (double)net->latency_mean);
+    if (at < way->last_at)
+        at = way->last_at;
+    at += p->delay;
+    way->last_at = at;
+    cloud_push(cloud, at, &p->o);
+}
+
+static void transmit(struct cloud *cloud, struct packet *p)
+{
+    const struct cloud_fate fate = fate_of(cloud, p);
+    if (fate.refused)
+        cloud_unreachable(p->way == TO_ACCEPTOR ? p->conn->dialler : p->conn->acceptor, p->conn->channel,
+                          p->way == TO_ACCEPTOR ? p->conn->dialler_peer : p->conn->acceptor_peer);
+    if (fate.refused || misfortune(cloud, p, &fate)) {
+        cloud->counts.lost++;
+        packet_free(p);
+        return;
+    }
+    corrupt(cloud, p, &fate);
+    p->epoch = p->conn->epoch;
+    p->delay = fate.delay;
+    cloud->counts.messages++;
+    ts_time wire = 0;
+    if (p->payload)
+        wire = (ts_time)((double)p->payload->bytes / cloud->settings.network.bytes_per_s * 1e9);
+    arrive_later(cloud, p, wire);
+    if (fate.again)
+        arrives_again(cloud, p, p->conn->way[p->way].last_at + fate.again_after);
+}
+
+void packet_pass_on(struct cloud *cloud, struct packet *p)
+{
+    if (p->conn->up)
+        transmit(cloud, p);
+    else
+        queue_add(&p->conn->queue, p);
+}
+
+void net_send(struct cloud_node *node, const struct ts_action_send *send)
+{
+    struct ts_error err = {0};
+    struct cloud *cloud = node->cloud;
+    struct cloud_conn *conn = conn_of(node, send->channel, send->peer);
+    struct payload *payload = send->bulk.slot ? bulk_payload(&node->bulks, send->bulk) : NULL;
+    if (cloud->settings.checks && ts_schema_check(&ts_msg_schema, &send->msg, &err) != TS_OK) {
+        cloud_fail(cloud, "%s sends what cannot be packed: %s", node->id, err.text);
+        return;
+    }
+    if (send->bulk.slot && !payload) {
+        cloud_fail(cloud, "%s sends a handle that it does not hold with %s", node->id,
+                   ts_msg_name(send->msg.kind));
+        return;
+    }
+    bool dials = conn && conn->dialler == node;
+    if (!conn || (!dials && (!conn->up || conn->closed)) ||
+        cloud_chance(cloud, cloud->settings.network.refuse)) {
+        cloud_unreachable(node, send->channel, send->peer);
+        return;
+    }
+    struct packet *p = new_packet(cloud, conn, dials ? TO_ACCEPTOR : TO_DIALLER, &send->envelope, &send->msg);
+    p->payload = payload ? payload_ref(payload) : NULL;
+    packet_pass_on(cloud, p);
+}
