@@ -18,6 +18,8 @@ static const struct ts_option options[] = {
       "name in the planner's catalogue of devices, conf/devices (default: what computes)"),
     O(modelled_conf, TS_OPTION_STRING, NULL, 0, 0, "coefficients of the modelled device (default: built in)"),
     O(relay, TS_OPTION_STRING, NULL, 0, 0, "id of the relay of this host; prefill needs one"),
+    O(phases, TS_OPTION_CHOICE, "auto|prefill|decode|both", 0, 0,
+      "what it can be told to serve; auto = both with a relay, else what it starts as"),
     O(pool, TS_OPTION_STRING, NULL, 0, 0, "where that relay listens for KV pools"),
     O(kv_listen, TS_OPTION_STRING, "tcp://127.0.0.1:*", 0, 0, "where relays bring KV"),
     O(kv_advertise, TS_OPTION_STRING, NULL, 0, 0, "the same as others reach it (default: as bound)"),

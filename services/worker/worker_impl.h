@@ -141,6 +141,12 @@ struct worker_core {
     struct worker_counts counts;
 };
 
+/* Of an earlier plan than the newest seen from this router. */
+static inline bool worker_stale(const struct router_link *link, uint64_t term, uint64_t plan)
+{
+    return term < link->term || (term == link->term && plan < link->plan);
+}
+
 /* worker_link.c */
 void worker_link_start(struct worker_core *core);
 void worker_link_drain(struct worker_core *core);

@@ -113,6 +113,38 @@ void worker_link_drain(struct worker_core *core)
     core->draining = true;
 }
 
+static enum ts_reason judge_phase(const struct worker_core *core, const struct router_link *link,
+                                  const struct ts_msg_set_phase *m)
+{
+    const struct ts_profile *p = &core->settings.profile;
+    if (worker_stale(link, m->term, m->plan))
+        return TS_REASON_STALE_PLAN;
+    if (m->phase == TS_PHASE_NONE || (p->phases & m->phase) != m->phase)
+        return TS_REASON_UNSUPPORTED;
+    if (m->phase == TS_PHASE_PREFILL && p->phase != m->phase && !core->pool.usable)
+        return TS_REASON_UNSUPPORTED; /* its KV would go nowhere; colocated attempts need no relay */
+    return TS_REASON_NONE;
+}
+
+/* In effect at once: what is assigned from now on must fit, what is here goes on. Other routers learn it from
+ * a new Hello. */
+static void set_phase(struct worker_core *core, struct router_link *link, const struct ts_msg_set_phase *m)
+{
+    enum ts_reason reason = judge_phase(core, link, m);
+    bool changes = reason == TS_REASON_NONE && m->phase != core->settings.profile.phase;
+    if (reason == TS_REASON_NONE) {
+        link->term = m->term;
+        link->plan = m->plan;
+        core->settings.profile.phase = m->phase;
+    }
+    worker_send_router(core, link, TS_MSG_PHASE_REPLY)->msg.phase_reply = (struct ts_msg_phase_reply){
+        .term = m->term, .plan = m->plan, .phase = core->settings.profile.phase, .reason = reason};
+    for (size_t i = 0; changes && i < core->settings.router_count; i++) {
+        if (&core->routers[i] != link)
+            router_down(core, &core->routers[i]);
+    }
+}
+
 static void router_deliver(struct worker_core *core, struct router_link *link,
                            const struct ts_event_message *m)
 {
@@ -133,16 +165,9 @@ static void router_deliver(struct worker_core *core, struct router_link *link,
     case TS_MSG_DETOKENIZE:
         tokenize_asked(core, link, m);
         break;
-    case TS_MSG_SET_PHASE: {
-        struct ts_action_send *s = worker_send_router(core, link, TS_MSG_PHASE_REPLY);
-        s->msg.phase_reply = (struct ts_msg_phase_reply){
-            .term = m->msg.set_phase.term,
-            .plan = m->msg.set_phase.plan,
-            .phase = core->settings.profile.phase,
-            .reason = m->msg.set_phase.phase == core->settings.profile.phase ? TS_REASON_NONE
-                                                                             : TS_REASON_UNSUPPORTED};
+    case TS_MSG_SET_PHASE:
+        set_phase(core, link, &m->msg.set_phase);
         break;
-    }
     default:
         break;
     }

@@ -72,6 +72,22 @@ struct program {
     char kv_endpoint[TS_ENDPOINT_BYTES], pool_path[64];
 };
 
+/* What it can be told to serve. Where KV comes from another worker it has an endpoint in any case. */
+static uint32_t willing(const struct program *p)
+{
+    const struct worker_conf *c = &p->conf;
+    switch (c->phases[0]) {
+    case 'p':
+        return TS_PHASE_PREFILL;
+    case 'd':
+        return TS_PHASE_DECODE;
+    case 'b':
+        return TS_PHASE_BOTH;
+    default:
+        return *c->relay && *c->pool ? TS_PHASE_BOTH : p->phase;
+    }
+}
+
 static enum ts_status check(const struct program *p, struct ts_error *err)
 {
     const struct worker_conf *c = &p->conf;
@@ -81,6 +97,9 @@ static enum ts_status check(const struct program *p, struct ts_error *err)
         return ts_error_set(
             err, TS_EINVAL,
             "no relay: prefill hands its KV to the relay of its host, give --relay ID and --pool ENDPOINT");
+    if ((willing(p) & p->phase) != p->phase)
+        return ts_error_set(err, TS_EINVAL, "phases = %s: ts-%s starts as %s, so give auto, %s or both",
+                            c->phases, p->service, p->service, p->service);
     return TS_OK;
 }
 
@@ -107,7 +126,7 @@ static void describe(struct program *p)
         c->max_model_len && c->max_model_len < m->context_tokens ? c->max_model_len : m->context_tokens;
     snprintf(p->pool_path, sizeof p->pool_path, "/proc/%d/fd/%d", getpid(), info->pool_fd);
     c->settings.profile = (struct ts_profile){
-        .phases = TS_PHASE_BOTH,
+        .phases = willing(p),
         .phase = p->phase,
         .model = ts_str_of(*c->served_model_name ? c->served_model_name : m->name),
         .device = ts_str_of(c->device_name && *c->device_name ? c->device_name : info->kind),

@@ -121,7 +121,7 @@ static void refuse(struct worker_core *core, struct router_link *link, const str
 static enum ts_reason judge(const struct worker_core *core, const struct router_link *link,
                             const struct ts_msg_assign *a)
 {
-    if (a->term < link->term || (a->term == link->term && a->plan < link->plan))
+    if (worker_stale(link, a->term, a->plan))
         return TS_REASON_STALE_PLAN;
     if (core->draining)
         return TS_REASON_DRAINING;

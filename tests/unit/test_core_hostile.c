@@ -228,11 +228,21 @@ static void batch_event(struct world *w, size_t n, struct ts_event *event)
                                      .samples = {samples, w->samples[n]}};
 }
 
+/* Batches end in the order of issue. */
+static size_t in_order(const struct world *w, size_t n)
+{
+    for (size_t i = 0; w->jobs[n].kind == TS_ACTION_BATCH && i < w->job_count; i++) {
+        if (w->jobs[i].kind == TS_ACTION_BATCH && w->jobs[i].batch.batch < w->jobs[n].batch.batch)
+            n = i;
+    }
+    return n;
+}
+
 static void job_event(struct world *w, struct ts_event *event)
 {
     static const uint64_t digests[] = {7, 8};
     static uint32_t ids[90];
-    size_t n = pick(w, w->job_count);
+    size_t n = in_order(w, pick(w, w->job_count));
     const struct ts_action *a = &w->jobs[n];
     *event = (struct ts_event){.kind = TS_EVENT_TICK};
     if (a->kind == TS_ACTION_TOKENISE) {
@@ -341,6 +351,8 @@ static bool worker_world(void)
         {TS_CHANNEL_WORKER, 1, PREFILL("1.1")},
         {TS_CHANNEL_WORKER, 1, DECODE("1.1")},
         {TS_CHANNEL_WORKER, 1, DECODE("1.1") "produced=5,6"},
+        {TS_CHANNEL_WORKER, 1, BOTH("1.1")},
+        {TS_CHANNEL_WORKER, 1, "set_phase phase=both"},
         {TS_CHANNEL_WORKER, 1, "release"},
         {TS_CHANNEL_WORKER, 1, "resync_reply items=1.1:decode:resend:0"},
         {TS_CHANNEL_POOL, 1, "pool_reply"},
@@ -358,6 +370,7 @@ static bool worker_world(void)
     settings.heartbeat_ms = 500;
     settings.timeout_ms = 3000;
     settings.requests_max = 8;
+    settings.batches_max = 1 + (uint32_t)(seed % 3);
     struct core_fixture *f = worker_begin_joined(&settings);
     core_step_one(f, 1, "kv:1 hello role=relay id=r0", "kv:1 welcome");
     core_step_one(f, 1, "kv:2 hello role=relay id=r1", "kv:2 welcome");

@@ -162,14 +162,11 @@ static void test_drain(void **state)
     worker_end(&f);
 }
 
-/* A phase is not changed yet: the router hears so at once. What a worker cannot do is refused in words. */
+/* What a worker cannot do is refused in words. */
 static void test_unsupported(void **state)
 {
     (void)state;
     static const struct core_step steps[] = {
-        {1, "worker:1 set_phase term=1 plan=2 phase=prefill",
-         "worker:1 phase_reply term=1 plan=2 phase=decode reason=unsupported"},
-        {1, "worker:1 set_phase term=1 plan=2 phase=decode", "worker:1 phase_reply phase=decode reason=none"},
         {2, "worker:1 detokenize id=4 tokens=1", "worker:1 tokenize_reply id=4 reason=unsupported"},
         {2, "worker:1 tokenize id=3 add_special=1 #1", "tokenise job=1 prompt_kind=text #1\ndrop #1"},
         {3, "tokenised job=1 ids=5,6", "worker:1 tokenize_reply id=3 reason=none tokens=5,6"},
