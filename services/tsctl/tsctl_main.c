@@ -20,6 +20,7 @@ static const struct {
     {"codec", tsctl_codec, "encode|decode --codec C --dtype D --head-dim N FILE: the KV codec on a file"},
     {"plan", tsctl_plan,
      "--cluster C --model M --workload W --slo S: plan a cluster; also explain, diff, show"},
+    {"report", tsctl_report, "FILE.csv: latencies, attainment and goodput of recorded requests"},
     {"workload", tsctl_workload, "TRACE.csv: cut a trace into length classes, for conf/workloads"},
     {"cost", tsctl_cost, "eval FILE [--json]: errors of the cost model on measurements; fit, loo"},
     {"replay", tsctl_replay, "[--print] FILE: feed a recording to its core and compare the actions"},
