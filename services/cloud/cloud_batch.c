@@ -79,7 +79,7 @@ static struct ts_batch_sample sample_of(struct cloud_device *d, const struct ts_
     struct ts_batch_sample sample = {.tag = row->tag};
     uint32_t last = row->position + row->tokens.count - 1;
     uint64_t chain = cell_at(d->pool, 0, row->blocks.data, last)->chain;
-    for (uint32_t layer = 1; layer < model->layers; layer++) {
+    for (uint32_t layer = 1; layer < d->pool->layers; layer++) {
         if (cell_at(d->pool, layer, row->blocks.data, last)->chain != chain)
             cloud_fail(cloud, "%s: the layers of tag %llu disagree", d->node->id,
                        (unsigned long long)row->tag);
@@ -158,6 +158,7 @@ static void batch_ends(struct cloud_node *node, struct batch_job *job)
         event.batch_done.text = ts_str_of("io");
         event.batch_done.samples.count = 0;
     }
+    node->work.output_tokens += event.batch_done.samples.count;
     name_blocks(d, &job->batch.rows, 0);
     d->batches--;
     ts_free(job);
@@ -240,6 +241,7 @@ static void time_by_replica(struct cloud_node *node, struct batch_job *job)
         const struct ts_batch_row *row = &job->batch.rows.data[i];
         cloud_replica_load_row(node->replica, &load, row->position, row->tokens.count, row->sample);
     }
+    node->work.prompt_tokens += (uint64_t)load.prompt_tokens;
     job->ends =
         cloud_replica_enter(node->replica, job->began, &load, node->cloud->kv.layers, job->layer_done);
 }
@@ -263,6 +265,7 @@ void device_batch(struct cloud_node *node, const struct ts_action_batch *a)
     if (!a->report_layers && !cloud->settings.checks)
         job->layer = layers;
     node->device->batches++;
+    node->work.batches++;
     cloud->counts.batches++;
     cloud_push(cloud, job->layer < layers ? job->layer_done[0] : job->ends, &job->o);
 }

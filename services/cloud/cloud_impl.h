@@ -46,6 +46,10 @@ struct unreachable {
     uint64_t peer;
 };
 
+struct cloud_work { /* of a worker's batches, over all its lives */
+    uint64_t batches, prompt_tokens, output_tokens;
+};
+
 struct cloud_conn;
 struct cloud_device;
 struct cloud_client;
@@ -79,6 +83,7 @@ struct cloud_node {
     size_t failed_count, failed_capacity;
     struct cloud_device *device;   /* workers, relays */
     struct cloud_replica *replica; /* worker: borrowed; NULL = the cloud's coefficients */
+    struct cloud_work work;
     bool stopping;
 };
 

@@ -142,7 +142,7 @@ struct cloud_node *cloud_add_replica(struct cloud *cloud, const struct worker_se
     p->phases = TS_PHASE_BOTH;
     p->device = settings->profile.device;
     p->stages = settings->profile.stages;
-    p->batches_max = p->stages.count;
+    node->settings.worker.batches_max = p->batches_max = p->stages.count;
     return node;
 }
 

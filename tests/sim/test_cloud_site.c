@@ -1,0 +1,206 @@
+/*
+ * A small site on cards of the catalogue with plans made by hand: every request ends once, whatever changes on the way;
+ * a request alone takes the time of the cost model.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/ts_mem.h"
+#include "common/inputs/ts_inputs.h"
+#include "services/cloud/cloud_site.h"
+
+#define PROMPT 500
+#define OUTPUT 50
+
+struct fixture {
+    struct ts_catalogue *catalogue;
+    struct ts_cluster *cluster;
+    struct ts_model model;
+    struct ts_demand demand;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = ts_xcalloc(1, sizeof *f);
+    struct ts_error err = {0};
+    bool ok = ts_catalogue_load(TS_CONF_DIR, "measured", &f->catalogue, &err) == TS_OK &&
+              ts_inputs_cluster(f->catalogue, TS_CONF_DIR, "two-nodes", &f->cluster, &err) == TS_OK &&
+              ts_inputs_model(TS_CONF_DIR, "llama-2-7b", &f->model, &err) == TS_OK;
+    if (!ok)
+        fail_msg("%s", err.text);
+    f->demand = (struct ts_demand){.burst = 1,
+                                   .class_count = 1,
+                                   .classes = {{.rate = 4,
+                                                .prompt_tokens = PROMPT,
+                                                .prompt_tokens_sq = PROMPT * PROMPT,
+                                                .output_tokens = OUTPUT,
+                                                .output_tokens_sq = OUTPUT * OUTPUT}}};
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    ts_cluster_destroy(&f->cluster);
+    ts_catalogue_destroy(&f->catalogue);
+    ts_free(f);
+    return 0;
+}
+
+/* --- plans ------------------------------------------------------------------------------------------- */
+
+static void set_group(struct ts_plan *plan, uint32_t g, enum ts_phase phase, uint32_t gpu)
+{
+    plan->groups[g] = (struct ts_group){
+        .phase = phase, .stages = {{.gpus = {gpu}, .tp = 1, .layers = 32}}, .stage_count = 1};
+}
+
+/* Group g holds device g of `gpus`; the first half prefills, and each sends to each of the second half. */
+static struct ts_plan *halves(const uint32_t *gpus, uint32_t count, bool swapped)
+{
+    uint32_t half = count / 2;
+    struct ts_plan *plan = ts_plan_new(count, half * half);
+    for (uint32_t g = 0; g < count; g++)
+        set_group(plan, g, (g < half) != swapped ? TS_PHASE_PREFILL : TS_PHASE_DECODE, gpus[g]);
+    for (uint32_t f = 0; f < half * half; f++) {
+        uint32_t a = f / half, b = half + f % half;
+        plan->flows[f] = (struct ts_flow){.prefill = swapped ? b : a,
+                                          .decode = swapped ? a : b,
+                                          .rate = 1,
+                                          .attained = 1,
+                                          .codec = f % 2 ? TS_COST_CODEC_I4 : TS_COST_CODEC_NONE};
+    }
+    plan->rate = 4;
+    return plan;
+}
+
+/* --- requests ---------------------------------------------------------------------------------------- */
+
+struct stream {
+    uint32_t count, asked, ended, failed;
+    ts_time every;
+    uint64_t tokens;
+    struct ts_metrics last;
+    struct ts_trace trace;
+};
+
+static bool next(void *context, struct cloud_request *out)
+{
+    struct stream *s = context;
+    if (s->asked == s->count)
+        return false;
+    out->at = s->asked * s->every;
+    out->prompt_count = PROMPT;
+    out->sampling.seed = s->asked++;
+    out->sampling.max_tokens = OUTPUT;
+    out->sampling.ignore_eos = true;
+    return true;
+}
+
+static void ended(void *context, const struct cloud_request *request, const struct cloud_outcome *outcome)
+{
+    struct stream *s = context;
+    assert_true(outcome->ended);
+    assert_int_equal(request->at, request->sampling.seed * s->every);
+    s->ended++;
+    s->failed += outcome->refused || outcome->finish != TS_FINISH_LENGTH;
+    s->tokens += outcome->token_count;
+    s->last = outcome->metrics;
+    if (outcome->trace)
+        s->trace = *outcome->trace;
+}
+
+static struct cloud_site *open_site(const struct fixture *f, const struct ts_plan *plan, struct stream *stream,
+                                    bool checks)
+{
+    struct cloud_site_settings s = cloud_site_defaults();
+    const struct cloud_source source = {stream, next, ended, 0};
+    struct cloud_site *site = NULL;
+    struct ts_error err = {0};
+    s.cluster = f->cluster;
+    s.model = &f->model;
+    s.plan = plan;
+    s.demand = &f->demand;
+    s.cloud.checks = checks;
+    if (cloud_site_new(&s, &source, &site, &err) != TS_OK)
+        fail_msg("%s", err.text);
+    return site;
+}
+
+static void run(struct cloud_site *site, const struct stream *stream)
+{
+    struct ts_error err = {0};
+    if (cloud_site_run(site, 600 * TS_S, &err) != TS_OK)
+        fail_msg("%s", err.text);
+    assert_int_equal(stream->ended, stream->count);
+}
+
+/* --- */
+
+static void test_all_end(void **state)
+{
+    const struct fixture *f = *state;
+    struct ts_plan *plan = halves((const uint32_t[]){0, 1, 4, 5}, 4, false);
+    for (int checks = 0; checks < 2; checks++) {
+        struct stream stream = {.count = 200, .every = 60 * TS_MS};
+        struct cloud_site *site = open_site(f, plan, &stream, checks);
+        run(site, &stream);
+        assert_int_equal(stream.failed, 0);
+        assert_int_equal(stream.tokens, 200 * OUTPUT);
+        uint64_t prompts = 0, outputs = 0;
+        assert_int_equal(cloud_site_replica_count(site), 4);
+        for (size_t i = 0; i < 4; i++) {
+            struct cloud_site_replica r = cloud_site_replica_at(site, i);
+            prompts += r.prompt_tokens;
+            outputs += r.output_tokens;
+            assert_true(r.busy_s[0] > 0 && r.busy_s[0] < 60 && r.batches > 0);
+            assert_true(isinf(r.died_s) && r.born_s == 0);
+        }
+        assert_int_equal(prompts, 200 * PROMPT);
+        assert_int_equal(outputs, 200 * OUTPUT);
+        cloud_site_destroy(&site);
+    }
+    ts_plan_destroy(&plan);
+}
+
+static void near_(double value, double expected, double part, const char *what)
+{
+    if (!(fabs(value - expected) <= part * expected))
+        fail_msg("%s: %g, expected %g", what, value, expected);
+}
+
+static void test_alone(void **state)
+{
+    const struct fixture *f = *state;
+    struct ts_plan *plan = halves((const uint32_t[]){0, 4}, 2, false);
+    struct stream stream = {.count = 1};
+    struct cloud_site *site = open_site(f, plan, &stream, false);
+    const struct ts_device_type *p = &f->cluster->types[f->cluster->gpus[0].type],
+                                *d = &f->cluster->types[f->cluster->gpus[4].type];
+    run(site, &stream);
+    double prefill = 32 * ts_cost_layer_prefill_s(p, &f->model, NULL, 1, PROMPT, (double)PROMPT * PROMPT) +
+                     ts_cost_head_s(p, &f->model, 1, 1) + ts_cost_step_s(p);
+    double context = PROMPT + OUTPUT / 2.0;
+    double step = 32 * ts_cost_layer_decode_s(d, &f->model, NULL, 1, 1, context) +
+                  ts_cost_head_s(d, &f->model, 1, 1) + ts_cost_step_s(d);
+    const struct ts_link *link = ts_cluster_link(f->cluster, f->cluster->gpus[0].node, f->cluster->gpus[4].node);
+    double bytes = (double)ts_model_kv_token_bytes(&f->model) * PROMPT * ts_cost_codec_ratio(TS_COST_CODEC_NONE, PROMPT);
+    double visible = ts_cost_kv_visible_s(link, &f->model, bytes, prefill);
+    near_((double)stream.last.ttft_ns / 1e9, prefill, 0.05, "TTFT");
+    near_((double)stream.last.tpot_ns / 1e9, step + visible / (OUTPUT - 1), 0.05, "TPOT");
+    cloud_site_destroy(&site);
+    ts_plan_destroy(&plan);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_all_end, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_alone, setup, teardown)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
