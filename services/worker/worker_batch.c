@@ -199,6 +199,7 @@ void batch_done(struct worker_core *core, const struct ts_event_batch_done *m)
         return;
     core->first = (core->first + 1) % core->settings.batches_max;
     core->running--;
+    task_outputs_begin(core, batch->count);
     for (uint32_t i = 0; i < batch->count; i++) {
         struct task *t = batch->tasks[i];
         const struct ts_batch_row *row = &batch->rows[i];
@@ -215,4 +216,5 @@ void batch_done(struct worker_core *core, const struct ts_event_batch_done *m)
         else
             decode_done(core, t, row->tokens.count, sample);
     }
+    task_outputs_end(core);
 }

@@ -30,9 +30,12 @@ enum task_state {
 struct router_link {
     uint64_t peer; /* 1.. */
     struct ts_session session;
-    ts_time lost_at;     /* since when it is down; TS_TIME_NEVER while up */
-    ts_time reported_at; /* when it was last told our load */
-    uint64_t term, plan; /* the newest seen */
+    ts_time lost_at;               /* since when it is down; TS_TIME_NEVER while up */
+    ts_time reported_at;           /* when it was last told our load */
+    uint64_t term, plan;           /* the newest seen */
+    bool output_batches;           /* it takes OutputBatch */
+    struct ts_msg_output *outputs; /* of the batch that is being taken in; NULL = each goes alone */
+    uint32_t output_count;
 };
 
 struct pool_link {
@@ -178,6 +181,9 @@ void task_state_set(struct worker_core *core, struct task *t, enum task_state st
 void task_add_item(struct task *t, const struct ts_token_item *item);
 void task_add_output(struct task *t, uint32_t token);
 void task_send_output(struct worker_core *core, struct task *t, uint32_t from_index);
+/* Between the two, output is gathered, at most `count` for each router, and goes as one message each. */
+void task_outputs_begin(struct worker_core *core, uint32_t count);
+void task_outputs_end(struct worker_core *core);
 void task_text_open(struct worker_core *core, struct task *t);
 void task_text_close(struct worker_core *core, struct task *t);
 void task_resync(struct worker_core *core, struct router_link *link);

@@ -192,6 +192,7 @@ void worker_link_router_message(struct worker_core *core, const struct ts_event_
             return;
         link->lost_at = TS_TIME_NEVER;
         link->reported_at = core->now;
+        link->output_batches = m->msg.welcome.output_batches;
         task_resync(core, link);
         if (core->draining)
             worker_send_router(core, link, TS_MSG_DRAIN);

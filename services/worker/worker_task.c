@@ -213,15 +213,42 @@ void task_send_output(struct worker_core *core, struct task *t, uint32_t from_in
 {
     uint32_t last = t->item_first + (uint32_t)t->item_count;
     uint32_t first = from_index < t->item_first ? t->item_first : from_index > last ? last : from_index;
-    struct ts_action_send *s = worker_send_router(core, t->router, TS_MSG_OUTPUT);
-    if (!s)
-        return; /* Resync asks for it */
-    s->msg.output = (struct ts_msg_output){
+    struct ts_msg_output output = {
         .rid = t->rid,
         .role = t->role,
         .first_index = first,
         .items = {first < last ? &t->items[first - t->item_first] : NULL, last - first},
         .finish = t->finish};
+    if (t->router->outputs) {
+        t->router->outputs[t->router->output_count++] = output;
+        return;
+    }
+    struct ts_action_send *s = worker_send_router(core, t->router, TS_MSG_OUTPUT);
+    if (s) /* else Resync asks for it */
+        s->msg.output = output;
+}
+
+void task_outputs_begin(struct worker_core *core, uint32_t count)
+{
+    for (size_t i = 0; i < core->settings.router_count; i++) {
+        struct router_link *link = &core->routers[i];
+        if (link->session.up && link->output_batches)
+            link->outputs = ts_arena_alloc(&core->out->arena, count * sizeof *link->outputs);
+        link->output_count = 0;
+    }
+}
+
+void task_outputs_end(struct worker_core *core)
+{
+    for (size_t i = 0; i < core->settings.router_count; i++) {
+        struct router_link *link = &core->routers[i];
+        struct ts_outputs outputs = {link->outputs, link->output_count};
+        link->outputs = NULL;
+        if (outputs.count > 1)
+            worker_send_router(core, link, TS_MSG_OUTPUT_BATCH)->msg.output_batch.outputs = outputs;
+        else if (outputs.count == 1)
+            worker_send_router(core, link, TS_MSG_OUTPUT)->msg.output = outputs.data[0];
+    }
 }
 
 void task_text_open(struct worker_core *core, struct task *t)

@@ -169,6 +169,94 @@ static void test_preempted_under_way(void **state)
     worker_end(&f);
 }
 
+static struct ts_msg_output_batch batch_in(const struct core_fixture *f)
+{
+    for (size_t i = 0; i < f->out.count; i++) {
+        if (f->out.items[i].kind == TS_ACTION_SEND && f->out.items[i].send.msg.kind == TS_MSG_OUTPUT_BATCH)
+            return f->out.items[i].send.msg.output_batch;
+    }
+    fail();
+    return (struct ts_msg_output_batch){.outputs = {NULL, 0}};
+}
+
+/* A router that takes them gets the outputs of one batch in one message, an only one alone. */
+static void test_output_batch(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {0, "start", "*"},
+        {0, "worker:1 welcome output_batches=1", "worker:1 resync items="},
+        ASSIGNED(1, "1.1", "1"),
+        ASSIGNED(1, "2.1", "2"),
+        {2, "tokenised job=1 ids=*16", "text_open tag=1\nbatch batch=1"},
+        {2, "tokenised job=2 ids=*16", "text_open tag=2"},
+        {3, "batch_done batch=1 samples=1:5",
+         "worker:1 report\nworker:1 output rid=1.1 role=both items=5\nbatch batch=2"},
+        {4, "batch_done batch=2 samples=1:6,2:7:stop",
+         "worker:1 report rid=2.1\ntext_close tag=2\n"
+         "worker:1 output_batch outputs=1.1:both:1,2.1:both:0\nbatch batch=3 rows=1:17:6"},
+    };
+    struct worker_settings settings = worker_test_settings(TS_PHASE_BOTH);
+    settings.relay_endpoint = "";
+    struct core_fixture *f = worker_begin(&settings);
+    CORE_RUN(f, "output batch", steps);
+    struct ts_msg_output_batch b = batch_in(f);
+    assert_int_equal(b.outputs.data[0].items.count, 1);
+    assert_int_equal(b.outputs.data[0].items.data[0].token, 6);
+    assert_int_equal(b.outputs.data[0].finish, TS_FINISH_NONE);
+    assert_int_equal(b.outputs.data[1].items.count, 1);
+    assert_int_equal(b.outputs.data[1].items.data[0].token, 7);
+    assert_int_equal(b.outputs.data[1].finish, TS_FINISH_STOP);
+    static const struct core_step lost[] = {
+        {5, "worker:1 unreachable", "worker:1 hello"}, /* nobody to tell */
+        {6, "batch_done batch=3 samples=1:8", "batch batch=4"},
+        {7, "worker:1 welcome", "worker:1 resync items=1.1:both:3,2.1:both:1"}, /* it is an older one now */
+        {8, "worker:1 resync_reply items=1.1:both:resend:1,2.1:both:keep:1",
+         "worker:1 output rid=1.1 first_index=1 items=6,8"},
+        {9, "worker:1 release rid=1.1", "text_close tag=1"},
+        {9, "worker:1 release rid=2.1", ""},
+        {10, "batch_done batch=4 samples=1:9", ""},
+    };
+    CORE_RUN(f, "lost", lost);
+    worker_end(&f);
+}
+
+/* Two routers, each with its own; one of them takes no batches. */
+static void test_output_batch_of_each(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {0, "start", "*"},
+        {0, "worker:1 welcome output_batches=1", "worker:1 resync"},
+        {0, "worker:2 welcome", "worker:2 resync"},
+        ASSIGNED(1, "1.1", "1"),
+        ASSIGNED(1, "2.1", "2"),
+        {1, "worker:2 " BOTH("3.1") "#1", "tokenise job=3 #1\ndrop #1"},
+        {1, "worker:2 " BOTH("4.1") "#1", "tokenise job=4 #1\ndrop #1"},
+        {2, "tokenised job=1 ids=*8", "text_open tag=1\nbatch batch=1"},
+        {2, "tokenised job=2 ids=*8", "text_open tag=2"},
+        {2, "tokenised job=3 ids=*8", "text_open tag=3"},
+        {2, "tokenised job=4 ids=*8", "text_open tag=4"},
+        {3, "batch_done batch=1 samples=1:5", "worker:1 report\nworker:1 output rid=1.1\nbatch batch=2"},
+        {4, "batch_done batch=2 samples=1:6:stop,2:7:stop,3:8:stop,4:9:stop",
+         "text_close tag=1\nworker:1 report rid=2.1\ntext_close tag=2\n"
+         "worker:2 report rid=3.1\nworker:2 output rid=3.1 items=8\ntext_close tag=3\n"
+         "worker:2 report rid=4.1\nworker:2 output rid=4.1 items=9\ntext_close tag=4\n"
+         "worker:1 output_batch outputs=1.1:both:1,2.1:both:0"},
+        {5, "worker:1 release rid=1.1", ""},
+        {5, "worker:1 release rid=2.1", ""},
+        {5, "worker:2 release rid=3.1", ""},
+        {5, "worker:2 release rid=4.1", ""},
+    };
+    struct worker_settings settings = worker_test_settings(TS_PHASE_BOTH);
+    settings.relay_endpoint = "";
+    settings.routers[1] = "tcp://router2";
+    settings.router_count = 2;
+    struct core_fixture *f = worker_begin(&settings);
+    CORE_RUN(f, "output batch of each", steps);
+    worker_end(&f);
+}
+
 /* The profile says how many batches the engine takes. */
 static void test_announced(void **state)
 {
@@ -186,6 +274,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chunks_in_a_row), cmocka_unit_test(test_dies_under_way),
         cmocka_unit_test(test_spread),          cmocka_unit_test(test_preempted_under_way),
+        cmocka_unit_test(test_output_batch),    cmocka_unit_test(test_output_batch_of_each),
         cmocka_unit_test(test_announced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
