@@ -5,6 +5,7 @@
 
 #include "common/base/ts_mem.h"
 #include "services/cloud/cloud_copy.h"
+#include "services/cloud/cloud_flow.h"
 
 struct cloud_settings cloud_settings_defaults(void)
 {
@@ -56,6 +57,7 @@ enum ts_status cloud_new(const struct cloud_settings *settings, struct cloud **o
     ts_heap_init(&cloud->heap);
     cloud->endpoints = ts_map_new();
     cloud->copier = copier_new();
+    cloud->flows = settings->cluster ? flows_new(settings->cluster) : NULL;
     *out = cloud;
     return TS_OK;
 }
@@ -70,6 +72,7 @@ void cloud_destroy(struct cloud **cloud)
     while ((o = ts_heap_pop(&c->heap, NULL)))
         o->forget(o);
     packets_fini(c);
+    flows_destroy(&c->flows);
     for (size_t i = 0; i < c->node_count; i++)
         cloud_node_free(c->nodes[i]);
     copier_destroy(&c->copier);

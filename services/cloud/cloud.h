@@ -14,6 +14,7 @@
 #ifndef CLOUD_H
 #define CLOUD_H
 
+#include "common/core/ts_cluster.h"
 #include "common/core/ts_event.h"
 #include "common/core/ts_metrics.h"
 #include "services/planner/planner_core.h"
@@ -95,6 +96,9 @@ struct cloud_settings {
     bool blocks_stay;
     double engine_fault, codec_fault; /* chances of a batch, an encode to fail, until network.faults_until */
     struct cloud_network network;
+    /* KV on its way between replicas shares the links and network cards of this cluster, and takes its
+     * latencies; network.bytes_per_s is of everything else. Borrowed; NULL = of KV, too. */
+    const struct ts_cluster *cluster;
     struct cloud_hooks hooks;
 };
 
@@ -177,6 +181,20 @@ void cloud_fail_jobs(struct cloud_node *node,
 void cloud_admin(struct cloud_node *router, const struct ts_msg *msg);
 void cloud_restart_stopped(struct cloud_node *node, bool restart); /* whether a drained node comes back */
 void cloud_at(struct cloud *cloud, ts_time at, void (*call)(void *context), void *context);
+
+/* What a link or a network card of the cluster has carried. `bytes_per_s` is what it can do now. */
+struct cloud_link_use {
+    double bytes, busy_s, bytes_per_s;
+};
+
+struct cloud_link_use cloud_link_use(const struct cloud *cloud, uint32_t from,
+                                     uint32_t to); /* equal: inside */
+struct cloud_link_use cloud_card_use(const struct cloud *cloud, uint32_t node, bool out);
+void cloud_link_factor(struct cloud *cloud, uint32_t from, uint32_t to,
+                       double factor); /* of its bytes/s, from now */
+/* Other traffic between two nodes of the cluster: tells when all of it has left. */
+void cloud_flow(struct cloud *cloud, uint32_t from, uint32_t to, double bytes, void (*over)(void *context),
+                void *context);
 
 /* Runs until `until` or a violation, whichever comes first. */
 enum ts_status cloud_run(struct cloud *cloud, ts_time until, struct ts_error *err);

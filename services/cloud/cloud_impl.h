@@ -100,6 +100,7 @@ struct cloud {
     struct ts_map *endpoints; /* -> struct cloud_node */
     struct copier *copier;
     struct packet *spare;
+    struct cloud_flows *flows; /* NULL = bandwidth is not shared */
     struct cloud_counts counts;
     struct ts_error failure;
     uint32_t *zeros; /* TS_PROMPT_TOKENS_MAX token ids; NULL until wanted */

@@ -73,12 +73,21 @@ void conn_unref(struct cloud_conn *conn)
     ts_free(conn);
 }
 
+/* What is under way is lost. */
+static void lose(struct cloud_conn *conn)
+{
+    conn->epoch++;
+    packets_lose(&conn->way[TO_ACCEPTOR].waiting);
+    packets_lose(&conn->way[TO_DIALLER].waiting);
+}
+
 static void close_conn(struct cloud_conn *conn)
 {
     if (conn->closed)
         return;
     conn->closed = true;
     packets_lose(&conn->queue);
+    packets_lose(&conn->way[TO_DIALLER].waiting);
     delist(conn, DIALLED);
     conn_unref(conn);
 }
@@ -132,7 +141,7 @@ static void open_later(struct cloud *cloud, struct cloud_conn *conn)
 /* What is under way is lost; the dialler's side tries again. */
 void conn_cut(struct cloud *cloud, struct cloud_conn *conn)
 {
-    conn->epoch++;
+    lose(conn);
     conn->up = false;
     memset(conn->way, 0, sizeof conn->way);
     forget_number(conn);
@@ -202,7 +211,7 @@ void net_node_died(struct cloud_node *node, bool abrupt)
     for (struct cloud_conn *conn = node->dialled; conn; conn = next) {
         next = conn->next[DIALLED];
         if (abrupt && ts_rng_below(&cloud->rng, 2) == 0)
-            conn->epoch++; /* what was under way is lost, too */
+            lose(conn); /* what was under way, too */
         close_conn(conn);
     }
     for (struct cloud_conn *conn = node->accepted; conn; conn = next) {
@@ -221,5 +230,11 @@ void net_close(struct cloud *cloud)
     for (size_t i = 0; i < cloud->node_count; i++) {
         while (cloud->nodes[i]->dialled)
             close_conn(cloud->nodes[i]->dialled);
+        for (struct cloud_conn *conn = cloud->nodes[i]->accepted, *next; conn; conn = next) {
+            next = conn->next[ACCEPTED];
+            conn_ref(conn);
+            lose(conn);
+            conn_unref(conn);
+        }
     }
 }

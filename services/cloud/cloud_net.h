@@ -1,5 +1,6 @@
 /*
  * What the files of the network share: connections (cloud_net.c) and messages on them (cloud_net_send.c).
+ * Shared bandwidth is cloud_flow.h.
  *
  * A connection lives as long as it is open, something of it is under way, or a change of it is due (`refs`).
  * A packet owns a copy of its message and is used again once it is delivered, with the arena that it has.
@@ -8,6 +9,7 @@
 #define CLOUD_NET_H
 
 #include "services/cloud/cloud_copy.h"
+#include "services/cloud/cloud_flow.h"
 #include "services/cloud/cloud_impl.h"
 
 enum { TO_ACCEPTOR, TO_DIALLER };
@@ -21,7 +23,9 @@ struct packet {
     struct ts_arena arena; /* holds the message's spans */
     struct ts_event event; /* as it will arrive, but for peer and handle */
     struct payload *payload;
-    ts_time delay; /* told by its fate */
+    struct cloud_fate fate;
+    struct cloud_flow *flow; /* its bytes are under way */
+    ts_time wire;            /* of its bytes, or of the way that they took */
 };
 
 struct packet_queue {
@@ -29,9 +33,10 @@ struct packet_queue {
 };
 
 struct direction {
-    ts_time last_at; /* of the message before: FIFO */
-    bool dead;       /* swallows everything until the connection is cut */
-    uint32_t gap;    /* messages to lose */
+    ts_time last_at;             /* of the message before: FIFO */
+    bool dead;                   /* swallows everything until the connection is cut */
+    uint32_t gap;                /* messages to lose */
+    struct packet_queue waiting; /* the first one flows, the others are behind it */
 };
 
 struct cloud_conn {

@@ -12,6 +12,8 @@ void packet_free(struct packet *p)
 {
     struct cloud_conn *conn = p->conn;
     struct cloud *cloud = conn->dialler->cloud;
+    if (p->flow)
+        flow_cancel(cloud, p->flow);
     payload_unref(p->payload);
     ts_arena_reset(&p->arena);
     p->next = cloud->spare;
@@ -93,7 +95,9 @@ static struct packet *new_packet(struct cloud *cloud, struct cloud_conn *conn, i
     p->way = way;
     p->epoch = conn->epoch;
     p->payload = NULL;
-    p->delay = 0;
+    p->fate = (struct cloud_fate){.cut = false};
+    p->flow = NULL;
+    p->wire = 0;
     p->event.kind = TS_EVENT_MESSAGE;
     p->event.message.channel = conn->channel;
     p->event.message.envelope = *envelope;
@@ -106,12 +110,13 @@ static struct packet *new_packet(struct cloud *cloud, struct cloud_conn *conn, i
 /* --- what befalls them ------------------------------------------------------------------------------- */
 
 /* A KV chunk may arrive damaged: its checksum must tell. */
-static void corrupt(struct cloud *cloud, struct packet *p, const struct cloud_fate *fate)
+static void corrupt(struct cloud *cloud, struct packet *p)
 {
     if (p->event.message.msg.kind != TS_MSG_KV_CHUNK || !p->payload || p->payload->size == 0 ||
-        (!fate->damaged && !cloud_chance(cloud, cloud->settings.network.corrupt)))
+        (!p->fate.damaged && !cloud_chance(cloud, cloud->settings.network.corrupt)))
         return;
     struct payload *damaged = payload_new(p->payload->size, p->payload->bytes);
+    damaged->place = p->payload->place;
     memcpy(damaged->data, p->payload->data, damaged->size);
     damaged->data[ts_rng_below(&cloud->faults, damaged->size)] ^= 0x40;
     payload_unref(p->payload);
@@ -120,12 +125,12 @@ static void corrupt(struct cloud *cloud, struct packet *p, const struct cloud_fa
 }
 
 /* Whether the network loses this message; what else befalls the connection. */
-static bool misfortune(struct cloud *cloud, struct packet *p, const struct cloud_fate *fate)
+static bool misfortune(struct cloud *cloud, struct packet *p)
 {
     const struct cloud_network *net = &cloud->settings.network;
     struct cloud_conn *conn = p->conn;
     struct direction *way = &conn->way[p->way];
-    if (fate->cut || cloud_chance(cloud, net->cut)) {
+    if (p->fate.cut || cloud_chance(cloud, net->cut)) {
         cloud->counts.cuts++;
         conn_cut(cloud, conn);
         return true;
@@ -144,7 +149,7 @@ static bool misfortune(struct cloud *cloud, struct packet *p, const struct cloud
         way->gap--;
         return true;
     }
-    return way->dead || fate->lost;
+    return way->dead || p->fate.lost;
 }
 
 /* A late copy: it does not hold up what follows. */
@@ -157,55 +162,89 @@ static void arrives_again(struct cloud *cloud, const struct packet *p, ts_time a
     cloud_push(cloud, at, &copy->o);
 }
 
-static struct cloud_fate fate_of(struct cloud *cloud, const struct packet *p)
+static void ask_fate(struct cloud *cloud, struct packet *p)
 {
-    struct cloud_fate fate = {.cut = false};
     const struct cloud_hooks *hooks = &cloud->settings.hooks;
     const struct cloud_conn *conn = p->conn;
     if (hooks->fate)
         hooks->fate(hooks->context, p->way == TO_ACCEPTOR ? conn->dialler : conn->acceptor, receiver_of(p),
-                    &p->event.message.msg, &fate);
-    return fate;
+                    &p->event.message.msg, &p->fate);
 }
 
 /* --- under way --------------------------------------------------------------------------------------- */
 
-/* Its last byte leaves now. */
-static void arrive_later(struct cloud *cloud, struct packet *p, ts_time wire)
+/* All of it is on its way: it arrives `wire` and a latency later, behind what was before it. */
+static void arrive_later(struct cloud *cloud, struct packet *p)
 {
     const struct cloud_network *net = &cloud->settings.network;
     struct direction *way = &p->conn->way[p->way];
-    ts_time at = cloud->now + net->latency_min + wire;
+    ts_time at = cloud->now + net->latency_min + p->wire;
     if (net->latency_mean > 0)
         at += (ts_time)ts_rng_exponential(&cloud->rng, (double)net->latency_mean);
     if (at < way->last_at)
         at = way->last_at;
-    at += p->delay;
+    at += p->fate.delay;
     way->last_at = at;
     cloud_push(cloud, at, &p->o);
+    if (p->fate.again)
+        arrives_again(cloud, p, at + p->fate.again_after);
+}
+
+static void flow_over(void *context);
+
+/* Between replicas on a cluster KV flows. */
+static bool begin_flow(struct cloud *cloud, struct packet *p)
+{
+    const struct ts_msg *msg = &p->event.message.msg;
+    if (!cloud->flows || !p->payload || p->payload->place == UINT32_MAX || msg->kind != TS_MSG_KV_CHUNK)
+        return false;
+    uint32_t from = p->payload->place, to = cloud_node_place(receiver_of(p), msg->kv_chunk.layer);
+    if (to == UINT32_MAX)
+        return false;
+    p->wire = flow_latency(cloud, from, to);
+    p->flow = flow_begin(cloud, from, to, (double)p->payload->bytes, flow_over, p);
+    return true;
+}
+
+/* What is first sets off; what needs no flow goes at once, and the next one is first. */
+static void advance(struct cloud *cloud, struct direction *way)
+{
+    while (way->waiting.first && !begin_flow(cloud, way->waiting.first))
+        arrive_later(cloud, queue_take(&way->waiting));
+}
+
+static void flow_over(void *context)
+{
+    struct packet *p = context;
+    struct cloud *cloud = p->conn->dialler->cloud;
+    struct direction *way = &p->conn->way[p->way];
+    p->flow = NULL;
+    arrive_later(cloud, queue_take(&way->waiting));
+    advance(cloud, way);
 }
 
 static void transmit(struct cloud *cloud, struct packet *p)
 {
-    const struct cloud_fate fate = fate_of(cloud, p);
-    if (fate.refused)
-        cloud_unreachable(p->way == TO_ACCEPTOR ? p->conn->dialler : p->conn->acceptor, p->conn->channel,
-                          p->way == TO_ACCEPTOR ? p->conn->dialler_peer : p->conn->acceptor_peer);
-    if (fate.refused || misfortune(cloud, p, &fate)) {
+    struct cloud_conn *conn = p->conn;
+    struct direction *way = &conn->way[p->way];
+    ask_fate(cloud, p);
+    if (p->fate.refused)
+        cloud_unreachable(p->way == TO_ACCEPTOR ? conn->dialler : conn->acceptor, conn->channel,
+                          p->way == TO_ACCEPTOR ? conn->dialler_peer : conn->acceptor_peer);
+    if (p->fate.refused || misfortune(cloud, p)) {
         cloud->counts.lost++;
         packet_free(p);
         return;
     }
-    corrupt(cloud, p, &fate);
-    p->epoch = p->conn->epoch;
-    p->delay = fate.delay;
+    corrupt(cloud, p);
+    p->epoch = conn->epoch;
     cloud->counts.messages++;
-    ts_time wire = 0;
     if (p->payload)
-        wire = (ts_time)((double)p->payload->bytes / cloud->settings.network.bytes_per_s * 1e9);
-    arrive_later(cloud, p, wire);
-    if (fate.again)
-        arrives_again(cloud, p, p->conn->way[p->way].last_at + fate.again_after);
+        p->wire = (ts_time)((double)p->payload->bytes / cloud->settings.network.bytes_per_s * 1e9);
+    bool first = !way->waiting.first;
+    queue_add(&way->waiting, p);
+    if (first)
+        advance(cloud, way);
 }
 
 void packet_pass_on(struct cloud *cloud, struct packet *p)
