@@ -26,8 +26,18 @@ static const struct ts_option options[] = {
      "loo: largest median error with one model left out"},
     {"most_by_gpu", TS_OPTION_F64, offsetof(struct cost_flags, most_by_gpu), "0.25", 0, 10,
      "loo: largest median error with one GPU left out"},
+    {"model", TS_OPTION_STRING, offsetof(struct cost_flags, model), "llama-3-8b", 0, 0,
+     "request: name of conf/models, or a config.json"},
+    {"prompt_tokens", TS_OPTION_U32, offsetof(struct cost_flags, prompt_tokens), "512", 1, 1 << 20,
+     "request: of its prompt"},
+    {"output_tokens", TS_OPTION_U32, offsetof(struct cost_flags, output_tokens), "16", 1, 1 << 20,
+     "request: of its output"},
+    {"reference", TS_OPTION_STRING, offsetof(struct cost_flags, reference), "A100-80G", 0, 0,
+     "request: device whose prefill hides a part of the KV transfer"},
+    {"links", TS_OPTION_STRINGS, offsetof(struct cost_flags, links),
+     "InfiniBand-HDR,100GbE,40Gbit,25GbE,10GbE,5Gbit,1Gbit", 0, 0, "request: links that its KV may take"},
     {"json", TS_OPTION_BOOL, offsetof(struct cost_flags, json), "false", 0, 0,
-     "eval: print an array of {gpu, model, phase, n, median, p90}"},
+     "eval: print an array of {gpu, model, phase, n, median, p90}; request: all batch sizes and links"},
 };
 
 enum ts_status cost_inputs_load(const struct cost_flags *f, struct cost_sheets *sheets,
@@ -152,14 +162,16 @@ static int run(struct cost_flags *f, const struct ts_conf_strings *arguments)
         f->conf_dir = found;
     if (strcmp(verb, "eval") == 0 && arguments->count == 2)
         code = eval(f, arguments->items[1]);
+    else if (strcmp(verb, "request") == 0 && arguments->count == 1)
+        code = cost_request(f);
     else if (strcmp(verb, "loo") == 0 && arguments->count == 1)
         code = cost_leave_out(f);
     else if (strcmp(verb, "fit") == 0 && arguments->count == 1 && *f->devices_out && *f->stacks_out)
         code = fit_all(f);
     else
-        code = tsctl_fail(
-            "cost", 2,
-            "usage: tsctl cost eval FILE [--json] | loo | fit --devices-out FILE --stacks-out FILE");
+        code = tsctl_fail("cost", 2,
+                          "usage: tsctl cost eval FILE [--json] | request [--model M] | loo | fit "
+                          "--devices-out FILE --stacks-out FILE");
     ts_free(found);
     return code;
 }

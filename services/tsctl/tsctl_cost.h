@@ -6,12 +6,17 @@
 #ifndef TSCTL_COST_H
 #define TSCTL_COST_H
 
+#include "common/run/ts_conf.h"
 #include "services/tsctl/tsctl_cost_files.h"
 
 struct cost_flags {
     struct ts_conf *conf;
     const char *conf_dir, *profiles, *devices, *devices_out, *stacks_out;
     double most_by_model, most_by_gpu;
+    const char *model, *reference; /* request */
+    uint32_t prompt_tokens, output_tokens;
+    struct ts_conf_strings links;
+    double kv_token_bytes; /* of the model, set by cost_request */
     bool json;
 };
 
@@ -38,5 +43,6 @@ void cost_groups_free(struct cost_groups *groups);
 enum ts_status cost_inputs_load(const struct cost_flags *f, struct cost_sheets *sheets,
                                 struct cost_table *table, struct ts_error *err);
 int cost_leave_out(const struct cost_flags *f);
+int cost_request(struct cost_flags *f);
 
 #endif

@@ -106,3 +106,22 @@ def test_usage(tmp_path):
     assert tsctl("guess").returncode == 2
     assert tsctl("eval", tmp_path / "absent.csv").returncode == 1
     assert tsctl("eval", PROFILES / "serving_dev.csv").returncode == 1
+
+
+def test_request_on_each_device():
+    answer = json.loads(tsctl("request", "--model", "llama-30b", "--devices", "paper", "--reference", "A100", "--json").stdout)
+    devices = {d["device"]: d for d in answer["devices"]}
+    assert {name: d["tp"] for name, d in devices.items()} == {"A100": 1, "A40": 2, "A6000": 2, "A5000": 4, "3090Ti": 4}
+    for d in devices.values():
+        one, many = d["batches"][0], d["batches"][4]
+        assert (one["batch"], many["batch"]) == (1, 16)
+        assert many["prefill_s"] > 10 * one["prefill_s"]  # bound by compute: no gain
+        assert many["step_s"] < 2 * one["step_s"]  # bound by memory: nearly free
+        assert one["decode_dollars"] == pytest.approx(15 * one["step_s"] * d["price_per_hour"] / 3600)
+        assert [b["fits"] for b in d["batches"]] == sorted((b["fits"] for b in d["batches"]), reverse=True)
+    assert answer["kv_bytes"] == 512 * 60 * 2 * 6656 * 2
+    links = {(link["link"], link["codec"]): link for link in answer["links"]}
+    assert links["5Gbit", "none"]["transfer_s"] == pytest.approx(answer["kv_bytes"] / 0.625e9 + 100e-6)
+    assert all(0 < link["visible_s"] <= link["transfer_s"] for link in links.values())
+    failed = tsctl("request", "--links", "carrier-pigeon", "--json")
+    assert failed.returncode == 1 and "carrier-pigeon" in failed.stderr
