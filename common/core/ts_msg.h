@@ -45,9 +45,7 @@ struct ts_envelope {
     uint64_t seq;         /* 1, 2, ... in each direction of a session */
 };
 
-/* --- sessions
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* --- sessions ------------------------------------------------------------------------------------------- */
 
 struct ts_load {
     uint32_t waiting, running; /* requests */
@@ -150,9 +148,7 @@ struct ts_msg_resync_reply {
     struct ts_resync_answers items;
 };
 
-/* --- client channel
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- client channel ------------------------------------------------------------------------------------- */
 
 enum ts_prompt_kind { TS_PROMPT_TEXT = 1, TS_PROMPT_TOKENS, TS_PROMPT_CHAT, TS_PROMPT_LAST = TS_PROMPT_CHAT };
 
@@ -283,9 +279,7 @@ struct ts_msg_tokenize_reply { /* to either */
     struct ts_bytes text;
 };
 
-/* --- worker control
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- worker control ------------------------------------------------------------------------------------- */
 
 /* To both workers of an attempt. The prompt rides as the bulk frame of the prefill worker's copy. */
 struct ts_msg_assign {
@@ -377,9 +371,7 @@ struct ts_msg_drain {
     struct ts_str service; /* admin: whom; empty for the receiver itself */
 };
 
-/* --- relay control
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- relay control -------------------------------------------------------------------------------------- */
 
 struct ts_link_item {
     struct ts_str from, to;
@@ -426,9 +418,7 @@ struct ts_msg_transfer { /* relay -> router: the end of a transfer */
     int64_t run_ns;
 };
 
-/* --- planner
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- planner -------------------------------------------------------------------------------------------- */
 
 struct ts_plan_worker { /* cluster state: one slot */
     struct ts_str id, host, model, relay;
@@ -536,9 +526,7 @@ struct ts_msg_plan_reply {
     struct ts_str text;
 };
 
-/* --- admin
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- admin ---------------------------------------------------------------------------------------------- */
 
 struct ts_msg_status {
     uint64_t id;
@@ -697,9 +685,7 @@ struct ts_msg_kv_abort { /* either way: forget this transfer */
     enum ts_reason reason;
 };
 
-/* --- stage link
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- stage link ----------------------------------------------------------------------------------------- */
 
 struct ts_msg_activations { /* bulk = fp32 [tokens][hidden] */
     struct ts_rid rid;
@@ -713,9 +699,7 @@ struct ts_msg_token_return {
     struct ts_token_item item;
 };
 
-/* --- the union
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* --- the union ------------------------------------------------------------------------------------------ */
 
 /* Kinds are the field numbers of the one-of in proto/ts_envelope.proto: never renumber. X(KIND, number,
  * member, struct suffix) */

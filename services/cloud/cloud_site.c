@@ -240,8 +240,8 @@ static void look_at(struct replica *r, ts_time now)
         r->died_at = r->leaving ? now : TS_TIME_NEVER;
         return;
     }
-    double share = (double)worker_core_blocks_used(cloud_node_core(r->node)) /
-                   r->node->settings.worker.pool.kv_blocks;
+    double share =
+        (double)worker_core_blocks_used(cloud_node_core(r->node)) / r->node->settings.worker.pool.kv_blocks;
     r->kv_sum += share;
     r->kv_max = fmax(r->kv_max, share);
     r->samples++;

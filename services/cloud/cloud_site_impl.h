@@ -1,6 +1,6 @@
 /*
- * Between the files of a site: cloud_site.c builds it, runs it and counts, cloud_site_change.c has what changes on
- * the way.
+ * Between the files of a site: cloud_site.c builds it, runs it and counts, cloud_site_change.c has what
+ * changes on the way.
  */
 #ifndef CLOUD_SITE_IMPL_H
 #define CLOUD_SITE_IMPL_H
@@ -11,7 +11,8 @@
 #include "services/cloud/cloud_replica.h"
 #include "services/cloud/cloud_site.h"
 
-/* The requests' zero: by then the services have found each other. All instants of cloud_site.h count from here. */
+/* The requests' zero: by then the services have found each other. All instants of cloud_site.h count from
+ * here. */
 #define SITE_START TS_S
 
 struct replica { /* of a group, over its life */
@@ -43,7 +44,7 @@ struct cloud_site {
     struct cloud_node *router, *planner, *client; /* planner: or the publisher */
     struct replica **replicas;
     size_t replica_count, replica_capacity;
-    char (*relays)[24]; /* [node] ids; empty = none yet */
+    char (*relays)[24];         /* [node] ids; empty = none yet */
     const struct ts_plan *plan; /* in force */
     const char **workers;       /* [group of plan] ids, NULL = not there: what the publisher holds */
     struct replica **of_group;  /* [group of plan] or NULL */

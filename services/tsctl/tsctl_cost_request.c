@@ -1,7 +1,7 @@
 /*
- * `tsctl cost request`: what one request takes and costs on each device of the catalogue, how batches change that, and
- * how long its KV is on each link. A device that cannot hold the model alone is taken as many times as needed (TP over
- * its peer link).
+ * `tsctl cost request`: what one request takes and costs on each device of the catalogue, how batches change
+ * that, and how long its KV is on each link. A device that cannot hold the model alone is taken as many times
+ * as needed (TP over its peer link).
  */
 #include <math.h>
 #include <stdio.h>
@@ -34,8 +34,8 @@ static uint32_t least_tp(const struct ts_device_type *device, const struct ts_mo
     return 0;
 }
 
-static double pass_s(const struct ts_device_type *device, const struct ts_model *model, uint32_t tp, double layer_s,
-                     double rows)
+static double pass_s(const struct ts_device_type *device, const struct ts_model *model, uint32_t tp,
+                     double layer_s, double rows)
 {
     return model->layers * layer_s + ts_cost_head_s(device, model, tp, rows) + ts_cost_step_s(device);
 }
@@ -49,12 +49,13 @@ static struct times times_of(const struct cost_flags *f, const struct ts_device_
     if (t.tp == 0)
         return t;
     t.price_per_hour = t.tp * device->price_per_hour;
-    t.kv_bytes = t.tp * ts_cost_usable_bytes(device) - ts_cost_stage_weight_bytes(model, true, true, model->layers);
+    t.kv_bytes =
+        t.tp * ts_cost_usable_bytes(device) - ts_cost_stage_weight_bytes(model, true, true, model->layers);
     for (size_t i = 0; i < BATCHES; i++) {
         double n = batches[i];
-        t.prefill_s[i] = pass_s(
-            device, model, t.tp,
-            ts_cost_layer_prefill_s(device, model, link, t.tp, n * prompt, n * prompt * prompt), n);
+        t.prefill_s[i] =
+            pass_s(device, model, t.tp,
+                   ts_cost_layer_prefill_s(device, model, link, t.tp, n * prompt, n * prompt * prompt), n);
         t.step_s[i] =
             pass_s(device, model, t.tp, ts_cost_layer_decode_s(device, model, link, t.tp, n, n * context), n);
     }
@@ -93,8 +94,8 @@ static struct ts_json *device_json(const struct cost_flags *f, const struct ts_d
 }
 
 static enum ts_status put_links(const struct cost_flags *f, const struct ts_catalogue *catalogue,
-                                const struct ts_model *model, const struct times *reference, struct ts_json *doc,
-                                struct ts_error *err)
+                                const struct ts_model *model, const struct times *reference,
+                                struct ts_json *doc, struct ts_error *err)
 {
     struct ts_json *links = ts_json_new_array();
     for (size_t i = 0; i < f->links.count; i++) {
@@ -122,11 +123,12 @@ static enum ts_status put_links(const struct cost_flags *f, const struct ts_cata
     return TS_OK;
 }
 
-static void print_table(const struct cost_flags *f, const struct ts_catalogue *catalogue, const struct ts_model *model)
+static void print_table(const struct cost_flags *f, const struct ts_catalogue *catalogue,
+                        const struct ts_model *model)
 {
     double steps = f->output_tokens > 1 ? f->output_tokens - 1.0 : 0;
-    printf("%-14s %2s %10s %12s %12s %14s %14s\n", "device", "TP", "$/h", "prefill ms", "step ms", "prefill u$",
-           "decode u$");
+    printf("%-14s %2s %10s %12s %12s %14s %14s\n", "device", "TP", "$/h", "prefill ms", "step ms",
+           "prefill u$", "decode u$");
     for (size_t i = 0; i < ts_catalogue_device_count(catalogue); i++) {
         const struct ts_device_type *device = ts_catalogue_device_at(catalogue, i);
         struct times t = times_of(f, device, model);
@@ -158,7 +160,8 @@ static enum ts_status print_json(const struct cost_flags *f, const struct ts_cat
     ts_json_put_number(doc, "kv_bytes", f->kv_token_bytes * f->prompt_tokens);
     ts_json_put(doc, "devices", &devices);
     if (!reference) {
-        status = ts_error_set(err, TS_ENOTFOUND, "reference device \"%s\" is not in the catalogue", f->reference);
+        status =
+            ts_error_set(err, TS_ENOTFOUND, "reference device \"%s\" is not in the catalogue", f->reference);
     } else {
         struct times t = times_of(f, reference, model);
         status = put_links(f, catalogue, model, &t, doc, err);

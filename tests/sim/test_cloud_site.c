@@ -1,6 +1,6 @@
 /*
- * A small site on cards of the catalogue with plans made by hand: every request ends once, whatever changes on the way;
- * a request alone takes the time of the cost model.
+ * A small site on cards of the catalogue with plans made by hand: every request ends once, whatever changes
+ * on the way; a request alone takes the time of the cost model.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -116,8 +116,8 @@ static void ended(void *context, const struct cloud_request *request, const stru
         s->trace = *outcome->trace;
 }
 
-static struct cloud_site *open_site(const struct fixture *f, const struct ts_plan *plan, struct stream *stream,
-                                    bool checks)
+static struct cloud_site *open_site(const struct fixture *f, const struct ts_plan *plan,
+                                    struct stream *stream, bool checks)
 {
     struct cloud_site_settings s = cloud_site_defaults();
     const struct cloud_source source = {stream, next, ended, 0};
@@ -189,8 +189,10 @@ static void test_alone(void **state)
     double context = PROMPT + OUTPUT / 2.0;
     double step = 32 * ts_cost_layer_decode_s(d, &f->model, NULL, 1, 1, context) +
                   ts_cost_head_s(d, &f->model, 1, 1) + ts_cost_step_s(d);
-    const struct ts_link *link = ts_cluster_link(f->cluster, f->cluster->gpus[0].node, f->cluster->gpus[4].node);
-    double bytes = (double)ts_model_kv_token_bytes(&f->model) * PROMPT * ts_cost_codec_ratio(TS_COST_CODEC_NONE, PROMPT);
+    const struct ts_link *link =
+        ts_cluster_link(f->cluster, f->cluster->gpus[0].node, f->cluster->gpus[4].node);
+    double bytes =
+        (double)ts_model_kv_token_bytes(&f->model) * PROMPT * ts_cost_codec_ratio(TS_COST_CODEC_NONE, PROMPT);
     double visible = ts_cost_kv_visible_s(link, &f->model, bytes, prefill);
     near_((double)stream.last.ttft_ns / 1e9, prefill, 0.05, "TTFT");
     near_((double)stream.last.tpot_ns / 1e9, step + visible / (OUTPUT - 1), 0.05, "TPOT");
