@@ -48,7 +48,8 @@ struct ts_event_message {
     struct ts_envelope envelope;
     struct ts_msg msg;
     struct ts_bulk bulk; /* slot 0 = no raw frame came with it */
-    uint64_t wire_bytes; /* message and raw frame as they came; 0 where nothing was packed (simulation) */
+    uint64_t wire_bytes; /* message and raw frame as they came; the latter alone where nothing was packed
+                            (simulation) */
 };
 
 struct ts_event_send_failed {

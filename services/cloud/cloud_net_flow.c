@@ -430,7 +430,11 @@ static struct cloud_link_use use_of(const struct cloud *cloud, const struct road
 
 struct cloud_link_use cloud_link_use(const struct cloud *cloud, uint32_t from, uint32_t to)
 {
-    return use_of(cloud, link_road(cloud->flows, from, to));
+    struct cloud_flows *f = cloud->flows;
+    TS_ASSERT(from < f->cluster->node_count && to < f->cluster->node_count);
+    if (!f->links[from])
+        return (struct cloud_link_use){.bytes_per_s = link_of(f->cluster, from, to)->bytes_per_s};
+    return use_of(cloud, &f->links[from][to]);
 }
 
 struct cloud_link_use cloud_card_use(const struct cloud *cloud, uint32_t node, bool out)

@@ -72,6 +72,7 @@ static void packet_happens(struct cloud *cloud, struct occurrence *o)
     }
     p->event.message.peer = p->way == TO_ACCEPTOR ? conn->acceptor_peer : conn->dialler_peer;
     p->event.message.bulk = (struct ts_bulk){.slot = 0};
+    p->event.message.wire_bytes = p->payload ? p->payload->bytes : 0;
     if (p->payload) {
         p->event.message.bulk = bulk_put(&to->bulks, p->payload);
         p->payload = NULL;
@@ -101,7 +102,6 @@ static struct packet *new_packet(struct cloud *cloud, struct cloud_conn *conn, i
     p->event.kind = TS_EVENT_MESSAGE;
     p->event.message.channel = conn->channel;
     p->event.message.envelope = *envelope;
-    p->event.message.wire_bytes = 0;
     copier_copy(cloud->copier, &p->event.message.msg, msg, &p->arena);
     conn_ref(conn);
     return p;

@@ -196,6 +196,8 @@ enum ts_status cloud_site_new(const struct cloud_site_settings *settings, const 
     if (!(s->load_bytes_per_s > 0))
         s->load_bytes_per_s = 1e9;
     s->cloud.model = s->model;
+    s->cloud.cluster = s->cluster;
+    site->links = site_links_new();
     s->cloud.kv_parts = s->kv_parts;
     fill_heartbeats(s);
     enum ts_status status = fill(site, err);
@@ -216,6 +218,7 @@ void cloud_site_destroy(struct cloud_site **site)
         ts_free(s->replicas[i]);
     }
     site_changes_free(s);
+    site_links_destroy(&s->links);
     ts_free(s->replicas);
     ts_free(s->relays);
     ts_free(s->workers);

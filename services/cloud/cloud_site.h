@@ -71,6 +71,7 @@ struct cloud_site_link { /* that carried anything */
     double bytes, busy_s, bytes_per_s;
 };
 
+/* Those of cloud_site_link_at are of the last count. */
 size_t cloud_site_link_count(const struct cloud_site *site);
 struct cloud_site_link cloud_site_link_at(const struct cloud_site *site, size_t i);
 

@@ -36,6 +36,7 @@ struct joining { /* a group of the plan in force that waits for devices and weig
 };
 
 struct change;
+struct site_links;
 
 struct cloud_site {
     struct cloud_site_settings settings;
@@ -51,6 +52,7 @@ struct cloud_site {
     struct joining *joining;
     size_t joining_count;
     struct change *changes; /* all there ever were */
+    struct site_links *links;
 };
 
 /* cloud_site.c */
@@ -60,5 +62,8 @@ void site_adopt(struct cloud_site *site, const struct ts_plan *plan); /* nobody 
 void site_publish(struct cloud_site *site);
 void site_join(struct cloud_site *site); /* looks after those that are joining */
 void site_changes_free(struct cloud_site *site);
+/* cloud_site_link.c */
+struct site_links *site_links_new(void);
+void site_links_destroy(struct site_links **links); /* null-safe */
 
 #endif
