@@ -31,10 +31,10 @@ static void codec_forget(struct occurrence *o)
     ts_free(job);
 }
 
-/* 16-bit values; or 4 bits and, for each group of 64, a 16-bit scale and minimum. */
+/* Whole blocks of tokens: 16-bit values; or 4 bits and, for each group of 64, a 16-bit scale and minimum. */
 static uint64_t encoded_bytes(const struct ts_model *m, struct ts_str codec, uint32_t heads, uint32_t tokens)
 {
-    uint64_t raw = (uint64_t)2 * 2 * heads * m->head_dim * tokens;
+    uint64_t raw = (uint64_t)2 * 2 * heads * m->head_dim * ts_kv_blocks_for(tokens) * TS_KV_BLOCK_TOKENS;
     return ts_str_equal(codec, ts_str_of("none")) ? raw : raw * 9 / 32;
 }
 

@@ -1,6 +1,6 @@
 /*
- * Replicas against the cost model, term by term, and against the step of a pipeline that the planner counts with
- * (services/planner/README.md, "Step of a pipeline").
+ * Replicas against the cost model, term by term, and against the step of a pipeline that the planner counts
+ * with (services/planner/README.md, "Step of a pipeline").
  */
 #include <math.h>
 #include <setjmp.h>
@@ -60,8 +60,8 @@ static double seconds(ts_time at)
     return (double)at / 1e9;
 }
 
-static const struct ts_group one = {
-    .stages = {{.gpus = {0, 1}, .tp = 2, .layers = LAYERS}}, .stage_count = 1};
+static const struct ts_group one = {.stages = {{.gpus = {0, 1}, .tp = 2, .layers = LAYERS}},
+                                    .stage_count = 1};
 static const struct ts_group pipe3 = {.stages = {{.gpus = {0, 1}, .tp = 2, .layers = 20},
                                                  {.gpus = {4, 5}, .tp = 2, .layers = 12},
                                                  {.gpus = {6}, .tp = 1, .layers = 8}},
@@ -85,7 +85,8 @@ static void test_decode(void **state)
     near_(cloud_replica_busy_s(r, 0), step + LAYERS * layer + head, 1e-9);
     for (uint32_t i = 0; i < LAYERS; i++)
         near_(seconds(done[i] - TS_S), step + (i + 1) * layer, 1e-6);
-    assert_int_equal(cloud_replica_enter(r, TS_S, &load, LAYERS, done), end + (end - TS_S)); /* after the first */
+    assert_int_equal(cloud_replica_enter(r, TS_S, &load, LAYERS, done),
+                     end + (end - TS_S)); /* after the first */
     cloud_replica_destroy(&r);
 }
 
@@ -240,9 +241,9 @@ static void test_noise(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_decode),   cmocka_unit_test(test_mixed),
-                                       cmocka_unit_test(test_window),   cmocka_unit_test(test_pipeline),
-                                       cmocka_unit_test(test_parts),    cmocka_unit_test(test_memory),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_decode), cmocka_unit_test(test_mixed),
+                                       cmocka_unit_test(test_window), cmocka_unit_test(test_pipeline),
+                                       cmocka_unit_test(test_parts),  cmocka_unit_test(test_memory),
                                        cmocka_unit_test(test_noise)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

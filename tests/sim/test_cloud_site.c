@@ -196,13 +196,119 @@ static void test_alone(void **state)
     double visible = ts_cost_kv_visible_s(link, &f->model, bytes, prefill);
     near_((double)stream.last.ttft_ns / 1e9, prefill, 0.05, "TTFT");
     near_((double)stream.last.tpot_ns / 1e9, step + visible / (OUTPUT - 1), 0.05, "TPOT");
+    assert_int_equal(cloud_site_link_count(site), 2);
+    for (size_t i = 0; i < 2; i++) { /* the card, then the link */
+        struct cloud_site_link use = cloud_site_link_at(site, i);
+        assert_int_equal(use.from, f->cluster->gpus[0].node);
+        assert_int_equal(use.to, f->cluster->gpus[i ? 4 : 0].node);
+        near_(use.bytes, bytes, 0.02, "bytes sent");
+        assert_true(use.busy_s >= bytes / link->bytes_per_s);
+    }
     cloud_site_destroy(&site);
     ts_plan_destroy(&plan);
+}
+
+/* The slower the link, the later the second token, and only that. */
+static void test_link(void **state)
+{
+    const struct fixture *f = *state;
+    struct ts_plan *plan = halves((const uint32_t[]){0, 4}, 2, false);
+    double tpot[2], bytes = (double)ts_model_kv_token_bytes(&f->model) * PROMPT;
+    const struct ts_link *link = ts_cluster_link(f->cluster, 0, 1);
+    for (int slow = 0; slow < 2; slow++) {
+        struct stream stream = {.count = 1};
+        struct cloud_site *site = open_site(f, plan, &stream, false);
+        if (slow)
+            cloud_site_link(site, 0, 0, 1, 0.01);
+        run(site, &stream);
+        tpot[slow] = (double)stream.last.tpot_ns / 1e9;
+        cloud_site_destroy(&site);
+    }
+    near_((tpot[1] - tpot[0]) * (OUTPUT - 1), bytes / link->bytes_per_s * 100, 0.02,
+          "time at 1 % of the link");
+    ts_plan_destroy(&plan);
+}
+
+/* Three stages on both nodes prefill, two decode. */
+static void test_pipelines(void **state)
+{
+    const struct fixture *f = *state;
+    struct ts_plan *plan = ts_plan_new(2, 1);
+    plan->groups[0] = (struct ts_group){.phase = TS_PHASE_PREFILL,
+                                        .stages = {{.gpus = {0, 1}, .tp = 2, .layers = 16},
+                                                   {.gpus = {4}, .tp = 1, .layers = 8},
+                                                   {.gpus = {5}, .tp = 1, .layers = 8}},
+                                        .stage_count = 3};
+    plan->groups[1] = (struct ts_group){
+        .phase = TS_PHASE_DECODE,
+        .stages = {{.gpus = {2}, .tp = 1, .layers = 20}, {.gpus = {6}, .tp = 1, .layers = 12}},
+        .stage_count = 2};
+    plan->flows[0] =
+        (struct ts_flow){.prefill = 0, .decode = 1, .rate = 4, .attained = 4, .codec = TS_COST_CODEC_I4};
+    for (int checks = 0; checks < 2; checks++) {
+        struct stream stream = {.count = 200, .every = 80 * TS_MS};
+        struct cloud_site *site = open_site(f, plan, &stream, checks);
+        run(site, &stream);
+        assert_int_equal(stream.failed, 0);
+        struct cloud_site_replica p = cloud_site_replica_at(site, 0), d = cloud_site_replica_at(site, 1);
+        assert_true(p.busy_s[0] > 0 && p.busy_s[1] > 0 && p.busy_s[2] > 0);
+        assert_true(d.busy_s[0] > 0 && d.busy_s[1] > 0);
+        cloud_site_destroy(&site);
+    }
+    ts_plan_destroy(&plan);
+}
+
+static void test_lose(void **state)
+{
+    const struct fixture *f = *state;
+    struct ts_plan *plan = halves((const uint32_t[]){0, 1, 4, 5}, 4, false);
+    struct stream stream = {.count = 200, .every = 80 * TS_MS};
+    struct cloud_site *site = open_site(f, plan, &stream, true);
+    cloud_site_lose(site, 4 * TS_S, 1);
+    cloud_site_lose(site, 9 * TS_S, 4);
+    run(site, &stream);
+    assert_int_equal(stream.failed, 0);
+    struct cloud_site_replica p = cloud_site_replica_at(site, 1), d = cloud_site_replica_at(site, 2);
+    assert_true(p.died_s >= 4 && p.died_s < 4.5 && d.died_s >= 9 && d.died_s < 9.5);
+    assert_true(isinf(cloud_site_replica_at(site, 0).died_s) && isinf(cloud_site_replica_at(site, 3).died_s));
+    cloud_site_destroy(&site);
+    ts_plan_destroy(&plan);
+}
+static void test_regroup(void **state)
+{
+    const struct fixture *f = *state;
+    struct ts_plan *plan = halves((const uint32_t[]){0, 1, 4, 5}, 4, false);
+    struct ts_plan *other = halves((const uint32_t[]){0, 2, 4, 6}, 4, false); /* 0 and 4 stay as they are */
+    struct stream stream = {.count = 400, .every = 80 * TS_MS};
+    struct cloud_site *site = open_site(f, plan, &stream, true);
+    cloud_site_regroup(site, 4 * TS_S, other);
+    run(site, &stream);
+    assert_int_equal(stream.failed, 0);
+    assert_int_equal(cloud_site_replica_count(site), 6);
+    double weights = ts_cost_stage_weight_bytes(&f->model, true, true, 32);
+    for (size_t i = 0; i < 6; i++) {
+        struct cloud_site_replica r = cloud_site_replica_at(site, i);
+        if (i == 1 || i == 3)
+            assert_true(r.died_s >= 4 && r.died_s < 12);
+        else
+            assert_true(isinf(r.died_s));
+        if (i >= 4)
+            assert_true(r.born_s >= 4 + weights / 1e9 && r.born_s < 26);
+        if (i == 5)
+            assert_true(r.output_tokens > 0);
+    }
+    cloud_site_destroy(&site);
+    ts_plan_destroy(&plan);
+    ts_plan_destroy(&other);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_all_end, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(test_alone, setup, teardown)};
+                                       cmocka_unit_test_setup_teardown(test_alone, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_link, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_pipelines, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_lose, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_regroup, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
