@@ -400,7 +400,7 @@ struct ts_copy_items {
     uint32_t count;
 };
 
-struct ts_msg_copies { /* inventory of retained encoded copies */
+struct ts_msg_copies { /* retained encoded copies: inventory after Welcome; bytes 0 = had to go */
     struct ts_copy_items items;
 };
 

@@ -11,7 +11,9 @@ struct relay_settings relay_settings_defaults(void)
                                    .host = "localhost",
                                    .heartbeat_ms = 500,
                                    .timeout_ms = 3000,
+                                   .router_lost_ms = 30000,
                                    .encoded_bytes_max = 512u << 20,
+                                   .retained_bytes_max = 256u << 20,
                                    .encode_jobs_max = 4,
                                    .chunk_tokens_max = 512,
                                    .open_retry_ms = 5000,
@@ -35,6 +37,7 @@ struct relay_core *relay_core_new(const struct relay_settings *settings, uint64_
     core->link_peers = ts_map_new();
     core->transfers = ts_map_new();
     core->encodes = ts_map_new();
+    core->copies = ts_map_new();
     core->next_pool = core->next_job = core->next_age = 1;
     core->links_due = core->opening_due = TS_TIME_NEVER;
     core->next_peer = 1000; /* above the routers' numbers, never used twice */
@@ -80,6 +83,8 @@ void relay_core_destroy(struct relay_core **core)
     free_list(&c->dead);
     free_list(&c->live.head);
     free_list(&c->over.head);
+    for (size_t cursor = 0; (value = ts_map_next(c->copies, &cursor, NULL, NULL));)
+        transfer_free(value);
     for (size_t cursor = 0; (link = ts_map_next(c->links, &cursor, NULL, NULL));) {
         ts_free(link->endpoint);
         ts_free(link);
@@ -93,6 +98,9 @@ void relay_core_destroy(struct relay_core **core)
     ts_map_destroy(&c->link_peers);
     ts_map_destroy(&c->transfers);
     ts_map_destroy(&c->encodes);
+    ts_map_destroy(&c->copies);
+    ts_free(c->cheapest);
+    ts_free(c->evicted);
     ts_free(c);
     *core = NULL;
 }
@@ -146,6 +154,7 @@ void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event
     relay_link_tick(core);
     transfer_tick(core);
     encode_more(core);
+    copy_tell(core);
     if (core->draining && relay_core_idle(core))
         ts_actions_add(out, TS_ACTION_STOP);
     core->out = NULL;
@@ -159,6 +168,34 @@ ts_time relay_core_deadline(const struct relay_core *core)
 bool relay_core_idle(const struct relay_core *core)
 {
     return core->live.head == NULL && core->over.head == NULL;
+}
+
+size_t relay_core_copies(const struct relay_core *core)
+{
+    return core->copy_count;
+}
+
+uint64_t relay_core_retained_bytes(const struct relay_core *core)
+{
+    return core->retained_bytes;
+}
+
+static size_t handles_of(const struct transfer *t)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < t->chunk_count; i++)
+        count += t->chunks[i].bulk.slot != 0;
+    return count;
+}
+
+size_t relay_core_handles(const struct relay_core *core)
+{
+    size_t count = 0;
+    for (const struct transfer *t = core->live.head; t; t = t->near[LIST_ALL].next)
+        count += handles_of(t);
+    for (size_t i = 0; i < core->copy_count; i++)
+        count += handles_of(core->cheapest[i]);
+    return count;
 }
 
 struct relay_counts relay_core_counts(const struct relay_core *core)
@@ -196,33 +233,71 @@ static enum ts_status check_transfer(const struct transfer *t, struct ts_error *
                             "%llu credited",
                             request, (unsigned long long)t->in_flight, (unsigned long long)t->window,
                             (unsigned long long)t->sent_once, (unsigned long long)t->credited);
+    if (t->state == TRANSFER_RETAINED && (t->pool || t->link || t->encodes))
+        return ts_error_set(err, TS_ECORRUPT, "the copy of request %llu is still under way", request);
     if ((t->pieces_in != NULL) != (t->piece_head < t->piece_count))
         return ts_error_set(err, TS_ECORRUPT, "transfer %llu waits for the codec in no list", request);
     return TS_OK;
 }
 
+struct sums {
+    uint64_t held, encodes, transfers;
+    uint32_t states[TRANSFER_OVER + 1];
+};
+
+static enum ts_status check_list(const struct list *list, struct sums *sums, struct ts_error *err)
+{
+    for (const struct transfer *t = list->head; t; t = t->near[LIST_ALL].next) {
+        if (check_transfer(t, err) != TS_OK)
+            return err->status;
+        sums->held += t->held_bytes;
+        sums->encodes += t->encodes;
+        sums->transfers++;
+        sums->states[t->state]++;
+    }
+    return TS_OK;
+}
+
+/* The heap holds what the map holds, and within the bounds. */
+static enum ts_status check_copies(const struct relay_core *core, struct sums *sums, struct ts_error *err)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < core->copy_count; i++) {
+        const struct transfer *t = core->cheapest[i];
+        if (t->heap_at != i || t->state != TRANSFER_RETAINED)
+            return ts_error_set(err, TS_ECORRUPT, "the copy of request %llu is no copy",
+                                (unsigned long long)t->rid.request);
+        if (check_transfer(t, err) != TS_OK)
+            return err->status;
+        bytes += t->held_bytes;
+        sums->states[TRANSFER_RETAINED]++;
+    }
+    if (bytes != core->retained_bytes || core->copy_count != ts_map_count(core->copies) ||
+        bytes > core->settings.retained_bytes_max ||
+        (bytes > 0 && core->held_bytes + bytes > core->settings.encoded_bytes_max))
+        return ts_error_set(err, TS_ECORRUPT, "retained %llu/%llu bytes of %llu beside %llu, copies %zu/%zu",
+                            (unsigned long long)bytes, (unsigned long long)core->retained_bytes,
+                            (unsigned long long)core->settings.retained_bytes_max,
+                            (unsigned long long)core->held_bytes, core->copy_count,
+                            ts_map_count(core->copies));
+    return TS_OK;
+}
+
 bool relay_core_check(const struct relay_core *core, struct ts_error *err)
 {
-    uint64_t held = 0, encodes = 0, live = 0;
-    uint32_t states[TRANSFER_OVER + 1] = {0};
-    for (int over = 0; over < 2; over++) {
-        for (const struct transfer *t = over ? core->over.head : core->live.head; t;
-             t = t->near[LIST_ALL].next) {
-            if (check_transfer(t, err) != TS_OK)
-                return false;
-            held += t->held_bytes;
-            encodes += t->encodes;
-            live += !over;
-            states[t->state]++;
-        }
-    }
-    if (held != core->held_bytes || encodes != ts_map_count(core->encodes) ||
+    struct sums sums = {.held = 0};
+    if (check_list(&core->live, &sums, err) != TS_OK)
+        return false;
+    uint64_t live = sums.transfers;
+    if (check_list(&core->over, &sums, err) != TS_OK || check_copies(core, &sums, err) != TS_OK)
+        return false;
+    if (sums.held != core->held_bytes || sums.encodes != ts_map_count(core->encodes) ||
         live != ts_map_count(core->transfers))
         ts_error_set(err, TS_ECORRUPT, "held %llu/%llu, encodes %llu/%zu, transfers %llu/%zu",
-                     (unsigned long long)held, (unsigned long long)core->held_bytes,
-                     (unsigned long long)encodes, ts_map_count(core->encodes), (unsigned long long)live,
+                     (unsigned long long)sums.held, (unsigned long long)core->held_bytes,
+                     (unsigned long long)sums.encodes, ts_map_count(core->encodes), (unsigned long long)live,
                      ts_map_count(core->transfers));
-    else if (memcmp(states, core->state_counts, sizeof states) != 0)
+    else if (memcmp(sums.states, core->state_counts, sizeof sums.states) != 0)
         ts_error_set(err, TS_ECORRUPT, "the counts of transfers by state are not those of the transfers");
     else
         return true;

@@ -18,7 +18,9 @@ struct relay_settings {
     const char *routers[RELAY_ROUTERS_MAX]; /* endpoints of their relay channel */
     size_t router_count;
     uint32_t heartbeat_ms, timeout_ms;
-    uint64_t encoded_bytes_max; /* held for transfers; beyond, encoding waits */
+    uint32_t router_lost_ms;     /* a router away for so long has no copies here any more */
+    uint64_t encoded_bytes_max;  /* held for transfers; beyond, encoding waits */
+    uint64_t retained_bytes_max; /* of copies, within the above, which transfers take first */
     uint32_t encode_jobs_max;
     uint32_t chunk_tokens_max;
     uint32_t open_retry_ms; /* decode does not know the attempt yet: ask again for so long */
@@ -29,6 +31,8 @@ struct relay_settings relay_settings_defaults(void);
 
 struct relay_counts {
     uint64_t done, failed;    /* transfers */
+    uint64_t refeeds;         /* of them, begun from a copy */
+    uint64_t copies_evicted;  /* for want of room */
     uint64_t chunks_repeated; /* sent again after a KvNack */
     uint64_t credits_missing; /* verified by decode before all payload had been credited: its fault or ours */
 };
@@ -41,7 +45,10 @@ void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event
                      struct ts_actions *out);
 ts_time relay_core_deadline(const struct relay_core *core);
 bool relay_core_check(const struct relay_core *core, struct ts_error *err); /* invariants */
-bool relay_core_idle(const struct relay_core *core);                        /* no transfer */
+bool relay_core_idle(const struct relay_core *core); /* no transfer; copies do not count */
 struct relay_counts relay_core_counts(const struct relay_core *core);
+size_t relay_core_copies(const struct relay_core *core); /* of transfers that are done */
+uint64_t relay_core_retained_bytes(const struct relay_core *core);
+size_t relay_core_handles(const struct relay_core *core); /* bulk handles that it must hold now */
 
 #endif

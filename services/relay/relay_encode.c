@@ -84,6 +84,7 @@ static void keep_chunk(struct relay_core *core, struct transfer *t, const struct
                                                  .escapes = m->escapes};
     t->held_bytes += t->chunks[t->chunk_count - 1].bytes;
     core->held_bytes += t->chunks[t->chunk_count - 1].bytes;
+    copy_yield(core);
     t->tiles_encoded += ts_kv_blocks_for(job->piece.token_count);
 }
 

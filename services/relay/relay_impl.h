@@ -1,7 +1,7 @@
 /*
  * What the parts of the relay core share. relay_core.c dispatches; relay_link.c keeps sessions;
  * relay_transfer.c a transfer from KvBegin to its one end; relay_encode.c what is encoded, and what may be
- * sent.
+ * sent; relay_copy.c what stays of it.
  */
 #ifndef RELAY_IMPL_H
 #define RELAY_IMPL_H
@@ -16,6 +16,7 @@ enum transfer_state {
     TRANSFER_WAIT_GRANT, /* KvOpen is sent */
     TRANSFER_STREAMING,  /* granted */
     TRANSFER_FLUSHING,   /* all is sent, KvEnd and KvCommit too: until KvDone */
+    TRANSFER_RETAINED,   /* verified; a copy that can be sent again */
     TRANSFER_OVER        /* ended; kept until its running encodes have come back */
 };
 
@@ -23,6 +24,8 @@ struct router_link {
     uint64_t peer;
     struct ts_session session;
     ts_time reported_at; /* when it was last told our load */
+    ts_time lost_at;     /* since when its session is down */
+    bool lost, given_up; /* down after it was up; for so long that no copy is kept for it */
 };
 
 struct pool {      /* of one worker of this host */
@@ -89,6 +92,7 @@ struct transfer {
      * the window but for a chunk that exceeds it alone. */
     uint64_t window, in_flight, sent_once, credited;
     uint64_t *digests; /* [layer][head] */
+    size_t heap_at;    /* of a copy */
 };
 
 struct encode { /* a job under way */
@@ -105,18 +109,23 @@ struct relay_core {
     struct ts_actions *out;
     bool draining, started;
     struct router_link routers[RELAY_ROUTERS_MAX];
-    struct ts_map *pools;         /* peer -> pool */
-    struct ts_map *links;         /* endpoint -> link */
-    struct ts_map *link_peers;    /* peer -> link */
-    struct ts_map *transfers;     /* rid -> transfer, not over */
-    struct ts_map *encodes;       /* job -> encode */
+    struct ts_map *pools;       /* peer -> pool */
+    struct ts_map *links;       /* endpoint -> link */
+    struct ts_map *link_peers;  /* peer -> link */
+    struct ts_map *transfers;   /* rid -> transfer, not over */
+    struct ts_map *encodes;     /* job -> encode */
+    struct ts_map *copies;      /* router and request -> transfer, retained */
+    struct transfer **cheapest; /* the same as a heap: the first one yields first */
+    size_t copy_count, copy_capacity;
+    struct ts_rid *evicted; /* in this step */
+    size_t evicted_count, evicted_capacity;
     struct list live;             /* transfers that are not over */
     struct list over;             /* ended, until their encodes are back: at most as many as there are jobs */
     struct list opening;          /* of the live ones, those in OPENING */
     struct list waiting, flowing; /* with pieces for the codec: not granted yet; granted */
     struct transfer *dead;        /* gone, but actions of the step under way may point into them */
     uint64_t next_pool, next_peer, next_job, next_age;
-    uint64_t held_bytes;
+    uint64_t held_bytes, retained_bytes; /* of transfers, of copies */
     uint32_t state_counts[TRANSFER_OVER + 1];
     ts_time links_due, opening_due; /* nothing to do for a tick before these */
     struct relay_counts counts;
@@ -165,6 +174,20 @@ void transfer_flushing(struct relay_core *core, struct transfer *t); /* all is s
 void transfer_tick(struct relay_core *core);
 struct ts_load transfer_load(const struct relay_core *core);
 void transfer_free(struct transfer *t);
+void transfer_report(struct relay_core *core, struct ts_rid rid, const struct transfer *t,
+                     enum ts_reason reason, const char *text);   /* t may be NULL */
+void transfer_over(struct relay_core *core, struct transfer *t); /* of a retained one: gone with its chunks */
+/* A copy that was taken out: a transfer again. */
+void transfer_again(struct relay_core *core, struct transfer *t, const struct ts_msg_refeed *m);
+
+/* relay_copy.c */
+void copy_keep(struct relay_core *core, struct transfer *t); /* verified just now: a copy, or gone */
+void copy_yield(struct relay_core *core);                    /* within the bounds, the cheapest first */
+void copy_released(struct relay_core *core, struct ts_rid rid);
+void copy_forget(struct relay_core *core, uint64_t router); /* 0 = of all */
+void copy_inventory(struct relay_core *core, const struct router_link *router);
+void copy_tell(struct relay_core *core);
+void copy_refeed(struct relay_core *core, uint64_t router, const struct ts_msg_refeed *m);
 
 /* relay_encode.c */
 void encode_more(struct relay_core *core); /* as much as bounds allow, oldest transfer first */

@@ -87,34 +87,57 @@ void relay_link_drain(struct relay_core *core)
     for (size_t i = 0; !core->draining && i < core->settings.router_count; i++)
         send_on(core, TS_CHANNEL_RELAY, core->routers[i].peer, &core->routers[i].session, TS_MSG_DRAIN);
     core->draining = true;
+    copy_forget(core, 0);
+}
+
+static void router_welcomed(struct relay_core *core, struct router_link *r, const struct ts_event_message *m)
+{
+    uint64_t before = r->session.remote;
+    ts_session_welcomed(&r->session, core->now, &m->envelope, m->msg.welcome.session,
+                        m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
+    if (before && before != r->session.remote) /* another one: the former is gone with its requests */
+        copy_forget(core, before);
+    r->reported_at = core->now;
+    r->lost = r->given_up = false;
+    if (core->draining)
+        send_on(core, TS_CHANNEL_RELAY, r->peer, &r->session, TS_MSG_DRAIN);
+    copy_inventory(core, r);
+}
+
+static void router_deliver(struct relay_core *core, const struct router_link *r, const struct ts_msg *m)
+{
+    switch (m->kind) {
+    case TS_MSG_RELEASE:
+        transfer_released(core, NULL, &m->release);
+        break;
+    case TS_MSG_REFEED:
+        copy_refeed(core, r->session.remote, &m->refeed);
+        break;
+    case TS_MSG_DRAIN:
+        relay_link_drain(core);
+        break;
+    default:
+        break;
+    }
 }
 
 void relay_link_router_message(struct relay_core *core, const struct ts_event_message *m)
 {
     if (m->peer < 1 || m->peer > core->settings.router_count)
         return;
-    struct ts_session *session = &core->routers[m->peer - 1].session;
+    struct router_link *r = &core->routers[m->peer - 1];
     touched(core);
     if (m->msg.kind == TS_MSG_WELCOME) {
-        ts_session_welcomed(session, core->now, &m->envelope, m->msg.welcome.session,
-                            m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
-        core->routers[m->peer - 1].reported_at = core->now;
-        if (core->draining)
-            send_on(core, TS_CHANNEL_RELAY, m->peer, session, TS_MSG_DRAIN);
+        router_welcomed(core, r, m);
     } else if (m->msg.kind == TS_MSG_RESET) {
-        if (m->msg.reset.fenced) /* declared dead: come back as somebody else; transfers are judged by their
-                                    attempts */
-            session->self = ts_splitmix64(session->self) | 1;
-        ts_session_down(session, core->now);
-    } else if (ts_session_receive(session, core->now, &m->envelope) == TS_SESSION_DELIVER) {
-        if (m->msg.kind == TS_MSG_RELEASE) {
-            transfer_released(core, NULL, &m->msg.release);
-        } else if (m->msg.kind == TS_MSG_DRAIN) {
-            relay_link_drain(core);
-        } else if (m->msg.kind == TS_MSG_REFEED) {
-            struct ts_action_send *s = relay_send_router(core, session->remote, TS_MSG_TRANSFER);
-            s->msg.transfer = (struct ts_msg_transfer){.rid = m->msg.refeed.rid, .reason = TS_REASON_NO_COPY};
+        if (m->msg.reset.fenced) { /* declared dead: come back as somebody else; transfers are judged by their
+                                      attempts */
+            r->session.self = ts_splitmix64(r->session.self) | 1;
+            copy_forget(core, r->session.remote);
         }
+        ts_session_down(&r->session, core->now);
+    } else if (ts_session_receive(&r->session, core->now, &m->envelope) == TS_SESSION_DELIVER) {
+        router_deliver(core, r, &m->msg);
     }
 }
 
@@ -371,10 +394,26 @@ static ts_time report_due(const struct router_link *link)
     return link->session.up ? link->reported_at + link->session.heartbeat_ns : TS_TIME_NEVER;
 }
 
+/* One that is away for too long releases nothing any more. */
+static void give_up(struct relay_core *core, struct router_link *r)
+{
+    if (!r->lost)
+        r->lost_at = core->now;
+    r->lost = true;
+    if (r->lost_at + core->settings.router_lost_ms * TS_MS > core->now) {
+        due_at(core, r->lost_at + core->settings.router_lost_ms * TS_MS);
+        return;
+    }
+    r->given_up = true;
+    copy_forget(core, r->session.remote);
+}
+
 static void tick_router(struct relay_core *core, struct router_link *r)
 {
     if (ts_session_expired(&r->session, core->now))
         ts_session_down(&r->session, core->now);
+    if (!r->session.up && r->session.remote && !r->given_up)
+        give_up(core, r);
     if (!r->session.up && r->session.hello_at <= core->now)
         say_hello(core, TS_CHANNEL_RELAY, r->peer, &r->session);
     if (report_due(r) <= core->now) {

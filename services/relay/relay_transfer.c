@@ -46,7 +46,8 @@ static void set_state(struct relay_core *core, struct transfer *t, enum transfer
         [TRANSFER_OPENING] = 1 << TRANSFER_WAIT_GRANT | 1 << TRANSFER_OVER,
         [TRANSFER_WAIT_GRANT] = 1 << TRANSFER_OPENING | 1 << TRANSFER_STREAMING | 1 << TRANSFER_OVER,
         [TRANSFER_STREAMING] = 1 << TRANSFER_FLUSHING | 1 << TRANSFER_OVER,
-        [TRANSFER_FLUSHING] = 1 << TRANSFER_OVER,
+        [TRANSFER_FLUSHING] = 1 << TRANSFER_RETAINED | 1 << TRANSFER_OVER,
+        [TRANSFER_RETAINED] = 1 << TRANSFER_OPENING | 1 << TRANSFER_OVER,
         [TRANSFER_OVER] = 0,
     };
     TS_ASSERT(legal[t->state] >> state & 1);
@@ -65,8 +66,8 @@ void transfer_flushing(struct relay_core *core, struct transfer *t)
     set_state(core, t, TRANSFER_FLUSHING);
 }
 
-static void report(struct relay_core *core, struct ts_rid rid, const struct transfer *t,
-                   enum ts_reason reason, const char *text)
+void transfer_report(struct relay_core *core, struct ts_rid rid, const struct transfer *t,
+                     enum ts_reason reason, const char *text)
 {
     struct ts_action_send *s = relay_send_router(core, rid.router, TS_MSG_TRANSFER);
     if (!s)
@@ -136,22 +137,74 @@ void transfer_settle(struct relay_core *core, struct transfer *t)
     core->dead = t;
 }
 
-void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
+/* Under way from now on. */
+static void enter(struct relay_core *core, struct transfer *t)
+{
+    struct rid_key key = key_of(t->rid);
+    t->age = core->next_age++;
+    t->began_at = core->now;
+    t->open_at = 0;
+    t->open_until = core->now + core->settings.open_retry_ms * TS_MS;
+    t->backoff = BACKOFF_MIN;
+    t->link = relay_link_to(core, t->begin.endpoint);
+    list_add(&core->live, LIST_ALL, t);
+    ts_map_put(core->transfers, &key, sizeof key, t);
+}
+
+static void leave(struct relay_core *core, struct transfer *t, enum transfer_state state)
 {
     struct rid_key key = key_of(t->rid);
     t->piece_head = t->piece_count;
-    set_state(core, t, TRANSFER_OVER);
+    set_state(core, t, state);
     list_remove(&core->live, LIST_ALL, t);
-    list_add(&core->over, LIST_ALL, t);
     ts_map_remove(core->transfers, &key, sizeof key);
-    *(reason == TS_REASON_NONE ? &core->counts.done : &core->counts.failed) += 1;
-    report(core, t->rid, t, reason, text);
-    if (reason != TS_REASON_NONE)
-        send_failed(core, t->pool, t->rid, reason);
-    drop_chunks(core, t);
     relay_link_release(core, t->link);
     t->link = NULL;
+}
+
+void transfer_over(struct relay_core *core, struct transfer *t)
+{
+    if (t->state != TRANSFER_OVER)
+        set_state(core, t, TRANSFER_OVER);
+    list_add(&core->over, LIST_ALL, t);
+    drop_chunks(core, t);
     transfer_settle(core, t);
+}
+
+void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
+{
+    core->counts.failed++;
+    transfer_report(core, t->rid, t, reason, text);
+    send_failed(core, t->pool, t->rid, reason);
+    leave(core, t, TRANSFER_OVER);
+    transfer_over(core, t);
+}
+
+static void verified(struct relay_core *core, struct transfer *t)
+{
+    core->counts.done++;
+    transfer_report(core, t->rid, t, TS_REASON_NONE, "");
+    leave(core, t, TRANSFER_RETAINED);
+    t->pool = NULL;
+    ts_free(t->pieces);
+    t->pieces = NULL;
+    t->piece_count = t->piece_head = t->piece_capacity = 0;
+    copy_keep(core, t);
+}
+
+void transfer_again(struct relay_core *core, struct transfer *t, const struct ts_msg_refeed *m)
+{
+    struct ts_msg_kv_begin *b = &t->begin;
+    b->rid = t->rid = m->rid;
+    b->endpoint = ts_str_of(ts_arena_printf(&t->arena, "%.*s", (int)m->endpoint.count, m->endpoint.data));
+    b->decode_incarnation = m->decode_incarnation;
+    t->opened = false;
+    t->bytes_sent = t->window = t->in_flight = t->sent_once = t->credited = 0;
+    t->chunk_sent = 0;
+    for (size_t i = 0; i < t->chunk_count; i++)
+        t->chunks[i].tries = 0;
+    enter(core, t);
+    set_state(core, t, TRANSFER_OPENING);
 }
 
 void transfer_abort(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
@@ -186,14 +239,13 @@ void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_
         return;
     if (fault || core->draining) {
         enum ts_reason reason = fault ? TS_REASON_KV_MISMATCH : TS_REASON_DRAINING;
-        report(core, rid, NULL, reason, fault ? fault : "");
+        transfer_report(core, rid, NULL, reason, fault ? fault : "");
         send_failed(core, pool, rid, reason);
         send_freed(core, pool, rid);
         return;
     }
     struct transfer *t = ts_xcalloc(1, sizeof *t);
     struct ts_msg copy = {.kind = TS_MSG_KV_BEGIN};
-    struct rid_key key = key_of(rid);
     ts_arena_init(&t->arena);
     ts_schema_copy(&ts_msg_schema, &copy, m, &t->arena);
     t->begin = copy.kv_begin;
@@ -201,16 +253,10 @@ void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_
     t->pool = pool;
     t->pool_id = pool->id;
     t->layout = pool->layout;
-    t->began_at = core->now;
-    t->open_until = core->now + core->settings.open_retry_ms * TS_MS;
-    t->backoff = BACKOFF_MIN;
     t->digests = ts_xcalloc((size_t)(t->layout.layer_end - t->layout.layer_begin) *
                                 (t->layout.head_end - t->layout.head_begin),
                             sizeof *t->digests);
-    t->age = core->next_age++;
-    t->link = relay_link_to(core, t->begin.endpoint);
-    list_add(&core->live, LIST_ALL, t);
-    ts_map_put(core->transfers, &key, sizeof key, t);
+    enter(core, t);
     core->state_counts[TRANSFER_OPENING]++;
     list_opening(core, t);
 }
@@ -292,6 +338,8 @@ void transfer_released(struct relay_core *core, struct pool *pool, const struct 
         transfer_abort(core, t, m->reason == TS_REASON_NONE ? TS_REASON_CANCELLED : m->reason, "released");
     else if (!still_read(core, m->rid))
         send_freed(core, pool, m->rid); /* of one that ended before; the worker may not have heard */
+    if (!pool)                          /* the router's word; a worker only knows of the transfer */
+        copy_released(core, m->rid);
 }
 
 static void open_transfer(struct relay_core *core, struct transfer *t)
@@ -353,7 +401,7 @@ void transfer_done(struct relay_core *core, struct link *link, struct ts_rid rid
         ts_actions_log(core->out, TS_LOG_WARN, "event=credit_missing request=%llu attempt=%u bytes=%llu",
                        (unsigned long long)rid.request, rid.attempt, (unsigned long long)t->in_flight);
     }
-    transfer_end(core, t, TS_REASON_NONE, "");
+    verified(core, t);
 }
 
 void transfer_nack(struct relay_core *core, struct link *link, const struct ts_msg_kv_nack *m)
@@ -441,5 +489,5 @@ struct ts_load transfer_load(const struct relay_core *core)
     const uint32_t *n = core->state_counts;
     return (struct ts_load){.waiting = n[TRANSFER_OPENING] + n[TRANSFER_WAIT_GRANT],
                             .running = n[TRANSFER_STREAMING] + n[TRANSFER_FLUSHING] + n[TRANSFER_OVER],
-                            .encoded_bytes = core->held_bytes};
+                            .encoded_bytes = core->held_bytes + core->retained_bytes};
 }

@@ -102,30 +102,38 @@ static struct ts_msg_assign assign_of(const struct router_core *core, const stru
                                   .produced = {r->tokens, (uint32_t)r->count}};
 }
 
-static void assign(struct router_core *core, struct record *r, struct member *p, struct member *d,
-                   const char *plan_codec)
+void attempt_begin(struct router_core *core, struct record *r, struct member *p, struct member *d)
 {
     r->attempt++;
     r->prefill = p;
     r->decode = d;
     r->kv_done = false;
-    p->assigned++;
-    p->unstarted++;
     d->assigned++;
     core->counts.retries += r->attempt > 1;
-    set_codec(core, r, plan_codec);
-    snprintf(r->prefill_id, sizeof r->prefill_id, "%s", p->id);
     snprintf(r->decode_id, sizeof r->decode_id, "%s", d->id);
-    snprintf(r->relay_id, sizeof r->relay_id, "%.*s", (int)p->hello.profile.relay.count,
-             p->hello.profile.relay.data);
     r->trace.term = core->term;
     r->trace.plan = core->number;
     r->trace.assigned_ns = core->now - r->accepted_at;
-    r->trace.prefill_begin_ns = r->trace.prefill_end_ns = r->trace.kv_open_ns = r->trace.kv_commit_ns = -1;
+    r->trace.kv_open_ns = r->trace.kv_commit_ns = -1;
     record_state_set(core, r, r->count ? RECORD_STREAMING : RECORD_ASSIGNED);
     struct ts_action_send *s = member_send(core, d, TS_MSG_ASSIGN);
     s->msg.assign = assign_of(core, r, TS_PHASE_DECODE);
-    s = member_send(core, p, TS_MSG_ASSIGN);
+}
+
+static void assign(struct router_core *core, struct record *r, struct member *p, struct member *d,
+                   const char *plan_codec)
+{
+    p->assigned++;
+    p->unstarted++;
+    set_codec(core, r, plan_codec);
+    refeed_drop(core, r, TS_REASON_FINISHED); /* a new one takes its place */
+    r->copy.fingerprint = p->hello.profile.fingerprint;
+    snprintf(r->prefill_id, sizeof r->prefill_id, "%s", p->id);
+    snprintf(r->relay_id, sizeof r->relay_id, "%.*s", (int)p->hello.profile.relay.count,
+             p->hello.profile.relay.data);
+    r->trace.prefill_begin_ns = r->trace.prefill_end_ns = -1;
+    attempt_begin(core, r, p, d);
+    struct ts_action_send *s = member_send(core, p, TS_MSG_ASSIGN);
     s->msg.assign = assign_of(core, r, TS_PHASE_PREFILL);
     s->msg.assign.decode = ts_str_of(d->id);
     s->msg.assign.decode_endpoint = d->hello.profile.kv_endpoint;
@@ -147,6 +155,18 @@ static bool try_assign(struct router_core *core, struct record *r)
     return true;
 }
 
+struct member *attempt_pick_decode(struct router_core *core, const struct record *r)
+{
+    struct route_worker decode[WORKERS_MAX];
+    const struct route_worker first = {
+        .id = r->prefill_id, .fingerprint = r->copy.fingerprint, .limit = 1}; /* whose KV it is */
+    struct member *d[WORKERS_MAX];
+    struct route_choice choice;
+    size_t count = candidates(core, r, TS_PHASE_DECODE, decode, d);
+    bool found = route_pick(&first, 1, decode, count, core->plan.shares, core->plan.share_count, &choice);
+    return found ? d[choice.decode] : NULL;
+}
+
 void attempt_dispatch(struct router_core *core)
 {
     struct record *next;
@@ -155,7 +175,7 @@ void attempt_dispatch(struct router_core *core)
         next = r->queue_next;
         if (r->retry_at > core->now)
             continue;
-        if (!try_assign(core, r))
+        if (!refeed_dispatch(core, r) && !try_assign(core, r))
             tries++;
     }
 }
@@ -166,6 +186,7 @@ static void prefill_over(struct record *r)
     if (r->prefill && !r->kv_done)
         r->prefill->unstarted--;
     r->kv_done = true;
+    r->copy.feeder = NULL;
 }
 
 static void release_one(struct router_core *core, struct member *member, struct ts_rid rid,
@@ -199,6 +220,7 @@ void attempt_release(struct router_core *core, struct record *r, enum ts_reason 
     if (d)
         d->assigned--;
     r->prefill = r->decode = NULL;
+    refeed_stop(core, r, reason);
     release_one(core, p, rid_of(core, r), reason);
     if (d != p)
         release_one(core, d, rid_of(core, r), reason);
@@ -321,10 +343,13 @@ void attempt_transfer(struct router_core *core, struct member *from, const struc
 {
     struct record *r = current(core, m->rid);
     char words[200];
+    refeed_transfer(core, from, m);
     if (m->reason == TS_REASON_DRAINING)
         member_drains(core, from);
     if (!r)
         return;
+    if (r->copy.feeder == from)
+        r->copy.feeder = NULL;
     if (m->reason == TS_REASON_NONE) {
         r->trace.kv_bytes_raw = m->bytes_raw;
         if (r->trace.kv_bytes_sent == 0) /* decode counts more: whole messages */
@@ -395,7 +420,8 @@ void attempt_member_lost(struct router_core *core, const struct member *member)
     for (size_t cursor = 0; (r = ts_map_next(core->by_number, &cursor, NULL, NULL));) {
         bool relay = member->role == TS_ROLE_RELAY && r->prefill && !r->kv_done &&
                      strcmp(r->relay_id, member->id) == 0;
-        bool needed = r->decode == member || (r->prefill == member && !r->kv_done);
+        bool needed =
+            r->decode == member || r->copy.feeder == member || (r->prefill == member && !r->kv_done);
         if (needed || relay) {
             attempt_fail(core, r, TS_REASON_PEER_LOST, member->role == TS_ROLE_WORKER ? member : NULL,
                          "its worker or relay is gone");

@@ -180,6 +180,8 @@ static void on_member(struct router_core *core, const struct ts_event_message *m
             on_worker(core, from, &m->msg);
         else if (m->channel == TS_CHANNEL_RELAY && m->msg.kind == TS_MSG_TRANSFER)
             attempt_transfer(core, from, &m->msg.transfer);
+        else if (m->channel == TS_CHANNEL_RELAY && m->msg.kind == TS_MSG_COPIES)
+            refeed_copies(core, from, &m->msg.copies);
         else if (m->channel == TS_CHANNEL_PLANNER && m->msg.kind == TS_MSG_PLAN)
             plan_received(core, from, &m->msg.plan);
         else if (m->msg.kind == TS_MSG_HEARTBEAT)

@@ -44,7 +44,7 @@ bool router_core_idle(const struct router_core *core); /* no request is under wa
 
 /* For statistics. `stale`: messages dropped because their attempt is not the current one. */
 struct router_counts {
-    uint64_t accepted, refused, ended, retries, resyncs, contradictions, stale;
+    uint64_t accepted, refused, ended, retries, resyncs, contradictions, stale, refeeds;
 };
 
 struct router_counts router_core_counts(const struct router_core *core);

@@ -34,6 +34,14 @@ struct member {          /* a worker, relay or planner whose Hello was accepted 
     uint64_t snapshot_sent; /* planner: version it has seen */
 };
 
+struct kept_copy {         /* router_refeed.c */
+    uint32_t attempt;      /* whose KV its relay holds encoded; 0 = none that is known */
+    uint64_t session;      /* of the relay when it said so */
+    uint64_t fingerprint;  /* of that KV */
+    uint32_t from;         /* the present attempt is fed by the copy of that one, */
+    struct member *feeder; /* by this relay, which still sends; NULL = not so, or over */
+};
+
 struct record {
     struct record *prev, *next; /* queue of QUEUED, list of live, or list of ended */
     struct record *queue_prev, *queue_next;
@@ -51,7 +59,8 @@ struct record {
     uint32_t *tokens;            /* the ids of items */
     size_t count, item_capacity, token_capacity;
     struct member *prefill, *decode; /* of the present attempt, or NULL */
-    bool kv_done;                    /* decode has the KV: prefill and relay do not matter any more */
+    struct kept_copy copy;
+    bool kv_done; /* decode has the KV: prefill and relay do not matter any more */
     char codec[32];
     const char *codec_why;
     char avoid[ROUTER_AVOID_MAX][TS_ID_BYTES_MAX + 1];
@@ -147,7 +156,19 @@ void record_state_set(struct router_core *core, struct record *r, enum record_st
 void record_free(struct record *r);
 struct record *record_find(const struct router_core *core, struct ts_str client, struct ts_str request_id);
 
+/* router_refeed.c */
+bool refeed_dispatch(struct router_core *core, struct record *r); /* true: assigned, fed by its copy */
+void refeed_transfer(struct router_core *core, struct member *from, const struct ts_msg_transfer *m);
+void refeed_copies(struct router_core *core, struct member *from, const struct ts_msg_copies *m);
+void refeed_drop(struct router_core *core, struct record *r, enum ts_reason reason); /* of no more use */
+void refeed_stop(struct router_core *core, struct record *r, enum ts_reason reason); /* the attempt is over */
+void refeed_session(struct router_core *core, const struct member *relay);           /* a new one */
+
 /* router_attempt.c */
+/* The next attempt, with this pair; without prefill it is fed by a copy. */
+void attempt_begin(struct router_core *core, struct record *r, struct member *p, struct member *d);
+/* Who can go on with the KV that the request has; NULL = nobody. */
+struct member *attempt_pick_decode(struct router_core *core, const struct record *r);
 void attempt_dispatch(struct router_core *core);
 void attempt_release(struct router_core *core, struct record *r, enum ts_reason reason);
 void attempt_fail(struct router_core *core, struct record *r, enum ts_reason reason,

@@ -184,6 +184,7 @@ static void on_hello(struct router_core *core, const struct ts_event_message *m)
                                              .term = core->term};
     if (member->draining) /* the word may have been lost with the session before */
         member_send(core, member, TS_MSG_DRAIN);
+    refeed_session(core, member);
     plan_changed(core);
 }
 

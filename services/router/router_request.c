@@ -372,6 +372,7 @@ void request_end(struct router_core *core, struct record *r, enum ts_finish fini
                  const char *text)
 {
     attempt_release(core, r, reason == TS_REASON_NONE ? TS_REASON_FINISHED : reason);
+    refeed_drop(core, r, reason == TS_REASON_NONE ? TS_REASON_FINISHED : reason);
     record_state_set(core, r, RECORD_ENDED);
     r->finish = finish;
     r->reason = reason;

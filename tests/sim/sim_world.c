@@ -118,6 +118,7 @@ static void add_services(struct world *w)
             s.idle_link_ms = draw(w, 1, 2000);
         if (tight)
             s.encoded_bytes_max = draw(w, 8, 64) << 10;
+        s.retained_bytes_max = s.encoded_bytes_max / 4;
         w->services[w->service_count++] = cloud_add_relay(w->cloud, &s);
     }
     for (size_t i = 0; i < prefills; i++)
@@ -264,8 +265,8 @@ static bool in_bounds(struct cloud_node *node, struct ts_error *err)
     return true;
 }
 
-/* A router holds the prompts of what is under way, a relay what it has encoded, the others nothing between
- * two steps. */
+/* A router holds the prompts of what is under way, a relay what it has encoded (for transfers, and as copies
+ * of verified ones), the others nothing between two steps. */
 static bool handles_ok(struct cloud_node *node)
 {
     size_t held = cloud_node_handles(node);
@@ -275,7 +276,7 @@ static bool handles_ok(struct cloud_node *node)
         counts = router_core_counts(cloud_node_core(node));
         return held == counts.accepted - counts.ended;
     case CLOUD_RELAY:
-        return held == 0 || !relay_core_idle(cloud_node_core(node));
+        return held == relay_core_handles(cloud_node_core(node));
     default:
         return held == 0;
     }
@@ -384,6 +385,8 @@ static void stepped(void *context, struct cloud_node *node, const struct ts_even
     note_actions(w, actions);
     if (!in_bounds(node, &err))
         cloud_fail(w->cloud, "%s: %s", cloud_node_id(node), err.text);
+    if (cloud_node_kind(node) == CLOUD_RELAY && relay_core_counts(cloud_node_core(node)).credits_missing > 0)
+        cloud_fail(w->cloud, "%s: a transfer is done before its credit is back", cloud_node_id(node));
     if (!handles_ok(node))
         cloud_fail(w->cloud, "%s holds %zu handles", cloud_node_id(node), cloud_node_handles(node));
     if (cloud_node_kind(node) == CLOUD_CLIENT)
@@ -426,7 +429,7 @@ static bool at_rest(struct cloud_node *node)
     case CLOUD_WORKER:
         return worker_core_idle(core) && worker_core_blocks_used(core) == 0;
     case CLOUD_RELAY:
-        return relay_core_idle(core);
+        return relay_core_idle(core) && relay_core_copies(core) == 0;
     case CLOUD_CLIENT:
     case CLOUD_PUBLISHER:
         break;
@@ -454,6 +457,10 @@ static void collect(struct world *w)
     for (size_t i = 0; i < w->service_count; i++) {
         if (cloud_node_kind(w->services[i]) == CLOUD_WORKER && cloud_node_alive(w->services[i]))
             r->preempted += worker_core_counts(cloud_node_core(w->services[i])).preempted;
+    }
+    for (size_t i = 0; i < w->service_count; i++) {
+        if (cloud_node_kind(w->services[i]) == CLOUD_RELAY && cloud_node_alive(w->services[i]))
+            r->refeeds += relay_core_counts(cloud_node_core(w->services[i])).refeeds;
     }
     if (cloud_node_alive(w->router)) {
         struct router_counts counts = router_core_counts(cloud_node_core(w->router));

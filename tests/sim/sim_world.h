@@ -22,7 +22,7 @@ struct sim_result {
     char why[600];
     uint64_t digest, steps;
     uint64_t requests, completed, cancelled, late, failed, refused;
-    uint64_t retries, resyncs, preempted;
+    uint64_t retries, resyncs, preempted, refeeds;
     struct cloud_counts counts;
     double virtual_s;
 };

@@ -53,9 +53,9 @@ static void print(const char *what, const struct sim_result *r)
 #define N(field) (unsigned long long)(field)
     print_message(
         "%s: steps %llu, requests %llu: completed %llu cancelled %llu late %llu failed %llu refused %llu, "
-        "retries %llu resyncs %llu preempted %llu\n",
+        "retries %llu resyncs %llu preempted %llu refeeds %llu\n",
         what, N(r->steps), N(r->requests), N(r->completed), N(r->cancelled), N(r->late), N(r->failed),
-        N(r->refused), N(r->retries), N(r->resyncs), N(r->preempted));
+        N(r->refused), N(r->retries), N(r->resyncs), N(r->preempted), N(r->refeeds));
     print_message(
         "  messages %llu lost %llu cuts %llu stalls %llu corrupted %llu kills %llu batches %llu encodes %llu "
         "scatters %llu\n",
@@ -78,6 +78,7 @@ static void add(struct sim_result *sum, const struct sim_result *r)
     sum->retries += r->retries;
     sum->resyncs += r->resyncs;
     sum->preempted += r->preempted;
+    sum->refeeds += r->refeeds;
     for (size_t i = 0; i < sizeof r->counts / sizeof *from; i++)
         to[i] += from[i];
 }

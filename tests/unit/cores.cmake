@@ -1,7 +1,7 @@
 # Cores as tables of events and actions (core_fixture.h).
 add_library(ts_core_fixture STATIC core_fixture.c core_text.c)
 target_link_libraries(ts_core_fixture PUBLIC ts_flags ts_core ts_base cmocka)
-foreach(piece attempt core request)
+foreach(piece attempt core refeed request)
   ts_test(test_router_${piece} SOURCES test_router_${piece}.c router_fixture.c
           LINK ts_core_fixture ts_router_core LABELS unit)
 endforeach()
@@ -10,7 +10,10 @@ foreach(piece core decode prefill)
   ts_test(test_worker_${piece} SOURCES test_worker_${piece}.c worker_fixture.c
           LINK ts_core_fixture ts_worker_core LABELS unit)
 endforeach()
-ts_test(test_relay_core SOURCES test_relay_core.c LINK ts_core_fixture ts_relay_core LABELS unit)
+foreach(piece copies core)
+  ts_test(test_relay_${piece} SOURCES test_relay_${piece}.c relay_fixture.c
+          LINK ts_core_fixture ts_relay_core LABELS unit)
+endforeach()
 ts_test(test_planner_core SOURCES test_planner_core.c LINK ts_core_fixture ts_planner_core LABELS unit)
 ts_test(test_planner_live SOURCES test_planner_live.c LINK ts_planner_core ts_base LABELS unit)
 ts_test(test_batch_policies SOURCES test_batch_policies.c LINK ts_prefill_policy ts_decode_policy ts_base LABELS unit)

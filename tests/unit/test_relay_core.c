@@ -6,106 +6,7 @@
 
 #include <cmocka.h>
 
-#include "common/base/ts_mem.h"
-#include "core_fixture.h"
-#include "services/relay/relay_core.h"
-
-#define POOL                                                                                                 \
-    "pool path=/p fingerprint=7 layers=2 layer_end=2 kv_heads=2 head_end=2 kv_blocks=8 head_dim=64 "         \
-    "kv_dtype=3"
-#define BEGIN(rid)                                                                                           \
-    "pool:1 kv_begin rid=" rid " decode=d0 endpoint=tcp://d0 decode_incarnation=9 codec=i4 token_count=20 "  \
-    "blocks=4,6 generations=1,2 chain=77 "
-#define CONNECT           "kv:1000 connect endpoint=tcp://d0\nkv:1000 hello role=relay id=r0"
-#define OPEN(rid)         "kv:1000 kv_open rid=" rid
-#define OVER(rid, reason) "relay:1 transfer rid=" rid " reason=" reason
-#define FAILED(rid, reason)                                                                                  \
-    OVER(rid, reason) "\npool:1 release rid=" rid " reason=" reason /* both hear of it */
-#define FREED(rid)        "pool:1 kv_freed rid=" rid
-#define READY(rid, layer) "pool:1 kv_ready layer_begin=" layer " layer_end=2 items=" rid ":0:20"
-#define SEAL(rid)         "pool:1 kv_seal rid=" rid " prompt_ids=*20 produced=42 first=42:A"
-#define ENCODE(job, layer)                                                                                   \
-    "encode job=" job                                                                                        \
-    " pool=1 codec=i4 blocks=4,6 head_begin=0 head_count=2 token_begin=0 token_count=20 layer=" layer
-
-/* Begun and opened. */
-#define OPENED                                                                                               \
-    {1, BEGIN("1.1"), CONNECT},                                                                              \
-    {                                                                                                        \
-        2, "kv:1000 welcome", OPEN("1.1")                                                                    \
-    }
-/* Both layers are encoded before decode has granted anything. */
-#define ENCODED                                                                                              \
-    {3, READY("1.1", "0"), ENCODE("1", "0") "\n" ENCODE("2", "1")},                                          \
-        {4, "encoded job=1 #5/40 digests=1,2 crc32c=91", ""},                                                \
-    {                                                                                                        \
-        4, "encoded job=2 #6/44 digests=3,4 crc32c=92", ""                                                   \
-    }
-
-static void step(void *core, ts_time now, const struct ts_event *event, struct ts_actions *out)
-{
-    relay_core_step(core, now, event, out);
-}
-
-static ts_time deadline(const void *core)
-{
-    return relay_core_deadline(core);
-}
-
-static bool check(const void *core, struct ts_error *err)
-{
-    return relay_core_check(core, err);
-}
-
-static struct relay_settings test_settings(void)
-{
-    struct relay_settings s = relay_settings_defaults();
-    s.id = "r0";
-    s.routers[0] = "tcp://router";
-    s.router_count = 1;
-    s.heartbeat_ms = s.timeout_ms = s.idle_link_ms = 100000000;
-    return s;
-}
-
-static struct core_fixture *begin_alone(const struct relay_settings *settings)
-{
-    struct core_fixture *f = ts_xcalloc(1, sizeof *f);
-    core_text_router = 500;
-    core_begin(f, (struct core_driver){relay_core_new(settings, 700), step, deadline, check});
-    return f;
-}
-
-static struct core_fixture *begin_with(const struct relay_settings *settings)
-{
-    static const struct core_step join[] = {
-        {0, "start", "relay:1 connect endpoint=tcp://router\nrelay:1 hello role=relay id=r0"},
-        {0, "as=500 relay:1 welcome", ""},
-        {0, "pool:1 hello role=worker id=p0", "pool:1 welcome id=r0"},
-        {0, "pool:1 " POOL, "map_pool pool=1 layout.path=/p layout.kv_blocks=8"},
-        {0, "pool:1 " POOL, ""}, /* announced already */
-        {0, "pool_mapped pool=1", "pool:1 pool_reply reason=none"},
-    };
-    struct core_fixture *f = begin_alone(settings);
-    CORE_RUN(f, "join", join);
-    return f;
-}
-
-static struct core_fixture *begin(void)
-{
-    struct relay_settings settings = test_settings();
-    return begin_with(&settings);
-}
-
-static void end(struct core_fixture **f)
-{
-    struct relay_core *core = (*f)->driver.core;
-    if (!relay_core_idle(core))
-        fail_msg("%s: a transfer is left", (*f)->name);
-    core_end(*f);
-    relay_core_destroy(&core);
-    ts_free(*f);
-    *f = NULL;
-}
+#include "relay_fixture.h"
 
 static void test_life(void **state)
 {
@@ -145,15 +46,16 @@ static void test_life(void **state)
          "digests=5,10,80,160\n"
          "kv:1000 kv_commit rid=1.1 senders=1 prompt_ids=*20 produced=42 first=42:A"},
         {12, "kv:1000 kv_credit rid=1.1 bytes=40", ""},
-        {13, "kv:1000 kv_done rid=1.1",
-         OVER("1.1", "none") " bytes_raw=20480 run_ns=12000000\ndrop #5\ndrop #6\ndrop #7\ndrop #8"},
+        {13, "kv:1000 kv_done rid=1.1", OVER("1.1", "none") " bytes_raw=20480 run_ns=12000000"},
         {14, "kv:1000 kv_done rid=1.1", ""},
         {14, "pool:1 release rid=1.1", FREED("1.1")}, /* the worker may not have heard */
         {15, "pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:0:16", ""},
+        /* The copy is the router's: it stays until the router releases the request. */
+        {16, "relay:1 release rid=1.1", "drop #5\ndrop #6\ndrop #7\ndrop #8"},
     };
-    struct core_fixture *f = begin();
+    struct core_fixture *f = relay_begin();
     CORE_RUN(f, "life", steps);
-    end(&f);
+    relay_end(&f);
 }
 
 /* A damaged chunk goes again, three times in all; nothing else may be asked for. */
@@ -190,19 +92,20 @@ static void test_nacked_chunks(void **state)
          "bytes_sent=124\nkv:1000 kv_commit"},
         {8, "kv:1000 kv_nack rid=1.1 chunk=1 reason=kv_corrupt", "kv:1000 kv_chunk number=1 #6"},
         {9, "kv:1000 kv_credit rid=1.1 bytes=100", ""}, /* more than was under way */
-        {9, "kv:1000 kv_done rid=1.1", OVER("1.1", "none") "\ndrop #5\ndrop #6"},
+        {9, "kv:1000 kv_done rid=1.1", OVER("1.1", "none")},
+        {10, "relay:1 release rid=1.1", "drop #5\ndrop #6"},
     };
-    struct core_fixture *f = begin();
+    struct core_fixture *f = relay_begin();
     CORE_RUN(f, "repeated", repeated);
     assert_int_equal(relay_core_counts(f->driver.core).chunks_repeated, 2);
     assert_int_equal(relay_core_counts(f->driver.core).credits_missing, 0);
-    end(&f);
-    f = begin();
+    relay_end(&f);
+    f = relay_begin();
     CORE_RUN(f, "nacked", steps);
-    end(&f);
-    f = begin();
+    relay_end(&f);
+    f = relay_begin();
     CORE_RUN(f, "not sent yet", unsent);
-    end(&f);
+    relay_end(&f);
 }
 
 /* A chunk larger than the whole window goes when nothing else is under way. */
@@ -217,12 +120,13 @@ static void test_small_window(void **state)
         {7, "kv:1000 kv_credit rid=1.1 bytes=9", ""},
         {8, "kv:1000 kv_credit rid=1.1 bytes=40",
          "kv:1000 kv_chunk number=1 #6\nkv:1000 kv_end\nkv:1000 kv_commit"},
-        {9, "kv:1000 kv_done rid=1.1", OVER("1.1", "none") "\ndrop #5\ndrop #6"},
+        {9, "kv:1000 kv_done rid=1.1", OVER("1.1", "none")},
+        {10, "relay:1 release rid=1.1", "drop #5\ndrop #6"},
     };
-    struct core_fixture *f = begin();
+    struct core_fixture *f = relay_begin();
     CORE_RUN(f, "small window", steps);
     assert_int_equal(relay_core_counts(f->driver.core).credits_missing, 1); /* 44 bytes were never credited */
-    end(&f);
+    relay_end(&f);
 }
 
 /* Decode does not know the attempt yet: ask again, slower each time, but not for ever. */
@@ -259,12 +163,12 @@ static void test_no_assign(void **state)
         {5000, "tick", "kv:1000 hello"},
         {5001, "tick", FAILED("1.1", "kv_timeout") "\n" FREED("1.1")}, /* decode never heard of it */
     };
-    struct core_fixture *f = begin();
+    struct core_fixture *f = relay_begin();
     CORE_RUN(f, "no assign", steps);
-    end(&f);
-    f = begin();
+    relay_end(&f);
+    f = relay_begin();
     CORE_RUN(f, "no link", no_link);
-    end(&f);
+    relay_end(&f);
 }
 
 /* Every end of a transfer that decode or the router brings about. While the codec reads, the worker's blocks
@@ -303,9 +207,9 @@ static void test_ends(void **state)
             {7, "encoded job=2 #6/40 digests=1,2", "drop #6\n" FREED("1.1")},
             {8, "encoded job=2 #6/40 digests=1,2", "drop #6"},
         };
-        struct core_fixture *f = begin();
+        struct core_fixture *f = relay_begin();
         CORE_RUN(f, cases[i].event, steps);
-        end(&f);
+        relay_end(&f);
     }
 }
 
@@ -319,9 +223,9 @@ static void test_codec_failed(void **state)
          "kv:1000 kv_abort rid=1.1 reason=kv_corrupt\n" FAILED("1.1", "kv_corrupt")},
         {5, "encoded job=2 #6/40 digests=1,2", "drop #6\n" FREED("1.1")},
     };
-    struct core_fixture *f = begin();
+    struct core_fixture *f = relay_begin();
     CORE_RUN(f, "codec failed", steps);
-    end(&f);
+    relay_end(&f);
 }
 
 /* What the worker may not announce. The faulty transfer never begins, or ends. */
@@ -335,7 +239,7 @@ static void test_faults(void **state)
         "layer_begin=0 layer_end=1 items=1.1:8:8", "layer_begin=0 layer_end=1 items=1.1:0:8",
         "layer_begin=0 layer_end=1 items=1.1:16:5"};
     char line[400];
-    struct core_fixture *f = begin();
+    struct core_fixture *f = relay_begin();
     f->name = "faults";
     for (size_t i = 0; i < TS_ARRAY_SIZE(begins); i++) {
         snprintf(line, sizeof line, BEGIN("1.1") "%s", begins[i]);
@@ -351,7 +255,7 @@ static void test_faults(void **state)
     }
     core_step_one(f, 5, "pool:1 release rid=9.9",
                   "kv:1000 kv_abort rid=9.9\n" FAILED("9.9", "cancelled") "\n" FREED("9.9"));
-    end(&f);
+    relay_end(&f);
 }
 
 /* The prefill worker goes: what is not whole fails; what is whole goes on. */
@@ -380,14 +284,15 @@ static void test_pool_lost(void **state)
             {6, cases[i].event, whole},
             {7, "kv:1000 kv_grant rid=1.1 credit_bytes=100",
              "kv:1000 kv_chunk #5\nkv:1000 kv_chunk #6\nkv:1000 kv_end\nkv:1000 kv_commit"},
-            {8, "kv:1000 kv_done rid=1.1", OVER("1.1", "none") "\ndrop #5\ndrop #6"},
+            {8, "kv:1000 kv_done rid=1.1", OVER("1.1", "none")},
+            {9, "relay:1 release rid=1.1", "drop #5\ndrop #6"},
         };
-        struct core_fixture *f = begin();
+        struct core_fixture *f = relay_begin();
         CORE_RUN(f, cases[i].event, incomplete);
-        end(&f);
-        f = begin();
+        relay_end(&f);
+        f = relay_begin();
         CORE_RUN(f, cases[i].event, complete);
-        end(&f);
+        relay_end(&f);
     }
 }
 
@@ -419,17 +324,17 @@ static void test_bounds(void **state)
         {9, "pool:1 release rid=2.1",
          "kv:1000 kv_abort rid=2.1\n" FAILED("2.1", "cancelled") "\ndrop #7\ndrop #8\n" FREED("2.1")},
     };
-    struct relay_settings settings = test_settings();
+    struct relay_settings settings = relay_test_settings();
     settings.encode_jobs_max = 1;
     settings.chunk_tokens_max = 31;
-    struct core_fixture *f = begin_with(&settings);
+    struct core_fixture *f = relay_begin_with(&settings);
     CORE_RUN(f, "jobs", jobs);
-    end(&f);
-    settings = test_settings();
+    relay_end(&f);
+    settings = relay_test_settings();
     settings.encoded_bytes_max = 80;
-    f = begin_with(&settings);
+    f = relay_begin_with(&settings);
     CORE_RUN(f, "memory", memory);
-    end(&f);
+    relay_end(&f);
 }
 
 static void test_sessions(void **state)
@@ -460,12 +365,12 @@ static void test_sessions(void **state)
         {4506, "tick", "unmap_pool pool=1"}, /* silence */
         {4507, "pool:1 heartbeat", "pool:1 reset"},
     };
-    struct relay_settings settings = test_settings();
+    struct relay_settings settings = relay_test_settings();
     settings.heartbeat_ms = 500;
     settings.timeout_ms = 3000;
-    struct core_fixture *f = begin_alone(&settings);
+    struct core_fixture *f = relay_begin_alone(&settings);
     CORE_RUN(f, "sessions", steps);
-    end(&f);
+    relay_end(&f);
 }
 
 /* Silence of decode ends its transfers; an unused connection is closed. */
@@ -485,13 +390,13 @@ static void test_links(void **state)
         {4004, BEGIN("1.2"), "kv:1001 connect endpoint=tcp://d0\nkv:1001 hello"}, /* never the same number */
         {4005, "pool:1 release rid=1.2", FAILED("1.2", "cancelled") "\n" FREED("1.2")},
     };
-    struct relay_settings settings = test_settings();
+    struct relay_settings settings = relay_test_settings();
     settings.heartbeat_ms = 500;
     settings.timeout_ms = 3000;
     settings.idle_link_ms = 1000;
-    struct core_fixture *f = begin_with(&settings);
+    struct core_fixture *f = relay_begin_with(&settings);
     CORE_RUN(f, "links", steps);
-    end(&f);
+    relay_end(&f);
 }
 
 static void test_drain(void **state)
@@ -506,12 +411,12 @@ static void test_drain(void **state)
         {4, "kv:1000 kv_abort rid=1.1", FAILED("1.1", "cancelled") "\n" FREED("1.1") "\nstop"},
     };
     static const struct core_step idle[] = {{1, "relay:1 drain", "relay:1 drain\nstop"}};
-    struct core_fixture *f = begin();
+    struct core_fixture *f = relay_begin();
     CORE_RUN(f, "drain", steps);
-    end(&f);
-    f = begin();
+    relay_end(&f);
+    f = relay_begin();
     CORE_RUN(f, "idle", idle);
-    end(&f);
+    relay_end(&f);
 }
 
 int main(void)

@@ -242,6 +242,7 @@ static void test_prefill_released(void **state)
         /* Decode dies: the next attempt has a prefill worker again, and waits for its report. */
         {5, "worker:2 attempt_failed rid=1.1 role=decode reason=engine",
          "worker:2 release rid=1.1 reason=engine"},
+        {6, "relay:1 copies items=1.1:0", ""}, /* the relay had to let the copy go */
         {15, "tick", ASSIGN_0("1.2", "produced=5")},
         {16, "worker:2 report rid=1.2 role=decode", ""},
         CANCEL(17, RELEASED("1.2", "cancelled")),
@@ -390,7 +391,7 @@ static void test_limits(void **state)
         {19, "client:9 cancel client=c request_id=d", "drop #4\nclient:9 end\ntrace"},
         {20, "client:9 cancel client=c request_id=b",
          RELEASED("2.2", "cancelled") "\ndrop #2\nclient:9 end\ntrace"},
-        CANCEL(21, RELEASED("1.1", "cancelled")),
+        CANCEL(21, RELEASED("1.1", "cancelled") "\nrelay:1 release rid=1.1 reason=cancelled"),
     };
     struct router_settings settings = router_test_settings();
     settings.prefill_inflight_max = 1;

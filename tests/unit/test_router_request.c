@@ -37,7 +37,7 @@ static void test_life(void **state)
          "client:9 tokens request_id=a first_index=1 items=6:B"},
         {40, "worker:2 output rid=1.1 role=decode first_index=2 items=7 finish=stop",
          "client:9 tokens request_id=a first_index=2 items=7\nworker:2 release rid=1.1 reason=finished\n"
-         "drop #1\nclient:9 end request_id=a "
+         "relay:1 release rid=1.1 reason=finished\ndrop #1\nclient:9 end request_id=a "
          "epoch=500 next_index=3 finish=stop reason=none trace.prefill=p0 trace.decode=d0 trace.relay=r0 "
          "trace.codec=i4 trace.codec_why=default trace.attempts=1 trace.prompt_tokens=2 "
          "trace.output_tokens=3 trace.kv_bytes_raw=100 trace.kv_bytes_sent=30 "
