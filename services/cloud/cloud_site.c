@@ -7,7 +7,8 @@
 #include "common/base/ts_mem.h"
 
 #define KV_PARTS_LEAST 8
-#define LARGE_GROUPS   128 /* beyond, heartbeats are rarer and samples fewer */
+#define CHUNK_BYTES    ((uint64_t)48 << 20) /* workers take 64 MiB */
+#define LARGE_GROUPS   128                  /* beyond, heartbeats are rarer and samples fewer */
 #define SLICE          (250 * TS_MS)
 #define SLICE_LARGE    TS_S
 
@@ -31,7 +32,7 @@ struct cloud_site_settings cloud_site_defaults(void)
     s.worker.credit_bytes = UINT64_C(256) << 20;
     s.relay.encoded_bytes_max = UINT64_C(64) << 30;
     s.relay.encode_jobs_max = 16;
-    s.relay.chunk_tokens_max = 2048;
+    s.relay.chunk_tokens_max = 0;
     return s;
 }
 
@@ -41,6 +42,16 @@ static uint32_t default_parts(uint32_t layers)
     while (layers % parts != 0)
         parts++;
     return parts;
+}
+
+/* As large as chunks may be, at most what the engine computes at once. */
+static uint32_t default_chunk(const struct ts_model *model, uint32_t parts, uint32_t batch_tokens)
+{
+    uint64_t tokens = CHUNK_BYTES / (ts_model_kv_token_bytes(model) / parts);
+    tokens = tokens / TS_KV_BLOCK_TOKENS * TS_KV_BLOCK_TOKENS;
+    return tokens < TS_KV_BLOCK_TOKENS ? TS_KV_BLOCK_TOKENS
+           : tokens < batch_tokens     ? (uint32_t)tokens
+                                       : batch_tokens;
 }
 
 /* --- its nodes --------------------------------------------------------------------------------------- */
@@ -193,6 +204,8 @@ enum ts_status cloud_site_new(const struct cloud_site_settings *settings, const 
     site->source = *source;
     if (s->kv_parts == 0)
         s->kv_parts = default_parts(s->model->layers);
+    if (s->relay.chunk_tokens_max == 0)
+        s->relay.chunk_tokens_max = default_chunk(s->model, s->kv_parts, s->worker.max_batch_tokens);
     if (!(s->load_bytes_per_s > 0))
         s->load_bytes_per_s = 1e9;
     s->cloud.model = s->model;

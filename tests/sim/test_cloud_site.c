@@ -83,7 +83,7 @@ static struct ts_plan *halves(const uint32_t *gpus, uint32_t count, bool swapped
 /* --- requests ---------------------------------------------------------------------------------------- */
 
 struct stream {
-    uint32_t count, asked, ended, failed;
+    uint32_t count, asked, ended, failed, prompt;
     ts_time every;
     uint64_t tokens;
     struct ts_metrics last;
@@ -96,7 +96,7 @@ static bool next(void *context, struct cloud_request *out)
     if (s->asked == s->count)
         return false;
     out->at = s->asked * s->every;
-    out->prompt_count = PROMPT;
+    out->prompt_count = s->prompt ? s->prompt : PROMPT;
     out->sampling.seed = s->asked++;
     out->sampling.max_tokens = OUTPUT;
     out->sampling.ignore_eos = true;
@@ -229,6 +229,20 @@ static void test_link(void **state)
     ts_plan_destroy(&plan);
 }
 
+/* More tokens than one batch computes and one chunk carries. */
+static void test_long(void **state)
+{
+    const struct fixture *f = *state;
+    struct ts_plan *plan = halves((const uint32_t[]){0, 4}, 2, false);
+    struct stream stream = {.count = 3, .every = 2 * TS_S, .prompt = 3700};
+    struct cloud_site *site = open_site(f, plan, &stream, true);
+    run(site, &stream);
+    assert_int_equal(stream.failed, 0);
+    assert_true(cloud_counts(cloud_site_cloud(site)).encodes > 3 * 2 * 8);
+    cloud_site_destroy(&site);
+    ts_plan_destroy(&plan);
+}
+
 /* Three stages on both nodes prefill, two decode. */
 static void test_pipelines(void **state)
 {
@@ -307,6 +321,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_all_end, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_alone, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_link, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_long, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_pipelines, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_lose, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_regroup, setup, teardown)};
