@@ -24,6 +24,7 @@ int tsctl_cost(int argc, char **argv);
 int tsctl_plan(int argc, char **argv);
 int tsctl_workload(int argc, char **argv);
 int tsctl_report(int argc, char **argv);
+int tsctl_simulate(int argc, char **argv);
 
 /* The folder of catalogues where no flag names one: ./conf, else the nearest "conf" above the program's own
  * folder. The caller owns the text (ts_free). */

@@ -20,6 +20,8 @@ static const struct {
     {"codec", tsctl_codec, "encode|decode --codec C --dtype D --head-dim N FILE: the KV codec on a file"},
     {"plan", tsctl_plan,
      "--cluster C --model M --workload W --slo S: plan a cluster; also explain, diff, show"},
+    {"simulate", tsctl_simulate,
+     "--cluster C --model M --workload W: a plan under load, in virtual time; also validate"},
     {"report", tsctl_report, "FILE.csv: latencies, attainment and goodput of recorded requests"},
     {"workload", tsctl_workload, "TRACE.csv: cut a trace into length classes, for conf/workloads"},
     {"cost", tsctl_cost, "eval FILE [--json]: errors of the cost model on measurements; fit, loo"},

@@ -120,6 +120,16 @@ void tsctl_records_sort(struct tsctl_records *records)
         qsort(records->items, records->count, sizeof *records->items, by_time);
 }
 
+double tsctl_records_end(const struct tsctl_records *records)
+{
+    double end = 0;
+    for (size_t i = 0; i < records->count; i++) {
+        const struct tsctl_record *r = &records->items[i];
+        end = fmax(end, r->at_s + fmax(0, (double)r->e2e_s));
+    }
+    return end;
+}
+
 /* --- Writing --- */
 
 static void write_cell(const struct tsctl_records *records, const struct tsctl_record *r,

@@ -46,6 +46,8 @@ struct tsctl_record *tsctl_records_add(struct tsctl_records *records); /* zeroed
 uint16_t tsctl_records_name(struct tsctl_records *records, const char *name, size_t bytes);
 void tsctl_records_sort(struct tsctl_records *records); /* by time sent, then by number */
 
+double tsctl_records_end(const struct tsctl_records *records); /* when the last token of all came */
+
 static inline bool tsctl_record_completed(const struct tsctl_record *r)
 {
     return r->finish == TS_FINISH_STOP || r->finish == TS_FINISH_LENGTH;

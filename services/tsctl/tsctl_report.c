@@ -198,12 +198,8 @@ static void set_means(struct tsctl_report *r)
 /* All of the run, to the last end; or what was sent in the middle, over the time in which it was sent. */
 static void set_window(const struct tsctl_records *records, struct tsctl_report *r)
 {
-    double first = records->count > 0 ? records->items[0].at_s : 0, end = first, sent = first;
-    for (size_t i = 0; i < records->count; i++) {
-        const struct tsctl_record *record = &records->items[i];
-        sent = record->at_s;
-        end = fmax(end, record->at_s + fmax(0, (double)record->e2e_s));
-    }
+    double first = records->count > 0 ? records->items[0].at_s : 0, end = tsctl_records_end(records);
+    double sent = records->count > 0 ? records->items[records->count - 1].at_s : 0;
     double cut = r->options.warmup * (sent - first);
     r->from_s = first + cut;
     r->to_s = cut > 0 ? sent - cut : end;

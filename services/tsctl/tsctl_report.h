@@ -60,7 +60,7 @@ enum tsctl_part {                           /* of the time from sending to the l
 };
 
 struct tsctl_replica { /* over its life in the run */
-    char name[16], what[120];
+    char name[24], what[120];
     enum ts_phase phase;
     double lived_s, busy, busy_mean; /* shares: of its busiest stage, of all stages */
     double kv_mean, kv_max;          /* shares of its KV blocks */
