@@ -1,0 +1,164 @@
+/*
+ * The invariants of a worker core between two steps. They are worked out anew from its tables and never used
+ * to decide anything.
+ */
+#include <string.h>
+
+#include "services/worker/worker_impl.h"
+
+static bool wrong(struct ts_error *err, const struct task *t, const char *what)
+{
+    ts_error_set(err, TS_ECORRUPT, "task %llu (request %llu, state %d): %s", (unsigned long long)t->tag,
+                 (unsigned long long)t->rid.request, (int)t->state, what);
+    return false;
+}
+
+/* What a decode task was told and what it computed of the KV that came are the same. */
+static bool verified(const struct task *t)
+{
+    const struct ts_msg_kv_open *o = &t->open;
+    uint32_t rows = (o->layer_end - o->layer_begin) * (o->head_end - o->head_begin);
+    return t->ended && t->committed && t->scatters == 0 && t->chunks_scattered >= t->end.chunks &&
+           t->tiles_scattered == (uint64_t)rows * ts_kv_blocks_for(o->token_count) &&
+           t->end.digests.count == rows &&
+           memcmp(t->digests, t->end.digests.data, rows * sizeof(uint64_t)) == 0;
+}
+
+static bool check_ready(const struct task *t, struct ts_error *err)
+{
+    if (t->in_batch > 1)
+        return wrong(err, t, "ready and in several batches");
+    if (t->finish != TS_FINISH_NONE || !t->text_open)
+        return wrong(err, t, "ready and at its end");
+    if (t->item_first + t->item_count != t->output_count)
+        return wrong(err, t, "its items and tokens do not agree");
+    if (t->item_first != 0 && t->item_first != t->assign.produced.count)
+        return wrong(err, t, "its first item is not the one after the produced tokens");
+    if (t->kv_length < t->prompt_count || t->kv_length >= t->prompt_count + t->output_count)
+        return wrong(err, t, "nothing to compute");
+    if (ts_kv_blocks_for(t->kv_length) > t->block_count)
+        return wrong(err, t, "less blocks than KV");
+    if (t->role == TS_PHASE_DECODE && !verified(t))
+        return wrong(err, t, "KV that was not verified");
+    return true;
+}
+
+static bool check_task(const struct worker_core *core, const struct task *t, struct ts_error *err)
+{
+    bool waits = t->state == TASK_WAITING || t->state == TASK_GRANT_WAIT || t->state == TASK_ASSIGNED;
+    for (uint32_t i = 0; i < t->block_count; i++) {
+        if (t->blocks[i] >= core->kv.blocks || core->kv.owner[t->blocks[i]] != t->tag)
+            return wrong(err, t, "names a block that is not its own");
+    }
+    if (task_by_tag(core, t->tag) != t || (task_find(core, t->rid, t->role) == t) != (t->state != TASK_DYING))
+        return wrong(err, t, "not found by its names");
+    if (t->done > t->issued || t->issued > t->prompt_count ||
+        (t->state == TASK_PREFILLING && t->done < t->issued && !t->in_batch))
+        return wrong(err, t, "prompt tokens are lost");
+    if ((waits || t->state == TASK_TOKENISING || t->state == TASK_FINISHED) &&
+        (t->block_count || t->in_batch))
+        return wrong(err, t, "has blocks or rows without need");
+    if (t->state == TASK_DYING && !t->in_batch && t->scatters == 0 && !t->begun && !t->tokenising)
+        return wrong(err, t, "dead and still here");
+    if (t->sender && ts_map_get_u64(core->kv_peers, t->sender->peer) != t->sender)
+        return wrong(err, t, "its sender is gone");
+    if ((t->begun || t->relay_knows) && (t->role != TS_PHASE_PREFILL || !core->pool.session.up))
+        return wrong(err, t, "known to a relay that is not there");
+    return t->state != TASK_READY || check_ready(t, err);
+}
+
+/* What the engine reads must be there until it is done. */
+static bool check_batches(const struct worker_core *core, struct ts_error *err)
+{
+    for (uint32_t b = 0; b < core->running; b++) {
+        const struct batch *batch = &core->batches[(core->first + b) % core->settings.batches_max];
+        for (uint32_t i = 0; i < batch->count; i++) {
+            const struct task *t = batch->tasks[i];
+            const struct ts_batch_row *row = &batch->rows[i];
+            if (!t->in_batch || row->tag != t->tag || row->blocks.data != t->blocks ||
+                row->blocks.count > t->block_count ||
+                row->position + row->tokens.count > row->blocks.count * TS_KV_BLOCK_TOKENS)
+                return wrong(err, t, "a row of a batch is not as it says");
+        }
+    }
+    return true;
+}
+
+/* Each in the list of its state, by age. */
+static bool check_lists(const struct worker_core *core, uint64_t count, struct ts_error *err)
+{
+    uint64_t listed = 0;
+    for (uint32_t state = 0; state < TASK_STATES; state++) {
+        const struct task *before = NULL;
+        uint32_t here = 0;
+        for (const struct task *t = core->lists[state].head; t; before = t, t = t->alike_next, here++) {
+            if (t->state != state || t->alike_prev != before || (before && !task_younger(t, before)))
+                return wrong(err, t, "out of its place among those of its state");
+        }
+        if (here != core->lists[state].count || core->lists[state].tail != before) {
+            ts_error_set(err, TS_ECORRUPT, "%u tasks of state %u, counted as %u", here, state,
+                         core->lists[state].count);
+            return false;
+        }
+        listed += here;
+    }
+    if (count == listed && count == ts_map_count(core->by_tag) && count >= ts_map_count(core->tasks))
+        return true;
+    ts_error_set(err, TS_ECORRUPT, "%llu tasks, %llu by state, %zu by tag, %zu by request",
+                 (unsigned long long)count, (unsigned long long)listed, ts_map_count(core->by_tag),
+                 ts_map_count(core->tasks));
+    return false;
+}
+
+/* What waits for a peer that may never come does so for a while only. */
+static bool check_leases(const struct worker_core *core, struct ts_error *err)
+{
+    const struct task *t = core->lists[TASK_GRANT_WAIT].head;
+    if (t && core->now - t->waiting_since >= core->settings.grant_wait_ms * TS_MS)
+        return wrong(err, t, "waits for memory beyond its time");
+    for (t = core->head; t; t = t->next) {
+        const struct router_link *link = t->router;
+        bool lost = !link->session.up && t->state != TASK_DYING;
+        if (lost && (link->lost_at == TS_TIME_NEVER ||
+                     core->now - link->lost_at >= core->settings.router_lost_ms * TS_MS))
+            return wrong(err, t, "outlives its router");
+    }
+    return true;
+}
+
+bool worker_core_check(const struct worker_core *core, struct ts_error *err)
+{
+    uint64_t owned = 0, count = 0, rows = 0, named = 0, flying = 0, returning = 0, scatters = 0;
+    for (const struct task *t = core->head; t; t = t->next) {
+        if (!check_task(core, t, err))
+            return false;
+        count++;
+        owned += t->block_count;
+        named += t->in_batch;
+        flying += t->state == TASK_READY && t->in_batch;
+        returning += t->returning;
+        scatters += t->scatters;
+    }
+    for (uint32_t b = 0; b < core->running; b++)
+        rows += core->batches[(core->first + b) % core->settings.batches_max].count;
+    if (!check_batches(core, err) || !check_lists(core, count, err) || !check_leases(core, err))
+        return false;
+    if (owned + core->kv.free_count != core->kv.blocks)
+        ts_error_set(err, TS_ECORRUPT, "%llu blocks owned and %u free of %u", (unsigned long long)owned,
+                     core->kv.free_count, core->kv.blocks);
+    else if (ts_map_count(core->tasks) > core->settings.requests_max)
+        ts_error_set(err, TS_ECORRUPT, "%zu tasks exceed the bound of %u", ts_map_count(core->tasks),
+                     core->settings.requests_max);
+    else if (core->running > core->settings.batches_max || rows != named || flying != core->flying)
+        ts_error_set(err, TS_ECORRUPT, "%u batches with %llu rows name tasks %llu times", core->running,
+                     (unsigned long long)rows, (unsigned long long)named);
+    else if (returning != core->returning || (core->starved && core->running == 0))
+        ts_error_set(err, TS_ECORRUPT, "%u blocks are to return of %llu, and %s waits", core->returning,
+                     (unsigned long long)returning, core->starved ? "a sequence" : "nobody");
+    else if (scatters != ts_map_count(core->scatters))
+        ts_error_set(err, TS_ECORRUPT, "%llu scatters of tasks, %zu under way", (unsigned long long)scatters,
+                     ts_map_count(core->scatters));
+    else
+        return true;
+    return false;
+}
