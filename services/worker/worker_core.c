@@ -35,6 +35,7 @@ struct worker_core *worker_core_new(const struct worker_settings *settings, uint
     }
     ts_session_init(&core->pool.session, incarnation, heartbeat, timeout);
     core->kv_peers = ts_map_new();
+    core->kv_due = TS_TIME_NEVER;
     core->tasks = ts_map_new();
     core->by_tag = ts_map_new();
     core->scatters = ts_map_new();

@@ -56,7 +56,7 @@ struct task {
     struct ts_rid rid;
     enum ts_phase role;
     struct router_link *router;
-    struct ts_arena arena; /* holds assign and what KvCommit brought */
+    struct ts_arena arena; /* holds assign, what KvCommit brought, texts and tops of items */
     struct ts_msg_assign assign;
     struct ts_sampling sampling; /* the model's defaults applied, max_tokens clipped to the context */
     ts_time accepted_at, arrived_at, began_at, waiting_since;
@@ -64,7 +64,7 @@ struct task {
     uint32_t prompt_count;
     uint32_t *blocks;
     uint32_t block_count, block_capacity;
-    struct ts_token_item *items; /* output tokens with text; texts and tops on the heap */
+    struct ts_token_item *items; /* output tokens with text */
     uint32_t *outputs;           /* ids of all output tokens, produced ones included */
     size_t item_count, item_capacity, output_count, output_capacity;
     uint32_t item_first; /* output index of items[0] */
@@ -126,6 +126,7 @@ struct worker_core {
     struct router_link routers[WORKER_ROUTERS_MAX];
     struct pool_link pool;
     struct ts_map *kv_peers; /* peer -> kv_peer */
+    ts_time kv_due;          /* none of their sessions wants attention before */
     struct ts_map *tasks;    /* rid + role -> task */
     struct ts_map *by_tag;   /* tag -> task */
     struct task *head, *tail;

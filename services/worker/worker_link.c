@@ -3,6 +3,7 @@
  */
 #include <string.h>
 
+#include "common/base/ts_assert.h"
 #include "common/base/ts_log.h"
 #include "common/base/ts_mem.h"
 #include "services/worker/worker_impl.h"
@@ -254,6 +255,12 @@ static void kv_lost(struct worker_core *core, struct kv_peer *peer)
     ts_free(peer);
 }
 
+static void kv_wake(struct worker_core *core, const struct kv_peer *peer)
+{
+    ts_time due = ts_session_deadline(&peer->session);
+    core->kv_due = due < core->kv_due ? due : core->kv_due;
+}
+
 static void kv_hello(struct worker_core *core, const struct ts_event_message *m)
 {
     struct kv_peer *peer = ts_map_get_u64(core->kv_peers, m->peer);
@@ -272,6 +279,7 @@ static void kv_hello(struct worker_core *core, const struct ts_event_message *m)
                                              .session = peer->session.id,
                                              .heartbeat_ms = core->settings.heartbeat_ms,
                                              .timeout_ms = core->settings.timeout_ms};
+    kv_wake(core, peer);
 }
 
 static void kv_deliver(struct worker_core *core, struct kv_peer *peer, const struct ts_event_message *m)
@@ -342,16 +350,18 @@ void worker_link_unreachable(struct worker_core *core, enum ts_channel channel, 
 
 static struct ts_load load_of(const struct worker_core *core)
 {
+    static const enum task_state queue[] = {TASK_WAITING, TASK_PREFILLING};
+    const struct task_list *lists = core->lists;
     struct ts_load load = {.kv_blocks = core->kv.blocks,
-                           .kv_blocks_used = core->kv.blocks - core->kv.free_count};
-    for (const struct task *t = core->head; t; t = t->next) {
-        bool waits = t->state == TASK_TOKENISING || t->state == TASK_WAITING || t->state == TASK_ASSIGNED ||
-                     t->state == TASK_GRANT_WAIT;
-        load.waiting += waits;
-        load.running += !waits;
-        load.queued_tokens += t->role & TS_PHASE_PREFILL ? t->prompt_count - t->done : 0;
+                           .kv_blocks_used = core->kv.blocks - core->kv.free_count,
+                           .done_tokens = core->done_tokens};
+    load.waiting = lists[TASK_TOKENISING].count + lists[TASK_WAITING].count + lists[TASK_ASSIGNED].count +
+                   lists[TASK_GRANT_WAIT].count;
+    load.running = (uint32_t)ts_map_count(core->by_tag) - load.waiting;
+    for (size_t i = 0; i < TS_ARRAY_SIZE(queue); i++) {
+        for (const struct task *t = lists[queue[i]].head; t; t = t->alike_next)
+            load.queued_tokens += t->prompt_count - t->done;
     }
-    load.done_tokens = core->done_tokens;
     return load;
 }
 
@@ -378,9 +388,27 @@ static void router_tick(struct worker_core *core, struct router_link *link)
     }
 }
 
-void worker_link_tick(struct worker_core *core)
+/* What is sent and received moves deadlines back: they are looked at again when the earliest of the last time
+ * has come. */
+static void kv_tick(struct worker_core *core)
 {
     struct kv_peer *peer;
+    if (core->now < core->kv_due)
+        return;
+    core->kv_due = TS_TIME_NEVER;
+    for (size_t cursor = 0; (peer = ts_map_next(core->kv_peers, &cursor, NULL, NULL));) {
+        if (ts_session_expired(&peer->session, core->now)) {
+            kv_lost(core, peer);
+            continue;
+        }
+        if (ts_session_heartbeat_due(&peer->session, core->now))
+            worker_send_kv(core, peer, TS_MSG_HEARTBEAT);
+        kv_wake(core, peer);
+    }
+}
+
+void worker_link_tick(struct worker_core *core)
+{
     if (!core->started)
         return;
     for (size_t i = 0; i < core->settings.router_count; i++)
@@ -393,18 +421,12 @@ void worker_link_tick(struct worker_core *core)
         if (ts_session_heartbeat_due(&core->pool.session, core->now))
             worker_send_pool(core, TS_MSG_HEARTBEAT);
     }
-    for (size_t cursor = 0; (peer = ts_map_next(core->kv_peers, &cursor, NULL, NULL));) {
-        if (ts_session_expired(&peer->session, core->now))
-            kv_lost(core, peer);
-        else if (ts_session_heartbeat_due(&peer->session, core->now))
-            worker_send_kv(core, peer, TS_MSG_HEARTBEAT);
-    }
+    kv_tick(core);
 }
 
 ts_time worker_link_deadline(const struct worker_core *core)
 {
-    ts_time at = TS_TIME_NEVER;
-    struct kv_peer *peer;
+    ts_time at = core->kv_due;
     if (!core->started)
         return at;
     for (size_t i = 0; i < core->settings.router_count; i++) {
@@ -414,10 +436,6 @@ ts_time worker_link_deadline(const struct worker_core *core)
     }
     if (has_relay(core)) {
         ts_time due = ts_session_deadline(&core->pool.session);
-        at = due < at ? due : at;
-    }
-    for (size_t cursor = 0; (peer = ts_map_next(core->kv_peers, &cursor, NULL, NULL));) {
-        ts_time due = ts_session_deadline(&peer->session);
         at = due < at ? due : at;
     }
     return at;

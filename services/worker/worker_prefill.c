@@ -188,17 +188,20 @@ void prefill_done(struct worker_core *core, struct task *t, uint32_t computed,
 
 void prefill_freed(struct worker_core *core, const struct ts_msg_kv_freed *m)
 {
-    for (struct task *t = core->head, *next; t; t = next) {
-        next = t->next;
-        if (t->role != TS_PHASE_PREFILL || !t->begun || !ts_rid_equal(t->rid, m->rid))
-            continue;
+    struct task *t = task_find(core, m->rid, TS_PHASE_PREFILL);
+    if (t && t->begun) {
         t->begun = false;
         if (t->state == TASK_SEALED)
             task_give_blocks(core, t);
-        else if (t->state == TASK_PREFILLING) /* the relay gave up on it */
+        else /* the relay gave up on it */
             task_fail(core, t, TS_REASON_PEER_LOST, false, "the relay ended the transfer");
-        else
-            task_settle(core, t);
+    }
+    for (struct task *next = core->lists[TASK_DYING].head; (t = next);) {
+        next = t->alike_next;
+        if (!t->begun || !ts_rid_equal(t->rid, m->rid))
+            continue;
+        t->begun = false;
+        task_settle(core, t);
     }
 }
 

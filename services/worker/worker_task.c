@@ -76,10 +76,6 @@ void task_state_set(struct worker_core *core, struct task *t, enum task_state st
 
 void task_free(struct task *t)
 {
-    for (size_t i = 0; i < t->item_count; i++) {
-        ts_free((char *)(uintptr_t)t->items[i].text.data);
-        ts_free((void *)(uintptr_t)t->items[i].top.data);
-    }
     ts_free(t->items);
     ts_free(t->outputs);
     ts_free(t->prompt);
@@ -195,18 +191,10 @@ void task_add_item(struct task *t, const struct ts_token_item *item)
     ts_array_reserve((void **)&t->items, &t->item_capacity, t->item_count + 1, sizeof *t->items);
     struct ts_token_item *to = &t->items[t->item_count++];
     *to = *item;
-    to->text.data = NULL;
-    to->top.data = NULL;
-    if (item->text.count) {
-        char *text = ts_xmalloc(item->text.count);
-        memcpy(text, item->text.data, item->text.count);
-        to->text.data = text;
-    }
-    if (item->top.count) {
-        struct ts_top *top = ts_xcalloc(item->top.count, sizeof *top);
-        memcpy(top, item->top.data, item->top.count * sizeof *top);
-        to->top.data = top;
-    }
+    if (item->text.count)
+        to->text.data = ts_arena_copy(&t->arena, item->text.data, item->text.count);
+    if (item->top.count)
+        to->top.data = ts_arena_copy(&t->arena, item->top.data, item->top.count * sizeof *item->top.data);
 }
 
 void task_send_output(struct worker_core *core, struct task *t, uint32_t from_index)
