@@ -200,6 +200,7 @@ static bool digest_of(struct ts_client_stream *s, uint64_t *out)
     struct ts_bytes bytes = {0};
     struct ts_blake2b digest;
     msg.generate.remaining_ms = msg.generate.reattach_ms = 0;
+    msg.generate.token_batches = false;
     ts_arena_reset(&s->client->out);
     if (ts_wire_pack(&envelope, &msg, &s->client->out, &bytes) != TS_OK)
         return false;
@@ -267,6 +268,7 @@ int ts_client_start(struct ts_client *client, const struct ts_client_request *re
     s->generate.codec = keep(s, request->codec);
     s->generate.remaining_ms = request->deadline_ms;
     s->generate.reattach_ms = request->reattach_ms;
+    s->generate.token_batches = true;
     struct ts_stop *stops = ts_arena_zalloc(&s->arena, (request->stop_count + 1) * sizeof *stops);
     for (size_t i = 0; i < request->stop_count; i++)
         stops[i].text = keep(s, request->stops[i]);
@@ -455,6 +457,13 @@ static void take(struct ts_client *client, const struct ts_envelope *envelope, c
     case TS_MSG_TOKENS:
         if ((s = stream_of(client, msg->tokens.request_id)))
             take_tokens(s, &msg->tokens);
+        break;
+    case TS_MSG_TOKENS_BATCH:
+        for (uint32_t i = 0; i < msg->tokens_batch.streams.count; i++) {
+            const struct ts_msg_tokens *tokens = &msg->tokens_batch.streams.data[i];
+            if ((s = stream_of(client, tokens->request_id)))
+                take_tokens(s, tokens);
+        }
         break;
     case TS_MSG_END:
         if ((s = stream_of(client, msg->end.request_id)))

@@ -11,9 +11,9 @@
 #include "services/router/route_policy.h"
 #include "services/router/router_impl.h"
 
-#define RETRY_MIN   (5 * TS_MS)
-#define RETRY_MAX   TS_S
-#define WORKERS_MAX 1024
+#define RETRY_MIN          (5 * TS_MS)
+#define RETRY_MAX          TS_S
+#define PROMPT_TOKENS_SEEN 1e6 /* of text prompts: what was counted earlier then counts half */
 #define DISPATCH_TRIES                                                                                       \
     8 /* records looked at when nothing fits: they are alike but for model and past failures */
 
@@ -25,7 +25,7 @@ static struct ts_rid rid_of(const struct router_core *core, const struct record 
 /* The record whose present attempt this is, or NULL. */
 static struct record *find_current(const struct router_core *core, struct ts_rid rid)
 {
-    struct record *r = rid.router == core->incarnation ? ts_map_get_u64(core->by_number, rid.request) : NULL;
+    struct record *r = rid.router == core->incarnation ? index_get(&core->by_number, rid.request) : NULL;
     return r && r->attempt == rid.attempt && (r->prefill || r->decode) ? r : NULL;
 }
 
@@ -37,40 +37,6 @@ static struct record *current(struct router_core *core, struct ts_rid rid)
     return r;
 }
 
-static bool avoided(const struct record *r, const char *id)
-{
-    for (uint32_t i = 0; i < r->avoid_count; i++) {
-        if (strcmp(r->avoid[i], id) == 0)
-            return true;
-    }
-    return false;
-}
-
-static size_t candidates(const struct router_core *core, const struct record *r, enum ts_phase phase,
-                         struct route_worker *out, struct member **members)
-{
-    struct member *m;
-    size_t count = 0;
-    for (size_t cursor = 0; count < WORKERS_MAX && (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
-        const struct ts_profile *p = &m->hello.profile;
-        if (m->role != TS_ROLE_WORKER || !member_ready(m) || !(p->phase & phase))
-            continue;
-        if (r->generate.model.count && !ts_str_equal(p->model, r->generate.model))
-            continue;
-        if (phase == TS_PHASE_PREFILL && !relay_alive(core, m))
-            continue;
-        members[count] = m;
-        out[count++] =
-            (struct route_worker){.id = m->id,
-                                  .fingerprint = p->fingerprint,
-                                  .in_flight = phase == TS_PHASE_PREFILL ? m->unstarted : m->assigned,
-                                  .limit = phase == TS_PHASE_PREFILL ? core->settings.prefill_inflight_max
-                                                                     : core->settings.decode_inflight_max,
-                                  .avoid = avoided(r, m->id)};
-    }
-    return count;
-}
-
 static void set_codec(const struct router_core *core, struct record *r, const char *plan_codec)
 {
     if (r->codec[0]) /* fixed by the first attempt, so that all encode alike */
@@ -79,17 +45,93 @@ static void set_codec(const struct router_core *core, struct record *r, const ch
         snprintf(r->codec, sizeof r->codec, "%.*s", (int)r->generate.codec.count, r->generate.codec.data);
         r->codec_why = "request";
     } else {
-        snprintf(r->codec, sizeof r->codec, "%s", plan_codec ? plan_codec : core->settings.default_codec);
-        r->codec_why = plan_codec ? "plan" : "default";
+        snprintf(r->codec, sizeof r->codec, "%s", *plan_codec ? plan_codec : core->settings.default_codec);
+        r->codec_why = *plan_codec ? "plan" : "default";
     }
 }
 
-static struct ts_msg_assign assign_of(const struct router_core *core, const struct record *r,
-                                      enum ts_phase role)
+/* --- what its workers have of it --------------------------------------------------------------------- */
+
+static uint32_t blocks_of(const struct record *r)
+{
+    return ts_kv_blocks_for(r->prompt_tokens + r->generate.sampling.max_tokens);
+}
+
+static void count_kv(struct member *d, int64_t blocks)
+{
+    d->kv_assigned += (uint64_t)blocks;
+    d->route.kv_used = d->load.kv_blocks_used > d->kv_assigned ? d->load.kv_blocks_used : d->kv_assigned;
+}
+
+static void take_workers(struct router_core *core, struct record *r, struct member *p, struct member *d)
+{
+    r->prefill = p;
+    r->decode = d;
+    r->kv_done = false;
+    r->held_blocks = blocks_of(r);
+    if (p) {
+        r->computing = true;
+        r->held_tokens = r->prompt_tokens;
+        p->route.unstarted++;
+        p->route.prompt_tokens += r->held_tokens;
+    }
+    d->route.rows++;
+    count_kv(d, r->held_blocks);
+    core->counts.retries += r->attempt > 1;
+}
+
+/* Prefill has computed the prompt: its next tokens can go there. */
+static void prompt_computed(struct router_core *core, struct record *r)
+{
+    if (!r->computing)
+        return;
+    r->computing = false;
+    r->prefill->route.prompt_tokens -= r->held_tokens;
+    core->dispatch = true;
+}
+
+/* Prefill counts as busy with a request until decode has the KV. */
+static void prefill_over(struct router_core *core, struct record *r)
+{
+    if (r->kv_done)
+        return;
+    prompt_computed(core, r);
+    if (r->prefill)
+        r->prefill->route.unstarted--;
+    r->kv_done = true;
+    r->copy.feeder = NULL;
+    core->dispatch = true;
+}
+
+static void give_workers(struct router_core *core, struct record *r)
+{
+    if (r->prefill && !r->kv_done) {
+        prompt_computed(core, r);
+        r->prefill->route.unstarted--;
+    }
+    if (r->decode) {
+        r->decode->route.rows--;
+        count_kv(r->decode, -(int64_t)r->held_blocks);
+    }
+    r->kv_done = true;
+    r->prefill = r->decode = NULL;
+    core->dispatch = true;
+}
+
+/* --- assigning --------------------------------------------------------------------------------------- */
+
+static struct ts_u32s produced_of(const struct router_core *core, const struct record *r)
+{
+    uint32_t *tokens = ts_arena_alloc(&core->out->arena, r->count * sizeof *tokens);
+    for (size_t i = 0; i < r->count; i++)
+        tokens[i] = r->items[i].token;
+    return (struct ts_u32s){tokens, (uint32_t)r->count};
+}
+
+static struct ts_msg_assign assign_of(const struct router_core *core, const struct record *r)
 {
     ts_time left = r->deadline == TS_TIME_NEVER ? 0 : r->deadline - core->now;
     return (struct ts_msg_assign){.rid = rid_of(core, r),
-                                  .role = role,
                                   .term = core->term,
                                   .plan = core->number,
                                   .prompt_kind = r->generate.prompt_kind,
@@ -99,78 +141,126 @@ static struct ts_msg_assign assign_of(const struct router_core *core, const stru
                                   .age_ms = (uint64_t)((core->now - r->accepted_at) / TS_MS),
                                   .codec = ts_str_of(r->codec),
                                   .fingerprint = r->decode->hello.profile.fingerprint,
-                                  .produced = {r->tokens, (uint32_t)r->count}};
+                                  .produced = produced_of(core, r)};
 }
 
 void attempt_begin(struct router_core *core, struct record *r, struct member *p, struct member *d)
 {
     r->attempt++;
-    r->prefill = p;
-    r->decode = d;
-    r->kv_done = false;
-    d->assigned++;
-    core->counts.retries += r->attempt > 1;
+    take_workers(core, r, p, d);
     snprintf(r->decode_id, sizeof r->decode_id, "%s", d->id);
     r->trace.term = core->term;
     r->trace.plan = core->number;
     r->trace.assigned_ns = core->now - r->accepted_at;
     r->trace.kv_open_ns = r->trace.kv_commit_ns = -1;
     record_state_set(core, r, r->count ? RECORD_STREAMING : RECORD_ASSIGNED);
+    const struct ts_msg_assign assign = assign_of(core, r);
     struct ts_action_send *s = member_send(core, d, TS_MSG_ASSIGN);
-    s->msg.assign = assign_of(core, r, TS_PHASE_DECODE);
+    s->msg.assign = assign;
+    s->msg.assign.role = p == d ? TS_PHASE_BOTH : TS_PHASE_DECODE;
+    if (p && p != d) {
+        s = member_send(core, p, TS_MSG_ASSIGN);
+        s->msg.assign = assign;
+        s->msg.assign.role = TS_PHASE_PREFILL;
+        s->msg.assign.decode = ts_str_of(d->id);
+        s->msg.assign.decode_endpoint = d->hello.profile.kv_endpoint;
+        s->msg.assign.decode_incarnation = d->incarnation;
+    }
+    if (p)
+        s->bulk = r->prompt;
 }
 
 static void assign(struct router_core *core, struct record *r, struct member *p, struct member *d,
                    const char *plan_codec)
 {
-    p->assigned++;
-    p->unstarted++;
+    struct ts_str relay = p->hello.profile.relay;
     set_codec(core, r, plan_codec);
     refeed_drop(core, r, TS_REASON_FINISHED); /* a new one takes its place */
     r->copy.fingerprint = p->hello.profile.fingerprint;
     snprintf(r->prefill_id, sizeof r->prefill_id, "%s", p->id);
-    snprintf(r->relay_id, sizeof r->relay_id, "%.*s", (int)p->hello.profile.relay.count,
-             p->hello.profile.relay.data);
+    snprintf(r->relay_id, sizeof r->relay_id, "%.*s", p != d ? (int)relay.count : 0,
+             relay.count ? relay.data : "");
     r->trace.prefill_begin_ns = r->trace.prefill_end_ns = -1;
     attempt_begin(core, r, p, d);
-    struct ts_action_send *s = member_send(core, p, TS_MSG_ASSIGN);
-    s->msg.assign = assign_of(core, r, TS_PHASE_PREFILL);
-    s->msg.assign.decode = ts_str_of(d->id);
-    s->msg.assign.decode_endpoint = d->hello.profile.kv_endpoint;
-    s->msg.assign.decode_incarnation = d->incarnation;
-    s->bulk = r->prompt;
+}
+
+static struct route_request request_of(const struct record *r)
+{
+    return (struct route_request){.model = r->model,
+                                  .prompt_tokens = r->prompt_tokens,
+                                  .kv_blocks = blocks_of(r),
+                                  .avoid = r->avoid,
+                                  .avoid_count = r->avoid_count};
+}
+
+static struct route_limits limits_of(const struct router_core *core)
+{
+    return (struct route_limits){core->settings.prefill_inflight_max, core->settings.decode_inflight_max};
+}
+
+static const struct route_class *class_of(const struct router_core *core, struct record *r)
+{
+    const struct plan *plan = &core->plan;
+    r->length_class = (uint32_t)route_class_of(plan->classes, plan->class_count, r->prompt_tokens,
+                                               r->generate.sampling.max_tokens);
+    return &plan->classes[r->length_class];
 }
 
 static bool try_assign(struct router_core *core, struct record *r)
 {
-    struct route_worker prefill[WORKERS_MAX], decode[WORKERS_MAX];
-    struct member *p[WORKERS_MAX], *d[WORKERS_MAX];
-    struct route_choice choice;
-    size_t prefill_count = candidates(core, r, TS_PHASE_PREFILL, prefill, p);
-    size_t decode_count = candidates(core, r, TS_PHASE_DECODE, decode, d);
-    if (!route_pick(prefill, prefill_count, decode, decode_count, core->plan.shares, core->plan.share_count,
-                    &choice))
+    const struct plan *plan = &core->plan;
+    const struct route_request request = request_of(r);
+    const struct route_limits limits = limits_of(core);
+    const struct route_share *share = NULL;
+    struct route_pair pair;
+    unsigned avoided = 0;
+    if (plan->class_count) {
+        const struct route_class *of = class_of(core, r);
+        size_t picked = route_pick_share(of, plan->replicas, &request, limits, &avoided);
+        share = picked != ROUTE_NONE ? &of->shares[picked] : NULL;
+    }
+    if ((!share || avoided > 0) &&
+        route_pick_any(core->workers, core->worker_count, &request, limits, &pair) &&
+        (!share || pair.avoided < avoided)) {
+        assign(core, r, member_of(core->workers[pair.prefill]), member_of(core->workers[pair.decode]), "");
+        return true;
+    }
+    if (!share)
         return false;
-    assign(core, r, p[choice.prefill], d[choice.decode], choice.codec);
+    plan_sent(core, (size_t)(share - plan->shares), r->length_class);
+    assign(core, r, member_of(plan->replicas[share->prefill].worker),
+           member_of(plan->replicas[share->decode].worker), share->codec);
     return true;
 }
 
-struct member *attempt_pick_decode(struct router_core *core, const struct record *r)
+struct member *attempt_pick_decode(struct router_core *core, struct record *r)
 {
-    struct route_worker decode[WORKERS_MAX];
-    const struct route_worker first = {
-        .id = r->prefill_id, .fingerprint = r->copy.fingerprint, .limit = 1}; /* whose KV it is */
-    struct member *d[WORKERS_MAX];
-    struct route_choice choice;
-    size_t count = candidates(core, r, TS_PHASE_DECODE, decode, d);
-    bool found = route_pick(&first, 1, decode, count, core->plan.shares, core->plan.share_count, &choice);
-    return found ? d[choice.decode] : NULL;
+    const struct plan *plan = &core->plan;
+    const struct route_request request = request_of(r);
+    const struct route_limits limits = limits_of(core);
+    struct route_worker feeder = {.key = router_key(ts_str_of(r->prefill_id)),
+                                  .model = r->model,
+                                  .fingerprint = r->copy.fingerprint,
+                                  .phases = TS_PHASE_PREFILL,
+                                  .sends = true};
+    size_t picked = ROUTE_NONE;
+    if (plan->class_count) {
+        const struct route_class *of = class_of(core, r);
+        picked = route_pick_fed(of, plan->replicas, &request, limits, &feeder);
+        if (picked != ROUTE_NONE)
+            return member_of(plan->replicas[of->shares[picked].decode].worker);
+    }
+    picked = route_pick_decode(core->workers, core->worker_count, &request, limits, &feeder);
+    return picked != ROUTE_NONE ? member_of(core->workers[picked]) : NULL;
 }
 
 void attempt_dispatch(struct router_core *core)
 {
     struct record *next;
     int tries = 0;
+    if (!core->dispatch)
+        return;
+    core->dispatch = false;
     for (struct record *r = core->queue_head; r && tries < DISPATCH_TRIES; r = next) {
         next = r->queue_next;
         if (r->retry_at > core->now)
@@ -178,15 +268,6 @@ void attempt_dispatch(struct router_core *core)
         if (!refeed_dispatch(core, r) && !try_assign(core, r))
             tries++;
     }
-}
-
-/* Prefill counts as busy with a request until decode has the KV. */
-static void prefill_over(struct record *r)
-{
-    if (r->prefill && !r->kv_done)
-        r->prefill->unstarted--;
-    r->kv_done = true;
-    r->copy.feeder = NULL;
 }
 
 static void release_one(struct router_core *core, struct member *member, struct ts_rid rid,
@@ -204,7 +285,6 @@ static void let_prefill_go(struct router_core *core, struct record *r)
     struct member *p = r->prefill;
     if (!p || p == r->decode || !r->kv_done || r->count == 0 || r->trace.prefill_end_ns < 0)
         return;
-    p->assigned--;
     r->prefill = NULL;
     release_one(core, p, rid_of(core, r), TS_REASON_FINISHED);
 }
@@ -212,18 +292,23 @@ static void let_prefill_go(struct router_core *core, struct record *r)
 void attempt_release(struct router_core *core, struct record *r, enum ts_reason reason)
 {
     struct member *p = r->prefill, *d = r->decode;
-    if (p && !r->kv_done)
-        p->unstarted--;
-    r->kv_done = true;
-    if (p)
-        p->assigned--;
-    if (d)
-        d->assigned--;
-    r->prefill = r->decode = NULL;
+    give_workers(core, r);
     refeed_stop(core, r, reason);
     release_one(core, p, rid_of(core, r), reason);
     if (d != p)
         release_one(core, d, rid_of(core, r), reason);
+}
+
+/* The last few are remembered. */
+static void avoid(struct record *r, uint64_t key)
+{
+    for (uint32_t i = 0; i < r->avoid_count; i++) {
+        if (r->avoid[i] == key)
+            return;
+    }
+    if (r->avoid_count == ROUTER_AVOID_MAX)
+        memmove(r->avoid, r->avoid + 1, --r->avoid_count * sizeof r->avoid[0]);
+    r->avoid[r->avoid_count++] = key;
 }
 
 void attempt_fail(struct router_core *core, struct record *r, enum ts_reason reason,
@@ -233,10 +318,8 @@ void attempt_fail(struct router_core *core, struct record *r, enum ts_reason rea
     ts_actions_log(core->out, TS_LOG_INFO, "event=attempt_failed request=%llu attempt=%u reason=%s worker=%s",
                    (unsigned long long)r->number, r->attempt, ts_reason_name(reason),
                    blame ? blame->id : "-");
-    if (blame && !avoided(r, blame->id))
-        snprintf(r->avoid[r->avoid_count++ % ROUTER_AVOID_MAX], sizeof r->avoid[0], "%s", blame->id);
-    if (r->avoid_count > ROUTER_AVOID_MAX)
-        r->avoid_count = ROUTER_AVOID_MAX;
+    if (blame)
+        avoid(r, blame->route.key);
     if (r->attempt >= core->settings.max_attempts) {
         char words[200];
         snprintf(words, sizeof words, "%u attempts failed, the last one with %s %.120s", r->attempt,
@@ -245,10 +328,8 @@ void attempt_fail(struct router_core *core, struct record *r, enum ts_reason rea
         return;
     }
     attempt_release(core, r, reason);
-    record_state_set(core, r, RECORD_QUEUED);
     r->retry_at = core->now + (wait < RETRY_MAX ? wait : RETRY_MAX);
-    router_wake(core, r->retry_at);
-    router_wake(core, core->now + core->settings.no_worker_ms * TS_MS);
+    record_state_set(core, r, RECORD_QUEUED);
 }
 
 /* Appends what is new. False: the items do not continue the stream. */
@@ -259,7 +340,7 @@ static bool take_items(struct router_core *core, struct record *r, const struct 
     for (uint32_t i = 0; i < m->items.count; i++) {
         size_t index = (size_t)m->first_index + i;
         if (index == r->count) {
-            request_append(core, r, &m->items.data[i]);
+            stream_append(core, r, &m->items.data[i]);
         } else if (r->items[index].token != m->items.data[i].token) { /* what was delivered stands */
             core->counts.contradictions++;
             ts_actions_log(
@@ -275,21 +356,31 @@ void attempt_output(struct router_core *core, struct member *from, const struct 
     struct record *r = current(core, m->rid);
     if (!r || (from != r->prefill && from != r->decode))
         return;
-    size_t before = r->count;
     if (!take_items(core, r, m)) {
         attempt_fail(core, r, TS_REASON_INTERNAL, from, "output with a gap");
         return;
     }
-    if (r->count > before && r->state == RECORD_ASSIGNED)
+    if (r->count > 0 && r->state == RECORD_ASSIGNED)
         record_state_set(core, r, RECORD_STREAMING);
-    if (from == r->decode && r->trace.decode_begin_ns < 0)
-        r->trace.decode_begin_ns = core->now - r->accepted_at;
-    if (from == r->decode && m->role == TS_PHASE_DECODE)
-        prefill_over(r);
-    request_publish(core, r, before);
+    if (from == r->decode && r->decode_begin_ns < 0)
+        r->decode_begin_ns = core->now - r->accepted_at;
+    if (r->computing && from == r->prefill && r->count > 0)
+        prompt_computed(core, r);
+    if (from == r->decode && (m->role & TS_PHASE_DECODE) && !r->kv_done)
+        prefill_over(core, r);
+    stream_publish(core, r);
     if (m->finish != TS_FINISH_NONE && (size_t)m->first_index + m->items.count == r->count)
         request_end(core, r, m->finish, TS_REASON_NONE, "");
-    let_prefill_go(core, r);
+    if (r->prefill)
+        let_prefill_go(core, r);
+}
+
+void attempt_outputs(struct router_core *core, struct member *from, const struct ts_msg_output_batch *m)
+{
+    core->batching = true; /* an attempt that is named twice must not move what is on its way already */
+    for (uint32_t i = 0; i < m->outputs.count; i++)
+        attempt_output(core, from, &m->outputs.data[i]);
+    core->batching = false;
 }
 
 void attempt_failed(struct router_core *core, struct member *from, const struct ts_msg_attempt_failed *m)
@@ -318,14 +409,34 @@ void attempt_refused(struct router_core *core, struct member *from, const struct
     attempt_fail(core, r, m->reason, from, "refused");
 }
 
+/* The books are corrected by who has tokenised the prompt. */
+static void count_prompt(struct record *r, const struct member *from, uint32_t tokens)
+{
+    struct model *model = from->model;
+    if (r->trace.prompt_tokens == 0 && r->generate.prompt_kind != TS_PROMPT_TOKENS) {
+        model->bytes += (double)r->prompt.bytes;
+        model->tokens += tokens;
+        if (model->tokens > PROMPT_TOKENS_SEEN) {
+            model->bytes /= 2;
+            model->tokens /= 2;
+        }
+    }
+    r->trace.prompt_tokens = r->prompt_tokens = tokens;
+}
+
 void attempt_report(struct router_core *core, struct member *from, const struct ts_msg_report *m)
 {
     struct record *r = current(core, m->rid);
     ts_time since = r ? core->now - r->accepted_at : 0;
     if (!r || (from != r->prefill && from != r->decode))
         return;
-    r->trace.prompt_tokens = m->prompt_tokens;
-    if (m->role == TS_PHASE_PREFILL) {
+    if (m->prompt_tokens)
+        count_prompt(r, from, m->prompt_tokens);
+    if (m->role & TS_PHASE_PREFILL) {
+        if (from == r->prefill && m->role == TS_PHASE_BOTH)
+            prefill_over(core, r);
+        else if (from == r->prefill)
+            prompt_computed(core, r);
         r->trace.prefill_end_ns = since;
         r->trace.prefill_begin_ns = since - m->run_ns;
         let_prefill_go(core, r);
@@ -335,7 +446,7 @@ void attempt_report(struct router_core *core, struct member *from, const struct 
     r->trace.kv_open_ns = since - m->run_ns;
     r->trace.kv_bytes_raw = m->kv_bytes_raw;
     r->trace.kv_bytes_sent = m->kv_bytes_sent;
-    prefill_over(r);
+    prefill_over(core, r);
     let_prefill_go(core, r);
 }
 
@@ -354,7 +465,7 @@ void attempt_transfer(struct router_core *core, struct member *from, const struc
         r->trace.kv_bytes_raw = m->bytes_raw;
         if (r->trace.kv_bytes_sent == 0) /* decode counts more: whole messages */
             r->trace.kv_bytes_sent = m->bytes_sent;
-        prefill_over(r);
+        prefill_over(core, r);
         let_prefill_go(core, r);
     } else if (!r->kv_done) {
         snprintf(words, sizeof words, "%.*s", m->text.count < 180 ? (int)m->text.count : 180,
@@ -363,9 +474,12 @@ void attempt_transfer(struct router_core *core, struct member *from, const struc
     }
 }
 
-/* Whether the router believes that this worker holds the record's attempt. */
+/* Whether the router believes that this worker holds the record's attempt in that role. */
 static bool expects(const struct record *r, const struct member *from, enum ts_phase role)
 {
+    bool single = r->prefill == r->decode;
+    if (single || role == TS_PHASE_BOTH)
+        return single && role == TS_PHASE_BOTH && r->decode == from;
     return role == TS_PHASE_DECODE ? r->decode == from : r->prefill == from;
 }
 
@@ -389,11 +503,19 @@ static bool listed(const struct ts_msg_resync *m, const struct ts_rid rid, enum 
     return false;
 }
 
+static bool is_lost(const struct router_core *core, const struct record *r, const struct member *from,
+                    const struct ts_msg_resync *m)
+{
+    struct ts_rid rid = rid_of(core, r);
+    if (r->decode == from)
+        return !listed(m, rid, r->prefill == from ? TS_PHASE_BOTH : TS_PHASE_DECODE);
+    return r->prefill == from && !r->kv_done && !listed(m, rid, TS_PHASE_PREFILL);
+}
+
 void attempt_resync(struct router_core *core, struct member *from, const struct ts_msg_resync *m)
 {
     struct ts_resync_answer *answers =
         ts_arena_zalloc(&core->out->arena, (m->items.count + 1) * sizeof *answers);
-    struct record *r;
     from->synced = true;
     core->counts.resyncs++;
     for (uint32_t i = 0; i < m->items.count; i++) {
@@ -404,11 +526,9 @@ void attempt_resync(struct router_core *core, struct member *from, const struct 
     }
     struct ts_action_send *s = member_send(core, from, TS_MSG_RESYNC_REPLY);
     s->msg.resync_reply.items = (struct ts_resync_answers){answers, m->items.count};
-    for (size_t cursor = 0; (r = ts_map_next(core->by_number, &cursor, NULL, NULL));) {
-        struct ts_rid rid = rid_of(core, r);
-        bool lost = (r->decode == from && !listed(m, rid, TS_PHASE_DECODE)) ||
-                    (r->prefill == from && !r->kv_done && !listed(m, rid, TS_PHASE_PREFILL));
-        if (lost)
+    for (struct record *r = core->live_head, *next; r; r = next) {
+        next = r->next;
+        if (is_lost(core, r, from, m))
             attempt_fail(core, r, TS_REASON_PEER_LOST, NULL, "lost with a session");
     }
     plan_changed(core);
@@ -416,8 +536,8 @@ void attempt_resync(struct router_core *core, struct member *from, const struct 
 
 void attempt_member_lost(struct router_core *core, const struct member *member)
 {
-    struct record *r;
-    for (size_t cursor = 0; (r = ts_map_next(core->by_number, &cursor, NULL, NULL));) {
+    for (struct record *r = core->live_head, *next; r; r = next) {
+        next = r->next;
         bool relay = member->role == TS_ROLE_RELAY && r->prefill && !r->kv_done &&
                      strcmp(r->relay_id, member->id) == 0;
         bool needed =
@@ -426,7 +546,6 @@ void attempt_member_lost(struct router_core *core, const struct member *member)
             attempt_fail(core, r, TS_REASON_PEER_LOST, member->role == TS_ROLE_WORKER ? member : NULL,
                          "its worker or relay is gone");
         } else if (r->prefill == member) { /* its part was over */
-            r->prefill->assigned--;
             r->prefill = NULL;
         }
     }

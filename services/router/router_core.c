@@ -2,7 +2,6 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
-#include "services/router/route_policy.h"
 
 struct router_settings router_settings_defaults(void)
 {
@@ -34,12 +33,12 @@ struct router_core *router_core_new(const struct router_settings *settings, uint
     core->peers = ts_map_new();
     core->fenced = ts_map_new();
     core->records = ts_map_new();
-    core->by_number = ts_map_new();
     core->clients = ts_map_new();
     core->per_client = ts_map_new();
     core->forwards = ts_map_new();
+    core->models = ts_map_new();
     core->next_number = core->next_forward = 1;
-    core->sweep_at = TS_TIME_NEVER;
+    core->ended_timer.kind = TIMER_ENDED;
     core->snapshot_version = 1;
     ts_arena_init(&core->plan.arena);
     return core;
@@ -61,6 +60,11 @@ static void free_member(void *value)
 static void free_record(void *value)
 {
     record_free(value);
+}
+
+static void free_client(void *value)
+{
+    client_free(value);
 }
 
 static void free_dead(struct router_core *core)
@@ -85,55 +89,38 @@ void router_core_destroy(struct router_core **core)
     free_dead(c);
     free_all(&c->members, free_member);
     free_all(&c->records, free_record);
-    free_all(&c->clients, ts_free);
+    free_all(&c->clients, free_client);
     free_all(&c->forwards, ts_free);
+    free_all(&c->models, ts_free);
     ts_map_destroy(&c->peers);
     ts_map_destroy(&c->fenced);
-    ts_map_destroy(&c->by_number);
+    index_fini(&c->by_number);
+    timers_fini(&c->timers);
+    ts_free(c->workers);
+    ts_free(c->flush);
     ts_map_destroy(&c->per_client);
     ts_arena_fini(&c->plan.arena);
     ts_free(c);
     *core = NULL;
 }
 
-void router_wake(struct router_core *core, ts_time at)
-{
-    if (at < core->sweep_at)
-        core->sweep_at = at;
-}
-
-static void heard_client(struct router_core *core, uint64_t peer)
-{
-    struct client *client = ts_map_get_u64(core->clients, peer);
-    if (!client) {
-        client = ts_xcalloc(1, sizeof *client);
-        client->peer = peer;
-        ts_map_put_u64(core->clients, peer, client);
-    }
-    client->last_rx = core->now;
-    router_wake(core, core->now + core->settings.client_timeout_ms * TS_MS);
-}
-
 static void on_client(struct router_core *core, const struct ts_event_message *m)
 {
-    heard_client(core, m->peer);
+    struct client *client = client_heard(core, m->peer);
     switch (m->msg.kind) {
     case TS_MSG_GENERATE:
-        request_generate(core, m);
+        request_generate(core, m, client);
         return; /* keeps the prompt */
     case TS_MSG_CANCEL:
         request_cancel(core, m);
         break;
     case TS_MSG_TOKENIZE:
     case TS_MSG_DETOKENIZE:
-        request_forward(core, m);
+        forward_asked(core, m);
         break;
-    case TS_MSG_HEARTBEAT: {
-        struct ts_action_send *s = ts_actions_send(core->out, TS_CHANNEL_CLIENT, m->peer, TS_MSG_HEARTBEAT);
-        s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
-        s->msg.heartbeat.load.running = request_attached(core, m->peer);
+    case TS_MSG_HEARTBEAT:
+        stream_send(core, m->peer, TS_MSG_HEARTBEAT)->msg.heartbeat.load.running = client->attached;
         break;
-    }
     case TS_MSG_STATUS:
         status_message(core, m);
         break;
@@ -147,13 +134,16 @@ static void on_worker(struct router_core *core, struct member *from, const struc
 {
     switch (msg->kind) {
     case TS_MSG_HEARTBEAT:
-        from->load = msg->heartbeat.load;
+        member_heard_load(core, from, &msg->heartbeat.load);
         break;
     case TS_MSG_RESYNC:
         attempt_resync(core, from, &msg->resync);
         break;
     case TS_MSG_OUTPUT:
         attempt_output(core, from, &msg->output);
+        break;
+    case TS_MSG_OUTPUT_BATCH:
+        attempt_outputs(core, from, &msg->output_batch);
         break;
     case TS_MSG_ATTEMPT_FAILED:
         attempt_failed(core, from, &msg->attempt_failed);
@@ -165,7 +155,7 @@ static void on_worker(struct router_core *core, struct member *from, const struc
         attempt_report(core, from, &msg->report);
         break;
     case TS_MSG_TOKENIZE_REPLY:
-        request_forward_reply(core, &msg->tokenize_reply);
+        forward_reply(core, &msg->tokenize_reply);
         break;
     default:
         break;
@@ -213,6 +203,34 @@ static void on_message(struct router_core *core, const struct ts_event_message *
     }
 }
 
+static void *owner_of(struct timer *timer, size_t offset)
+{
+    return (char *)timer - offset;
+}
+
+static void run_timers(struct router_core *core)
+{
+    for (struct timer *timer; (timer = timers_due(&core->timers, core->now));) {
+        switch ((enum timer_kind)timer->kind) {
+        case TIMER_MEMBER:
+            member_due(core, owner_of(timer, offsetof(struct member, timer)));
+            break;
+        case TIMER_RECORD:
+            request_due(core, owner_of(timer, offsetof(struct record, timer)));
+            break;
+        case TIMER_CLIENT:
+            client_due(core, owner_of(timer, offsetof(struct client, timer)));
+            break;
+        case TIMER_FORWARD:
+            forward_due(core, owner_of(timer, offsetof(struct forwarded, timer)));
+            break;
+        case TIMER_ENDED:
+            request_ended_due(core);
+            break;
+        }
+    }
+}
+
 void router_core_step(struct router_core *core, ts_time now, const struct ts_event *event,
                       struct ts_actions *out)
 {
@@ -225,7 +243,7 @@ void router_core_step(struct router_core *core, ts_time now, const struct ts_eve
         break;
     case TS_EVENT_SEND_FAILED:
         if (event->send_failed.channel == TS_CHANNEL_CLIENT)
-            request_client_lost(core, event->send_failed.peer);
+            client_lost(core, event->send_failed.peer);
         else
             member_unreachable(core, event->send_failed.channel, event->send_failed.peer);
         break;
@@ -235,12 +253,15 @@ void router_core_step(struct router_core *core, ts_time now, const struct ts_eve
     default:
         break;
     }
-    members_tick(core);
-    if (core->sweep_at <= now)
-        request_sweep(core);
+    run_timers(core);
     request_trim(core);
+    if (core->changed)
+        members_refresh(core);
     attempt_dispatch(core);
-    plan_inform(core);
+    if (core->changed)
+        snapshot_inform(core);
+    core->changed = false;
+    streams_flush(core);
     if (core->draining && core->live_count == 0)
         ts_actions_add(out, TS_ACTION_STOP);
     core->out = NULL;
@@ -248,8 +269,7 @@ void router_core_step(struct router_core *core, ts_time now, const struct ts_eve
 
 ts_time router_core_deadline(const struct router_core *core)
 {
-    ts_time members = members_deadline(core);
-    return members < core->sweep_at ? members : core->sweep_at;
+    return timers_next(&core->timers);
 }
 
 bool router_core_idle(const struct router_core *core)
@@ -260,53 +280,4 @@ bool router_core_idle(const struct router_core *core)
 struct router_counts router_core_counts(const struct router_core *core)
 {
     return core->counts;
-}
-
-static enum ts_status check_record(const struct record *r, struct ts_error *err)
-{
-    bool assigned = r->prefill || r->decode;
-    if (r->state == RECORD_ENDED && (assigned || r->prompt.slot))
-        return ts_error_set(err, TS_ECORRUPT, "request %llu has ended and still holds %s",
-                            (unsigned long long)r->number, assigned ? "a worker" : "its prompt");
-    if (r->state != RECORD_ENDED && !r->prompt.slot)
-        return ts_error_set(err, TS_ECORRUPT, "request %llu lives without its prompt",
-                            (unsigned long long)r->number);
-    if (r->state == RECORD_QUEUED && assigned)
-        return ts_error_set(err, TS_ECORRUPT, "request %llu is queued and assigned",
-                            (unsigned long long)r->number);
-    if (r->state == RECORD_ASSIGNED && r->count > 0)
-        return ts_error_set(err, TS_ECORRUPT, "request %llu has tokens and does not stream",
-                            (unsigned long long)r->number);
-    return TS_OK;
-}
-
-bool router_core_check(const struct router_core *core, struct ts_error *err)
-{
-    size_t live = 0, queued = 0, ended = 0;
-    uint64_t held = 0;
-    struct record *r;
-    for (size_t cursor = 0; (r = ts_map_next(core->records, &cursor, NULL, NULL));) {
-        if (check_record(r, err) != TS_OK)
-            return false;
-        live += r->state != RECORD_ENDED;
-        ended += r->state == RECORD_ENDED;
-        queued += r->state == RECORD_QUEUED;
-        held += r->state != RECORD_ENDED ? r->prompt.bytes : 0;
-    }
-    if (live != core->live_count || queued != core->queued_count || ended != core->ended_count ||
-        held != core->held_bytes)
-        ts_error_set(err, TS_ECORRUPT,
-                     "counts disagree: live %zu/%zu queued %zu/%zu ended %zu/%zu held %llu/%llu", live,
-                     core->live_count, queued, core->queued_count, ended, core->ended_count,
-                     (unsigned long long)held, (unsigned long long)core->held_bytes);
-    else if (live > core->settings.queue_max || ended > core->settings.ended_keep_count ||
-             held > core->settings.held_bytes_max)
-        ts_error_set(err, TS_ECORRUPT, "a bound is exceeded: live %zu ended %zu held %llu", live, ended,
-                     (unsigned long long)held);
-    else if (ts_map_count(core->by_number) != live)
-        ts_error_set(err, TS_ECORRUPT, "%zu numbers for %zu live requests", ts_map_count(core->by_number),
-                     live);
-    else
-        return true;
-    return false;
 }

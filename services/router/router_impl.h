@@ -1,7 +1,12 @@
 /*
  * What the parts of the router core share. router_core.c dispatches events; router_member.c holds who is
- * there; router_request.c a request towards its client; router_attempt.c a request towards its workers;
- * router_plan.c planners; router_status.c questions of operators.
+ * there; router_request.c admission and the life of a request; router_stream.c clients and what they are
+ * sent; router_attempt.c a request towards its workers, router_refeed.c by a copy of its KV; router_forward.c
+ * questions of clients to tokenizers; router_plan.c plans; router_snapshot.c what planners are told;
+ * router_status.c questions of operators; router_check.c the invariants.
+ *
+ * Nothing that happens for each token searches, allocates (but to grow an array) or walks a list: records are
+ * found by number, hold pointers to their workers and client, and deadlines sit in one heap.
  */
 #ifndef ROUTER_IMPL_H
 #define ROUTER_IMPL_H
@@ -9,14 +14,27 @@
 #include "common/base/ts_map.h"
 #include "common/base/ts_rng.h"
 #include "common/core/ts_session.h"
+#include "services/router/route_policy.h"
 #include "services/router/router_core.h"
+#include "services/router/router_index.h"
+#include "services/router/router_timer.h"
 
 #define ROUTER_AVOID_MAX 4
 
 enum record_state { RECORD_QUEUED, RECORD_ASSIGNED, RECORD_STREAMING, RECORD_ENDED };
 
-struct member {          /* a worker, relay or planner whose Hello was accepted */
-    struct member *next; /* of those that are gone */
+enum timer_kind { TIMER_MEMBER, TIMER_RECORD, TIMER_CLIENT, TIMER_FORWARD, TIMER_ENDED };
+
+struct model {    /* served by at least one worker that is there */
+    uint64_t key; /* hash of its name */
+    uint32_t workers;
+    double bytes_per_token; /* of text prompts, as a worker's profile says; 0 = unknown */
+    double bytes, tokens;   /* of text prompts, as workers have counted them; older ones count less */
+};
+
+struct member {                /* a worker, relay or planner whose Hello was accepted */
+    struct route_worker route; /* worker: what picks look at */
+    struct member *next;       /* of those that are gone */
     enum ts_role role;
     char id[TS_ID_BYTES_MAX + 1];
     struct ts_arena arena; /* holds hello */
@@ -26,11 +44,15 @@ struct member {          /* a worker, relay or planner whose Hello was accepted 
     uint64_t incarnation;
     struct ts_session session; /* down: silent or broken, may come back until dead_at */
     ts_time dead_at;           /* while the session is down */
+    struct timer timer;        /* at its deadline or before: sends only move that back */
     struct ts_load load;
     bool synced; /* worker: Resync came in this session */
     bool draining;
-    uint32_t assigned;      /* records whose attempt names it */
-    uint32_t unstarted;     /* prefill: of those, without a token */
+    struct model *model;    /* worker */
+    struct member *relay;   /* worker: that of its host, if it is there */
+    size_t slot;            /* worker: in core->workers */
+    uint32_t replica;       /* worker: of the plan in force, + 1; 0 = not in it */
+    uint64_t kv_assigned;   /* worker: KV blocks that its decode requests may come to need */
     uint64_t snapshot_sent; /* planner: version it has seen */
 };
 
@@ -42,29 +64,51 @@ struct kept_copy {         /* router_refeed.c */
     struct member *feeder; /* by this relay, which still sends; NULL = not so, or over */
 };
 
+struct client { /* a connection */
+    uint64_t peer;
+    ts_time last_rx;
+    struct timer timer;     /* at its deadline or before */
+    struct record *records; /* under way, attached to it */
+    uint32_t attached;
+    struct record **pending; /* of those: with tokens to send in this step; NULL = not any more */
+    size_t pending_count, pending_capacity;
+    size_t flush_slot; /* in core->flush, + 1; 0 = nothing is pending */
+};
+
 struct record {
-    struct record *prev, *next; /* queue of QUEUED, list of live, or list of ended */
-    struct record *queue_prev, *queue_next;
     uint64_t number; /* rid.request: also the order of acceptance */
     uint32_t attempt;
     enum record_state state;
-    struct ts_arena arena; /* holds generate */
+    struct member *prefill, *decode; /* of the present attempt, or NULL; equal = one worker for both phases */
+    struct client *client;           /* NULL = detached or ended */
+    struct ts_token_item *items;     /* texts and tops in the arena */
+    size_t count, capacity;
+    size_t sent;                            /* items that the client was sent */
+    size_t pending_slot;                    /* in client->pending, + 1; 0 = not there */
+    bool batches;                           /* the client takes TokensBatch */
+    bool kv_done;                           /* decode has the KV: prefill and relay do not matter any more */
+    bool computing;                         /* prefill: its prompt tokens count in the worker's */
+    int64_t decode_begin_ns;                /* see ts_trace; hot */
+    struct ts_arena arena;                  /* holds generate and texts */
+    struct record *prev, *next;             /* live ones by acceptance, or ended ones by age */
+    struct record *queue_prev, *queue_next; /* of QUEUED, by acceptance */
+    struct record *client_prev, *client_next;
+    struct timer timer;
+    ts_time detached_at, accepted_at, deadline, retry_at, waiting_since, ended_at;
+    uint64_t client_peer; /* last known */
     struct ts_msg_generate generate;
     char *key; /* client, NUL, request id */
     size_t key_bytes;
     struct ts_bulk prompt;
-    uint64_t client_peer; /* 0 = detached */
-    ts_time detached_at, accepted_at, deadline, retry_at, waiting_since, ended_at;
-    struct ts_token_item *items; /* texts and tops on the heap */
-    uint32_t *tokens;            /* the ids of items */
-    size_t count, item_capacity, token_capacity;
-    struct member *prefill, *decode; /* of the present attempt, or NULL */
     struct kept_copy copy;
-    bool kv_done; /* decode has the KV: prefill and relay do not matter any more */
+    uint64_t model;                    /* hash of its name, 0 = any */
+    uint32_t prompt_tokens;            /* estimated, then as counted */
+    uint32_t held_tokens, held_blocks; /* as added to its workers' numbers */
+    uint32_t length_class;             /* of the plan, at the last pick */
+    uint64_t avoid[ROUTER_AVOID_MAX];
+    uint32_t avoid_count;
     char codec[32];
     const char *codec_why;
-    char avoid[ROUTER_AVOID_MAX][TS_ID_BYTES_MAX + 1];
-    uint32_t avoid_count;
     struct ts_trace trace; /* its strings: see fill_trace */
     char prefill_id[TS_ID_BYTES_MAX + 1], relay_id[TS_ID_BYTES_MAX + 1], decode_id[TS_ID_BYTES_MAX + 1];
     enum ts_finish finish;
@@ -72,22 +116,28 @@ struct record {
     char text[256]; /* words of the end */
 };
 
-struct client {
-    uint64_t peer;
-    ts_time last_rx;
-};
-
 struct forwarded { /* a Tokenize or Detokenize on its way */
     uint64_t id, client_peer, client_id;
-    ts_time until;
+    struct timer timer;
 };
 
-struct plan {
+struct plan_class {
+    double prompt_tokens, output_tokens; /* of its centre, at least 1 */
+    double seen;                         /* requests; older ones count less */
+};
+
+struct plan { /* in force, resolved to workers; count 0 = none */
     struct ts_arena arena;
-    struct ts_msg_plan plan;
-    struct route_share *shares; /* resolved to worker ids */
+    struct route_class *classes;
+    struct plan_class *lengths; /* of each class */
+    size_t class_count;
+    struct route_share *shares; /* by class */
     size_t share_count;
-    bool valid;
+    struct route_replica *replicas;
+    const char **workers; /* id of each replica */
+    size_t replica_count;
+    double seen;                         /* of all classes, since the flows were last counted */
+    uint64_t newest_term, newest_number; /* of all plans that were ever in force */
 };
 
 struct router_core {
@@ -97,14 +147,25 @@ struct router_core {
     ts_time now;
     struct ts_actions *out; /* of the step under way */
     bool draining;
-    struct ts_map *members;                 /* role + id -> member */
-    struct ts_map *peers;                   /* channel + peer -> member */
-    struct ts_map *fenced;                  /* dead incarnations */
-    struct ts_map *records;                 /* key -> record, ended ones included */
-    struct ts_map *by_number;               /* number -> record, not ended */
-    struct ts_map *clients;                 /* peer -> client */
-    struct ts_map *per_client;              /* client id -> number of live records + 1, as a tagged pointer */
+    bool changed;  /* members: routes are refreshed and planners informed at the end of the step */
+    bool dispatch; /* something may fit now that did not */
+    bool batching; /* an OutputBatch: tokens go out when all of it is taken */
+    struct timers timers;
+    struct timer ended_timer;      /* of the oldest ended record */
+    struct ts_map *members;        /* role + id -> member */
+    struct ts_map *peers;          /* channel + peer -> member */
+    struct ts_map *fenced;         /* dead incarnations */
+    struct ts_map *models;         /* hash of the name -> model */
+    struct route_worker **workers; /* in order of joining: the first field of a member */
+    size_t worker_count, worker_capacity;
+    struct ts_map *records; /* key -> record, ended ones included */
+    struct index by_number; /* not ended */
+    struct ts_map *clients; /* peer -> client */
+    struct client **flush;  /* with tokens to send in this step; NULL = gone */
+    size_t flush_count, flush_capacity;
+    struct ts_map *per_client;              /* client id -> number of live records, as a tagged pointer */
     struct ts_map *forwards;                /* id -> forwarded */
+    struct record *live_head, *live_tail;   /* by number */
     struct record *queue_head, *queue_tail; /* QUEUED, by number */
     struct record *ended_head, *ended_tail; /* oldest first */
     /* Gone, but actions of the step under way may point into them: freed at the next one. */
@@ -113,15 +174,16 @@ struct router_core {
     size_t live_count, queued_count, ended_count;
     uint64_t held_bytes;
     uint64_t next_number, next_forward;
-    ts_time sweep_at; /* earliest instant at which a record or client wants attention */
     struct plan plan;
     uint64_t term, number, snapshot_version;
     char holder[TS_ID_BYTES_MAX + 1];
     struct router_counts counts;
 };
 
-/* router_core.c */
-void router_wake(struct router_core *core, ts_time at); /* the sweep looks no later than `at` */
+static inline struct member *member_of(const struct route_worker *worker) /* whose first field it is */
+{
+    return (struct member *)(void *)(uintptr_t)worker;
+}
 
 /* router_member.c */
 bool member_event(struct router_core *core, const struct ts_event_message *m,
@@ -129,32 +191,50 @@ bool member_event(struct router_core *core, const struct ts_event_message *m,
 struct ts_action_send *member_send(struct router_core *core, struct member *member,
                                    enum ts_msg_kind kind); /* NULL: session down */
 void member_unreachable(struct router_core *core, enum ts_channel channel, uint64_t peer);
-void members_tick(struct router_core *core);
-ts_time members_deadline(const struct router_core *core);
+void member_due(struct router_core *core, struct member *member); /* its timer */
 struct member *member_find(const struct router_core *core, enum ts_role role, const char *id);
 void member_drains(struct router_core *core, struct member *member); /* gets nothing new any more */
 bool member_ready(const struct member *member);
 void member_free(struct member *member);
-bool relay_alive(const struct router_core *core, const struct member *worker);
+void members_refresh(struct router_core *core); /* what each may be given */
+void member_heard_load(struct router_core *core, struct member *member, const struct ts_load *load);
+struct model *model_find(const struct router_core *core,
+                         uint64_t key);  /* 0: any; NULL: no worker serves it */
+uint64_t router_key(struct ts_str name); /* its hash, never 0 */
 
 /* router_request.c */
-void request_generate(struct router_core *core, const struct ts_event_message *m);
+void request_generate(struct router_core *core, const struct ts_event_message *m, struct client *client);
 void request_cancel(struct router_core *core, const struct ts_event_message *m);
-void request_forward(struct router_core *core, const struct ts_event_message *m);
-void request_forward_reply(struct router_core *core, const struct ts_msg_tokenize_reply *reply);
-void request_append(struct router_core *core, struct record *r, const struct ts_token_item *item);
-void request_publish(struct router_core *core, struct record *r, size_t first);
 void request_end(struct router_core *core, struct record *r, enum ts_finish finish, enum ts_reason reason,
                  const char *text);
-void request_sweep(struct router_core *core);
-void request_trim(struct router_core *core); /* forgets ended records beyond their bound */
-void request_client_lost(struct router_core *core, uint64_t peer);
-uint32_t request_attached(const struct router_core *core, uint64_t peer); /* its streams under way */
-uint32_t request_client_most(const struct router_core *core); /* requests of the client that has most */
+void request_due(struct router_core *core, struct record *r);      /* its timer */
+void request_schedule(struct router_core *core, struct record *r); /* sets it */
+void request_trim(struct router_core *core);                       /* bounds the ended ones */
+void request_ended_due(struct router_core *core);
+uint32_t request_client_most(const struct router_core *core);
 void request_fill_trace(const struct router_core *core, const struct record *r, struct ts_trace *out);
+struct record *record_find(const struct router_core *core, struct ts_str client, struct ts_str request_id);
 void record_state_set(struct router_core *core, struct record *r, enum record_state state);
 void record_free(struct record *r);
-struct record *record_find(const struct router_core *core, struct ts_str client, struct ts_str request_id);
+
+/* router_stream.c */
+struct ts_action_send *stream_send(struct router_core *core, uint64_t peer, enum ts_msg_kind kind);
+struct client *client_heard(struct router_core *core, uint64_t peer);
+void client_due(struct router_core *core, struct client *client); /* its timer */
+void client_lost(struct router_core *core, uint64_t peer);
+void client_free(struct client *client);
+void stream_attach(struct router_core *core, struct record *r, struct client *client,
+                   const struct ts_msg_generate *g); /* tells it what it lacks */
+void stream_detach(struct record *r);
+void stream_append(struct router_core *core, struct record *r, const struct ts_token_item *item);
+void stream_publish(struct router_core *core, struct record *r); /* now, or with others of the step */
+void stream_end(struct router_core *core, struct record *r);     /* what is left, and the End */
+void streams_flush(struct router_core *core);
+
+/* router_forward.c */
+void forward_asked(struct router_core *core, const struct ts_event_message *m);
+void forward_reply(struct router_core *core, const struct ts_msg_tokenize_reply *reply);
+void forward_due(struct router_core *core, struct forwarded *f); /* its timer */
 
 /* router_refeed.c */
 bool refeed_dispatch(struct router_core *core, struct record *r); /* true: assigned, fed by its copy */
@@ -165,15 +245,16 @@ void refeed_stop(struct router_core *core, struct record *r, enum ts_reason reas
 void refeed_session(struct router_core *core, const struct member *relay);           /* a new one */
 
 /* router_attempt.c */
-/* The next attempt, with this pair; without prefill it is fed by a copy. */
+/* The next attempt, with this pair; without prefill it is fed by a copy, and equal workers do both phases. */
 void attempt_begin(struct router_core *core, struct record *r, struct member *p, struct member *d);
 /* Who can go on with the KV that the request has; NULL = nobody. */
-struct member *attempt_pick_decode(struct router_core *core, const struct record *r);
+struct member *attempt_pick_decode(struct router_core *core, struct record *r);
 void attempt_dispatch(struct router_core *core);
 void attempt_release(struct router_core *core, struct record *r, enum ts_reason reason);
 void attempt_fail(struct router_core *core, struct record *r, enum ts_reason reason,
                   const struct member *blame, const char *text);
 void attempt_output(struct router_core *core, struct member *from, const struct ts_msg_output *m);
+void attempt_outputs(struct router_core *core, struct member *from, const struct ts_msg_output_batch *m);
 void attempt_failed(struct router_core *core, struct member *from, const struct ts_msg_attempt_failed *m);
 void attempt_refused(struct router_core *core, struct member *from, const struct ts_msg_assign_refused *m);
 void attempt_report(struct router_core *core, struct member *from, const struct ts_msg_report *m);
@@ -183,9 +264,14 @@ void attempt_member_lost(struct router_core *core, const struct member *member);
 
 /* router_plan.c */
 void plan_changed(struct router_core *core); /* the cluster changed: a new snapshot version */
-void plan_inform(struct router_core *core);  /* sends what planners have not seen */
 void plan_received(struct router_core *core, struct member *from, const struct ts_msg_plan *m);
+void plan_member_joined(struct router_core *core, struct member *member);
 void plan_member_lost(struct router_core *core, const struct member *member);
+void plan_member_gone(struct router_core *core, struct member *member);
+void plan_sent(struct router_core *core, size_t share, size_t length_class); /* a request goes that way */
+
+/* router_snapshot.c */
+void snapshot_inform(struct router_core *core); /* sends what planners have not seen */
 
 /* router_status.c */
 void status_message(struct router_core *core, const struct ts_event_message *m);

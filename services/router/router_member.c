@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/base/ts_assert.h"
+#include "common/base/ts_hash.h"
 #include "common/base/ts_log.h"
 #include "common/base/ts_mem.h"
 #include "services/router/router_impl.h"
@@ -48,16 +49,127 @@ void member_drains(struct router_core *core, struct member *member)
     plan_changed(core);
 }
 
-bool relay_alive(const struct router_core *core, const struct member *worker)
+uint64_t router_key(struct ts_str name)
 {
-    char id[TS_ID_BYTES_MAX + 1];
-    struct ts_str relay = worker->hello.profile.relay;
-    if (relay.count == 0)
-        return false;
-    snprintf(id, sizeof id, "%.*s", (int)relay.count, relay.data);
-    struct member *member = member_find(core, TS_ROLE_RELAY, id);
-    return member && member_ready(member);
+    uint64_t key = ts_hash64(name.count ? name.data : "", name.count, 0);
+    return key ? key : 1;
 }
+
+/* --- models ------------------------------------------------------------------------------------------ */
+
+struct model *model_find(const struct router_core *core, uint64_t key)
+{
+    size_t cursor = 0;
+    return key ? ts_map_get_u64(core->models, key) : ts_map_next(core->models, &cursor, NULL, NULL);
+}
+
+static void leave_model(struct router_core *core, struct member *member)
+{
+    struct model *model = member->model;
+    member->model = NULL;
+    if (!model || --model->workers > 0)
+        return;
+    ts_map_remove_u64(core->models, model->key);
+    ts_free(model);
+}
+
+static void join_model(struct router_core *core, struct member *member)
+{
+    const struct ts_profile *p = &member->hello.profile;
+    uint64_t key = router_key(p->model);
+    struct model *model = ts_map_get_u64(core->models, key);
+    if (!model) {
+        model = ts_xcalloc(1, sizeof *model);
+        model->key = key;
+        ts_map_put_u64(core->models, key, model);
+    }
+    model->workers++;
+    leave_model(core, member);
+    member->model = model;
+    if (p->bytes_per_token > 0)
+        model->bytes_per_token = p->bytes_per_token;
+}
+
+/* --- workers ----------------------------------------------------------------------------------------- */
+
+static bool relays_for(const struct member *relay, const struct member *worker)
+{
+    return ts_str_equal(worker->hello.profile.relay, ts_str_of(relay->id));
+}
+
+/* What a Hello says of a worker, and who in the cluster it belongs with. */
+static void join_worker(struct router_core *core, struct member *member)
+{
+    const struct ts_profile *p = &member->hello.profile;
+    char relay[TS_ID_BYTES_MAX + 1];
+    join_model(core, member);
+    member->route.key = router_key(ts_str_of(member->id));
+    member->route.model = member->model->key;
+    member->route.fingerprint = p->fingerprint;
+    member->route.kv_blocks = p->kv_blocks;
+    snprintf(relay, sizeof relay, "%.*s", (int)p->relay.count, p->relay.count ? p->relay.data : "");
+    member->relay = *relay ? member_find(core, TS_ROLE_RELAY, relay) : NULL;
+    plan_member_joined(core, member);
+}
+
+static void join_relay(struct router_core *core, struct member *relay)
+{
+    for (size_t i = 0; i < core->worker_count; i++) {
+        struct member *worker = member_of(core->workers[i]);
+        if (relays_for(relay, worker))
+            worker->relay = relay;
+    }
+}
+
+static void add_worker(struct router_core *core, struct member *member)
+{
+    void *workers = core->workers;
+    ts_array_reserve(&workers, &core->worker_capacity, core->worker_count + 1, sizeof *core->workers);
+    core->workers = workers;
+    member->slot = core->worker_count;
+    core->workers[core->worker_count++] = &member->route;
+}
+
+static void remove_worker(struct router_core *core, struct member *member)
+{
+    core->worker_count--;
+    for (size_t i = member->slot; i < core->worker_count; i++) { /* the order is that of joining */
+        core->workers[i] = core->workers[i + 1];
+        member_of(core->workers[i])->slot = i;
+    }
+    leave_model(core, member);
+    plan_member_gone(core, member);
+}
+
+static void remove_relay(struct router_core *core, const struct member *relay)
+{
+    for (size_t i = 0; i < core->worker_count; i++) {
+        struct member *worker = member_of(core->workers[i]);
+        if (worker->relay == relay)
+            worker->relay = NULL;
+    }
+}
+
+void members_refresh(struct router_core *core)
+{
+    for (size_t i = 0; i < core->worker_count; i++) {
+        struct member *worker = member_of(core->workers[i]);
+        worker->route.phases = member_ready(worker) ? worker->hello.profile.phase : TS_PHASE_NONE;
+        worker->route.sends = worker->relay && member_ready(worker->relay);
+    }
+}
+
+void member_heard_load(struct router_core *core, struct member *member, const struct ts_load *load)
+{
+    member->load = *load;
+    if (load->kv_blocks > 0)
+        member->route.kv_blocks = load->kv_blocks;
+    member->route.kv_used =
+        load->kv_blocks_used > member->kv_assigned ? load->kv_blocks_used : member->kv_assigned;
+    core->dispatch = true;
+}
+
+/* --- sessions ---------------------------------------------------------------------------------------- */
 
 void member_free(struct member *member)
 {
@@ -100,6 +212,12 @@ static void fence(struct router_core *core, uint64_t incarnation)
     ts_map_put_u64(core->fenced, incarnation, core);
 }
 
+static void schedule(struct router_core *core, struct member *member)
+{
+    timers_set(&core->timers, &member->timer,
+               member->session.up ? ts_session_deadline(&member->session) : member->dead_at);
+}
+
 /* Final: its attempts fail, its incarnation never comes back. */
 static void lose(struct router_core *core, struct member *member, const char *why)
 {
@@ -109,10 +227,15 @@ static void lose(struct router_core *core, struct member *member, const char *wh
                    ts_role_name(member->role), member->id, (unsigned long long)member->incarnation, why);
     fence(core, member->incarnation);
     member->session.up = false;
+    timers_set(&core->timers, &member->timer, TS_TIME_NEVER);
     forget_peer(core, member);
     ts_map_remove(core->members, &key, sizeof key);
     attempt_member_lost(core, member);
     plan_member_lost(core, member);
+    if (member->role == TS_ROLE_WORKER)
+        remove_worker(core, member);
+    else if (member->role == TS_ROLE_RELAY)
+        remove_relay(core, member);
     plan_changed(core);
     member->next = core->dead_members;
     core->dead_members = member;
@@ -136,10 +259,25 @@ static struct member *new_member(struct router_core *core, const struct ts_event
     snprintf(key.id, sizeof key.id, "%s", member->id);
     ts_session_init(&member->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
                     core->settings.timeout_ms * TS_MS);
+    member->timer.kind = TIMER_MEMBER;
     ts_map_put(core->members, &key, sizeof key, member);
+    if (member->role == TS_ROLE_WORKER)
+        add_worker(core, member);
     ts_actions_log(core->out, TS_LOG_INFO, "event=member_joined role=%s id=%s incarnation=%016llx",
                    ts_role_name(member->role), member->id, (unsigned long long)member->incarnation);
     return member;
+}
+
+/* An incarnation is one member: its end would fence the other too. */
+static bool has_other_name(const struct router_core *core, const struct ts_event_message *m, const char *id)
+{
+    const struct member *member;
+    for (size_t cursor = 0; (member = ts_map_next(core->members, &cursor, NULL, NULL));) {
+        if (member->incarnation == m->envelope.incarnation &&
+            (member->role != m->msg.hello.role || strcmp(member->id, id) != 0))
+            return true;
+    }
+    return false;
 }
 
 static void on_hello(struct router_core *core, const struct ts_event_message *m)
@@ -149,11 +287,11 @@ static void on_hello(struct router_core *core, const struct ts_event_message *m)
     char id[TS_ID_BYTES_MAX + 1];
     if (hello->role != role_of(m->channel) || hello->id.count == 0 || m->envelope.incarnation == 0)
         return;
-    if (ts_map_get_u64(core->fenced, m->envelope.incarnation)) {
+    snprintf(id, sizeof id, "%.*s", (int)hello->id.count, hello->id.data);
+    if (ts_map_get_u64(core->fenced, m->envelope.incarnation) || has_other_name(core, m, id)) {
         send_reset(core, m, true);
         return;
     }
-    snprintf(id, sizeof id, "%.*s", (int)hello->id.count, hello->id.data);
     struct member *member = member_find(core, hello->role, id);
     if (member && member->incarnation != m->envelope.incarnation) {
         lose(core, member, "replaced");
@@ -173,15 +311,21 @@ static void on_hello(struct router_core *core, const struct ts_event_message *m)
     member->peer = m->peer;
     member->synced = false;
     member->snapshot_sent = 0;
+    if (member->role == TS_ROLE_WORKER)
+        join_worker(core, member);
+    else if (member->role == TS_ROLE_RELAY)
+        join_relay(core, member);
     struct peer_key key = {m->channel, m->peer};
     ts_map_put(core->peers, &key, sizeof key, member);
     ts_session_accept(&member->session, core->now, ts_rng_u64(&core->rng) | 1, m->envelope.incarnation);
+    schedule(core, member);
     struct ts_action_send *s = member_send(core, member, TS_MSG_WELCOME);
     s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),
                                              .session = member->session.id,
                                              .heartbeat_ms = core->settings.heartbeat_ms,
                                              .timeout_ms = core->settings.timeout_ms,
-                                             .term = core->term};
+                                             .term = core->term,
+                                             .output_batches = true};
     if (member->draining) /* the word may have been lost with the session before */
         member_send(core, member, TS_MSG_DRAIN);
     refeed_session(core, member);
@@ -192,6 +336,7 @@ static void session_lost(struct router_core *core, struct member *member)
 {
     ts_session_down(&member->session, TS_TIME_NEVER);
     member->dead_at = core->now + core->settings.timeout_ms * TS_MS;
+    schedule(core, member);
     plan_changed(core);
 }
 
@@ -227,26 +372,17 @@ void member_unreachable(struct router_core *core, enum ts_channel channel, uint6
         session_lost(core, member);
 }
 
-void members_tick(struct router_core *core)
+void member_due(struct router_core *core, struct member *member)
 {
-    struct member *member;
-    for (size_t cursor = 0; (member = ts_map_next(core->members, &cursor, NULL, NULL));) {
-        if (member->session.up && ts_session_expired(&member->session, core->now))
-            lose(core, member, "silence");
-        else if (!member->session.up && member->dead_at <= core->now)
-            lose(core, member, "disconnected");
-        else if (member->session.up && ts_session_heartbeat_due(&member->session, core->now))
-            member_send(core, member, TS_MSG_HEARTBEAT);
+    if (member->session.up && ts_session_expired(&member->session, core->now)) {
+        lose(core, member, "silence");
+        return;
     }
-}
-
-ts_time members_deadline(const struct router_core *core)
-{
-    ts_time at = TS_TIME_NEVER;
-    struct member *member;
-    for (size_t cursor = 0; (member = ts_map_next(core->members, &cursor, NULL, NULL));) {
-        ts_time due = member->session.up ? ts_session_deadline(&member->session) : member->dead_at;
-        at = due < at ? due : at;
+    if (!member->session.up && member->dead_at <= core->now) {
+        lose(core, member, "disconnected");
+        return;
     }
-    return at;
+    if (member->session.up && ts_session_heartbeat_due(&member->session, core->now))
+        member_send(core, member, TS_MSG_HEARTBEAT);
+    schedule(core, member);
 }

@@ -1,121 +1,87 @@
 /*
- * Planners: what they are told, and what becomes of their plans. A plan is taken whole or refused with a
- * reason; the router serves with equal shares until there is one, and with the last one when its planner is
- * gone.
+ * What becomes of plans. One is taken whole or refused with a reason; the router serves with what load tells
+ * until there is one, and with the last one when its planner is gone. Names are resolved once: a replica
+ * points to its worker, and is NULL while that is not there.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "common/base/ts_log.h"
-#include "services/router/route_policy.h"
+#include "common/base/ts_math.h"
 #include "services/router/router_impl.h"
+
+#define SEEN_MAX 1024 /* requests: what was seen earlier then counts half */
 
 void plan_changed(struct router_core *core)
 {
     core->snapshot_version++;
+    core->changed = core->dispatch = true;
 }
 
-static struct ts_plan_worker describe(const struct member *m)
+/* --- is it valid? ------------------------------------------------------------------------------------- */
+
+struct named { /* a replica of a message by its id; a worker by its name: kept while a plan is looked at */
+    struct ts_map *by_id, *by_worker;
+};
+
+static const struct ts_plan_replica *replica_of(const struct named *named, uint32_t id)
 {
-    const struct ts_profile *p = &m->hello.profile;
-    return (struct ts_plan_worker){.id = ts_str_of(m->id),
-                                   .host = m->hello.host,
-                                   .model = p->model,
-                                   .relay = p->relay,
-                                   .incarnation = m->incarnation,
-                                   .phases = p->phases,
-                                   .phase = p->phase,
-                                   .ready = member_ready(m),
-                                   .draining = m->draining,
-                                   .load = m->load,
-                                   .device = p->device,
-                                   .layers = p->layers,
-                                   .hidden = p->hidden,
-                                   .intermediate = p->intermediate,
-                                   .heads = p->heads,
-                                   .kv_heads = p->kv_heads,
-                                   .head_dim = p->head_dim,
-                                   .vocab = p->vocab,
-                                   .kv_dtype = p->kv_dtype,
-                                   .kv_blocks = p->kv_blocks};
+    return ts_map_get_u64(named->by_id, id);
 }
 
-static struct ts_msg_snapshot snapshot(struct router_core *core)
-{
-    struct member *m;
-    uint32_t count = 0;
-    struct ts_plan_worker *workers =
-        ts_arena_zalloc(&core->out->arena, (ts_map_count(core->members) + 1) * sizeof *workers);
-    for (size_t cursor = 0; (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
-        if (m->role == TS_ROLE_WORKER)
-            workers[count++] = describe(m);
-    }
-    return (struct ts_msg_snapshot){
-        .version = core->snapshot_version,
-        .workers = {workers, count},
-        .workload = {.queued = (uint32_t)core->queued_count,
-                     .running = (uint32_t)(core->live_count - core->queued_count)},
-        .term = core->term,
-        .number = core->number,
-        .holder = ts_str_of(core->holder)};
-}
-
-void plan_inform(struct router_core *core)
-{
-    struct member *m;
-    for (size_t cursor = 0; (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
-        if (m->role != TS_ROLE_PLANNER || !m->session.up || m->snapshot_sent == core->snapshot_version)
-            continue;
-        struct ts_action_send *s = member_send(core, m, m->snapshot_sent ? TS_MSG_UPDATE : TS_MSG_SNAPSHOT);
-        if (m->snapshot_sent)
-            s->msg.update = snapshot(core);
-        else
-            s->msg.snapshot = snapshot(core);
-        m->snapshot_sent = core->snapshot_version;
-    }
-}
-
-static const struct ts_plan_replica *replica_of(const struct ts_msg_plan *m, uint32_t id)
-{
-    for (uint32_t i = 0; i < m->replicas.count; i++) {
-        if (m->replicas.data[i].id == id)
-            return &m->replicas.data[i];
-    }
-    return NULL;
-}
-
-static const char *check_replicas(const struct router_core *core, const struct ts_msg_plan *m)
+static const char *check_replicas(const struct router_core *core, const struct ts_msg_plan *m,
+                                  const struct named *named)
 {
     for (uint32_t i = 0; i < m->replicas.count; i++) {
         const struct ts_plan_replica *r = &m->replicas.data[i];
         char id[TS_ID_BYTES_MAX + 1];
-        snprintf(id, sizeof id, "%.*s", (int)r->worker.count, r->worker.data);
+        snprintf(id, sizeof id, "%.*s", (int)r->worker.count, r->worker.count ? r->worker.data : "");
         const struct member *worker = member_find(core, TS_ROLE_WORKER, id);
-        if (replica_of(m, r->id) != r)
+        if (ts_map_put_u64(named->by_id, r->id, (void *)(uintptr_t)r))
             return "two replicas have the same id";
         if (!worker)
             return "a replica names a worker that is not there";
+        if (ts_map_put(named->by_worker, id, strlen(id), (void *)(uintptr_t)r))
+            return "two replicas name the same worker";
         if (r->phase != worker->hello.profile.phase)
             return "a replica asks for another phase than its worker has: changing phases is not supported";
     }
     return NULL;
 }
 
-static const char *check_shares(const struct ts_msg_plan *m)
+static const char *check_classes(const struct ts_msg_plan *m)
 {
-    double sum = 0;
+    for (uint32_t i = 0; i < m->classes.count; i++) {
+        const struct ts_plan_class *c = &m->classes.data[i];
+        if (!(c->prompt_tokens >= 0 && c->prompt_tokens <= TS_PROMPT_TOKENS_MAX && c->output_tokens >= 0 &&
+              c->output_tokens <= TS_PROMPT_TOKENS_MAX))
+            return "the centre of a class is not a number of tokens";
+    }
+    return NULL;
+}
+
+static uint32_t classes_in(const struct ts_msg_plan *m)
+{
+    return m->classes.count ? m->classes.count : 1;
+}
+
+static const char *check_shares(const struct ts_msg_plan *m, const struct named *named, double *sums)
+{
     for (uint32_t i = 0; i < m->shares.count; i++) {
         const struct ts_plan_share *z = &m->shares.data[i];
-        const struct ts_plan_replica *p = replica_of(m, z->prefill), *d = replica_of(m, z->decode);
+        const struct ts_plan_replica *p = replica_of(named, z->prefill), *d = replica_of(named, z->decode);
         if (!p || !d || !(p->phase & TS_PHASE_PREFILL) || !(d->phase & TS_PHASE_DECODE))
             return "a share names a replica that is not there or has the wrong phase";
         if (!(z->share >= 0 && z->share <= 1))
             return "a share is not between 0 and 1";
-        if (z->length_class == 0)
-            sum += z->share;
+        if (z->length_class >= classes_in(m))
+            return "a share names a class that is not there";
+        sums[z->length_class] += z->share;
     }
-    if (m->shares.count && !(sum > 0.999 && sum < 1.001))
-        return "the shares of a class do not sum to one";
+    for (uint32_t i = 0; m->shares.count && i < classes_in(m); i++) {
+        if (sums[i] > 0 && !(sums[i] > 0.999 && sums[i] < 1.001)) /* a class without any goes by load */
+            return "the shares of a class do not sum to one";
+    }
     return NULL;
 }
 
@@ -135,27 +101,163 @@ static void reply(struct router_core *core, struct member *to, const struct ts_m
                        (unsigned long long)m->term, (unsigned long long)m->number, ts_reason_name(reason));
 }
 
+/* --- in force ----------------------------------------------------------------------------------------- */
+
 static char *text_of(struct ts_arena *arena, struct ts_str text)
 {
     return ts_arena_printf(arena, "%.*s", (int)text.count, text.count ? text.data : "");
 }
 
-static void adopt(struct router_core *core, const struct ts_msg_plan *m)
+static double at_least_one(double tokens)
+{
+    return tokens > 1 ? tokens : 1;
+}
+
+static void take_classes(struct plan *plan, const struct ts_msg_plan *m)
+{
+    plan->class_count = classes_in(m);
+    plan->classes = ts_arena_zalloc(&plan->arena, plan->class_count * sizeof *plan->classes);
+    plan->lengths = ts_arena_zalloc(&plan->arena, plan->class_count * sizeof *plan->lengths);
+    for (size_t i = 0; i < plan->class_count; i++) {
+        const struct ts_plan_class centre =
+            m->classes.count ? m->classes.data[i] : (struct ts_plan_class){0, 0};
+        plan->lengths[i] =
+            (struct plan_class){at_least_one(centre.prompt_tokens), at_least_one(centre.output_tokens), 1};
+        plan->classes[i].log_prompt = ts_math_log(plan->lengths[i].prompt_tokens);
+        plan->classes[i].log_output = ts_math_log(plan->lengths[i].output_tokens);
+    }
+}
+
+static void take_replicas(struct router_core *core, const struct ts_msg_plan *m)
 {
     struct plan *plan = &core->plan;
-    ts_arena_reset(&plan->arena);
-    plan->shares = ts_arena_zalloc(&plan->arena, (m->shares.count + 1) * sizeof *plan->shares);
+    plan->replica_count = m->replicas.count;
+    plan->replicas = ts_arena_zalloc(&plan->arena, (m->replicas.count + 1) * sizeof *plan->replicas);
+    plan->workers = ts_arena_zalloc(&plan->arena, (m->replicas.count + 1) * sizeof *plan->workers);
+    for (size_t i = 0; i < core->worker_count; i++)
+        member_of(core->workers[i])->replica = 0;
+    for (uint32_t i = 0; i < m->replicas.count; i++) {
+        plan->workers[i] = text_of(&plan->arena, m->replicas.data[i].worker);
+        struct member *member = member_find(core, TS_ROLE_WORKER, plan->workers[i]);
+        plan->replicas[i].worker = &member->route;
+        member->replica = i + 1;
+    }
+}
+
+/* By class; within one as they came. */
+static void take_shares(struct plan *plan, const struct ts_msg_plan *m, const struct named *named)
+{
+    size_t count = 0;
     plan->share_count = m->shares.count;
+    plan->shares = ts_arena_zalloc(&plan->arena, (m->shares.count + 1) * sizeof *plan->shares);
+    size_t *next = ts_arena_zalloc(&plan->arena, plan->class_count * sizeof *next);
+    for (uint32_t i = 0; i < m->shares.count; i++)
+        plan->classes[m->shares.data[i].length_class].share_count++;
+    for (size_t c = 0; c < plan->class_count; c++) {
+        plan->classes[c].shares = plan->shares + count;
+        next[c] = count;
+        count += plan->classes[c].share_count;
+    }
     for (uint32_t i = 0; i < m->shares.count; i++) {
         const struct ts_plan_share *z = &m->shares.data[i];
-        plan->shares[i] =
-            (struct route_share){.prefill = text_of(&plan->arena, replica_of(m, z->prefill)->worker),
-                                 .decode = text_of(&plan->arena, replica_of(m, z->decode)->worker),
+        plan->shares[next[z->length_class]++] =
+            (struct route_share){.prefill = (uint32_t)(replica_of(named, z->prefill) - m->replicas.data),
+                                 .decode = (uint32_t)(replica_of(named, z->decode) - m->replicas.data),
                                  .share = z->share,
                                  .codec = text_of(&plan->arena, z->codec)};
     }
+}
+
+/* What the plan sends to each replica, by how often each class was seen. */
+static void count_flows(struct plan *plan)
+{
+    double prompt_flow = 0, row_flow = 0;
+    for (size_t i = 0; i < plan->replica_count; i++)
+        plan->replicas[i].prompt_flow = plan->replicas[i].row_flow = 0;
+    for (size_t c = 0; c < plan->class_count; c++) {
+        const struct plan_class *of = &plan->lengths[c];
+        for (size_t i = 0; i < plan->classes[c].share_count; i++) {
+            const struct route_share *z = &plan->classes[c].shares[i];
+            plan->replicas[z->prefill].prompt_flow += of->seen * z->share * of->prompt_tokens;
+            plan->replicas[z->decode].row_flow += of->seen * z->share * of->output_tokens;
+        }
+    }
+    for (size_t i = 0; i < plan->replica_count; i++) {
+        prompt_flow += plan->replicas[i].prompt_flow;
+        row_flow += plan->replicas[i].row_flow;
+    }
+    for (size_t c = 0; c < plan->class_count; c++) {
+        plan->classes[c].prompt_flow = prompt_flow;
+        plan->classes[c].row_flow = row_flow;
+    }
+}
+
+void plan_sent(struct router_core *core, size_t share, size_t length_class)
+{
+    struct plan *plan = &core->plan;
+    plan->shares[share].sent++;
+    plan->lengths[length_class].seen++;
+    if (++plan->seen < SEEN_MAX)
+        return;
+    plan->seen /= 2;
+    for (size_t i = 0; i < plan->share_count; i++)
+        plan->shares[i].sent /= 2;
+    for (size_t c = 0; c < plan->class_count; c++)
+        plan->lengths[c].seen = at_least_one(plan->lengths[c].seen / 2);
+    count_flows(plan);
+}
+
+void plan_member_joined(struct router_core *core, struct member *member)
+{
+    struct plan *plan = &core->plan;
+    for (size_t i = 0; i < plan->replica_count && !member->replica; i++) {
+        if (strcmp(plan->workers[i], member->id) != 0)
+            continue;
+        plan->replicas[i].worker = &member->route;
+        member->replica = (uint32_t)i + 1;
+    }
+}
+
+void plan_member_gone(struct router_core *core, struct member *member)
+{
+    if (member->replica)
+        core->plan.replicas[member->replica - 1].worker = NULL;
+    member->replica = 0;
+}
+
+static void adopt(struct router_core *core, const struct ts_msg_plan *m, const struct named *named)
+{
+    struct plan *plan = &core->plan;
+    ts_arena_reset(&plan->arena);
+    take_classes(plan, m);
+    take_replicas(core, m);
+    take_shares(plan, m, named);
+    plan->seen = 0;
+    count_flows(plan);
     core->term = m->term;
     core->number = m->number;
+    if (m->term > plan->newest_term || (m->term == plan->newest_term && m->number > plan->newest_number)) {
+        plan->newest_term = m->term;
+        plan->newest_number = m->number;
+    }
+    core->dispatch = true;
+}
+
+/* Words of what is wrong with it, or NULL and it is in force. */
+static const char *check_and_adopt(struct router_core *core, const struct ts_msg_plan *m)
+{
+    struct named named = {ts_map_new(), ts_map_new()};
+    double *sums = ts_arena_zalloc(&core->out->arena, classes_in(m) * sizeof *sums);
+    const char *fault = check_replicas(core, m, &named);
+    if (!fault)
+        fault = check_classes(m);
+    if (!fault)
+        fault = check_shares(m, &named, sums);
+    if (!fault)
+        adopt(core, m, &named);
+    ts_map_destroy(&named.by_id);
+    ts_map_destroy(&named.by_worker);
+    return fault;
 }
 
 void plan_received(struct router_core *core, struct member *from, const struct ts_msg_plan *m)
@@ -172,15 +274,12 @@ void plan_received(struct router_core *core, struct member *from, const struct t
               "the cluster has changed since that snapshot");
         return;
     }
-    const char *fault = check_replicas(core, m);
-    if (!fault)
-        fault = check_shares(m);
+    const char *fault = check_and_adopt(core, m);
     if (fault) {
         reply(core, from, m, TS_PLAN_REFUSED, TS_REASON_BAD_PLAN, fault);
         return;
     }
     snprintf(core->holder, sizeof core->holder, "%s", from->id);
-    adopt(core, m);
     reply(core, from, m, TS_PLAN_ACCEPTED, TS_REASON_NONE, "");
     reply(core, from, m, TS_PLAN_APPLIED, TS_REASON_NONE,
           ""); /* phases are as they are: nothing has to move first */

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "services/router/route_policy.h"
 #include "services/router/router_impl.h"
 
 static struct ts_rid rid_at(const struct router_core *core, const struct record *r, uint32_t attempt)
@@ -35,7 +34,7 @@ static struct member *keeper(const struct router_core *core, const struct record
 
 static void told(struct router_core *core, struct member *from, struct ts_rid rid)
 {
-    struct record *r = rid.router == core->incarnation ? ts_map_get_u64(core->by_number, rid.request) : NULL;
+    struct record *r = rid.router == core->incarnation ? index_get(&core->by_number, rid.request) : NULL;
     if (r && r->attempt == rid.attempt && strcmp(r->relay_id, from->id) == 0) {
         r->copy.attempt = rid.attempt;
         r->copy.session = from->session.id;
@@ -54,7 +53,7 @@ void refeed_copies(struct router_core *core, struct member *from, const struct t
 {
     for (uint32_t i = 0; i < m->items.count; i++) {
         const struct ts_copy_item *item = &m->items.data[i];
-        struct record *r = ts_map_get_u64(core->by_number, item->rid.request);
+        struct record *r = index_get(&core->by_number, item->rid.request);
         if (item->bytes > 0 && item->whole)
             told(core, from, item->rid);
         else if (r && item->rid.router == core->incarnation && r->copy.attempt == item->rid.attempt)
@@ -108,8 +107,7 @@ void refeed_stop(struct router_core *core, struct record *r, enum ts_reason reas
 /* What was sent in the session before may be lost; asking twice does no harm. */
 void refeed_session(struct router_core *core, const struct member *relay)
 {
-    struct record *r;
-    for (size_t cursor = 0; (r = ts_map_next(core->by_number, &cursor, NULL, NULL));) {
+    for (const struct record *r = core->live_head; r; r = r->next) {
         if (r->copy.feeder == relay)
             send_refeed(core, r);
     }

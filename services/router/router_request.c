@@ -1,6 +1,5 @@
 /*
- * A request towards its client: admission, the stream as it was sent, its one end, and how long it is
- * remembered.
+ * Admission, the states of a request, its one end, and how long it is remembered.
  */
 #include <math.h>
 #include <stdio.h>
@@ -11,15 +10,7 @@
 #include "common/base/ts_mem.h"
 #include "services/router/router_impl.h"
 
-#define FORWARDS_MAX    1024
-#define FORWARD_TIMEOUT (10 * TS_S)
-
-static struct ts_action_send *send_client(struct router_core *core, uint64_t peer, enum ts_msg_kind kind)
-{
-    struct ts_action_send *s = ts_actions_send(core->out, TS_CHANNEL_CLIENT, peer, kind);
-    s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
-    return s;
-}
+#define BYTES_PER_TOKEN 4 /* of a text prompt, until a worker has counted one */
 
 static char *make_key(struct ts_str client, struct ts_str request_id, size_t *bytes)
 {
@@ -77,21 +68,12 @@ void record_state_set(struct router_core *core, struct record *r, enum record_st
         r->waiting_since = core->now;
         enqueue(core, r);
     }
-}
-
-static void free_items(struct record *r)
-{
-    for (size_t i = 0; i < r->count; i++) {
-        ts_free((char *)(uintptr_t)r->items[i].text.data);
-        ts_free((void *)(uintptr_t)r->items[i].top.data);
-    }
-    ts_free(r->items);
-    ts_free(r->tokens);
+    request_schedule(core, r);
 }
 
 void record_free(struct record *r)
 {
-    free_items(r);
+    ts_free(r->items);
     ts_arena_fini(&r->arena);
     ts_free(r->key);
     ts_free(r);
@@ -100,7 +82,7 @@ void record_free(struct record *r)
 static void refuse(struct router_core *core, const struct ts_event_message *m, enum ts_reason reason,
                    uint32_t retry_after_ms, const char *text)
 {
-    struct ts_action_send *s = send_client(core, m->peer, TS_MSG_REFUSED);
+    struct ts_action_send *s = stream_send(core, m->peer, TS_MSG_REFUSED);
     s->msg.refused =
         (struct ts_msg_refused){.request_id = m->msg.generate.request_id,
                                 .reason = reason,
@@ -133,18 +115,10 @@ uint32_t request_client_most(const struct router_core *core)
     return (uint32_t)most;
 }
 
+/* Nobody there yet: wait rather than guess. */
 static bool model_known(const struct router_core *core, struct ts_str model)
 {
-    struct member *member;
-    size_t workers = 0;
-    if (model.count == 0)
-        return true;
-    for (size_t cursor = 0; (member = ts_map_next(core->members, &cursor, NULL, NULL));) {
-        workers += member->role == TS_ROLE_WORKER;
-        if (member->role == TS_ROLE_WORKER && ts_str_equal(member->hello.profile.model, model))
-            return true;
-    }
-    return workers == 0; /* nobody there yet: wait rather than guess */
+    return model.count == 0 || core->worker_count == 0 || model_find(core, router_key(model));
 }
 
 /* Words of a refusal, or NULL to admit. */
@@ -200,8 +174,34 @@ static void accept_resumed(struct router_core *core, struct record *r)
 {
     for (uint32_t i = 0; i < r->generate.produced.count; i++) {
         struct ts_token_item item = {.token = r->generate.produced.data[i]};
-        request_append(core, r, &item);
+        stream_append(core, r, &item);
     }
+}
+
+static uint32_t prompt_tokens_of(const struct router_core *core, const struct record *r)
+{
+    const struct model *model = model_find(core, r->model);
+    double per_token = r->generate.prompt_kind == TS_PROMPT_TOKENS ? sizeof(uint32_t)
+                       : model && model->tokens > 0                ? model->bytes / model->tokens
+                       : model && model->bytes_per_token > 0       ? model->bytes_per_token
+                                                                   : BYTES_PER_TOKEN;
+    double tokens = (double)r->prompt.bytes / per_token;
+    return tokens < 1 ? 1 : tokens > TS_PROMPT_TOKENS_MAX ? TS_PROMPT_TOKENS_MAX : (uint32_t)tokens;
+}
+
+static void link_live(struct router_core *core, struct record *r)
+{
+    r->prev = core->live_tail;
+    *(core->live_tail ? &core->live_tail->next : &core->live_head) = r;
+    core->live_tail = r;
+    core->live_count++;
+}
+
+static void unlink_live(struct router_core *core, struct record *r)
+{
+    *(r->prev ? &r->prev->next : &core->live_head) = r->next;
+    *(r->next ? &r->next->prev : &core->live_tail) = r->prev;
+    core->live_count--;
 }
 
 static struct record *accept_request(struct router_core *core, const struct ts_event_message *m)
@@ -216,50 +216,24 @@ static struct record *accept_request(struct router_core *core, const struct ts_e
     r->prompt = m->bulk;
     r->accepted_at = r->waiting_since = core->now;
     r->deadline = r->generate.remaining_ms ? core->now + r->generate.remaining_ms * TS_MS : TS_TIME_NEVER;
-    r->client_peer = m->peer;
+    r->model = r->generate.model.count ? router_key(r->generate.model) : 0;
+    r->prompt_tokens = prompt_tokens_of(core, r);
+    r->timer.kind = TIMER_RECORD;
     r->trace.assigned_ns = r->trace.prefill_begin_ns = r->trace.prefill_end_ns = r->trace.first_token_ns = -1;
-    r->trace.kv_open_ns = r->trace.kv_commit_ns = r->trace.decode_begin_ns = r->trace.end_ns = -1;
+    r->trace.kv_open_ns = r->trace.kv_commit_ns = r->decode_begin_ns = r->trace.end_ns = -1;
     ts_map_put(core->records, r->key, r->key_bytes, r);
-    ts_map_put_u64(core->by_number, r->number, r);
+    index_put(&core->by_number, r->number, r);
     count_client(core, r->generate.client, 1);
-    core->live_count++;
+    link_live(core, r);
     core->held_bytes += r->prompt.bytes;
     core->counts.accepted++;
+    core->dispatch = true;
     enqueue(core, r);
     accept_resumed(core, r);
-    router_wake(core, r->deadline);
-    router_wake(core, core->now + core->settings.no_worker_ms * TS_MS);
     return r;
 }
 
-static void send_end(struct router_core *core, struct record *r)
-{
-    if (!r->client_peer)
-        return;
-    struct ts_action_send *s = send_client(core, r->client_peer, TS_MSG_END);
-    s->msg.end = (struct ts_msg_end){.request_id = r->generate.request_id,
-                                     .epoch = core->incarnation,
-                                     .next_index = (uint32_t)r->count,
-                                     .finish = r->finish,
-                                     .reason = r->reason,
-                                     .text = ts_str_of(r->text)};
-    request_fill_trace(core, r, &s->msg.end.trace);
-}
-
-static void attach(struct router_core *core, struct record *r, const struct ts_event_message *m)
-{
-    const struct ts_msg_generate *g = &m->msg.generate;
-    r->client_peer = m->peer;
-    struct ts_action_send *s = send_client(core, m->peer, TS_MSG_ACCEPTED);
-    s->msg.accepted = (struct ts_msg_accepted){
-        .request_id = r->generate.request_id, .epoch = core->incarnation, .next_index = g->next_index};
-    if (g->next_index < r->count)
-        request_publish(core, r, g->next_index);
-    if (r->state == RECORD_ENDED)
-        send_end(core, r);
-}
-
-void request_generate(struct router_core *core, const struct ts_event_message *m)
+void request_generate(struct router_core *core, const struct ts_event_message *m, struct client *client)
 {
     const struct ts_msg_generate *g = &m->msg.generate;
     struct record *r = record_find(core, g->client, g->request_id);
@@ -271,7 +245,7 @@ void request_generate(struct router_core *core, const struct ts_event_message *m
         return;
     }
     if (r) {
-        attach(core, r, m);
+        stream_attach(core, r, client, g);
         ts_actions_drop(core->out, m->bulk);
         return;
     }
@@ -281,7 +255,7 @@ void request_generate(struct router_core *core, const struct ts_event_message *m
         return;
     }
     r = accept_request(core, m);
-    attach(core, r, m);
+    stream_attach(core, r, client, g);
     if (r->count >= r->generate.sampling.max_tokens) /* resumed, and only its End was lost */
         request_end(core, r, TS_FINISH_LENGTH, TS_REASON_NONE, "");
 }
@@ -294,7 +268,7 @@ void request_cancel(struct router_core *core, const struct ts_event_message *m)
         request_end(core, r, TS_FINISH_CANCELLED, TS_REASON_CANCELLED, "");
     if (r && r->client_peer == asking)
         return;                                                       /* has its End */
-    struct ts_action_send *s = send_client(core, asking, TS_MSG_END); /* an operator's answer */
+    struct ts_action_send *s = stream_send(core, asking, TS_MSG_END); /* an operator's answer */
     s->msg.end = (struct ts_msg_end){.request_id = m->msg.cancel.request_id,
                                      .epoch = core->incarnation,
                                      .next_index = r ? (uint32_t)r->count : 0,
@@ -302,41 +276,10 @@ void request_cancel(struct router_core *core, const struct ts_event_message *m)
                                      .reason = r ? r->reason : TS_REASON_NOT_FOUND};
 }
 
-void request_append(struct router_core *core, struct record *r, const struct ts_token_item *item)
-{
-    size_t n = r->count;
-    ts_array_reserve((void **)&r->items, &r->item_capacity, n + 1, sizeof *r->items);
-    ts_array_reserve((void **)&r->tokens, &r->token_capacity, n + 1, sizeof *r->tokens);
-    struct ts_token_item *to = &r->items[n];
-    *to = *item;
-    to->text.data =
-        item->text.count ? ts_xmemdup(item->text.data, item->text.count) : NULL; /* may hold NULs */
-    to->top.data = NULL;
-    if (item->top.count) {
-        struct ts_top *top = ts_xcalloc(item->top.count, sizeof *top);
-        memcpy(top, item->top.data, item->top.count * sizeof *top);
-        to->top.data = top;
-    }
-    r->tokens[n] = item->token;
-    r->count++;
-    if (r->trace.first_token_ns < 0)
-        r->trace.first_token_ns = core->now - r->accepted_at;
-}
-
-void request_publish(struct router_core *core, struct record *r, size_t first)
-{
-    if (!r->client_peer || first >= r->count)
-        return;
-    struct ts_action_send *s = send_client(core, r->client_peer, TS_MSG_TOKENS);
-    s->msg.tokens = (struct ts_msg_tokens){.request_id = r->generate.request_id,
-                                           .epoch = core->incarnation,
-                                           .first_index = (uint32_t)first,
-                                           .items = {r->items + first, (uint32_t)(r->count - first)}};
-}
-
 void request_fill_trace(const struct router_core *core, const struct record *r, struct ts_trace *out)
 {
     *out = r->trace;
+    out->decode_begin_ns = r->decode_begin_ns;
     out->client = r->generate.client;
     out->request_id = r->generate.request_id;
     out->rid = (struct ts_rid){core->incarnation, r->number, r->attempt};
@@ -349,6 +292,58 @@ void request_fill_trace(const struct router_core *core, const struct record *r, 
     out->decode = ts_str_of(r->decode_id);
     out->codec = ts_str_of(r->codec);
     out->codec_why = ts_str_of(r->codec_why);
+}
+
+static ts_time reattach_until(const struct router_core *core, const struct record *r)
+{
+    uint32_t ms = r->generate.reattach_ms ? r->generate.reattach_ms : core->settings.reattach_ms;
+    return r->client ? TS_TIME_NEVER : r->detached_at + ms * TS_MS;
+}
+
+static ts_time starved_at(const struct router_core *core, const struct record *r)
+{
+    return r->state == RECORD_QUEUED ? r->waiting_since + core->settings.no_worker_ms * TS_MS : TS_TIME_NEVER;
+}
+
+static ts_time sooner(ts_time a, ts_time b)
+{
+    return a < b ? a : b;
+}
+
+void request_schedule(struct router_core *core, struct record *r)
+{
+    ts_time at = TS_TIME_NEVER;
+    if (r->state != RECORD_ENDED)
+        at = sooner(r->deadline, sooner(reattach_until(core, r), starved_at(core, r)));
+    if (r->state == RECORD_QUEUED && r->retry_at > core->now)
+        at = sooner(at, r->retry_at);
+    timers_set(&core->timers, &r->timer, at);
+}
+
+void request_due(struct router_core *core, struct record *r)
+{
+    core->dispatch = true;
+    if (r->deadline <= core->now)
+        request_end(core, r, TS_FINISH_DEADLINE, TS_REASON_DEADLINE, "the deadline of the request passed");
+    else if (reattach_until(core, r) <= core->now)
+        request_end(core, r, TS_FINISH_CANCELLED, TS_REASON_CLIENT_LOST,
+                    "the client did not come back in time");
+    else if (starved_at(core, r) <= core->now)
+        request_end(
+            core, r, TS_FINISH_ERROR, TS_REASON_NO_WORKER,
+            "no pair of prefill and decode workers with a relay took the request in time: tsctl status shows "
+            "what runs");
+    else
+        request_schedule(core, r);
+}
+
+/* --- the end ----------------------------------------------------------------------------------------- */
+
+static void schedule_ended(struct router_core *core)
+{
+    timers_set(&core->timers, &core->ended_timer,
+               core->ended_head ? core->ended_head->ended_at + core->settings.ended_keep_ms * TS_MS
+                                : TS_TIME_NEVER);
 }
 
 static void forget_oldest(struct router_core *core)
@@ -366,6 +361,13 @@ void request_trim(struct router_core *core)
 {
     while (core->ended_count > core->settings.ended_keep_count)
         forget_oldest(core);
+    schedule_ended(core);
+}
+
+void request_ended_due(struct router_core *core)
+{
+    while (core->ended_head && core->ended_head->ended_at + core->settings.ended_keep_ms * TS_MS <= core->now)
+        forget_oldest(core);
 }
 
 void request_end(struct router_core *core, struct record *r, enum ts_finish finish, enum ts_reason reason,
@@ -379,155 +381,18 @@ void request_end(struct router_core *core, struct record *r, enum ts_finish fini
     snprintf(r->text, sizeof r->text, "%s", text);
     r->ended_at = core->now;
     r->trace.end_ns = core->now - r->accepted_at;
-    core->live_count--;
     core->held_bytes -= r->prompt.bytes;
     core->counts.ended++;
-    ts_map_remove_u64(core->by_number, r->number);
+    index_remove(&core->by_number, r->number);
     count_client(core, r->generate.client, -1);
     ts_actions_drop(core->out, r->prompt);
     r->prompt = (struct ts_bulk){.slot = 0};
-    send_end(core, r);
+    stream_end(core, r);
     request_fill_trace(core, r, &ts_actions_add(core->out, TS_ACTION_TRACE)->trace.trace);
+    unlink_live(core, r);
     r->prev = core->ended_tail;
     r->next = NULL;
     *(core->ended_tail ? &core->ended_tail->next : &core->ended_head) = r;
     core->ended_tail = r;
     core->ended_count++;
-    router_wake(core, core->now + core->settings.ended_keep_ms * TS_MS);
-}
-
-static ts_time reattach_until(const struct router_core *core, const struct record *r)
-{
-    uint32_t ms = r->generate.reattach_ms ? r->generate.reattach_ms : core->settings.reattach_ms;
-    return r->client_peer ? TS_TIME_NEVER : r->detached_at + ms * TS_MS;
-}
-
-void request_client_lost(struct router_core *core, uint64_t peer)
-{
-    struct record *r;
-    struct client *client = ts_map_remove_u64(core->clients, peer);
-    ts_free(client);
-    ts_actions_add(core->out, TS_ACTION_DISCONNECT)->disconnect =
-        (struct ts_action_disconnect){TS_CHANNEL_CLIENT, peer};
-    for (size_t cursor = 0; (r = ts_map_next(core->by_number, &cursor, NULL, NULL));) {
-        if (r->client_peer != peer)
-            continue;
-        r->client_peer = 0;
-        r->detached_at = core->now;
-        router_wake(core, reattach_until(core, r));
-    }
-}
-
-uint32_t request_attached(const struct router_core *core, uint64_t peer)
-{
-    uint32_t count = 0;
-    const struct record *r;
-    for (size_t cursor = 0; (r = ts_map_next(core->by_number, &cursor, NULL, NULL));)
-        count += r->client_peer == peer;
-    return count;
-}
-
-/* Ends what is due; notes when the record wants to be looked at again. */
-static void sweep_record(struct router_core *core, struct record *r)
-{
-    ts_time reattach = reattach_until(core, r);
-    ts_time starved =
-        r->state == RECORD_QUEUED ? r->waiting_since + core->settings.no_worker_ms * TS_MS : TS_TIME_NEVER;
-    if (r->deadline <= core->now) {
-        request_end(core, r, TS_FINISH_DEADLINE, TS_REASON_DEADLINE, "the deadline of the request passed");
-    } else if (reattach <= core->now) {
-        request_end(core, r, TS_FINISH_CANCELLED, TS_REASON_CLIENT_LOST,
-                    "the client did not come back in time");
-    } else if (starved <= core->now) {
-        request_end(
-            core, r, TS_FINISH_ERROR, TS_REASON_NO_WORKER,
-            "no pair of prefill and decode workers with a relay took the request in time: tsctl status shows "
-            "what runs");
-    } else {
-        router_wake(core, r->deadline);
-        router_wake(core, reattach);
-        router_wake(core, starved);
-        if (r->state == RECORD_QUEUED && r->retry_at > core->now)
-            router_wake(core, r->retry_at);
-    }
-}
-
-static void answer_forward(struct router_core *core, struct forwarded *f,
-                           const struct ts_msg_tokenize_reply *reply)
-{
-    struct ts_action_send *s = send_client(core, f->client_peer, TS_MSG_TOKENIZE_REPLY);
-    s->msg.tokenize_reply = *reply;
-    s->msg.tokenize_reply.id = f->client_id;
-    ts_free(f);
-}
-
-void request_sweep(struct router_core *core)
-{
-    struct record *r;
-    struct client *client;
-    struct forwarded *f;
-    core->sweep_at = TS_TIME_NEVER;
-    for (size_t cursor = 0; (client = ts_map_next(core->clients, &cursor, NULL, NULL));) {
-        if (client->last_rx + core->settings.client_timeout_ms * TS_MS <= core->now)
-            request_client_lost(core, client->peer);
-        else
-            router_wake(core, client->last_rx + core->settings.client_timeout_ms * TS_MS);
-    }
-    for (size_t cursor = 0; (r = ts_map_next(core->by_number, &cursor, NULL, NULL));)
-        sweep_record(core, r);
-    for (size_t cursor = 0; (f = ts_map_next(core->forwards, &cursor, NULL, NULL));) {
-        if (f->until > core->now) {
-            router_wake(core, f->until);
-            continue;
-        }
-        ts_map_remove_u64(core->forwards, f->id);
-        answer_forward(core, f, &(struct ts_msg_tokenize_reply){.reason = TS_REASON_PEER_LOST});
-    }
-    while (core->ended_head && core->ended_head->ended_at + core->settings.ended_keep_ms * TS_MS <= core->now)
-        forget_oldest(core);
-    if (core->ended_head)
-        router_wake(core, core->ended_head->ended_at + core->settings.ended_keep_ms * TS_MS);
-}
-
-static struct member *tokenizer_worker(const struct router_core *core, struct ts_str model)
-{
-    struct member *member;
-    for (size_t cursor = 0; (member = ts_map_next(core->members, &cursor, NULL, NULL));) {
-        if (member->role == TS_ROLE_WORKER && member_ready(member) && member->hello.profile.tokenizer &&
-            (model.count == 0 || ts_str_equal(member->hello.profile.model, model)))
-            return member;
-    }
-    return NULL;
-}
-
-void request_forward(struct router_core *core, const struct ts_event_message *m)
-{
-    bool tokenize = m->msg.kind == TS_MSG_TOKENIZE;
-    struct member *worker =
-        tokenizer_worker(core, tokenize ? m->msg.tokenize.model : m->msg.detokenize.model);
-    if (!worker || ts_map_count(core->forwards) >= FORWARDS_MAX) {
-        struct ts_action_send *s = send_client(core, m->peer, TS_MSG_TOKENIZE_REPLY);
-        s->msg.tokenize_reply.id = tokenize ? m->msg.tokenize.id : m->msg.detokenize.id;
-        s->msg.tokenize_reply.reason = worker ? TS_REASON_QUEUE_FULL : TS_REASON_NO_WORKER;
-        return;
-    }
-    struct forwarded *f = ts_xcalloc(1, sizeof *f);
-    f->id = core->next_forward++;
-    f->client_peer = m->peer;
-    f->client_id = tokenize ? m->msg.tokenize.id : m->msg.detokenize.id;
-    f->until = core->now + FORWARD_TIMEOUT;
-    ts_map_put_u64(core->forwards, f->id, f);
-    router_wake(core, f->until);
-    struct ts_action_send *s = member_send(core, worker, m->msg.kind);
-    s->msg = m->msg;
-    *(tokenize ? &s->msg.tokenize.id : &s->msg.detokenize.id) = f->id;
-    s->bulk = m->bulk;
-}
-
-void request_forward_reply(struct router_core *core, const struct ts_msg_tokenize_reply *reply)
-{
-    struct forwarded *f = ts_map_remove_u64(core->forwards, reply->id);
-    if (!f)
-        return;
-    answer_forward(core, f, reply);
 }

@@ -252,10 +252,9 @@ static void test_prefill_released(void **state)
         {0, "worker:1 " WORKER("b0", "both", "profile.relay=r0"), "worker:1 welcome"},
         {0, "worker:1 resync", "worker:1 resync_reply"},
         {1, "client:9 " GENERATE("a") "#1",
-         "client:9 accepted\n" ASSIGN("worker:1", "worker:1", "1.1", "b0", "")},
-        {2, "worker:1 report rid=1.1 role=prefill", ""},
-        {3, "worker:1 output rid=1.1 role=prefill first_index=0 items=5", "client:9 tokens"},
-        {4, "worker:1 report rid=1.1 role=decode", ""},
+         "client:9 accepted\nworker:1 assign role=both rid=1.1 decode= #1"},
+        {2, "worker:1 output rid=1.1 role=both first_index=0 items=5", "client:9 tokens"},
+        {3, "worker:1 report rid=1.1 role=both", ""},
         CANCEL(5, "worker:1 release rid=1.1 reason=cancelled"),
     };
     struct router_settings settings = router_test_settings();

@@ -68,7 +68,7 @@ static void test_text_with_nul(void **state)
     struct record *r = ts_xcalloc(1, sizeof *r);
     text[BYTES - 1] = 'z';
     ts_arena_init(&r->arena);
-    request_append(&core, r, &item);
+    stream_append(&core, r, &item);
     assert_int_equal(r->items[0].text.count, BYTES);
     assert_memory_equal(r->items[0].text.data, text, BYTES);
     record_free(r);
