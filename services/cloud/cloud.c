@@ -97,6 +97,11 @@ void cloud_fail(struct cloud *cloud, const char *format, ...)
                  (unsigned long long)cloud->steps, text);
 }
 
+bool cloud_failed(const struct cloud *cloud)
+{
+    return cloud->failure.status != TS_OK;
+}
+
 void cloud_push(struct cloud *cloud, ts_time at, struct occurrence *o)
 {
     o->life = o->node ? o->node->life : 0;

@@ -206,6 +206,9 @@ uint64_t cloud_steps(const struct cloud *cloud);
 size_t cloud_node_count(const struct cloud *cloud);
 struct cloud_node *cloud_node_at(const struct cloud *cloud, size_t i);
 struct cloud *cloud_of(const struct cloud_node *node);
+/* Who is at the other end of that connection; NULL: nobody. */
+struct cloud_node *cloud_peer_of(const struct cloud_node *node, enum ts_channel channel, uint64_t peer);
+bool cloud_failed(const struct cloud *cloud);
 const char *cloud_node_id(const struct cloud_node *node);
 enum cloud_kind cloud_node_kind(const struct cloud_node *node);
 bool cloud_node_alive(const struct cloud_node *node);

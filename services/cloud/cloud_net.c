@@ -22,6 +22,14 @@ struct cloud_conn *conn_of(const struct cloud_node *node, enum ts_channel channe
     return ts_map_get(node->conns, &key, sizeof key);
 }
 
+struct cloud_node *cloud_peer_of(const struct cloud_node *node, enum ts_channel channel, uint64_t peer)
+{
+    const struct cloud_conn *conn = conn_of(node, channel, peer);
+    if (!conn)
+        return NULL;
+    return conn->dialler == node ? conn->acceptor : conn->dialler;
+}
+
 void conn_name(struct cloud_node *node, enum ts_channel channel, uint64_t peer, struct cloud_conn *conn)
 {
     struct peer_key key = {channel, peer};

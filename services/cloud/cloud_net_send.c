@@ -178,12 +178,11 @@ static void arrive_later(struct cloud *cloud, struct packet *p)
 {
     const struct cloud_network *net = &cloud->settings.network;
     struct direction *way = &p->conn->way[p->way];
-    ts_time at = cloud->now + net->latency_min + p->wire;
+    ts_time at = cloud->now + net->latency_min + p->wire + p->fate.delay;
     if (net->latency_mean > 0)
         at += (ts_time)ts_rng_exponential(&cloud->rng, (double)net->latency_mean);
     if (at < way->last_at)
         at = way->last_at;
-    at += p->fate.delay;
     way->last_at = at;
     cloud_push(cloud, at, &p->o);
     if (p->fate.again)

@@ -1,0 +1,258 @@
+/*
+ * What goes wrong, when its time has come: at once, or as something that the hook of messages looks up for a
+ * while.
+ */
+#include <string.h>
+
+#include "common/base/ts_mem.h"
+#include "tests/sim/sim_impl.h"
+
+struct sim_fault_call {
+    struct sim_fault_call *next;
+    struct sim_world *w;
+    uint32_t number;
+};
+
+static struct cloud_node *node_of(const struct sim_world *w, uint32_t number)
+{
+    if (number == SIM_ROUTER)
+        return w->router;
+    if (number >= SIM_CLIENT)
+        return number == SIM_NODE_NONE ? NULL : w->clients[number - SIM_CLIENT];
+    return w->nodes[number];
+}
+
+/* An operator's word to the router, and questions beside it. */
+static void ask_router(struct sim_world *w, const struct ts_msg *word)
+{
+    struct ts_msg status = {.kind = TS_MSG_STATUS, .status = {.id = 1}};
+    struct ts_msg why = {.kind = TS_MSG_WHY};
+    why.why = (struct ts_msg_why){.id = 2, .client = ts_str_of("client0"), .request_id = ts_str_of("r0")};
+    cloud_admin(w->router, word);
+    cloud_admin(w->router, &status);
+    cloud_admin(w->router, &why);
+}
+
+static void drain_by_router(struct sim_world *w, const struct cloud_node *node)
+{
+    struct ts_msg drain = {.kind = TS_MSG_DRAIN, .drain = {.service = ts_str_of(cloud_node_id(node))}};
+    ask_router(w, &drain);
+}
+
+static void flip(struct sim_world *w, const struct cloud_node *node, uint32_t phase)
+{
+    struct ts_msg set = {.kind = TS_MSG_SET_PHASE, .set_phase = {.phase = (enum ts_phase)phase}};
+    (void)node;
+    ask_router(w, &set);
+}
+
+struct cloud_node *sim_add_node(struct sim_world *w, uint32_t number)
+{
+    const struct sim_node *n = &w->script.nodes[number];
+    const char *relay = n->host == SIM_NODE_NONE ? NULL : w->script.nodes[n->host].id;
+    if (n->kind == CLOUD_PLANNER)
+        w->nodes[number] = cloud_add_planner(w->cloud, &n->planner);
+    else if (n->kind == CLOUD_RELAY)
+        w->nodes[number] = cloud_add_relay(w->cloud, &n->relay);
+    else
+        w->nodes[number] = cloud_add_worker(w->cloud, &n->worker, n->phase, n->kv_blocks, relay);
+    return w->nodes[number];
+}
+
+static void leaves(struct sim_world *w, uint32_t number)
+{
+    w->gone[number] = true;
+    cloud_restart_stopped(w->nodes[number], false);
+    cloud_drain(w->nodes[number]);
+}
+
+static void start_link_fault(struct sim_world *w, const struct sim_fault *f)
+{
+    struct cloud_node *from = node_of(w, f->node),
+                      *to = f->other == SIM_NODE_NONE ? NULL : node_of(w, f->other);
+    bool lasts = f->kind == SIM_ONE_WAY || f->kind == SIM_SLOW;
+    if (!from || (f->other != SIM_NODE_NONE && !to))
+        return;
+    w->active[w->active_count++] =
+        (struct sim_active){.kind = f->kind,
+                            .from = from,
+                            .to = to,
+                            .until = cloud_now(w->cloud) + (lasts ? f->lasts : 2 * TS_S),
+                            .lasts = f->lasts,
+                            .amount = f->amount};
+}
+
+static void happens(struct sim_world *w, const struct sim_fault *f)
+{
+    struct cloud_node *node = f->kind == SIM_CANCEL || f->kind == SIM_DEADLINE ? NULL : node_of(w, f->node);
+    switch (f->kind) {
+    case SIM_CRASH:
+        cloud_kill(node);
+        break;
+    case SIM_FREEZE:
+        cloud_freeze(node, cloud_now(w->cloud) + f->lasts);
+        break;
+    case SIM_ENGINE:
+    case SIM_CODEC:
+        cloud_fail_jobs(node, f->amount);
+        break;
+    case SIM_DRAIN:
+        cloud_drain(node);
+        break;
+    case SIM_OPERATOR:
+        drain_by_router(w, node);
+        break;
+    case SIM_FLIP:
+        flip(w, node, f->amount);
+        break;
+    case SIM_SWAP:
+        leaves(w, 0); /* the first planner */
+        cloud_start(sim_add_node(w, f->node));
+        break;
+    case SIM_JOIN:
+        cloud_start(sim_add_node(w, f->node));
+        break;
+    case SIM_LEAVE:
+        leaves(w, f->node);
+        break;
+    case SIM_ABSENCE:
+    case SIM_BURST:
+    case SIM_CANCEL:
+    case SIM_DEADLINE:
+        break; /* clients do it */
+    default:
+        start_link_fault(w, f);
+    }
+}
+
+static void fault_happens(void *context)
+{
+    const struct sim_fault_call *call = context;
+    struct sim_world *w = call->w;
+    const struct sim_fault *f = &w->script.faults[call->number];
+    bool of_request = f->kind == SIM_CANCEL || f->kind == SIM_DEADLINE;
+    struct cloud_node *node = of_request ? NULL : node_of(w, f->node);
+    if (!of_request && !node && f->kind != SIM_JOIN && f->kind != SIM_SWAP)
+        return; /* who is not there yet cannot be met */
+    w->last_fault = cloud_now(w->cloud) + f->lasts;
+    if (f->kind == SIM_SWAP)
+        node = w->nodes[0];
+    sim_met(w, f->kind, node, f->other == SIM_NODE_NONE ? NULL : node_of(w, f->other),
+            of_request ? &w->asks[f->node] : NULL);
+    happens(w, f);
+}
+
+void sim_faults_start(struct sim_world *w)
+{
+    for (uint32_t i = 0; i < w->script.fault_count; i++) {
+        if (w->options->faults && !w->options->faults[i])
+            continue;
+        struct sim_fault_call *call = ts_xcalloc(1, sizeof *call);
+        *call = (struct sim_fault_call){.next = w->calls, .w = w, .number = i};
+        w->calls = call;
+        w->result->faults++;
+        cloud_at(w->cloud, w->script.faults[i].at, fault_happens, call);
+    }
+}
+
+/* --- messages ---------------------------------------------------------------------------------------- */
+
+static bool meant(const struct sim_active *a, const struct cloud_node *from, const struct cloud_node *to,
+                  const struct ts_msg *msg)
+{
+    if (a->kind == SIM_CUT)
+        return (a->from == from && a->to == to) || (a->from == to && a->to == from);
+    if (a->kind == SIM_CORRUPT)
+        return a->from == from && msg->kind == TS_MSG_KV_CHUNK;
+    return a->from == from && a->to == to;
+}
+
+static void apply(struct sim_world *w, struct sim_active *a, struct cloud_fate *fate)
+{
+    switch (a->kind) {
+    case SIM_CUT:
+        fate->cut = true;
+        break;
+    case SIM_ONE_WAY:
+    case SIM_GAP:
+        fate->lost = true;
+        break;
+    case SIM_SLOW:
+        fate->delay += a->amount * TS_MS;
+        return;
+    case SIM_LATE:
+        fate->delay += a->lasts;
+        break;
+    case SIM_DUPLICATE:
+        fate->again = true;
+        fate->again_after = (ts_time)(ts_rng_unit(&w->rng) * (double)a->lasts);
+        break;
+    case SIM_REFUSE:
+        fate->refused = true;
+        break;
+    case SIM_CORRUPT:
+        fate->damaged = true;
+        break;
+    default:
+        return;
+    }
+    if (a->kind != SIM_ONE_WAY && a->kind != SIM_SLOW)
+        a->amount--;
+}
+
+void sim_fate(void *context, struct cloud_node *from, struct cloud_node *to, const struct ts_msg *msg,
+              struct cloud_fate *fate)
+{
+    struct sim_world *w = context;
+    for (uint32_t i = 0; i < w->active_count;) {
+        struct sim_active *a = &w->active[i];
+        if (a->until < cloud_now(w->cloud) || a->amount == 0) {
+            *a = w->active[--w->active_count];
+            continue;
+        }
+        if (meant(a, from, to, msg))
+            apply(w, a, fate);
+        i++;
+    }
+}
+
+static struct sim_active *find_active(struct sim_world *w, enum sim_fault_kind kind,
+                                      const struct cloud_node *of)
+{
+    for (uint32_t i = 0; i < w->active_count; i++) {
+        struct sim_active *a = &w->active[i];
+        if (a->kind == kind && a->from == of && a->amount > 0 && a->until >= cloud_now(w->cloud))
+            return a;
+    }
+    return NULL;
+}
+
+/* KV that is not what its digests say; an assignment of an older plan. */
+void sim_alter(struct sim_world *w, struct cloud_node *node, struct ts_action *action)
+{
+    if (action->kind != TS_ACTION_SEND || w->active_count == 0)
+        return;
+    struct ts_msg *msg = &action->send.msg;
+    if (msg->kind == TS_MSG_KV_END && msg->kv_end.digests.count > 0) {
+        struct sim_active *a = find_active(w, SIM_DIGEST, node);
+        if (!a)
+            return;
+        static uint64_t digests[4096]; /* one thread; valid until the message is copied */
+        if (msg->kv_end.digests.count > sizeof digests / sizeof *digests)
+            return;
+        memcpy(digests, msg->kv_end.digests.data, msg->kv_end.digests.count * sizeof *digests);
+        digests[ts_rng_below(&w->rng, msg->kv_end.digests.count)] ^= 1;
+        msg->kv_end.digests.data = digests;
+        a->amount--;
+    } else if (msg->kind == TS_MSG_ASSIGN && node == w->router && (msg->assign.term || msg->assign.plan)) {
+        const struct cloud_node *to = cloud_peer_of(node, action->send.channel, action->send.peer);
+        struct sim_active *a = to ? find_active(w, SIM_STALE, to) : NULL;
+        if (!a)
+            return;
+        if (msg->assign.plan > 1)
+            msg->assign.plan--;
+        else
+            msg->assign.term--;
+        a->amount--;
+    }
+}

@@ -1,0 +1,154 @@
+/*
+ * What the parts of the harness share. sim_draw.c makes scripts; sim_run.c builds the cloud of one and plays
+ * it; sim_fault.c does what goes wrong; sim_check.c looks at clients and ends; sim_see_router.c,
+ * sim_see_worker.c and sim_see_relay.c look into the cores after each of their steps and keep the books of
+ * the harness, which do not rely on those of the cores; sim_session.c follows the numbers of sessions;
+ * sim_matrix.c counts what met what; sim_shrink.c and sim_print.c make a failure small and readable.
+ */
+#ifndef SIM_IMPL_H
+#define SIM_IMPL_H
+
+#include "common/base/ts_map.h"
+#include "common/base/ts_rng.h"
+#include "tests/sim/sim.h"
+
+#define SIM_ROUTER      900 /* as a node of a fault */
+#define SIM_CLIENT      (SIM_NODES_MAX + 1000)
+#define SIM_PEERS_MAX   1024
+#define SIM_NUMBERS_MAX 1024
+#define SIM_BOUND       (12 * TS_S) /* after the last fault: what two cores may disagree about */
+
+struct sim_ask { /* one request: what it must give, what its router has of it */
+    const struct sim_request *request;
+    bool asked;
+    uint32_t client, number;
+    struct cloud_request as_sent; /* without prompt */
+    uint32_t tokens[SIM_OUTPUT_MAX];
+    uint32_t count, seen;
+    enum ts_finish finish;
+    bool counted;
+    /* At the present router. */
+    bool live, cancel_heard;
+    uint64_t rid_number, peer;
+    ts_time accepted_at, deadline, asked_at, waiting_since, lost_at;
+    uint32_t attempts, traced_tokens, bytes;
+    struct cloud_node *holder[2]; /* prefill, decode of the present attempt: a Release is owed */
+    uint64_t holder_peer[2], holder_session[2];
+    ts_time missing_since[2];
+};
+
+struct sim_active { /* a fault of a link under way */
+    enum sim_fault_kind kind;
+    struct cloud_node *from, *to; /* from: NULL = a cut works in both directions of the pair */
+    ts_time until, lasts;
+    uint32_t amount;
+};
+
+struct sim_session; /* sim_session.c */
+
+struct sim_dead { /* an incarnation that the router has given up: for ever */
+    uint64_t incarnation;
+};
+
+struct sim_member { /* at the router, one step ago */
+    uint64_t incarnation, session;
+    bool drained; /* it has said so */
+};
+
+struct sim_worker { /* what the harness remembers of a worker between two steps */
+    bool draining;
+    enum ts_phase phase;
+    uint64_t router, term, plan; /* the newest assignment of that router */
+    ts_time router_lost_at;
+    uint64_t life;
+};
+
+struct sim_world {
+    const struct sim_options *options;
+    struct sim_result *result;
+    struct sim_script script;
+    struct cloud *cloud;
+    struct cloud_node *router, *clients[SIM_CLIENTS_MAX], *nodes[SIM_NODES_MAX];
+    bool gone[SIM_NODES_MAX]; /* left for good */
+    bool faulty;
+    struct sim_ask asks[SIM_REQUESTS_MAX];
+    uint32_t of_client[SIM_CLIENTS_MAX][SIM_REQUESTS_MAX]; /* its requests, by their number */
+    uint32_t client_asks[SIM_CLIENTS_MAX];
+    struct sim_active active[SIM_FAULTS_MAX];
+    uint32_t active_count;
+    struct sim_fault_call *calls;
+    struct ts_rng rng;
+    struct ts_map *traced;
+    ts_time progress_at, looked_at, last_fault;
+    /* Of the present router. */
+    uint64_t router_incarnation, term, number;
+    struct sim_ask *by_number[SIM_NUMBERS_MAX];
+    ts_time heard[SIM_PEERS_MAX]; /* client connections */
+    uint32_t live;
+    uint64_t held;
+    uint32_t client_live[SIM_CLIENTS_MAX];
+    struct sim_member members[64];
+    uint32_t member_count;
+    uint64_t dead[256];
+    uint32_t dead_count;
+    /* Of workers and relays. */
+    struct sim_worker workers[SIM_NODES_MAX];
+    struct ts_map *sessions, *transfers, *jobs, *receipts;
+};
+
+static inline uint32_t sim_index_of(const struct sim_world *w, const struct cloud_node *node)
+{
+    for (uint32_t i = 0; i < w->script.node_count; i++) {
+        if (w->nodes[i] == node)
+            return i;
+    }
+    return SIM_NODE_NONE;
+}
+
+/* sim_fault.c */
+void sim_faults_start(struct sim_world *w);
+void sim_fate(void *context, struct cloud_node *from, struct cloud_node *to, const struct ts_msg *msg,
+              struct cloud_fate *fate);
+void sim_alter(struct sim_world *w, struct cloud_node *node,
+               struct ts_action *action); /* before it is performed */
+struct cloud_node *sim_add_node(struct sim_world *w, uint32_t number);
+
+/* sim_check.c */
+void sim_check_step(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
+                    const struct ts_actions *actions);
+bool sim_all_ended(const struct sim_world *w);
+void sim_check_rest(struct sim_world *w);
+struct sim_ask *sim_ask_of(struct sim_world *w, struct ts_str client, struct ts_str request_id);
+
+/* sim_see_router.c */
+void sim_see_router(struct sim_world *w, const struct ts_event *event, const struct ts_actions *actions);
+void sim_router_died(struct sim_world *w);
+/* The attempt that a live request has at the router: states by enum sim_state, -1 = not live. */
+int sim_record_state(struct sim_world *w, const struct sim_ask *ask, struct ts_rid *rid,
+                     struct cloud_node **prefill, struct cloud_node **decode, struct cloud_node **relay);
+
+/* sim_see_worker.c */
+void sim_see_worker(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
+                    const struct ts_actions *actions);
+int sim_task_state(struct cloud_node *node, struct ts_rid rid,
+                   enum ts_phase role); /* enum sim_state; -1 = none */
+
+/* sim_see_relay.c */
+void sim_see_relay(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
+                   const struct ts_actions *actions);
+int sim_transfer_state(struct cloud_node *node, struct ts_rid rid);
+
+/* sim_session.c */
+struct ts_session;
+void sim_session_sent(struct sim_world *w, struct cloud_node *node, const struct ts_action *action);
+void sim_session_heard(struct sim_world *w, struct cloud_node *node, const struct ts_event_message *m);
+/* The core's session with that peer must be where the harness says, or over. */
+void sim_session_check(struct sim_world *w, struct cloud_node *node, enum ts_channel channel, uint64_t peer,
+                       const struct ts_session *session);
+void sim_sessions_free(struct sim_world *w);
+
+/* sim_matrix.c */
+void sim_met(struct sim_world *w, enum sim_fault_kind kind, const struct cloud_node *target,
+             const struct cloud_node *other, const struct sim_ask *only);
+
+#endif

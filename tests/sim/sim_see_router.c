@@ -1,0 +1,514 @@
+/*
+ * The books of the harness about the router: which requests are under way there, for how long they may be,
+ * what it owes to whom. They are kept from what goes in and out; where the core's records are read, they are
+ * compared with the books.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/ts_assert.h"
+#include "services/router/router_impl.h"
+#include "tests/sim/sim_impl.h"
+
+#define SLACK      (20 * TS_MS)
+#define LOOK_EVERY (50 * TS_MS)
+
+/* --- requests come ----------------------------------------------------------------------------------- */
+
+static void accepted(struct sim_world *w, struct sim_ask *ask, const struct record *r,
+                     const struct ts_event_message *m)
+{
+    const struct router_settings *s = &w->script.router;
+    ts_time now = cloud_now(w->cloud);
+    const char *why = w->live >= s->queue_max                            ? "the queue is full"
+                      : w->client_live[ask->client] >= s->per_client_max ? "its client has too many"
+                      : w->held + ask->bytes > s->held_bytes_max         ? "its prompt is too much"
+                                                                         : NULL;
+    if (why)
+        cloud_fail(w->cloud, "%.*s is accepted although %s", (int)m->msg.generate.request_id.count,
+                   m->msg.generate.request_id.data, why);
+    if (r->number >= SIM_NUMBERS_MAX) {
+        cloud_fail(w->cloud, "the harness counts requests up to %u only", SIM_NUMBERS_MAX);
+        return;
+    }
+    w->by_number[r->number] = ask;
+    w->live++;
+    w->held += ask->bytes;
+    w->client_live[ask->client]++;
+    ask->live = true;
+    ask->cancel_heard = false;
+    ask->rid_number = r->number;
+    ask->accepted_at = ask->waiting_since = now;
+    ask->deadline = m->msg.generate.remaining_ms ? now + m->msg.generate.remaining_ms * TS_MS : TS_TIME_NEVER;
+    ask->attempts = 0;
+    memset(ask->holder, 0, sizeof ask->holder);
+    memset(ask->missing_since, 0, sizeof ask->missing_since);
+}
+
+/* A refusal needs its reason, by the books as they were before this message. */
+static void refused(struct sim_world *w, const struct sim_ask *ask, enum ts_reason reason)
+{
+    const struct router_settings *s = &w->script.router;
+    bool right = reason == TS_REASON_QUEUE_FULL     ? w->live >= s->queue_max
+                 : reason == TS_REASON_CLIENT_LIMIT ? w->client_live[ask->client] >= s->per_client_max
+                 : reason == TS_REASON_MEMORY_FULL  ? w->held + ask->bytes > s->held_bytes_max
+                                                    : reason == TS_REASON_OVERLOADED;
+    if (!right)
+        cloud_fail(w->cloud, "client%u r%u is refused with %s: %u live, %u of its client, %llu bytes",
+                   ask->client, ask->number, ts_reason_name(reason), w->live, w->client_live[ask->client],
+                   (unsigned long long)w->held);
+}
+
+static void on_client(struct sim_world *w, const struct router_core *core, const struct ts_event_message *m)
+{
+    if (m->peer < SIM_PEERS_MAX)
+        w->heard[m->peer] = cloud_now(w->cloud);
+    struct sim_ask *ask = NULL;
+    if (m->msg.kind == TS_MSG_GENERATE)
+        ask = sim_ask_of(w, m->msg.generate.client, m->msg.generate.request_id);
+    else if (m->msg.kind == TS_MSG_CANCEL)
+        ask = sim_ask_of(w, m->msg.cancel.client, m->msg.cancel.request_id);
+    if (!ask)
+        return;
+    if (m->msg.kind == TS_MSG_CANCEL) {
+        ask->cancel_heard = true;
+        return;
+    }
+    const struct record *r = record_find(core, m->msg.generate.client, m->msg.generate.request_id);
+    ask->asked_at = cloud_now(w->cloud);
+    ask->peer = m->peer;
+    ask->lost_at = TS_TIME_NEVER;
+    if (r && r->number != ask->rid_number)
+        accepted(w, ask, r, m);
+}
+
+/* --- requests end ------------------------------------------------------------------------------------ */
+
+static uint32_t reattach_ms(const struct sim_world *w, const struct sim_ask *ask)
+{
+    return ask->as_sent.reattach_ms ? ask->as_sent.reattach_ms : w->script.router.reattach_ms;
+}
+
+static bool true_end(const struct sim_world *w, const struct sim_ask *ask, const struct ts_trace *t)
+{
+    ts_time now = cloud_now(w->cloud);
+    switch (t->finish) {
+    case TS_FINISH_STOP:
+    case TS_FINISH_LENGTH:
+        return (t->finish == ask->finish ||
+                (!t->attempts && t->output_tokens == ask->as_sent.sampling.max_tokens)) &&
+               t->output_tokens == ask->count && t->reason == TS_REASON_NONE;
+    case TS_FINISH_CANCELLED:
+        return t->reason == TS_REASON_CLIENT_LOST ? now - ask->asked_at >= reattach_ms(w, ask) * TS_MS
+                                                  : t->reason == TS_REASON_CANCELLED && ask->cancel_heard;
+    case TS_FINISH_DEADLINE:
+        return now >= ask->deadline;
+    default:
+        break;
+    }
+    if (t->reason == TS_REASON_RETRIES)
+        return ask->attempts >= w->script.router.max_attempts;
+    if (t->reason == TS_REASON_NO_WORKER)
+        return now - ask->accepted_at >= w->script.router.no_worker_ms * TS_MS;
+    return t->reason == TS_REASON_PROMPT_TOO_LONG && ask->finish == TS_FINISH_ERROR;
+}
+
+static void owed(struct sim_world *w, struct sim_ask *ask, const struct router_core *core)
+{
+    for (int role = 0; role < 2; role++) {
+        const struct cloud_node *node = ask->holder[role];
+        struct member *m = node ? member_find(core, TS_ROLE_WORKER, cloud_node_id(node)) : NULL;
+        if (m && m->session.up && m->synced && m->session.id == ask->holder_session[role])
+            cloud_fail(w->cloud, "the router does not release request %llu at %s",
+                       (unsigned long long)ask->rid_number, cloud_node_id(node));
+        ask->holder[role] = NULL;
+    }
+}
+
+static void ended(struct sim_world *w, const struct router_core *core, const struct ts_trace *t)
+{
+    char key[96]; /* a router that died may have ended it, and nobody heard of it */
+    struct sim_ask *ask = t->rid.request < SIM_NUMBERS_MAX ? w->by_number[t->rid.request] : NULL;
+    int bytes = snprintf(key, sizeof key, "%.*s/%.*s/%016llx/%llu", (int)t->client.count, t->client.data,
+                         (int)t->request_id.count, t->request_id.data, (unsigned long long)t->rid.router,
+                         (unsigned long long)t->rid.request);
+    if (ts_map_put(w->traced, key, (size_t)bytes, w) || !ask || !ask->live) {
+        cloud_fail(w->cloud, "request %s ends twice", key);
+        return;
+    }
+    if (sim_ask_of(w, t->client, t->request_id) != ask)
+        cloud_fail(w->cloud, "the trace of client%u r%u names another request", ask->client, ask->number);
+    if (!true_end(w, ask, t))
+        cloud_fail(w->cloud, "client%u r%u ends with %s %s, which is not true: %u tokens of %u, %u attempts",
+                   ask->client, ask->number, ts_finish_name(t->finish), ts_reason_name(t->reason),
+                   t->output_tokens, ask->count, ask->attempts);
+    if (t->attempts != ask->attempts)
+        cloud_fail(w->cloud, "client%u r%u had %u attempts, its trace says %u", ask->client, ask->number,
+                   ask->attempts, t->attempts);
+    owed(w, ask, core);
+    ask->live = false;
+    ask->traced_tokens = t->output_tokens;
+    w->live--;
+    w->held -= ask->bytes;
+    w->client_live[ask->client]--;
+}
+
+/* --- attempts ---------------------------------------------------------------------------------------- */
+
+static void assigned(struct sim_world *w, const struct router_core *core, const struct ts_action_send *s)
+{
+    const struct ts_msg_assign *a = &s->msg.assign;
+    struct sim_ask *ask = a->rid.request < SIM_NUMBERS_MAX ? w->by_number[a->rid.request] : NULL;
+    struct cloud_node *node = cloud_peer_of(w->router, s->channel, s->peer);
+    if (!ask || !ask->live) {
+        cloud_fail(w->cloud, "the router assigns request %llu, which is not under way",
+                   (unsigned long long)a->rid.request);
+        return;
+    }
+    int role = a->role == TS_PHASE_DECODE;
+    bool first = a->rid.attempt == ask->attempts + 1;
+    if (first) {
+        owed(w, ask, core);
+        ask->attempts++;
+        ask->waiting_since = TS_TIME_NEVER;
+    }
+    if (a->rid.attempt != ask->attempts)
+        cloud_fail(w->cloud, "attempt %u of request %llu follows attempt %u", a->rid.attempt,
+                   (unsigned long long)a->rid.request, ask->attempts);
+    if (ask->attempts > w->script.router.max_attempts)
+        cloud_fail(w->cloud, "request %llu is tried %u times", (unsigned long long)a->rid.request,
+                   ask->attempts);
+    ask->holder[role] = node;
+    ask->holder_peer[role] = s->peer;
+    ask->holder_session[role] = s->envelope.session;
+    ask->missing_since[role] = 0;
+    for (uint32_t i = 0; i < a->produced.count; i++) {
+        if (i >= ask->count || a->produced.data[i] != ask->tokens[i])
+            cloud_fail(w->cloud, "request %llu is assigned with token %u wrong",
+                       (unsigned long long)a->rid.request, i);
+    }
+    const struct member *m = node ? member_find(core, TS_ROLE_WORKER, cloud_node_id(node)) : NULL;
+    if (m && (m->draining || !m->synced))
+        cloud_fail(w->cloud, "request %llu is assigned to %s, which is not ready",
+                   (unsigned long long)a->rid.request, cloud_node_id(node));
+}
+
+static void released(struct sim_world *w, const struct ts_action_send *s)
+{
+    const struct ts_rid rid = s->msg.release.rid;
+    struct sim_ask *ask = rid.request < SIM_NUMBERS_MAX ? w->by_number[rid.request] : NULL;
+    for (int role = 0; ask && role < 2; role++) { /* by number: the connection may have been cut meanwhile */
+        if (ask->holder_peer[role] == s->peer && rid.attempt == ask->attempts)
+            ask->holder[role] = NULL;
+    }
+}
+
+static void tokens_sent(struct sim_world *w, const struct ts_msg_tokens *m, uint64_t peer)
+{
+    const struct cloud_node *client = cloud_peer_of(w->router, TS_CHANNEL_CLIENT, peer);
+    struct sim_ask *ask = client ? sim_ask_of(w, ts_str_of(cloud_node_id(client)), m->request_id) : NULL;
+    for (uint32_t i = 0; ask && i < m->items.count; i++) {
+        uint32_t index = m->first_index + i;
+        if (index >= ask->count || m->items.data[i].token != ask->tokens[index])
+            cloud_fail(w->cloud, "the router sends token %u of client%u r%u wrong", index, ask->client,
+                       ask->number);
+    }
+}
+
+static void end_sent(struct sim_world *w, const struct ts_msg_end *m, uint64_t peer)
+{
+    const struct cloud_node *client = cloud_peer_of(w->router, TS_CHANNEL_CLIENT, peer);
+    const struct sim_ask *ask =
+        client ? sim_ask_of(w, ts_str_of(cloud_node_id(client)), m->request_id) : NULL;
+    if (!ask || m->reason == TS_REASON_NOT_FOUND)
+        return;
+    if (m->next_index != ask->traced_tokens ||
+        (m->trace.rid.router && m->trace.output_tokens != m->next_index))
+        cloud_fail(w->cloud, "client%u r%u is told %u tokens, its trace has %u", ask->client, ask->number,
+                   m->next_index, ask->traced_tokens);
+}
+
+static void on_send(struct sim_world *w, const struct router_core *core, const struct ts_event *event,
+                    const struct ts_action_send *s)
+{
+    switch (s->msg.kind) {
+    case TS_MSG_REFUSED: {
+        const struct ts_msg *asked = event->kind == TS_EVENT_MESSAGE ? &event->message.msg : NULL;
+        const struct sim_ask *ask = asked && asked->kind == TS_MSG_GENERATE
+                                        ? sim_ask_of(w, asked->generate.client, asked->generate.request_id)
+                                        : NULL;
+        if (ask)
+            refused(w, ask, s->msg.refused.reason);
+        break;
+    }
+    case TS_MSG_TOKENS:
+        tokens_sent(w, &s->msg.tokens, s->peer);
+        break;
+    case TS_MSG_TOKENS_BATCH:
+        for (uint32_t i = 0; i < s->msg.tokens_batch.streams.count; i++)
+            tokens_sent(w, &s->msg.tokens_batch.streams.data[i], s->peer);
+        break;
+    case TS_MSG_ASSIGN:
+        assigned(w, core, s);
+        break;
+    case TS_MSG_RELEASE:
+        released(w, s);
+        break;
+    case TS_MSG_RESET:
+        if (!w->faulty)
+            cloud_fail(w->cloud, "a session ends where nothing goes wrong");
+        break;
+    default:
+        break;
+    }
+}
+
+/* --- members ----------------------------------------------------------------------------------------- */
+
+static bool is_dead(const struct sim_world *w, uint64_t incarnation)
+{
+    for (uint32_t i = 0; i < w->dead_count; i++) {
+        if (w->dead[i] == incarnation)
+            return true;
+    }
+    return false;
+}
+
+static bool is_member(const struct router_core *core, uint64_t incarnation)
+{
+    const struct member *m;
+    for (size_t cursor = 0; (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
+        if (m->incarnation == incarnation)
+            return true;
+    }
+    return false;
+}
+
+/* Who was there and is not any more is dead for ever. */
+static void look_at_members(struct sim_world *w, const struct router_core *core)
+{
+    const struct member *m;
+    for (uint32_t i = 0; i < w->member_count; i++) {
+        if (!is_member(core, w->members[i].incarnation) && w->dead_count < TS_ARRAY_SIZE(w->dead))
+            w->dead[w->dead_count++] = w->members[i].incarnation;
+    }
+    w->member_count = 0;
+    for (size_t cursor = 0; (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
+        if (is_dead(w, m->incarnation))
+            cloud_fail(w->cloud, "%s is a member again as the incarnation that was declared dead", m->id);
+        if (w->member_count < TS_ARRAY_SIZE(w->members))
+            w->members[w->member_count++] = (struct sim_member){.incarnation = m->incarnation};
+    }
+}
+
+/* What the members are charged with is what the records say. */
+static void count_members(struct sim_world *w, const struct router_core *core)
+{
+    const struct member *m;
+    const struct record *r;
+    for (size_t cursor = 0; (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
+        uint32_t assigned = 0, unstarted = 0;
+        for (size_t c = 0; (r = ts_map_next(core->by_number, &c, NULL, NULL));) {
+            assigned += (uint32_t)(r->prefill == m) + (uint32_t)(r->decode == m);
+            unstarted += r->prefill == m && !r->kv_done;
+        }
+        if (assigned != m->assigned || unstarted != m->unstarted)
+            cloud_fail(w->cloud, "%s is charged with %u and %u requests and serves %u and %u", m->id,
+                       m->assigned, m->unstarted, assigned, unstarted);
+    }
+}
+
+static struct member *member_of_peer(const struct router_core *core, enum ts_channel channel, uint64_t peer)
+{
+    struct member *m;
+    for (size_t cursor = 0; (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
+        if (m->channel == channel && m->peer == peer)
+            return m;
+    }
+    return NULL;
+}
+
+/* --- leases ------------------------------------------------------------------------------------------ */
+
+static void look_at_lease(struct sim_world *w, struct sim_ask *ask)
+{
+    const struct router_settings *s = &w->script.router;
+    ts_time now = cloud_now(w->cloud), silent = TS_TIME_NEVER;
+    if (ask->deadline != TS_TIME_NEVER && now > ask->deadline + SLACK)
+        cloud_fail(w->cloud, "client%u r%u lives past its deadline", ask->client, ask->number);
+    if (ask->peer < SIM_PEERS_MAX)
+        silent = w->heard[ask->peer] + (s->client_timeout_ms + (ts_time)reattach_ms(w, ask)) * TS_MS;
+    if (now > silent + SLACK)
+        cloud_fail(w->cloud, "client%u r%u outlives its client", ask->client, ask->number);
+}
+
+static int record_state(const struct record *r)
+{
+    switch (r->state) {
+    case RECORD_QUEUED:
+        return r->attempt ? SIM_AT_retry : SIM_AT_queued;
+    case RECORD_ASSIGNED:
+        return SIM_AT_assigned;
+    case RECORD_STREAMING:
+        return r->kv_done ? SIM_AT_kv_there : SIM_AT_streaming;
+    case RECORD_ENDED:
+        break;
+    }
+    return -1;
+}
+
+/* An attempt that is current at the router is at its workers, or soon will be, or has failed there. */
+static void look_at_holder(struct sim_world *w, struct sim_ask *ask, const struct record *r, int role)
+{
+    const struct member *m = role ? r->decode : r->prefill;
+    struct cloud_node *node = m ? cloud_peer_of(w->router, m->channel, m->peer) : NULL;
+    const struct ts_rid rid = {w->router_incarnation, r->number, r->attempt};
+    ts_time now = cloud_now(w->cloud);
+    bool there = !node || (!role && r->kv_done) ||
+                 sim_task_state(node, rid, role ? TS_PHASE_DECODE : TS_PHASE_PREFILL) >= 0;
+    if (there)
+        ask->missing_since[role] = 0;
+    else if (!ask->missing_since[role])
+        ask->missing_since[role] = now;
+    else if (now - ask->missing_since[role] > SIM_BOUND && now > w->last_fault + SIM_BOUND)
+        cloud_fail(w->cloud, "request %llu is assigned to %s, which does not have it",
+                   (unsigned long long)r->number, m->id);
+}
+
+static void look_at_records(struct sim_world *w, const struct router_core *core)
+{
+    ts_time now = cloud_now(w->cloud);
+    for (uint32_t i = 0; i < w->script.request_count; i++) {
+        struct sim_ask *ask = &w->asks[i];
+        if (!ask->live)
+            continue;
+        const struct record *r = ts_map_get_u64(core->by_number, ask->rid_number);
+        look_at_lease(w, ask);
+        if (!r) {
+            cloud_fail(w->cloud, "client%u r%u has vanished from its router", ask->client, ask->number);
+            continue;
+        }
+        if (r->state != RECORD_QUEUED)
+            ask->waiting_since = TS_TIME_NEVER;
+        else if (ask->waiting_since == TS_TIME_NEVER)
+            ask->waiting_since = now;
+        else if (now - ask->waiting_since > w->script.router.no_worker_ms * TS_MS + SLACK + LOOK_EVERY)
+            cloud_fail(w->cloud, "client%u r%u waits for workers without end", ask->client, ask->number);
+        look_at_holder(w, ask, r, 0);
+        look_at_holder(w, ask, r, 1);
+    }
+    for (const struct record *r = core->ended_head; r; r = r->next) {
+        if (now - r->ended_at > w->script.router.ended_keep_ms * TS_MS + SLACK)
+            cloud_fail(w->cloud, "request %llu is remembered too long", (unsigned long long)r->number);
+        break; /* the oldest */
+    }
+}
+
+static void look_at_sessions(struct sim_world *w, const struct router_core *core)
+{
+    const struct member *m;
+    for (size_t cursor = 0; (m = ts_map_next(core->members, &cursor, NULL, NULL));)
+        sim_session_check(w, w->router, m->channel, m->peer, &m->session);
+}
+
+/* --- all --------------------------------------------------------------------------------------------- */
+
+void sim_router_died(struct sim_world *w)
+{
+    for (uint32_t i = 0; i < w->script.request_count; i++) {
+        struct sim_ask *ask = &w->asks[i];
+        ask->live = false;
+        ask->rid_number = 0;
+        ask->holder[0] = ask->holder[1] = NULL;
+    }
+    memset(w->by_number, 0, sizeof w->by_number);
+    memset(w->heard, 0, sizeof w->heard);
+    memset(w->client_live, 0, sizeof w->client_live);
+    w->live = w->member_count = w->dead_count = 0;
+    w->held = w->term = w->number = 0;
+}
+
+static void compare(struct sim_world *w, const struct router_core *core)
+{
+    uint32_t clients = 0;
+    for (uint32_t c = 0; c < w->script.client_count; c++)
+        clients += w->client_live[c] > 0;
+    if (core->live_count != w->live || core->held_bytes != w->held ||
+        ts_map_count(core->per_client) != clients)
+        cloud_fail(w->cloud,
+                   "the router counts %zu requests of %zu clients and %llu bytes, there are %u, %u, %llu",
+                   core->live_count, ts_map_count(core->per_client), (unsigned long long)core->held_bytes,
+                   w->live, clients, (unsigned long long)w->held);
+    if (core->term < w->term || (core->term == w->term && core->number < w->number))
+        cloud_fail(w->cloud, "the router goes back from plan %llu.%llu to %llu.%llu",
+                   (unsigned long long)w->term, (unsigned long long)w->number, (unsigned long long)core->term,
+                   (unsigned long long)core->number);
+    w->term = core->term;
+    w->number = core->number;
+    if (core->counts.contradictions)
+        cloud_fail(w->cloud, "two workers disagree about a token");
+}
+
+void sim_see_router(struct sim_world *w, const struct ts_event *event, const struct ts_actions *actions)
+{
+    const struct router_core *core = cloud_node_core(w->router);
+    const struct ts_event_message *m = event->kind == TS_EVENT_MESSAGE ? &event->message : NULL;
+    if (core->incarnation != w->router_incarnation) {
+        sim_router_died(w);
+        w->router_incarnation = core->incarnation;
+    }
+    if (m && m->channel == TS_CHANNEL_CLIENT)
+        on_client(w, core, m);
+    for (size_t i = 0; i < actions->count; i++) {
+        const struct ts_action *a = &actions->items[i];
+        if (a->kind == TS_ACTION_SEND)
+            on_send(w, core, event, &a->send);
+        else if (a->kind == TS_ACTION_TRACE)
+            ended(w, core, &a->trace.trace);
+    }
+    for (size_t i = 0; i < actions->count; i++) { /* after the traces, which come behind them */
+        const struct ts_action_send *s = &actions->items[i].send;
+        if (actions->items[i].kind == TS_ACTION_SEND && s->msg.kind == TS_MSG_END)
+            end_sent(w, &s->msg.end, s->peer);
+    }
+    compare(w, core);
+    if (m && m->channel != TS_CHANNEL_CLIENT && m->channel != TS_CHANNEL_ADMIN) {
+        struct member *from = member_of_peer(core, m->channel, m->peer);
+        if (from)
+            sim_session_check(w, w->router, m->channel, m->peer, &from->session);
+        look_at_members(w, core);
+    }
+    if (cloud_now(w->cloud) - w->looked_at < LOOK_EVERY)
+        return;
+    w->looked_at = cloud_now(w->cloud);
+    look_at_members(w, core);
+    look_at_records(w, core);
+    look_at_sessions(w, core);
+    count_members(w, core);
+}
+
+static struct cloud_node *node_named(const struct sim_world *w, const char *id)
+{
+    for (uint32_t i = 0; i < w->script.node_count; i++) {
+        if (w->nodes[i] && strcmp(cloud_node_id(w->nodes[i]), id) == 0)
+            return w->nodes[i];
+    }
+    return NULL;
+}
+
+int sim_record_state(struct sim_world *w, const struct sim_ask *ask, struct ts_rid *rid,
+                     struct cloud_node **prefill, struct cloud_node **decode, struct cloud_node **relay)
+{
+    const struct router_core *core = cloud_node_core(w->router);
+    const struct record *r = core && ask->live ? ts_map_get_u64(core->by_number, ask->rid_number) : NULL;
+    *prefill = *decode = *relay = NULL;
+    if (!r)
+        return -1;
+    *rid = (struct ts_rid){core->incarnation, r->number, r->attempt};
+    if (r->state != RECORD_QUEUED) {
+        *prefill = node_named(w, r->prefill_id);
+        *decode = r->decode ? node_named(w, r->decode->id) : NULL;
+        *relay = node_named(w, r->relay_id);
+    }
+    return record_state(r);
+}
