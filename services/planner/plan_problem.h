@@ -31,6 +31,8 @@ struct plan_problem {
     const struct ts_plan *current; /* needed for REROUTE and FLIP, a start for REGROUP; may be NULL */
     uint64_t seed;
     double effort; /* of thunder: times its usual bound of work; 1, and 0 is taken as 1 */
+    const uint32_t
+        *willing; /* for FLIP, of each group of `current`: mask of phases it may turn to; NULL = all */
 };
 
 struct plan_problem plan_problem_defaults(const struct ts_cluster *cluster, const struct ts_model *model,

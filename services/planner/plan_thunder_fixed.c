@@ -38,8 +38,10 @@ void plan_thunder_fix(struct plan_search *search)
         memset(row, 0, PHASES * sizeof *row);
         for (enum ts_phase phase = TS_PHASE_PREFILL; phase <= TS_PHASE_BOTH; phase++) {
             bool stays = phase == current->groups[i].phase;
+            bool willing = !problem->willing || (problem->willing[i] & phase) == (uint32_t)phase;
             group.phase = phase;
-            if (stays || (problem->depth == PLAN_FLIP && (phase != TS_PHASE_BOTH || problem->colocate)))
+            if (stays ||
+                (problem->depth == PLAN_FLIP && willing && (phase != TS_PHASE_BOTH || problem->colocate)))
                 any |= plan_shape_of_group(search->shapes, &group, &row[phase], NULL);
         }
         if (!any)

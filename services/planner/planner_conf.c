@@ -58,8 +58,8 @@ static enum ts_status fill_plan(struct planner_conf *c, struct ts_error *err)
 {
     struct planner_live_inputs *plan = &c->settings.plan;
     bool has_dir = c->conf_dir && *c->conf_dir;
+    *plan = planner_live_defaults();
     enum ts_status status = find_algorithm(c, err);
-    plan->demand = planner_settings_defaults().plan.demand;
     plan->seed = c->seed;
     if (status == TS_OK && has_dir)
         status = ts_catalogue_load(c->conf_dir, c->devices, &c->catalogue, err);

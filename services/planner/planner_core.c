@@ -31,37 +31,14 @@ struct planner_core {
     bool claimed;    /* a term was claimed once: again only when the holder is lost */
 };
 
-/* Half short, half long; deadlines that people would accept. Programs read a workload file instead. */
-static struct ts_demand expected_demand(void)
-{
-    return (struct ts_demand){.name = "default",
-                              .burst = 1,
-                              .class_count = 2,
-                              .classes = {{.rate = 1,
-                                           .prompt_tokens = 300,
-                                           .prompt_tokens_sq = 150e3,
-                                           .output_tokens = 200,
-                                           .output_tokens_sq = 60e3,
-                                           .ttft_s = 2,
-                                           .tpot_s = 0.2},
-                                          {.rate = 1,
-                                           .prompt_tokens = 2000,
-                                           .prompt_tokens_sq = 6e6,
-                                           .output_tokens = 200,
-                                           .output_tokens_sq = 60e3,
-                                           .ttft_s = 2,
-                                           .tpot_s = 0.2}}};
-}
-
 struct planner_settings planner_settings_defaults(void)
 {
-    return (struct planner_settings){
-        .id = "planner",
-        .host = "localhost",
-        .heartbeat_ms = 500,
-        .timeout_ms = 3000,
-        .plan = {.algorithm = &plan_algorithm_thunder, .demand = expected_demand(), .seed = 1},
-        .step_work = 1000};
+    return (struct planner_settings){.id = "planner",
+                                     .host = "localhost",
+                                     .heartbeat_ms = 500,
+                                     .timeout_ms = 3000,
+                                     .plan = planner_live_defaults(),
+                                     .step_work = 1000};
 }
 
 struct planner_core *planner_core_new(const struct planner_settings *settings, uint64_t incarnation)

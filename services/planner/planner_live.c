@@ -1,164 +1,430 @@
 #include "services/planner/planner_live.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/base/ts_mem.h"
-#include "services/planner/plan_eval.h"
+#include "services/planner/planner_demand.h"
+#include "services/planner/planner_live_impl.h"
 
-/* Between workers of one host the KV moves through memory; between hosts nothing is known before the relays
- * have measured it: ordinary 10 Gbit/s Ethernet. */
-static const struct ts_link same_host = {"host", 10e9, 20e-6}, other_host = {"10gbe", 1.25e9, 100e-6};
+#define EFFORT_UNITS     32.0 /* from so many groups on, flips are searched with the usual effort */
+#define EFFORT_LEAST     0.1
+#define CEILING_MIN      1e-3
+#define FLIP_CEILING     0.1 /* share in time that is enough where nothing is served */
+#define NODE_BYTES_PER_S 1e9 /* of weights: never needed, a flip loads none */
 
-const struct ts_device_type planner_live_unknown = {
-    .name = "unknown",
-    .memory_bytes = 24e9,
-    .memory_bytes_per_s = 600e9,
-    .flops = 60e12,
-    .fit = {.flops_efficiency = 0.6,
-            .memory_efficiency = 0.75,
-            .context_efficiency = 0.6,
-            .attention_efficiency = 0.4,
-            .layer_s = 2e-5,
-            .step_s = 2e-3,
-            .tokens_half = 64},
-};
+/* Half short, half long; deadlines that people would accept. Programs read a workload file instead. */
+static struct ts_demand expected_demand(void)
+{
+    const struct ts_class half = {.rate = 1,
+                                  .prompt_tokens = 300,
+                                  .prompt_tokens_sq = 150e3,
+                                  .output_tokens = 200,
+                                  .output_tokens_sq = 60e3,
+                                  .ttft_s = 2,
+                                  .tpot_s = 0.2};
+    struct ts_demand demand = {.name = "default", .burst = 1, .class_count = 2, .classes = {half, half}};
+    demand.classes[1].prompt_tokens = 2000;
+    demand.classes[1].prompt_tokens_sq = 6e6;
+    return demand;
+}
 
-/* The usable workers of one model: a problem of its own. */
-struct live_model {
-    uint32_t *workers; /* indices into the snapshot; device i of the cluster is workers[i] */
-    uint32_t count;
-    struct ts_cluster *cluster; /* NULL: the workers do not state their shape */
-    struct ts_model model;
-    struct plan_problem problem;
-    struct ts_plan *current;
-    struct plan_search *search; /* NULL: the algorithm has refused; or it is done */
-    struct ts_plan *plan;       /* over the workers as they are; NULL: equal shares */
-    char words[200];
-};
-
-struct planner_live {
-    const struct planner_live_inputs *inputs;
-    const struct ts_msg_snapshot *snapshot;
-    struct live_model *models;
-    uint32_t model_count;
-};
+struct planner_live_inputs planner_live_defaults(void)
+{
+    return (struct planner_live_inputs){
+        .algorithm = &plan_algorithm_thunder,
+        .demand = expected_demand(),
+        .seed = 1,
+        .classes_max = 8,
+        .requests_min = 50,
+        .flips = true,
+        .colocate = true,
+        .codec_allowed = {[TS_COST_CODEC_NONE] = true, [TS_COST_CODEC_I4] = true},
+        .adopt = plan_adopt_defaults(),
+        .flip_s = 10,
+    };
+}
 
 static bool usable(const struct ts_plan_worker *w)
 {
     return w->ready && !w->draining;
 }
 
-static void copy_name(char *out, size_t size, struct ts_str name)
+/* --- Plans over the workers --- */
+
+static void forget_plan(struct live_plan *plan)
 {
-    size_t bytes = name.count < size - 1 ? name.count : size - 1;
-    if (bytes)
-        memcpy(out, name.data, bytes);
-    out[bytes] = '\0';
+    ts_plan_destroy(&plan->plan);
+    ts_free(plan->shares.items);
+    *plan = (struct live_plan){.served = 0};
 }
 
-static struct ts_device_type type_of(const struct planner_live_inputs *inputs, struct ts_str name)
+static bool same_place(const struct ts_cluster *cluster, const struct ts_group *a, const struct ts_group *b)
 {
-    char text[TS_CLUSTER_NAME_BYTES];
-    copy_name(text, sizeof text, name);
-    const struct ts_device_type *type = inputs->device ? inputs->device(inputs->catalogue, text) : NULL;
-    return type ? *type : planner_live_unknown;
+    bool same = a->stage_count == b->stage_count;
+    for (uint32_t s = 0; same && s < a->stage_count; s++) {
+        const struct ts_gpu *x = &cluster->gpus[a->stages[s].gpus[0]],
+                            *y = &cluster->gpus[b->stages[s].gpus[0]];
+        same = a->stages[s].tp == b->stages[s].tp && a->stages[s].layers == b->stages[s].layers &&
+               x->node == y->node && x->type == y->type;
+    }
+    return same;
 }
 
-static struct ts_model model_of(const struct ts_plan_worker *w)
+static bool same_devices(const struct ts_group *a, const struct ts_group *b)
 {
-    struct ts_model model = {.layers = w->layers,
-                             .hidden = w->hidden,
-                             .intermediate = w->intermediate,
-                             .heads = w->heads,
-                             .kv_heads = w->kv_heads,
-                             .head_dim = w->head_dim,
-                             .vocab = w->vocab,
-                             .weight_dtype = TS_DTYPE_BF16,
-                             .kv_dtype = w->kv_dtype ? (enum ts_dtype)w->kv_dtype : TS_DTYPE_BF16};
-    copy_name(model.name, sizeof model.name, w->model);
-    return model;
+    bool same = a->stage_count == b->stage_count;
+    for (uint32_t s = 0; same && s < a->stage_count; s++)
+        same =
+            a->stages[s].tp == b->stages[s].tp && a->stages[s].layers == b->stages[s].layers &&
+            memcmp(a->stages[s].gpus, b->stages[s].gpus, a->stages[s].tp * sizeof a->stages[s].gpus[0]) == 0;
+    return same;
 }
 
-/* What it has loaded fits, whatever its catalogue entry says. */
-static void widen_memory(struct ts_device_type *type, const struct ts_model *model, uint32_t kv_blocks)
+/* Which group of `current` each group of an algorithm's plan is: the same number, with devices like its own
+ * (equal devices are not told apart), or else the same devices. False when one is none of them. */
+static bool find_groups(const struct live_model *m, const struct ts_plan *plan, uint32_t *group_of)
 {
-    double loaded = model->layers * ts_cost_layer_weight_bytes(model) + ts_cost_head_weight_bytes(model) +
-                    (double)kv_blocks * TS_KV_BLOCK_TOKENS * (double)ts_model_kv_token_bytes(model);
-    if (ts_cost_usable_bytes(type) < loaded)
-        type->memory_bytes = 1.2 * loaded + 4e9;
+    const struct ts_plan *current = m->current;
+    bool parallel = plan->group_count == current->group_count;
+    for (uint32_t g = 0; parallel && g < plan->group_count; g++) {
+        parallel = same_place(m->cluster, &plan->groups[g], &current->groups[g]);
+        group_of[g] = g;
+    }
+    bool found = true;
+    for (uint32_t g = 0; !parallel && found && g < plan->group_count; g++) {
+        group_of[g] = 0;
+        while (group_of[g] < current->group_count &&
+               !same_devices(&plan->groups[g], &current->groups[group_of[g]]))
+            group_of[g]++;
+        found = group_of[g] < current->group_count;
+    }
+    return found;
 }
 
-static void join(struct ts_cluster *cluster, const struct ts_msg_snapshot *snapshot,
-                 const struct live_model *m)
+/* An algorithm's plan over the groups of `current`, in their order, in its phases. NULL when it has others.
+ */
+static struct ts_plan *align(const struct live_model *m, const struct ts_plan *plan)
 {
-    for (uint32_t i = 0; i < m->count; i++) {
-        for (uint32_t j = 0; j < m->count; j++) {
-            const struct ts_plan_worker *a = &snapshot->workers.data[m->workers[i]];
-            const struct ts_plan_worker *b = &snapshot->workers.data[m->workers[j]];
-            cluster->links[(size_t)i * m->count + j] =
-                ts_str_equal(a->host, b->host) ? same_host : other_host;
+    uint32_t *group_of = ts_xcalloc(plan->group_count + 1, sizeof *group_of);
+    struct ts_plan *aligned = NULL;
+    if (find_groups(m, plan, group_of)) {
+        aligned = ts_plan_new(m->current->group_count, plan->flow_count);
+        memcpy(aligned->groups, m->current->groups, m->current->group_count * sizeof *aligned->groups);
+        for (uint32_t g = 0; g < plan->group_count; g++)
+            aligned->groups[group_of[g]].phase = plan->groups[g].phase;
+        for (uint32_t f = 0; f < plan->flow_count; f++) {
+            aligned->flows[f] = plan->flows[f];
+            aligned->flows[f].prefill = group_of[plan->flows[f].prefill];
+            aligned->flows[f].decode = group_of[plan->flows[f].decode];
         }
+        aligned->objective = plan->objective;
+        aligned->rate = plan->rate;
+        memcpy(aligned->limit, plan->limit, sizeof aligned->limit);
     }
+    ts_free(group_of);
+    return aligned;
 }
 
-static struct ts_cluster *cluster_of(const struct planner_live *live, const struct live_model *m)
+static uint32_t count_flips(const struct live_model *m, const struct ts_plan *plan)
 {
-    struct ts_cluster *cluster = ts_cluster_new(m->count, m->count, m->count);
-    for (uint32_t i = 0; i < m->count; i++) {
-        const struct ts_plan_worker *w = &live->snapshot->workers.data[m->workers[i]];
-        cluster->types[i] = type_of(live->inputs, w->device);
-        widen_memory(&cluster->types[i], &m->model, w->kv_blocks);
-        copy_name(cluster->nodes[i].name, sizeof cluster->nodes[i].name, w->id);
-        cluster->nodes[i].nic_in_bytes_per_s = cluster->nodes[i].nic_out_bytes_per_s = same_host.bytes_per_s;
-        cluster->gpus[i] = (struct ts_gpu){.type = (uint16_t)i, .node = (uint16_t)i, .alive = true};
-    }
-    join(cluster, live->snapshot, m);
-    return cluster;
+    uint32_t flips = 0;
+    for (uint32_t g = 0; g < plan->group_count; g++)
+        flips += plan->groups[g].phase != m->current->groups[g].phase;
+    return flips;
 }
 
-/* The workers as they are. A worker without a phase is left out. */
-static struct ts_plan *current_of(const struct planner_live *live, const struct live_model *m)
+static struct plan_share *plan_shares(const struct live_shares *shares)
 {
-    struct ts_plan *plan = ts_plan_new(m->count, 0);
-    plan->group_count = 0;
-    for (uint32_t i = 0; i < m->count; i++) {
-        enum ts_phase phase = live->snapshot->workers.data[m->workers[i]].phase;
-        if (phase != TS_PHASE_NONE)
-            plan->groups[plan->group_count++] =
-                (struct ts_group){.phase = phase,
-                                  .stages = {{.gpus = {i}, .tp = 1, .layers = m->model.layers}},
-                                  .stage_count = 1};
+    struct plan_share *out = ts_xcalloc(shares->count + 1, sizeof *out);
+    for (uint32_t i = 0; i < shares->count; i++) {
+        const struct live_share *share = &shares->items[i];
+        out[i] = (struct plan_share){share->prefill, share->decode, share->codec, share->share,
+                                     share->length_class + 1};
     }
+    return out;
+}
+
+/* What the shares serve within deadlines at the demand's rates. */
+static double judge(struct live_model *m, const struct live_plan *plan)
+{
+    struct plan_problem problem = m->problem;
+    problem.objective = PLAN_ATTAINMENT;
+    struct plan_shapes *shapes = plan_shapes_new(&problem);
+    struct plan_eval *eval = plan_eval_new(shapes);
+    struct plan_state state;
+    struct plan_result result = {.objective = 0};
+    struct plan_share *shares = plan_shares(&plan->shares);
+    plan_state_init(&state);
+    if (plan_state_of_plan(shapes, plan->plan, &state, NULL) == TS_OK)
+        (void)plan_eval_fixed(eval, &state, shares, plan->shares.count, &result);
+    ts_free(shares);
+    plan_state_fini(&state);
+    plan_eval_destroy(&eval);
+    plan_shapes_destroy(&shapes);
+    return result.objective * ts_demand_rate(&m->demand);
+}
+
+/* Takes the plan over, with its shares and what it serves. */
+static void take(const struct planner_live *live, struct live_model *m, struct ts_plan *plan,
+                 struct live_plan *out)
+{
+    out->plan = plan;
+    live_shares_of(live, m, plan, &out->shares);
+    if (out->shares.count == 0)
+        forget_plan(out);
+    else
+        out->served = live->measured ? judge(m, out) : plan->objective;
+}
+
+/* --- Re-route --- */
+
+/* The linear program over the workers as they are. */
+static struct ts_plan *route_under(const struct live_model *m, const struct plan_problem *problem,
+                                   struct ts_error *err)
+{
+    struct plan_shapes *shapes = plan_shapes_new(problem);
+    struct plan_eval *eval = plan_eval_new(shapes);
+    struct plan_state state;
+    struct ts_plan *plan = NULL;
+    plan_state_init(&state);
+    if (plan_state_of_plan(shapes, m->current, &state, err) == TS_OK)
+        plan = plan_eval_plan(eval, &state, "re-route");
+    plan_state_fini(&state);
+    plan_eval_destroy(&eval);
+    plan_shapes_destroy(&shapes);
     return plan;
 }
 
-static void open_model(struct planner_live *live, struct live_model *m)
+/* The algorithm's plan over the groups as they stand, at either depth. NULL, with words, when it has none. */
+static struct ts_plan *algorithm_plan(const struct planner_live *live, struct live_model *m)
+{
+    struct ts_plan *found = m->search ? live->inputs->algorithm->best(m->search) : NULL, *aligned = NULL;
+    if (m->search)
+        live->inputs->algorithm->close(&m->search);
+    if (found)
+        aligned = align(m, found);
+    ts_plan_destroy(&found);
+    return aligned;
+}
+
+static void open_search(const struct planner_live *live, struct live_model *m, enum plan_depth depth)
 {
     struct ts_error err = {0};
-    m->model = model_of(&live->snapshot->workers.data[m->workers[0]]);
-    if (m->model.layers == 0 || m->model.hidden == 0 || m->count > TS_CLUSTER_TYPES_MAX) {
-        snprintf(m->words, sizeof m->words, "equal shares: %s",
-                 m->model.layers && m->model.hidden ? "too many workers to model each one"
-                                                    : "the workers do not state the shape of their model");
-        return;
-    }
-    m->cluster = cluster_of(live, m);
-    m->current = current_of(live, m);
-    m->problem = plan_problem_defaults(m->cluster, &m->model, &live->inputs->demand);
-    m->problem.objective = PLAN_GOODPUT;
-    m->problem.max_stages = 1;
-    m->problem.depth = PLAN_REROUTE;
-    m->problem.current = m->current;
-    m->problem.seed = live->inputs->seed;
-    if (ts_cluster_seal(m->cluster, &err) != TS_OK || plan_problem_check(&m->problem, &err) != TS_OK) {
-        snprintf(m->words, sizeof m->words, "equal shares: %.180s", err.text);
-        ts_cluster_destroy(&m->cluster);
-        return;
-    }
+    m->problem.depth = depth;
+    m->problem.willing = m->willing;
+    m->problem.effort = fmin(1, fmax(EFFORT_LEAST, m->unit_count / EFFORT_UNITS));
     m->search = live->inputs->algorithm->open(&m->problem, &err);
-    if (!m->search)
+    if (!m->search && depth == PLAN_REROUTE)
         snprintf(m->words, sizeof m->words, "phases as they are: %.170s", err.text);
+}
+
+/* What share of all requests the workers can serve in time at all: alone, without any queue. */
+static double ceiling_of(const struct live_model *m)
+{
+    struct ts_demand trickle = m->demand;
+    struct plan_problem problem = m->problem;
+    ts_demand_scale_rate(&trickle, 1e-3 / ts_demand_rate(&m->demand));
+    problem.demand = &trickle;
+    problem.objective = PLAN_ATTAINMENT;
+    struct ts_error err = {0};
+    struct ts_plan *plan = route_under(m, &problem, &err);
+    double ceiling = plan ? plan->objective : 0;
+    ts_plan_destroy(&plan);
+    return ceiling;
+}
+
+/* Some requests are late whatever is done: then it is the rest that goodput asks for. True when there is such
+ * a rest and it is to be searched anew. */
+static bool relax(struct live_model *m, double ceiling)
+{
+    double share = m->problem.attainment * ceiling;
+    if (m->relaxed || !(share > CEILING_MIN))
+        return false;
+    m->relaxed = true;
+    m->problem.attainment = share;
+    return true;
+}
+
+/* False: the search goes on, with less asked for. */
+static bool settle_route(const struct planner_live *live, struct live_model *m)
+{
+    bool asked = m->search != NULL;
+    struct ts_error err = {0};
+    struct ts_plan *plan = algorithm_plan(live, m);
+    m->searched = true;
+    if (!m->cluster)
+        return true;
+    if (plan && count_flips(m, plan) > 0)
+        ts_plan_destroy(&plan);
+    if (asked && !plan)
+        snprintf(m->words, sizeof m->words, "phases as they are: %s would change phases or groups",
+                 live->inputs->algorithm->name);
+    if (!plan)
+        plan = route_under(m, &m->problem, &err);
+    if (plan && !(plan->objective > 0) && relax(m, ceiling_of(m))) {
+        ts_plan_destroy(&plan);
+        m->searched = false;
+        open_search(live, m, PLAN_REROUTE);
+        return !m->search && settle_route(live, m);
+    }
+    if (!plan) {
+        snprintf(m->words, sizeof m->words, "equal shares: %.180s", err.text);
+    } else if (!(plan->objective > 0)) {
+        snprintf(m->words, sizeof m->words,
+                 "equal shares: no request is expected within its deadlines (%.110s)", plan->limit);
+        ts_plan_destroy(&plan);
+    } else if (!m->words[0]) {
+        snprintf(m->words, sizeof m->words, "%s", plan->limit);
+    }
+    if (plan)
+        take(live, m, plan, &m->route);
+    return true;
+}
+
+/* --- Flip --- */
+
+static struct plan_adopt_now now_of(const struct planner_live *live, const struct live_model *m)
+{
+    return (struct plan_adopt_now){.served = m->route.served * m->per_unit,
+                                   .served_adopted = live->past->served_adopted * m->weight,
+                                   /* Without a pair nothing is served: there is no quiet to keep. */
+                                   .since_s = live_has_pair(live, m) ? live->past->since_s : INFINITY};
+}
+
+/* The adopted share of what a plan serves while its groups flip, by its flows between groups that stay. */
+static double meanwhile(const struct live_model *m, const struct ts_plan *flip)
+{
+    struct plan_change change;
+    double attained = 0;
+    if (!m->route.plan)
+        return 0;
+    for (uint32_t f = 0; f < m->route.plan->flow_count; f++)
+        attained += m->route.plan->flows[f].attained;
+    plan_change_of(m->cluster, &m->model, m->route.plan, flip, NODE_BYTES_PER_S, 0, &change);
+    return attained > 0 ? m->route.served * fmin(1, change.served_meanwhile / attained) : 0;
+}
+
+static void decide(const struct planner_live *live, struct live_model *m)
+{
+    const struct planner_live_inputs *inputs = live->inputs;
+    struct plan_adopt_now now = now_of(live, m);
+    struct plan_adopt_candidate candidate = {.depth = PLAN_FLIP,
+                                             .served = m->flip.served * m->per_unit,
+                                             .reload_s = inputs->flip_s,
+                                             .served_meanwhile = meanwhile(m, m->flip.plan) * m->per_unit};
+    struct plan_adopt_verdict verdict;
+    plan_adopt_decide(&inputs->adopt, &now, &candidate, 1, &verdict);
+    m->adopted = verdict.adopt == 0;
+    snprintf(m->verdict, sizeof m->verdict, "%s", verdict.reason);
+}
+
+/* The first group that a plan turns to what its workers are not willing to be; UINT32_MAX = none. */
+static uint32_t find_unwilling(const struct live_model *m, const struct ts_plan *plan)
+{
+    for (uint32_t g = 0; g < plan->group_count; g++) {
+        uint32_t phase = plan->groups[g].phase;
+        if (phase != (uint32_t)m->current->groups[g].phase && (m->willing[g] & phase) != phase)
+            return g;
+    }
+    return UINT32_MAX;
+}
+
+static bool settle_flip(const struct planner_live *live, struct live_model *m)
+{
+    struct ts_plan *plan = algorithm_plan(live, m);
+    const char *name = live->inputs->algorithm->name;
+    m->settled = true;
+    if (plan && !(plan->objective > 0) && relax(m, FLIP_CEILING)) {
+        ts_plan_destroy(&plan);
+        m->settled = false;
+        open_search(live, m, PLAN_FLIP);
+        return !m->search && settle_flip(live, m);
+    }
+    uint32_t unwilling = plan ? find_unwilling(m, plan) : UINT32_MAX;
+    if (!plan) {
+        snprintf(m->verdict, sizeof m->verdict, "hold: %s has no plan over these workers", name);
+    } else if (unwilling != UINT32_MAX) {
+        const struct live_unit *unit = &m->units[m->group_unit[unwilling]];
+        struct ts_str id = live->snapshot->workers.data[m->members[unit->begin]].id;
+        snprintf(m->verdict, sizeof m->verdict,
+                 "hold: %s would turn worker %.*s to %s, which it is not to be", name,
+                 (int)(id.count < 60 ? id.count : 60), id.data, ts_phase_name(plan->groups[unwilling].phase));
+    } else if (count_flips(m, plan) == 0) {
+        snprintf(m->verdict, sizeof m->verdict, "hold: no phases are better than those in force");
+    } else {
+        take(live, m, plan, &m->flip);
+        plan = NULL;
+        if (m->flip.plan)
+            decide(live, m);
+        else
+            snprintf(m->verdict, sizeof m->verdict, "hold: no other phases serve a request in time");
+    }
+    ts_plan_destroy(&plan);
+    if (m->adopted)
+        snprintf(m->words, sizeof m->words, "%s", m->flip.plan->limit);
+    return true;
+}
+
+/* Whether it could pay at all, whatever is found: the search is spared else. */
+static bool worth_a_search(const struct planner_live *live, struct live_model *m)
+{
+    const struct plan_adopt_rule *rule = &live->inputs->adopt;
+    struct plan_adopt_now now = now_of(live, m);
+    bool pair = live_has_pair(live, m);
+    bool collapsed = !pair || now.served < rule->collapse * now.served_adopted;
+    double rate = ts_demand_rate(&m->demand) * m->per_unit;
+    if (!m->cluster || m->current->group_count == 0 || !live->inputs->flips)
+        return false;
+    if (pair && !live->measured)
+        return false; /* what the expected mix would gain is not known to be there */
+    if (!collapsed && now.since_s < rule->quiet_s) {
+        snprintf(m->verdict, sizeof m->verdict,
+                 "hold: the last flip is %.0f s ago and %.0f s are to be quiet", now.since_s, rule->quiet_s);
+        return false;
+    }
+    if (pair && rate - now.served <= rule->gain_min * now.served) {
+        snprintf(m->verdict, sizeof m->verdict,
+                 "hold: %.3g of %.3g requests/s are served within deadlines as it is", now.served, rate);
+        return false;
+    }
+    return true;
+}
+
+/* --- One model --- */
+
+static void open_model(struct planner_live *live, struct live_model *m, uint32_t workers)
+{
+    const struct planner_live_inputs *inputs = live->inputs;
+    struct ts_error err = {0};
+    bool described = live_describe(live, m);
+    m->weight = (double)m->count / workers;
+    m->demand = live->demand;
+    if (described && live->measured && inputs->deadlines &&
+        inputs->deadlines(inputs->catalogue, &m->model, &m->demand, &err) != TS_OK) {
+        snprintf(m->words, sizeof m->words, "equal shares: %.180s", err.text);
+        described = false;
+    }
+    if (live->measured)
+        ts_demand_scale_rate(&m->demand, m->weight / m->per_unit);
+    if (described) {
+        m->problem = plan_problem_defaults(m->cluster, &m->model, &m->demand);
+        m->problem.objective = PLAN_GOODPUT;
+        m->problem.max_stages = TS_STAGES_MAX;
+        m->problem.depth = PLAN_REROUTE;
+        m->problem.current = m->current;
+        m->problem.seed = inputs->seed;
+        m->problem.colocate = inputs->colocate;
+        memcpy(m->problem.codec_allowed, inputs->codec_allowed, sizeof m->problem.codec_allowed);
+        described = plan_problem_check(&m->problem, &err) == TS_OK;
+        if (!described)
+            snprintf(m->words, sizeof m->words, "equal shares: %.180s", err.text);
+    }
+    if (described)
+        open_search(live, m, PLAN_REROUTE);
+    else
+        ts_cluster_destroy(&m->cluster);
 }
 
 static struct live_model *model_for(struct planner_live *live, struct ts_str name)
@@ -173,76 +439,44 @@ static struct live_model *model_for(struct planner_live *live, struct ts_str nam
     return m;
 }
 
+static void set_demand(struct planner_live *live)
+{
+    const struct planner_live_inputs *inputs = live->inputs;
+    const struct ts_class *like = &inputs->demand.classes[0];
+    live->measured = planner_demand_measured(&live->snapshot->workload, inputs->classes_max,
+                                             inputs->requests_min, &live->demand);
+    if (!live->measured) {
+        live->demand = inputs->demand;
+        return;
+    }
+    for (uint32_t k = 0; k < live->demand.class_count; k++) {
+        live->demand.classes[k].ttft_s = like->ttft_s;
+        live->demand.classes[k].tpot_s = like->tpot_s;
+        live->demand.classes[k].e2e_s = like->e2e_s;
+    }
+}
+
+/* --- All models --- */
+
 struct planner_live *planner_live_open(const struct planner_live_inputs *inputs,
                                        const struct ts_msg_snapshot *snapshot)
 {
     struct planner_live *live = ts_xcalloc(1, sizeof *live);
+    uint32_t workers = 0;
     live->inputs = inputs;
     live->snapshot = snapshot;
     live->models = ts_xcalloc(snapshot->workers.count + 1, sizeof *live->models);
+    set_demand(live);
     for (uint32_t i = 0; i < snapshot->workers.count; i++) {
         if (!usable(&snapshot->workers.data[i]))
             continue;
         struct live_model *m = model_for(live, snapshot->workers.data[i].model);
         m->workers[m->count++] = i;
+        workers++;
     }
     for (uint32_t i = 0; i < live->model_count; i++)
-        open_model(live, &live->models[i]);
+        open_model(live, &live->models[i], workers);
     return live;
-}
-
-/* Whether the plan is the workers as they are: each group one worker in the phase that it has. */
-static bool keeps_workers(const struct planner_live *live, const struct live_model *m,
-                          const struct ts_plan *plan)
-{
-    for (uint32_t g = 0; g < plan->group_count; g++) {
-        const struct ts_group *group = &plan->groups[g];
-        if (group->stage_count != 1 || group->stages[0].tp != 1 ||
-            live->snapshot->workers.data[m->workers[group->stages[0].gpus[0]]].phase != group->phase)
-            return false;
-    }
-    return true;
-}
-
-/* The linear program over the workers as they are. */
-static struct ts_plan *route_current(struct live_model *m)
-{
-    struct plan_shapes *shapes = plan_shapes_new(&m->problem);
-    struct plan_eval *eval = plan_eval_new(shapes);
-    struct plan_state state;
-    struct ts_plan *plan = NULL;
-    struct ts_error err = {0};
-    plan_state_init(&state);
-    if (plan_state_of_plan(shapes, m->current, &state, &err) == TS_OK)
-        plan = plan_eval_plan(eval, &state, "re-route");
-    else
-        snprintf(m->words, sizeof m->words, "equal shares: %.180s", err.text);
-    plan_state_fini(&state);
-    plan_eval_destroy(&eval);
-    plan_shapes_destroy(&shapes);
-    return plan;
-}
-
-static void settle(const struct planner_live *live, struct live_model *m)
-{
-    if (m->search) {
-        m->plan = live->inputs->algorithm->best(m->search);
-        live->inputs->algorithm->close(&m->search);
-        if (m->plan && !keeps_workers(live, m, m->plan)) {
-            ts_plan_destroy(&m->plan);
-            snprintf(m->words, sizeof m->words, "phases as they are: %s would change phases or groups",
-                     live->inputs->algorithm->name);
-        }
-    }
-    if (!m->plan && m->cluster)
-        m->plan = route_current(m);
-    if (m->plan && !(m->plan->objective > 0)) {
-        snprintf(m->words, sizeof m->words,
-                 "equal shares: no request is expected within its deadlines (%.110s)", m->plan->limit);
-        ts_plan_destroy(&m->plan);
-    } else if (m->plan && !m->words[0]) {
-        snprintf(m->words, sizeof m->words, "%s", m->plan->limit);
-    }
 }
 
 bool planner_live_step(struct planner_live *live, uint64_t budget)
@@ -251,110 +485,67 @@ bool planner_live_step(struct planner_live *live, uint64_t budget)
         struct live_model *m = &live->models[i];
         if (m->search && !live->inputs->algorithm->step(m->search, budget))
             return false;
-        if (!m->plan)
-            settle(live, m);
+        if (!m->searched && !settle_route(live, m))
+            return false;
+        if (live->past && !m->settled && !settle_flip(live, m))
+            return false;
     }
     return true;
 }
 
-struct shares {
-    struct ts_plan_share *items;
-    uint32_t count;
-};
-
-static void add_share(struct shares *shares, uint32_t prefill, uint32_t decode, double share)
+/* Workers that are to keep their phase are willing to be nothing else. */
+static void keep_phases(const struct planner_live *live, struct live_model *m)
 {
-    for (uint32_t i = 0; i < shares->count; i++) {
-        if (shares->items[i].prefill == prefill && shares->items[i].decode == decode) {
-            shares->items[i].share += share;
-            return;
+    const struct planner_live_past *past = live->past;
+    for (uint32_t g = 0; past->keeps && g < m->current->group_count; g++) {
+        const struct live_unit *unit = &m->units[m->group_unit[g]];
+        for (uint32_t i = 0; i < unit->count; i++) {
+            if (past->keeps(past->context, live->snapshot->workers.data[m->members[unit->begin + i]].id))
+                m->willing[g] = m->current->groups[g].phase;
         }
     }
-    shares->items[shares->count++] =
-        (struct ts_plan_share){.prefill = prefill, .decode = decode, .share = share};
 }
 
-/* Flows of all classes as shares of `weight`. No codec is named: that is for links whose speed is known. */
-static void shares_of_plan(const struct live_model *m, double weight, struct shares *out)
+bool planner_live_flip(struct planner_live *live, const struct planner_live_past *past)
 {
-    double total = 0;
-    for (uint32_t f = 0; f < m->plan->flow_count; f++)
-        total += m->plan->flows[f].rate;
-    for (uint32_t f = 0; f < m->plan->flow_count; f++) {
-        const struct ts_flow *flow = &m->plan->flows[f];
-        uint32_t prefill = m->workers[m->plan->groups[flow->prefill].stages[0].gpus[0]];
-        uint32_t decode = m->workers[m->plan->groups[flow->decode].stages[0].gpus[0]];
-        if (flow->rate > 0)
-            add_share(out, prefill, decode, weight * flow->rate / total);
-    }
-}
-
-static void equal_shares(const struct planner_live *live, const struct live_model *m, double weight,
-                         struct shares *out)
-{
-    const struct ts_plan_worker *all = live->snapshot->workers.data;
-    uint32_t begin = out->count;
-    for (uint32_t i = 0; i < m->count; i++) {
-        for (uint32_t j = 0; j < m->count; j++) {
-            if ((all[m->workers[i]].phase & TS_PHASE_PREFILL) && (all[m->workers[j]].phase & TS_PHASE_DECODE))
-                out->items[out->count++] =
-                    (struct ts_plan_share){.prefill = m->workers[i], .decode = m->workers[j]};
-        }
-    }
-    for (uint32_t i = begin; i < out->count; i++)
-        out->items[i].share = weight / (out->count - begin);
-}
-
-static double attained_share(const struct ts_plan *plan)
-{
-    double rate = 0, attained = 0;
-    for (uint32_t f = 0; f < plan->flow_count; f++) {
-        rate += plan->flows[f].rate;
-        attained += plan->flows[f].attained;
-    }
-    return rate > 0 ? attained / rate : 0;
-}
-
-static bool has_pair(const struct planner_live *live, const struct live_model *m)
-{
-    uint32_t phases = 0;
-    for (uint32_t i = 0; i < m->count; i++)
-        phases |= live->snapshot->workers.data[m->workers[i]].phase;
-    return phases == TS_PHASE_BOTH;
-}
-
-bool planner_live_best(struct planner_live *live, struct ts_arena *arena, struct ts_msg_plan *out)
-{
-    const struct ts_plan_workers *all = &live->snapshot->workers;
-    struct ts_plan_replica *replicas = ts_arena_zalloc(arena, (all->count + 1) * sizeof *replicas);
-    struct shares shares = {
-        ts_arena_zalloc(arena, ((size_t)all->count * all->count + 1) * sizeof *shares.items), 0};
-    uint32_t count = 0, workers = 0;
-    for (uint32_t i = 0; i < live->model_count; i++)
-        workers += has_pair(live, &live->models[i]) ? live->models[i].count : 0;
-    out->binding = ts_str_of("");
+    bool any = false;
+    live->past = past;
     for (uint32_t i = 0; i < live->model_count; i++) {
         struct live_model *m = &live->models[i];
-        double weight = (double)m->count / workers;
-        if (!has_pair(live, m))
+        m->settled = !worth_a_search(live, m);
+        if (m->settled)
             continue;
-        if (m->plan)
-            shares_of_plan(m, weight, &shares);
-        else
-            equal_shares(live, m, weight, &shares);
-        out->attainment += m->plan ? weight * attained_share(m->plan) : 0;
-        out->binding =
-            ts_str_of(ts_arena_printf(arena, "%.*s%s%s", (int)out->binding.count, out->binding.data,
-                                      out->binding.count ? "; " : "", m->words));
+        keep_phases(live, m);
+        open_search(live, m, PLAN_FLIP);
+        any = true;
     }
-    for (uint32_t i = 0; i < all->count; i++) {
-        if (usable(&all->data[i]))
-            replicas[count++] =
-                (struct ts_plan_replica){.id = i, .worker = all->data[i].id, .phase = all->data[i].phase};
+    return any;
+}
+
+bool planner_live_flips(const struct planner_live *live)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < live->model_count; i++)
+        any |= live->models[i].adopted;
+    return any;
+}
+
+const char *planner_live_verdict(const struct planner_live *live)
+{
+    for (uint32_t i = 0; i < live->model_count; i++) {
+        if (live->models[i].adopted)
+            return live->models[i].verdict;
     }
-    out->replicas = (struct ts_plan_replicas){replicas, count};
-    out->shares = (struct ts_plan_shares){shares.items, shares.count};
-    return shares.count > 0;
+    for (uint32_t i = 0; i < live->model_count; i++) {
+        if (live->models[i].verdict[0])
+            return live->models[i].verdict;
+    }
+    return "";
+}
+
+bool planner_live_measured(const struct planner_live *live)
+{
+    return live->measured;
 }
 
 void planner_live_close(struct planner_live **live)
@@ -366,10 +557,9 @@ void planner_live_close(struct planner_live **live)
         struct live_model *m = &l->models[i];
         if (m->search)
             l->inputs->algorithm->close(&m->search);
-        ts_plan_destroy(&m->plan);
-        ts_plan_destroy(&m->current);
-        ts_cluster_destroy(&m->cluster);
-        ts_free(m->workers);
+        forget_plan(&m->route);
+        forget_plan(&m->flip);
+        live_forget(m);
     }
     ts_free(l->models);
     ts_free(l);

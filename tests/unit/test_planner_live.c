@@ -65,6 +65,7 @@ static const struct plan_algorithm refusing = {
 
 static const struct planner_live_inputs inputs = {
     .algorithm = &refusing,
+    .codec_allowed = {true, true},
     .demand = {.name = "d",
                .burst = 1,
                .class_count = 1,

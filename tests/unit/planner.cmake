@@ -1,0 +1,4 @@
+# The planner service: what routers measure, running clusters, when a plan is made anew.
+ts_test(test_planner_demand SOURCES test_planner_demand.c LINK ts_planner_core ts_base m LABELS unit)
+ts_test(test_planner_cluster SOURCES test_planner_cluster.c LINK ts_planner_core ts_base m LABELS unit)
+ts_test(test_planner_flip SOURCES test_planner_flip.c LINK ts_planner_core ts_base m LABELS unit)
