@@ -136,12 +136,12 @@ static struct ts_batch_samples samples_of(struct cloud_device *d, const struct t
     return (struct ts_batch_samples){samples, count};
 }
 
-/* A block is in one row of the batches under way. */
-static void name_blocks(struct cloud_device *d, const struct ts_batch_rows *rows, uint8_t named)
+/* Their batch is over. */
+static void leave_blocks(struct cloud_device *d, const struct ts_batch_rows *rows)
 {
-    for (uint32_t i = 0; i < rows->count && d->pool->in_batch; i++) {
+    for (uint32_t i = 0; i < rows->count && d->pool->uses; i++) {
         for (uint32_t k = 0; k < rows->data[i].blocks.count; k++)
-            d->pool->in_batch[rows->data[i].blocks.data[k]] = named;
+            d->pool->uses[rows->data[i].blocks.data[k]].rows--;
     }
 }
 
@@ -159,7 +159,7 @@ static void batch_ends(struct cloud_node *node, struct batch_job *job)
         event.batch_done.samples.count = 0;
     }
     node->work.output_tokens += event.batch_done.samples.count;
-    name_blocks(d, &job->batch.rows, 0);
+    leave_blocks(d, &job->batch.rows);
     d->batches--;
     ts_free(job);
     cloud_step(node, &event);
@@ -184,7 +184,15 @@ static void batch_happens(struct cloud *cloud, struct occurrence *o)
         cloud_step(node, &event);
 }
 
-static const char *row_fault(const struct cloud_device *d, const struct ts_batch_row *row)
+/* A block is of one sequence, which may have chunks in several batches but one row in each. */
+static bool use_block(struct block_use *use, uint64_t tag, uint64_t batch)
+{
+    bool fits = use->rows == 0 || (use->tag == tag && use->batch != batch);
+    *use = (struct block_use){.tag = tag, .batch = batch, .rows = use->rows + 1};
+    return fits;
+}
+
+static const char *row_fault(const struct cloud_device *d, uint64_t batch, const struct ts_batch_row *row)
 {
     uint64_t end = (uint64_t)row->position + row->tokens.count;
     if (row->tokens.count == 0)
@@ -194,7 +202,7 @@ static const char *row_fault(const struct cloud_device *d, const struct ts_batch
     for (uint32_t i = 0; i < row->blocks.count; i++) {
         if (row->blocks.data[i] >= d->pool->blocks)
             return "names a block outside of the pool";
-        if (d->pool->in_batch[row->blocks.data[i]]++)
+        if (!use_block(&d->pool->uses[row->blocks.data[i]], row->tag, batch))
             return "shares a block with another one";
     }
     return NULL;
@@ -205,12 +213,11 @@ static void check_batch(struct cloud_node *node, const struct ts_action_batch *a
     struct cloud *cloud = node->cloud;
     struct cloud_device *d = node->device;
     const struct worker_settings *s = &node->settings.worker;
-    uint32_t most = s->profile.batches_max > 0 ? s->profile.batches_max : 1;
     uint64_t tokens = 0;
-    if (d->batches >= most)
+    if (d->batches >= s->batches_max)
         cloud_fail(cloud, "%s starts a batch while %u run", node->id, d->batches);
     for (uint32_t i = 0; i < a->rows.count; i++) {
-        const char *fault = row_fault(d, &a->rows.data[i]);
+        const char *fault = row_fault(d, a->batch, &a->rows.data[i]);
         if (fault)
             cloud_fail(cloud, "%s: row %u of a batch %s", node->id, i, fault);
         tokens += a->rows.data[i].tokens.count;

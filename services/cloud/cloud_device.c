@@ -32,7 +32,7 @@ static struct kv_pool *pool_new(struct cloud_node *owner)
     *pool = (struct kv_pool){.owner = owner, .refs = 1, .layers = layers, .blocks = blocks};
     pool->generations = ts_xcalloc((size_t)blocks + 1, sizeof(uint32_t));
     if (owner->cloud->settings.checks) {
-        pool->in_batch = ts_xcalloc((size_t)blocks + 1, 1);
+        pool->uses = ts_xcalloc((size_t)blocks + 1, sizeof *pool->uses);
         pool->cells = ts_xcalloc((size_t)layers * blocks * TS_KV_BLOCK_TOKENS + 1, sizeof(struct cell));
     }
     return pool;
@@ -43,7 +43,7 @@ void kv_pool_unref(struct kv_pool *pool)
     if (!pool || --pool->refs > 0)
         return;
     ts_free(pool->generations);
-    ts_free(pool->in_batch);
+    ts_free(pool->uses);
     ts_free(pool->cells);
     ts_free(pool);
 }

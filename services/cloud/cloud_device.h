@@ -11,12 +11,17 @@ struct cell { /* one token of one layer */
     uint64_t before, chain;
 };
 
+struct block_use {       /* by rows of batches under way */
+    uint64_t tag, batch; /* of the last of them */
+    uint32_t rows;
+};
+
 struct kv_pool {
     struct cloud_node *owner; /* a node outlives its pools */
     uint32_t refs, layers, blocks;
-    uint32_t *generations; /* [blocks] */
-    uint8_t *in_batch;  /* [blocks], by a row of a batch under way; NULL without checks, and so are cells */
-    struct cell *cells; /* [layer][block][token] */
+    uint32_t *generations;  /* [blocks] */
+    struct block_use *uses; /* [blocks]; NULL without checks, and so are cells */
+    struct cell *cells;     /* [layer][block][token] */
 };
 
 struct stream { /* the text of one sequence: counts */
