@@ -301,23 +301,6 @@ static void look_at_members(struct sim_world *w, const struct router_core *core)
     }
 }
 
-/* What the members are charged with is what the records say. */
-static void count_members(struct sim_world *w, const struct router_core *core)
-{
-    const struct member *m;
-    const struct record *r;
-    for (size_t cursor = 0; (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
-        uint32_t assigned = 0, unstarted = 0;
-        for (size_t c = 0; (r = ts_map_next(core->by_number, &c, NULL, NULL));) {
-            assigned += (uint32_t)(r->prefill == m) + (uint32_t)(r->decode == m);
-            unstarted += r->prefill == m && !r->kv_done;
-        }
-        if (assigned != m->assigned || unstarted != m->unstarted)
-            cloud_fail(w->cloud, "%s is charged with %u and %u requests and serves %u and %u", m->id,
-                       m->assigned, m->unstarted, assigned, unstarted);
-    }
-}
-
 static struct member *member_of_peer(const struct router_core *core, enum ts_channel channel, uint64_t peer)
 {
     struct member *m;
@@ -382,7 +365,7 @@ static void look_at_records(struct sim_world *w, const struct router_core *core)
         struct sim_ask *ask = &w->asks[i];
         if (!ask->live)
             continue;
-        const struct record *r = ts_map_get_u64(core->by_number, ask->rid_number);
+        const struct record *r = index_get(&core->by_number, ask->rid_number);
         look_at_lease(w, ask);
         if (!r) {
             cloud_fail(w->cloud, "client%u r%u has vanished from its router", ask->client, ask->number);
@@ -484,7 +467,6 @@ void sim_see_router(struct sim_world *w, const struct ts_event *event, const str
     look_at_members(w, core);
     look_at_records(w, core);
     look_at_sessions(w, core);
-    count_members(w, core);
 }
 
 static struct cloud_node *node_named(const struct sim_world *w, const char *id)
@@ -500,7 +482,7 @@ int sim_record_state(struct sim_world *w, const struct sim_ask *ask, struct ts_r
                      struct cloud_node **prefill, struct cloud_node **decode, struct cloud_node **relay)
 {
     const struct router_core *core = cloud_node_core(w->router);
-    const struct record *r = core && ask->live ? ts_map_get_u64(core->by_number, ask->rid_number) : NULL;
+    const struct record *r = core && ask->live ? index_get(&core->by_number, ask->rid_number) : NULL;
     *prefill = *decode = *relay = NULL;
     if (!r)
         return -1;
