@@ -1,6 +1,5 @@
 #include "services/tsctl/tsctl_cost_rows.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,106 +8,19 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
-
-#define CELLS_MAX      64
-#define LINE_MAX_BYTES 4096
-
-struct csv {
-    const char *path;
-    FILE *file;
-    unsigned line;
-    char header[LINE_MAX_BYTES], text[LINE_MAX_BYTES];
-    char *names[CELLS_MAX], *cells[CELLS_MAX];
-    size_t name_count;
-};
+#include "services/tsctl/tsctl_csv.h"
 
 struct reader {
     struct cost_table *table;
     const struct ts_catalogue *catalogue;
     const char *conf_dir;
-    struct csv csv;
+    struct tsctl_csv csv;
 };
 
 const char *cost_phase_name(enum cost_phase phase)
 {
     static const char *const names[] = {"linear", "prefill", "decode", "all_reduce", "send_recv"};
     return phase < COST_PHASE_COUNT ? names[phase] : "unknown";
-}
-
-/* --- Lines and cells --- */
-
-static size_t split(char *line, char **cells)
-{
-    size_t count = 0;
-    for (char *at = line; at && count < CELLS_MAX; count++) {
-        cells[count] = at;
-        char *comma = strchr(at, ',');
-        if (comma)
-            *comma = '\0';
-        at = comma ? comma + 1 : NULL;
-    }
-    return count;
-}
-
-/* The next line that is not empty, without its end. TS_ENOTFOUND at the end of the file. */
-static enum ts_status next_line(struct csv *csv, char *into, struct ts_error *err)
-{
-    while (fgets(into, LINE_MAX_BYTES, csv->file)) {
-        size_t bytes = strlen(into);
-        csv->line++;
-        if (bytes + 1 == LINE_MAX_BYTES && into[bytes - 1] != '\n')
-            return ts_error_set(err, TS_EINVAL, "%s:%u: a line of more than %d bytes is not a row", csv->path,
-                                csv->line, LINE_MAX_BYTES - 2);
-        while (bytes > 0 && strchr("\r\n \t", into[bytes - 1]))
-            into[--bytes] = '\0';
-        if (bytes > 0)
-            return TS_OK;
-    }
-    return ts_error_set(err, TS_ENOTFOUND, "%s: no more lines", csv->path);
-}
-
-static const char *cell(const struct csv *csv, const char *name)
-{
-    for (size_t i = 0; i < csv->name_count; i++)
-        if (strcmp(csv->names[i], name) == 0)
-            return csv->cells[i];
-    return NULL;
-}
-
-static bool has_columns(const struct csv *csv, const char *const *names)
-{
-    for (; *names; names++) {
-        size_t i = 0;
-        while (i < csv->name_count && strcmp(csv->names[i], *names) != 0)
-            i++;
-        if (i == csv->name_count)
-            return false;
-    }
-    return true;
-}
-
-static enum ts_status number(const struct csv *csv, const char *name, double min, double max, double *out,
-                             struct ts_error *err)
-{
-    const char *text = cell(csv, name);
-    char *end = NULL;
-    *out = text ? strtod(text, &end) : NAN;
-    if (!text || end == text || *end || !(*out >= min && *out <= max))
-        return ts_error_set(err, TS_EINVAL, "%s:%u: %s = \"%.40s\": expected a number from %g to %g",
-                            csv->path, csv->line, name, text ? text : "", min, max);
-    return TS_OK;
-}
-
-static enum ts_status whole_number(const struct csv *csv, const char *name, double max, uint32_t *out,
-                                   struct ts_error *err)
-{
-    double value;
-    enum ts_status status = number(csv, name, 1, max, &value, err);
-    if (status == TS_OK && value != floor(value))
-        status = ts_error_set(err, TS_EINVAL, "%s:%u: %s = \"%.40s\": expected a whole number", csv->path,
-                              csv->line, name, cell(csv, name));
-    *out = status == TS_OK ? (uint32_t)value : 0;
-    return status;
 }
 
 /* --- Names --- */
@@ -203,10 +115,10 @@ static enum cost_source source_of(const char *text)
     return COST_OTHER;
 }
 
-static enum ts_status phase_of(const struct csv *csv, const char *column, unsigned first, unsigned last,
+static enum ts_status phase_of(const struct tsctl_csv *csv, const char *column, unsigned first, unsigned last,
                                enum cost_phase *out, struct ts_error *err)
 {
-    const char *text = cell(csv, column);
+    const char *text = tsctl_csv_cell(csv, column);
     for (unsigned i = first; i <= last; i++) {
         if (strcmp(text, cost_phase_name((enum cost_phase)i)) == 0) {
             *out = (enum cost_phase)i;
@@ -220,24 +132,24 @@ static enum ts_status phase_of(const struct csv *csv, const char *column, unsign
 
 static enum ts_status read_measured(struct reader *in, struct ts_error *err)
 {
-    const struct csv *csv = &in->csv;
-    struct cost_row row = {.source = source_of(cell(csv, "source"))};
+    const struct tsctl_csv *csv = &in->csv;
+    struct cost_row row = {.source = source_of(tsctl_csv_cell(csv, "source"))};
     double ms = 0;
     enum ts_status status = phase_of(csv, "phase", COST_LINEAR, COST_DECODE, &row.phase, err);
     if (status == TS_OK)
-        status = whole_number(csv, "tp", 64, &row.tp, err);
+        status = tsctl_csv_whole(csv, "tp", 64, &row.tp, err);
     if (status == TS_OK)
-        status = number(csv, "batch", 1, 1e6, &row.batch, err);
+        status = tsctl_csv_number(csv, "batch", 1, 1e6, &row.batch, err);
     if (status == TS_OK)
-        status = number(csv, "tokens", 1, 1e9, &row.tokens, err);
+        status = tsctl_csv_number(csv, "tokens", 1, 1e9, &row.tokens, err);
     if (status == TS_OK)
-        status = number(csv, "measured_ms", 1e-9, 1e9, &ms, err);
+        status = tsctl_csv_number(csv, "measured_ms", 1e-9, 1e9, &ms, err);
     if (status != TS_OK)
         return status;
     row.seconds = ms * 1e-3;
     row.tp_node = row.tp;
-    copy_text(row.gpu, sizeof row.gpu, cell(csv, "gpu"));
-    copy_text(row.model_name, sizeof row.model_name, cell(csv, "model"));
+    copy_text(row.gpu, sizeof row.gpu, tsctl_csv_cell(csv, "gpu"));
+    copy_text(row.model_name, sizeof row.model_name, tsctl_csv_cell(csv, "model"));
     bool device = find_device(in, row.gpu, &row.device), model = find_model(in, row.model_name, &row.model);
     if (device && model)
         add_row(in->table, &row);
@@ -246,26 +158,26 @@ static enum ts_status read_measured(struct reader *in, struct ts_error *err)
 
 static enum ts_status read_splitwise(struct reader *in, struct ts_error *err)
 {
-    const struct csv *csv = &in->csv;
+    const struct tsctl_csv *csv = &in->csv;
     struct cost_row row = {.source = COST_SPLITWISE, .phase = COST_PREFILL, .whole = true};
     double prompt_ms = 0, token_ms = 0, output = 0;
-    enum ts_status status = whole_number(csv, "tensor_parallel", 64, &row.tp, err);
+    enum ts_status status = tsctl_csv_whole(csv, "tensor_parallel", 64, &row.tp, err);
     if (status == TS_OK)
-        status = number(csv, "prompt_size", 1, 1e9, &row.tokens, err);
+        status = tsctl_csv_number(csv, "prompt_size", 1, 1e9, &row.tokens, err);
     if (status == TS_OK)
-        status = number(csv, "batch_size", 1, 1e6, &row.batch, err);
+        status = tsctl_csv_number(csv, "batch_size", 1, 1e6, &row.batch, err);
     if (status == TS_OK)
-        status = number(csv, "token_size", 1, 1e9, &output, err);
+        status = tsctl_csv_number(csv, "token_size", 1, 1e9, &output, err);
     if (status == TS_OK)
-        status = number(csv, "prompt_ms", 1e-9, 1e9, &prompt_ms, err);
+        status = tsctl_csv_number(csv, "prompt_ms", 1e-9, 1e9, &prompt_ms, err);
     if (status == TS_OK)
-        status = number(csv, "token_ms", 1e-9, 1e9, &token_ms, err);
+        status = tsctl_csv_number(csv, "token_ms", 1e-9, 1e9, &token_ms, err);
     if (status != TS_OK)
         return status;
     row.tp_node = row.tp;
     row.seconds = prompt_ms * 1e-3;
-    copy_text(row.gpu, sizeof row.gpu, cell(csv, "hardware"));
-    copy_text(row.model_name, sizeof row.model_name, cell(csv, "model"));
+    copy_text(row.gpu, sizeof row.gpu, tsctl_csv_cell(csv, "hardware"));
+    copy_text(row.model_name, sizeof row.model_name, tsctl_csv_cell(csv, "model"));
     bool device = find_device(in, row.gpu, &row.device), model = find_model(in, row.model_name, &row.model);
     if (!device || !model)
         return TS_OK;
@@ -296,19 +208,19 @@ static bool device_of_node(struct reader *in, const char *node, struct cost_row 
 
 static enum ts_status read_network(struct reader *in, struct ts_error *err)
 {
-    const struct csv *csv = &in->csv;
-    const char *node = cell(csv, "node");
-    struct cost_row row = {.source = source_of(cell(csv, "source"))};
+    const struct tsctl_csv *csv = &in->csv;
+    const char *node = tsctl_csv_cell(csv, "node");
+    struct cost_row row = {.source = source_of(tsctl_csv_cell(csv, "source"))};
     double ms = 0;
     enum ts_status status = phase_of(csv, "collective", COST_ALL_REDUCE, COST_SEND_RECV, &row.phase, err);
     if (status == TS_OK)
-        status = whole_number(csv, "workers", 1024, &row.tp, err);
+        status = tsctl_csv_whole(csv, "workers", 1024, &row.tp, err);
     if (status == TS_OK)
-        status = whole_number(csv, "workers_per_node", 1024, &row.tp_node, err);
+        status = tsctl_csv_whole(csv, "workers_per_node", 1024, &row.tp_node, err);
     if (status == TS_OK)
-        status = number(csv, "bytes", 1, 1e15, &row.bytes, err);
+        status = tsctl_csv_number(csv, "bytes", 1, 1e15, &row.bytes, err);
     if (status == TS_OK)
-        status = number(csv, "measured_ms", 1e-9, 1e9, &ms, err);
+        status = tsctl_csv_number(csv, "measured_ms", 1e-9, 1e9, &ms, err);
     if (status == TS_OK && row.tp < 2)
         status = ts_error_set(err, TS_EINVAL, "%s:%u: workers = 1: a collective has two or more", csv->path,
                               csv->line);
@@ -328,24 +240,24 @@ static enum ts_status read_network(struct reader *in, struct ts_error *err)
 
 static enum ts_status read_serving(struct reader *in, struct ts_error *err)
 {
-    const struct csv *csv = &in->csv;
+    const struct tsctl_csv *csv = &in->csv;
     struct cost_serving row = {.device = 0};
     double prompt = 0, output = 0;
-    const char *name = cell(csv, "model"), *slash = strrchr(name, '/');
+    const char *name = tsctl_csv_cell(csv, "model"), *slash = strrchr(name, '/');
     /* 16-bit weights only; runs without a figure failed. */
-    if (strcasecmp(cell(csv, "dtype"), "BF16") != 0 || !*cell(csv, "itl_p50"))
+    if (strcasecmp(tsctl_csv_cell(csv, "dtype"), "BF16") != 0 || !*tsctl_csv_cell(csv, "itl_p50"))
         return TS_OK;
     double loop = 0;
-    enum ts_status status = number(csv, "concurrency", 1, 1e6, &loop, err);
+    enum ts_status status = tsctl_csv_number(csv, "concurrency", 1, 1e6, &loop, err);
     if (status == TS_OK)
-        status = number(csv, "completed", 1, 1e6, &row.batch, err);
+        status = tsctl_csv_number(csv, "completed", 1, 1e6, &row.batch, err);
     if (status == TS_OK)
-        status = number(csv, "mean_in", 1, 1e9, &prompt, err);
+        status = tsctl_csv_number(csv, "mean_in", 1, 1e9, &prompt, err);
     if (status == TS_OK)
-        status = number(csv, "mean_out", 1, 1e9, &output, err);
+        status = tsctl_csv_number(csv, "mean_out", 1, 1e9, &output, err);
     if (status == TS_OK)
-        status = number(csv, "itl_p50", 1e-9, 1e9, &row.token_s, err);
-    if (status != TS_OK || !find_device(in, cell(csv, "gpu"), &row.device) ||
+        status = tsctl_csv_number(csv, "itl_p50", 1e-9, 1e9, &row.token_s, err);
+    if (status != TS_OK || !find_device(in, tsctl_csv_cell(csv, "gpu"), &row.device) ||
         !find_model(in, slash ? slash + 1 : name, &row.model))
         return status;
     row.batch = fmin(row.batch, loop);
@@ -372,45 +284,29 @@ static const struct {
 
 static enum ts_status read_rows(struct reader *in, struct ts_error *err)
 {
-    struct csv *csv = &in->csv;
-    enum ts_status status = next_line(csv, csv->header, err);
-    if (status == TS_ENOTFOUND)
-        return ts_error_set(err, TS_EINVAL, "%s: the file is empty", csv->path);
-    if (status != TS_OK)
-        return status;
-    bool marked = strncmp(csv->header, "\xef\xbb\xbf", 3) == 0;
-    csv->name_count = split(csv->header + (marked ? 3 : 0), csv->names);
+    struct tsctl_csv *csv = &in->csv;
+    enum ts_status status = TS_OK;
     size_t format = 0;
-    while (format < TS_ARRAY_SIZE(formats) && !has_columns(csv, formats[format].columns))
+    while (format < TS_ARRAY_SIZE(formats) && !tsctl_csv_has(csv, formats[format].columns))
         format++;
     if (format == TS_ARRAY_SIZE(formats))
         return ts_error_set(err, TS_EINVAL,
                             "%s:1: these are not the columns of measured_dev.csv, splitwise_dev.csv or "
                             "network_dev.csv; see tests/data/profiles/README.md",
                             csv->path);
-    while ((status = next_line(csv, csv->text, err)) == TS_OK) {
-        size_t count = split(csv->text, csv->cells);
-        if (count != csv->name_count)
-            return ts_error_set(err, TS_EINVAL, "%s:%u: %zu cells where the header has %zu", csv->path,
-                                csv->line, count, csv->name_count);
+    while (status == TS_OK && (status = tsctl_csv_next(csv, err)) == TS_OK)
         status = formats[format].read(in, err);
-        if (status != TS_OK)
-            return status;
-    }
     return status == TS_ENOTFOUND ? TS_OK : status;
 }
 
 enum ts_status cost_table_read(struct cost_table *table, const struct ts_catalogue *catalogue,
                                const char *conf_dir, const char *path, struct ts_error *err)
 {
-    struct reader in = {.table = table, .catalogue = catalogue, .conf_dir = conf_dir, .csv = {.path = path}};
-    in.csv.file = fopen(path, "r");
-    if (!in.csv.file)
-        return ts_error_set(err, TS_ENOTFOUND, "cannot read %s: %s", path, strerror(errno));
-    enum ts_status status = read_rows(&in, err);
-    if (status == TS_OK && ferror(in.csv.file))
-        status = ts_error_set(err, TS_EIO, "cannot read %s: %s", path, strerror(errno));
-    fclose(in.csv.file);
+    struct reader in = {.table = table, .catalogue = catalogue, .conf_dir = conf_dir};
+    enum ts_status status = tsctl_csv_open(&in.csv, path, err);
+    if (status == TS_OK)
+        status = read_rows(&in, err);
+    tsctl_csv_close(&in.csv);
     return status;
 }
 
