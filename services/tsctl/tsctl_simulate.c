@@ -7,6 +7,7 @@
 #include "common/base/ts_mem.h"
 #include "services/tsctl/tsctl.h"
 #include "services/tsctl/tsctl_plan_make.h"
+#include "services/tsctl/tsctl_validate.h"
 
 #define CONTEXT_TOKENS (1u << 20) /* traces are longer than the models of the literature were trained for */
 
@@ -301,6 +302,11 @@ static enum ts_status open_stream(const struct flags *f, const struct made *m, s
     return ts_requests_open(m->conf_dir, f->inputs.workload, &o, out, err);
 }
 
+static bool next_item(void *stream, struct ts_request_item *out)
+{
+    return ts_requests_next(stream, out);
+}
+
 static enum ts_status simulate(const struct flags *f, const struct made *m, struct ts_error *err)
 {
     struct tsctl_report_options o = tsctl_report_defaults();
@@ -309,6 +315,7 @@ static enum ts_status simulate(const struct flags *f, const struct made *m, stru
                                  .progress = f->progress,
                                  .timeline = {.step_s = f->timeline_s}};
     struct ts_slo *slo = NULL;
+    struct ts_requests *requests = NULL;
     enum ts_status status = *f->scales ? tsctl_report_scales(f->scales, &o, err) : TS_OK;
     s.site.cluster = m->world.cluster;
     s.site.model = &m->world.model;
@@ -321,9 +328,11 @@ static enum ts_status simulate(const struct flags *f, const struct made *m, stru
     if (status == TS_OK && strcmp(f->inputs.slo, "none") != 0)
         status = ts_slo_open(m->world.catalogue, m->conf_dir, f->inputs.slo, &m->world.model, &slo, err);
     if (status == TS_OK)
-        status = open_stream(f, m, &s.requests, err);
+        status = open_stream(f, m, &requests, err);
     if (status == TS_OK) {
         s.slo = slo;
+        s.next = next_item;
+        s.stream = requests;
         o.slo_scale = slo ? ts_slo_scale(slo) : 1;
         o.warmup = f->warmup;
         o.price_per_hour = m->plan->price_per_hour;
@@ -334,7 +343,7 @@ static enum ts_status simulate(const struct flags *f, const struct made *m, stru
     if (status == TS_OK)
         status = tell(f, m, &s, &o, err);
     tsctl_simulation_fini(&s);
-    ts_requests_close(&s.requests);
+    ts_requests_close(&requests);
     ts_slo_close(&slo);
     return status;
 }
@@ -358,6 +367,8 @@ int tsctl_simulate(int argc, char **argv)
     struct ts_error err = {0};
     int code = 0;
 
+    if (argc > 1 && strcmp(argv[1], "validate") == 0)
+        return tsctl_validate(argc - 1, argv + 1);
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0)
             fputs(help, stdout);

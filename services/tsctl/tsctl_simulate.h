@@ -33,7 +33,8 @@ struct tsctl_timeline {
 struct tsctl_simulation {
     /* What is asked; borrowed. */
     struct cloud_site_settings site;
-    struct ts_requests *requests;
+    bool (*next)(void *stream, struct ts_request_item *out); /* false: over */
+    void *stream;
     const struct ts_slo *slo; /* NULL = no deadlines */
     double patience_s;        /* the run is cut off that long after the last request was sent */
     bool progress;

@@ -34,7 +34,7 @@ static bool next_request(void *context, struct cloud_request *out)
 {
     struct tsctl_simulation *s = context;
     struct ts_request_item item;
-    if (s->err.status != TS_OK || !ts_requests_next(s->requests, &item)) {
+    if (s->err.status != TS_OK || !s->next(s->stream, &item)) {
         s->dry = true;
         return false;
     }

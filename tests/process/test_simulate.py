@@ -110,3 +110,46 @@ def test_wrong_words():
     assert "rising" in tsctl("simulate", *SMALL, "--scales", "2,1", code=1)
     assert "cannot read" in tsctl("report", "/nowhere.csv", code=1)
     assert "no trace" in tsctl("simulate", *SMALL, "--skip-s", "5", code=1)
+
+
+SERVING = ("gpu,site,parallel_clients,model,dtype,timestamp,usd_per_hour,mean_in,mean_out,concurrency,completed,error_rate,out_tok_per_s,req_per_min,"
+           "ttft_p50,ttft_mean,ttft_p99,itl_p50,itl_mean,itl_p99,e2e_p50,e2e_mean,e2e_p99\n")
+
+
+def serving(gpu, model, dtype, per_min="360"):
+    return f"{gpu},here,0,{model},{dtype},now,1,550,150,64,64,0,1000,{per_min},0.5,0.6,1.5,0.02,0.02,0.03,3,3,4\n"
+
+
+def test_validate_states_errors_of_each_row(tmp_path):
+    path = tmp_path / "serving.csv"
+    path.write_text(SERVING + serving("A100 SXM", "unsloth/Meta-Llama-3.1-8B-Instruct", "BF16") +
+                    serving("A100 SXM", "neuralmagic/Meta-Llama-3.1-8B-Instruct-FP8", "FP8") +
+                    serving("L4", "Qwen/Qwen2.5-Coder-14B-Instruct", "BF16") +
+                    serving("A100 SXM", "unsloth/Meta-Llama-3.1-8B-Instruct", "BF16", per_min=""))
+    doc = json.loads(tsctl("simulate", "validate", str(path), "--json"))
+    sixteen, eight, large, alone = doc["rows"]
+    assert sixteen["line"] == 2 and sixteen["measured"]["e2e_p50"] == 3
+    assert sixteen["measured_under_way"] == pytest.approx(18)
+    for key, error in (("simulated", "error"), ("simulated_spread", "error_spread")):
+        for figure, value in sixteen[key].items():
+            assert sixteen[error][figure] == pytest.approx(value / sixteen["measured"][figure] - 1)
+    assert eight["simulated"]["itl_p50"] < sixteen["simulated"]["itl_p50"]
+    assert sixteen["simulated_spread"]["e2e_mean"] < sixteen["simulated"]["e2e_mean"]
+    # 64 requests in 64 / 6 s, the spread tells.
+    assert sixteen["simulated_spread"]["out_tok_per_s"] == pytest.approx(64 * 150 / (64 / 6), rel=0.05)
+    assert "skipped" in large and "simulated" not in large
+    assert alone["simulated"] == alone["simulated_spread"] == sixteen["simulated"]
+    groups = {(group["gpu"], group["dtype"]): group for group in doc["groups"]}
+    assert groups["A100 SXM", "BF16"]["n"] == 2 and groups["all", "all"]["n"] == 3
+    assert groups["A100 SXM", "FP8"]["median"]["e2e_p50"] == pytest.approx(abs(eight["error"]["e2e_p50"]))
+
+
+def test_validate_lists_unknown_names(tmp_path):
+    path = tmp_path / "serving.csv"
+    path.write_text(SERVING + serving("A100 SXM", "unsloth/Meta-Llama-3.1-8B-Instruct", "BF16") + serving("B9000", "Some/Model-1T", "BF16"))
+    error = tsctl("simulate", "validate", str(path), "--json", code=3)
+    assert 'unknown: gpu "B9000"' in error and 'unknown: model "Some/Model-1T"' in error
+    path.write_text(SERVING + serving("A100 SXM", "unsloth/Meta-Llama-3.1-8B-Instruct", "BF16", per_min="many"))
+    assert ':2: req_per_min = "many"' in tsctl("simulate", "validate", str(path), code=1)
+    path.write_text("gpu,model\nA100,x\n")
+    assert "not the columns" in tsctl("simulate", "validate", str(path), code=1)
