@@ -29,7 +29,7 @@ static enum ts_status check_holds(const struct record *r, struct ts_error *err)
         return ts_error_set(err, TS_ECORRUPT, "request %llu runs without a decode worker", NUMBER(r));
     if (r->state == RECORD_ASSIGNED && r->count > 0)
         return ts_error_set(err, TS_ECORRUPT, "request %llu has tokens and does not stream", NUMBER(r));
-    if (r->decode && !r->kv_done && !r->prefill && r->copy.from == 0)
+    if (r->decode && !r->kv_done && !r->prefill && !r->copy.feeder)
         return ts_error_set(err, TS_ECORRUPT, "request %llu waits for KV that nobody computes", NUMBER(r));
     return TS_OK;
 }

@@ -328,6 +328,8 @@ static bool router_world(void)
         {TS_CHANNEL_WORKER, 0, "attempt_failed role=decode reason=preempted"},
         {TS_CHANNEL_RELAY, 0, "hello role=relay id=r0"},
         {TS_CHANNEL_RELAY, 0, "transfer"},
+        {TS_CHANNEL_RELAY, 0, "copies items=1.1:40:1,2.1:40:1"},
+        {TS_CHANNEL_RELAY, 0, "copies items=1.1:0:0"},
         {TS_CHANNEL_PLANNER, 0, "hello role=planner id=pa"},
         {TS_CHANNEL_PLANNER, 0,
          "plan term=1 number=1 snapshot_version=7 replicas=1:p0:prefill,2:d0:decode shares=1:2:0:1"},
@@ -405,7 +407,8 @@ static bool relay_world(void)
     "generations=1,2 chain=77"
     static const struct line lines[] = {
         {TS_CHANNEL_RELAY, 1, "release"},
-        {TS_CHANNEL_RELAY, 1, "refeed"},
+        {TS_CHANNEL_RELAY, 1, "refeed from=1.1 rid=1.2 decode=d0 endpoint=tcp://d0"},
+        {TS_CHANNEL_RELAY, 1, "refeed from=1.1 rid=1.2 decode=d0 endpoint=tcp://d1"},
         {TS_CHANNEL_POOL, 0, BEGIN},
         {TS_CHANNEL_POOL, 0, BEGIN},
         {TS_CHANNEL_POOL, 0, "kv_ready layer_begin=0 layer_end=2 items=1.1:0:16,2.1:0:20"},
@@ -426,6 +429,7 @@ static bool relay_world(void)
     settings.routers[0] = "tcp://router";
     settings.router_count = 1;
     settings.encoded_bytes_max = 400;
+    settings.retained_bytes_max = 200;
     settings.timeout_ms = 30000;
     struct relay_core *core = relay_core_new(&settings, 700);
     struct core_fixture *f = ts_xcalloc(1, sizeof *f);
