@@ -162,8 +162,7 @@ void sim_check_step(struct sim_world *w, struct cloud_node *node, const struct t
         return;
     }
     note_progress(w, actions);
-    if (event->kind == TS_EVENT_MESSAGE)
-        sim_session_heard(w, node, &event->message);
+    w->delivered = event->kind == TS_EVENT_MESSAGE && sim_session_heard(w, node, &event->message);
     if (!in_bounds(node, &err))
         cloud_fail(w->cloud, "%s: %s", cloud_node_id(node), err.text);
     if (cloud_node_kind(node) == CLOUD_RELAY && relay_core_counts(cloud_node_core(node)).credits_missing > 0)

@@ -90,6 +90,8 @@ static void happens(struct sim_world *w, const struct sim_fault *f)
         cloud_kill(node);
         break;
     case SIM_FREEZE:
+        if (node == w->router)
+            w->router_thawed = cloud_now(w->cloud) + f->lasts;
         cloud_freeze(node, cloud_now(w->cloud) + f->lasts);
         break;
     case SIM_ENGINE:

@@ -79,6 +79,8 @@ struct sim_world {
     struct sim_fault_call *calls;
     struct ts_rng rng;
     struct ts_map *traced;
+    bool delivered; /* the message of this step came in its turn */
+    ts_time router_thawed;
     ts_time progress_at, looked_at, last_fault;
     /* Of the present router. */
     uint64_t router_incarnation, term, number;
@@ -130,18 +132,22 @@ int sim_record_state(struct sim_world *w, const struct sim_ask *ask, struct ts_r
 /* sim_see_worker.c */
 void sim_see_worker(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
                     const struct ts_actions *actions);
-int sim_task_state(struct cloud_node *node, struct ts_rid rid,
+int sim_task_state(const struct cloud_node *node, struct ts_rid rid,
                    enum ts_phase role); /* enum sim_state; -1 = none */
+uint32_t sim_dying(const struct cloud_node *node, enum ts_phase role);
+void sim_worker_books_free(struct sim_world *w);
 
 /* sim_see_relay.c */
 void sim_see_relay(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
                    const struct ts_actions *actions);
-int sim_transfer_state(struct cloud_node *node, struct ts_rid rid);
+int sim_transfer_state(const struct cloud_node *node, struct ts_rid rid);
+uint32_t sim_over(const struct cloud_node *node); /* its transfers in that state */
+void sim_relay_books_free(struct sim_world *w);
 
 /* sim_session.c */
 struct ts_session;
 void sim_session_sent(struct sim_world *w, struct cloud_node *node, const struct ts_action *action);
-void sim_session_heard(struct sim_world *w, struct cloud_node *node, const struct ts_event_message *m);
+bool sim_session_heard(struct sim_world *w, struct cloud_node *node, const struct ts_event_message *m);
 /* The core's session with that peer must be where the harness says, or over. */
 void sim_session_check(struct sim_world *w, struct cloud_node *node, enum ts_channel channel, uint64_t peer,
                        const struct ts_session *session);

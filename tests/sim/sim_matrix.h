@@ -16,6 +16,10 @@
     X(assigned)                                                                                              \
     X(streaming)                                                                                             \
     X(kv_there)                                                                                              \
+    X(c_tokenising)                                                                                          \
+    X(c_waiting)                                                                                             \
+    X(c_prefilling)                                                                                          \
+    X(c_ready)                                                                                               \
     X(p_tokenising)                                                                                          \
     X(p_waiting)                                                                                             \
     X(p_prefilling)                                                                                          \
@@ -31,6 +35,7 @@
     X(t_wait_grant)                                                                                          \
     X(t_streaming)                                                                                           \
     X(t_flushing)                                                                                            \
+    X(t_retained)                                                                                            \
     X(t_over)
 
 enum sim_state {

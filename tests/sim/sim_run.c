@@ -211,6 +211,8 @@ static void free_world(struct sim_world *w)
     }
     cloud_destroy(&w->cloud);
     sim_sessions_free(w);
+    sim_worker_books_free(w);
+    sim_relay_books_free(w);
     ts_map_destroy(&w->traced);
     ts_free(w);
 }

@@ -1,29 +1,222 @@
+/*
+ * The books of the harness about relays: credit, blocks that an encode still reads, copies.
+ */
+#include "common/base/ts_mem.h"
 #include "services/relay/relay_impl.h"
 #include "tests/sim/sim_impl.h"
+
+#define OPEN_SLACK TS_S
+
+struct key {
+    const struct cloud_node *node;
+    uint64_t router, request, attempt;
+};
+
+struct transfer_book {
+    uint64_t window, sent, credited, chunks; /* chunks: sent at least once */
+    uint32_t encodes;                        /* under way */
+    uint64_t incarnation;
+};
+
+static struct transfer_book *book_of(struct sim_world *w, const struct cloud_node *node, struct ts_rid rid)
+{
+    const struct relay_core *core = cloud_node_core(node);
+    struct key key = {node, rid.router, rid.request, rid.attempt};
+    struct transfer_book *b = ts_map_get(w->transfers, &key, sizeof key);
+    if (!b) {
+        b = ts_xcalloc(1, sizeof *b);
+        ts_map_put(w->transfers, &key, sizeof key, b);
+    }
+    if (b->incarnation != core->incarnation)
+        *b = (struct transfer_book){.incarnation = core->incarnation};
+    return b;
+}
+
+static void chunk_sent(struct sim_world *w, struct cloud_node *node, const struct ts_action_send *s)
+{
+    struct transfer_book *b = book_of(w, node, s->msg.kv_chunk.rid);
+    uint64_t bytes = s->bulk.bytes, under_way = b->sent - b->credited;
+    if (s->msg.kv_chunk.number < b->chunks) /* again: its credit is still out */
+        return;
+    if (s->msg.kv_chunk.number > b->chunks)
+        cloud_fail(w->cloud, "%s leaves out chunk %llu", cloud_node_id(node), (unsigned long long)b->chunks);
+    if (under_way > 0 && under_way + bytes > b->window)
+        cloud_fail(w->cloud, "%s sends %llu bytes beyond its credit of %llu", cloud_node_id(node),
+                   (unsigned long long)(under_way + bytes), (unsigned long long)b->window);
+    b->chunks++;
+    b->sent += bytes;
+}
+
+/* What the relay believes to be under way is what it sent and got no credit for. */
+static void compare_credit(struct sim_world *w, struct cloud_node *node, struct ts_rid rid)
+{
+    const struct transfer *t = transfer_find(cloud_node_core(node), rid);
+    const struct transfer_book *b = book_of(w, node, rid);
+    if (t && t->state == TRANSFER_STREAMING && t->in_flight != b->sent - b->credited)
+        cloud_fail(w->cloud, "%s counts %llu bytes of request %llu under way, there are %llu",
+                   cloud_node_id(node), (unsigned long long)t->in_flight, (unsigned long long)rid.request,
+                   (unsigned long long)(b->sent - b->credited));
+}
+
+static void on_link(struct sim_world *w, struct cloud_node *node, const struct ts_event_message *m)
+{
+    const struct relay_core *core = cloud_node_core(node);
+    const struct link *link = ts_map_get_u64(core->link_peers, m->peer);
+    if (!link)
+        return;
+    sim_session_check(w, node, m->channel, m->peer, &link->session);
+    if (!w->delivered)
+        return;
+    if (m->msg.kind == TS_MSG_KV_GRANT) {
+        struct transfer_book *b = book_of(w, node, m->msg.kv_grant.rid);
+        b->window = b->window ? b->window : m->msg.kv_grant.credit_bytes;
+    } else if (m->msg.kind == TS_MSG_KV_CREDIT) {
+        book_of(w, node, m->msg.kv_credit.rid)->credited += m->msg.kv_credit.bytes;
+    }
+}
+
+static bool older_or_same(struct ts_rid a, struct ts_rid b)
+{
+    return a.router == b.router && a.request == b.request && a.attempt <= b.attempt;
+}
+
+/* What the router has released is neither sent nor kept. */
+static void released(struct sim_world *w, struct cloud_node *node, struct ts_rid rid)
+{
+    const struct relay_core *core = cloud_node_core(node);
+    const struct transfer *t;
+    if (transfer_find(core, rid))
+        cloud_fail(w->cloud, "%s goes on with the released request %llu", cloud_node_id(node),
+                   (unsigned long long)rid.request);
+    for (size_t cursor = 0; (t = ts_map_next(core->copies, &cursor, NULL, NULL));) {
+        if (older_or_same(t->rid, rid))
+            cloud_fail(w->cloud, "%s keeps a copy of the released request %llu", cloud_node_id(node),
+                       (unsigned long long)rid.request);
+    }
+}
+
+static void on_message(struct sim_world *w, struct cloud_node *node, const struct ts_event_message *m)
+{
+    const struct relay_core *core = cloud_node_core(node);
+    const struct pool *pool;
+    if (m->channel == TS_CHANNEL_KV) {
+        on_link(w, node, m);
+    } else if (m->channel == TS_CHANNEL_POOL) {
+        pool = ts_map_get_u64(core->pools, m->peer);
+        if (pool)
+            sim_session_check(w, node, m->channel, m->peer, &pool->session);
+    } else if (m->peer >= 1 && m->peer <= core->settings.router_count) {
+        const struct ts_session *session = &core->routers[m->peer - 1].session;
+        sim_session_check(w, node, m->channel, m->peer, session);
+        bool taken =
+            session->up && m->envelope.session == session->id && m->envelope.seq + 1 == session->rx_next;
+        if (m->msg.kind == TS_MSG_RELEASE && taken)
+            released(w, node, m->msg.release.rid);
+    }
+}
+
+/* The blocks of an attempt are free for their worker once nothing reads them. */
+static void freed_sent(struct sim_world *w, struct cloud_node *node, struct ts_rid rid)
+{
+    const struct relay_core *core = cloud_node_core(node);
+    const struct encode *e;
+    for (size_t cursor = 0; (e = ts_map_next(core->encodes, &cursor, NULL, NULL));) {
+        if (ts_rid_equal(e->transfer->rid, rid))
+            cloud_fail(w->cloud, "%s gives back blocks of request %llu while it reads them",
+                       cloud_node_id(node), (unsigned long long)rid.request);
+    }
+}
+
+static void look_at_leases(struct sim_world *w, struct cloud_node *node)
+{
+    const struct relay_core *core = cloud_node_core(node);
+    for (const struct transfer *t = core->opening.head; t; t = t->near[LIST_OPENING].next) {
+        if (cloud_now(w->cloud) - t->began_at > core->settings.open_retry_ms * TS_MS + OPEN_SLACK)
+            cloud_fail(w->cloud, "%s tries to open request %llu without end", cloud_node_id(node),
+                       (unsigned long long)t->rid.request);
+    }
+    if (ts_map_count(core->encodes) > core->settings.encode_jobs_max)
+        cloud_fail(w->cloud, "%s encodes %zu chunks at a time", cloud_node_id(node),
+                   ts_map_count(core->encodes));
+}
+
+static void on_send(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
+                    const struct ts_action_send *s)
+{
+    bool done = event->kind == TS_EVENT_MESSAGE && event->message.msg.kind == TS_MSG_KV_DONE;
+    switch (s->msg.kind) {
+    case TS_MSG_KV_CHUNK:
+        chunk_sent(w, node, s);
+        break;
+    case TS_MSG_KV_FREED:
+        freed_sent(w, node, s->msg.kv_freed.rid);
+        break;
+    case TS_MSG_TRANSFER:
+        if (s->msg.transfer.reason == TS_REASON_NONE &&
+            (!done || !ts_rid_equal(event->message.msg.kv_done.rid, s->msg.transfer.rid)))
+            cloud_fail(w->cloud, "%s says that request %llu is at decode, which has not said so",
+                       cloud_node_id(node), (unsigned long long)s->msg.transfer.rid.request);
+        break;
+    case TS_MSG_RESET:
+        if (!w->faulty)
+            cloud_fail(w->cloud, "%s ends a session where nothing goes wrong", cloud_node_id(node));
+        break;
+    default:
+        break;
+    }
+}
 
 void sim_see_relay(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
                    const struct ts_actions *actions)
 {
-    (void)w;
-    (void)node;
-    (void)event;
-    (void)actions;
+    if (event->kind == TS_EVENT_MESSAGE)
+        on_message(w, node, &event->message);
+    for (size_t i = 0; i < actions->count; i++) {
+        const struct ts_action *a = &actions->items[i];
+        if (a->kind == TS_ACTION_SEND)
+            on_send(w, node, event, &a->send);
+    }
+    for (size_t i = 0; i < actions->count; i++) {
+        const struct ts_action *a = &actions->items[i];
+        if (a->kind == TS_ACTION_SEND && a->send.msg.kind == TS_MSG_KV_CHUNK)
+            compare_credit(w, node, a->send.msg.kv_chunk.rid);
+    }
+    if (event->kind == TS_EVENT_MESSAGE && event->message.msg.kind == TS_MSG_KV_CREDIT)
+        compare_credit(w, node, event->message.msg.kv_credit.rid);
+    look_at_leases(w, node);
 }
 
-int sim_transfer_state(struct cloud_node *node, struct ts_rid rid)
+int sim_transfer_state(const struct cloud_node *node, struct ts_rid rid)
 {
     static const int states[] = {
         [TRANSFER_OPENING] = SIM_AT_t_opening,     [TRANSFER_WAIT_GRANT] = SIM_AT_t_wait_grant,
         [TRANSFER_STREAMING] = SIM_AT_t_streaming, [TRANSFER_FLUSHING] = SIM_AT_t_flushing,
-        [TRANSFER_OVER] = SIM_AT_t_over,
+        [TRANSFER_RETAINED] = SIM_AT_t_retained,   [TRANSFER_OVER] = SIM_AT_t_over,
     };
     const struct relay_core *core = cloud_node_core(node);
     const struct transfer *t = core ? transfer_find(core, rid) : NULL;
     if (t)
         return states[t->state];
-    for (t = core ? core->over.head : NULL; t; t = t->near[LIST_ALL].next) {
+    for (size_t cursor = 0; core && (t = ts_map_next(core->copies, &cursor, NULL, NULL));) {
         if (ts_rid_equal(t->rid, rid))
-            return SIM_AT_t_over;
+            return SIM_AT_t_retained;
     }
     return -1;
+}
+
+uint32_t sim_over(const struct cloud_node *node)
+{
+    const struct relay_core *core = cloud_node_core(node);
+    uint32_t count = 0;
+    for (const struct transfer *t = core ? core->over.head : NULL; t; t = t->near[LIST_ALL].next)
+        count++;
+    return count;
+}
+
+void sim_relay_books_free(struct sim_world *w)
+{
+    void *value;
+    for (size_t cursor = 0; (value = ts_map_next(w->transfers, &cursor, NULL, NULL));)
+        ts_free(value);
+    ts_map_destroy(&w->transfers);
 }

@@ -165,7 +165,7 @@ static void assigned(struct sim_world *w, const struct router_core *core, const 
                    (unsigned long long)a->rid.request);
         return;
     }
-    int role = a->role == TS_PHASE_DECODE;
+    int role = a->role != TS_PHASE_PREFILL;
     bool first = a->rid.attempt == ask->attempts + 1;
     if (first) {
         owed(w, ask, core);
@@ -319,8 +319,10 @@ static void look_at_lease(struct sim_world *w, struct sim_ask *ask)
     ts_time now = cloud_now(w->cloud), silent = TS_TIME_NEVER;
     if (ask->deadline != TS_TIME_NEVER && now > ask->deadline + SLACK)
         cloud_fail(w->cloud, "client%u r%u lives past its deadline", ask->client, ask->number);
-    if (ask->peer < SIM_PEERS_MAX)
-        silent = w->heard[ask->peer] + (s->client_timeout_ms + (ts_time)reattach_ms(w, ask)) * TS_MS;
+    if (ask->peer < SIM_PEERS_MAX) {
+        ts_time from = w->heard[ask->peer] > w->router_thawed ? w->heard[ask->peer] : w->router_thawed;
+        silent = from + (s->client_timeout_ms + (ts_time)reattach_ms(w, ask)) * TS_MS;
+    }
     if (now > silent + SLACK)
         cloud_fail(w->cloud, "client%u r%u outlives its client", ask->client, ask->number);
 }
@@ -348,7 +350,8 @@ static void look_at_holder(struct sim_world *w, struct sim_ask *ask, const struc
     const struct ts_rid rid = {w->router_incarnation, r->number, r->attempt};
     ts_time now = cloud_now(w->cloud);
     bool there = !node || (!role && r->kv_done) ||
-                 sim_task_state(node, rid, role ? TS_PHASE_DECODE : TS_PHASE_PREFILL) >= 0;
+                 sim_task_state(node, rid, role ? TS_PHASE_DECODE : TS_PHASE_PREFILL) >= 0 ||
+                 (r->prefill == r->decode && sim_task_state(node, rid, TS_PHASE_BOTH) >= 0);
     if (there)
         ask->missing_since[role] = 0;
     else if (!ask->missing_since[role])

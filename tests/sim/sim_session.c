@@ -41,7 +41,8 @@ void sim_session_sent(struct sim_world *w, struct cloud_node *node, const struct
         .id = m->session, .next = 1, .heard_at = cloud_now(w->cloud), .timeout = m->timeout_ms * TS_MS};
 }
 
-void sim_session_heard(struct sim_world *w, struct cloud_node *node, const struct ts_event_message *m)
+/* Whether it comes in its turn. */
+bool sim_session_heard(struct sim_world *w, struct cloud_node *node, const struct ts_event_message *m)
 {
     if (m->msg.kind == TS_MSG_WELCOME) {
         struct sim_session *s = session_of(w, node, m->channel, m->peer, true);
@@ -50,21 +51,23 @@ void sim_session_heard(struct sim_world *w, struct cloud_node *node, const struc
                                   .next = m->envelope.seq + 1,
                                   .heard_at = cloud_now(w->cloud),
                                   .timeout = m->msg.welcome.timeout_ms * TS_MS};
-        return;
+        return true;
     }
     struct sim_session *s = session_of(w, node, m->channel, m->peer, false);
     if (!s || m->envelope.session != s->id || s->over || m->msg.kind == TS_MSG_HELLO)
-        return;
+        return false;
     if (s->remote == 0)
         s->remote = m->envelope.incarnation;
     if (m->envelope.incarnation != s->remote)
-        return;
+        return false;
     if (m->envelope.seq == s->next) {
         s->next++;
         s->heard_at = cloud_now(w->cloud);
-    } else if (m->envelope.seq > s->next) {
-        s->over = true;
+        return true;
     }
+    if (m->envelope.seq > s->next)
+        s->over = true;
+    return false;
 }
 
 void sim_session_check(struct sim_world *w, struct cloud_node *node, enum ts_channel channel, uint64_t peer,
@@ -96,7 +99,4 @@ void sim_sessions_free(struct sim_world *w)
     for (size_t cursor = 0; (value = ts_map_next(w->sessions, &cursor, NULL, NULL));)
         ts_free(value);
     ts_map_destroy(&w->sessions);
-    ts_map_destroy(&w->transfers);
-    ts_map_destroy(&w->jobs);
-    ts_map_destroy(&w->receipts);
 }
