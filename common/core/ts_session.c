@@ -45,6 +45,12 @@ void ts_session_welcomed(struct ts_session *s, ts_time now, const struct ts_enve
         s->timeout_ns = timeout_ms * TS_MS;
 }
 
+bool ts_session_repeats(const struct ts_session *s, const struct ts_envelope *envelope)
+{
+    return s->id != 0 && envelope->incarnation == s->remote && envelope->session == s->id &&
+           envelope->seq < s->rx_next;
+}
+
 enum ts_session_verdict ts_session_receive(struct ts_session *s, ts_time now,
                                            const struct ts_envelope *envelope)
 {

@@ -39,6 +39,9 @@ void ts_session_accept(struct ts_session *s, ts_time now, uint64_t id, uint64_t 
 /* Dialler: a Welcome came with `id`. */
 void ts_session_welcomed(struct ts_session *s, ts_time now, const struct ts_envelope *envelope, uint64_t id,
                          uint32_t heartbeat_ms, uint32_t timeout_ms);
+/* A copy of a message that this session, or the last one, has had: a Welcome that comes again must not start
+ * it over. */
+bool ts_session_repeats(const struct ts_session *s, const struct ts_envelope *envelope);
 /* For every message but Hello, Welcome and Reset. Advances rx_next and last_rx on DELIVER. */
 enum ts_session_verdict ts_session_receive(struct ts_session *s, ts_time now,
                                            const struct ts_envelope *envelope);

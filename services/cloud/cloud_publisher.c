@@ -189,7 +189,7 @@ static void on_reply(struct cloud_publisher *p, const struct ts_msg_plan_reply *
 
 static void on_message(struct cloud_publisher *p, ts_time now, const struct ts_event_message *m)
 {
-    if (m->msg.kind == TS_MSG_WELCOME) {
+    if (m->msg.kind == TS_MSG_WELCOME && !ts_session_repeats(&p->session, &m->envelope)) {
         ts_session_welcomed(&p->session, now, &m->envelope, m->msg.welcome.session,
                             m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
         p->version = 0;

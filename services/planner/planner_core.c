@@ -178,7 +178,7 @@ static void on_message(struct planner_core *core, const struct ts_event_message 
     if (m->channel != TS_CHANNEL_PLANNER || m->peer < 1 || m->peer > core->settings.router_count)
         return;
     struct router_link *r = &core->routers[m->peer - 1];
-    if (m->msg.kind == TS_MSG_WELCOME) {
+    if (m->msg.kind == TS_MSG_WELCOME && !ts_session_repeats(&r->session, &m->envelope)) {
         r->has_snapshot = r->wants_plan = false;
         ts_session_welcomed(&r->session, core->now, &m->envelope, m->msg.welcome.session,
                             m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);

@@ -127,7 +127,7 @@ void relay_link_router_message(struct relay_core *core, const struct ts_event_me
         return;
     struct router_link *r = &core->routers[m->peer - 1];
     touched(core);
-    if (m->msg.kind == TS_MSG_WELCOME) {
+    if (m->msg.kind == TS_MSG_WELCOME && !ts_session_repeats(&r->session, &m->envelope)) {
         router_welcomed(core, r, m);
     } else if (m->msg.kind == TS_MSG_RESET) {
         if (m->msg.reset.fenced) { /* declared dead: come back as somebody else; transfers are judged by their
@@ -347,7 +347,7 @@ void relay_link_kv_message(struct relay_core *core, const struct ts_event_messag
     struct link *link = ts_map_get_u64(core->link_peers, m->peer);
     if (!link)
         return;
-    if (m->msg.kind == TS_MSG_WELCOME) {
+    if (m->msg.kind == TS_MSG_WELCOME && !ts_session_repeats(&link->session, &m->envelope)) {
         if (link->session.up)
             link_down(core, link);
         ts_session_welcomed(&link->session, core->now, &m->envelope, m->msg.welcome.session,

@@ -183,7 +183,7 @@ void worker_link_router_message(struct worker_core *core, const struct ts_event_
     }
     if (!link)
         return;
-    if (m->msg.kind == TS_MSG_WELCOME) {
+    if (m->msg.kind == TS_MSG_WELCOME && !ts_session_repeats(&link->session, &m->envelope)) {
         if (m->envelope.incarnation !=
             link->session.remote) /* another router: it counts plans from the start */
             link->term = link->plan = 0;
@@ -220,7 +220,7 @@ static void pool_down(struct worker_core *core)
 void worker_link_pool_message(struct worker_core *core, const struct ts_event_message *m)
 {
     struct pool_link *pool = &core->pool;
-    if (m->msg.kind == TS_MSG_WELCOME) {
+    if (m->msg.kind == TS_MSG_WELCOME && !ts_session_repeats(&pool->session, &m->envelope)) {
         pool_down(core); /* of an earlier session, if any: its transfers are gone */
         ts_session_welcomed(&pool->session, core->now, &m->envelope, m->msg.welcome.session,
                             m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);

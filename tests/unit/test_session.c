@@ -70,6 +70,24 @@ static void test_receive(void **state)
     }
 }
 
+/* A Welcome that comes again would start its session over, and what is sent then would be taken for repeats.
+ */
+static void test_repeats(void **state)
+{
+    (void)state;
+    struct ts_envelope welcome = {.version = 1, .incarnation = REMOTE, .session = ID, .seq = 1};
+    struct ts_envelope other = {.version = 1, .incarnation = REMOTE, .session = ID + 1, .seq = 1};
+    struct ts_session s;
+    ts_session_init(&s, SELF, HEARTBEAT, TIMEOUT);
+    assert_false(ts_session_repeats(&s, &welcome));
+    s = dialled(0, 0, 0);
+    assert_true(ts_session_repeats(&s, &welcome));
+    assert_false(ts_session_repeats(&s, &other));
+    ts_session_down(&s, 10);
+    assert_true(ts_session_repeats(&s, &welcome));
+    assert_false(ts_session_repeats(&s, &other));
+}
+
 static void test_down_drops_all(void **state)
 {
     (void)state;
@@ -196,6 +214,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_receive),
+        cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_down_drops_all),
         cmocka_unit_test(test_stamp),
         cmocka_unit_test(test_welcome_counts),
