@@ -5,6 +5,7 @@
 #include "common/base/ts_mem.h"
 #include "common/core/ts_session.h"
 #include "services/cloud/cloud_impl.h"
+#include "services/cloud/cloud_shares.h"
 
 #define ROUTER      1 /* the peer's number */
 #define HELLO_EVERY TS_S
@@ -18,7 +19,7 @@ struct cloud_publisher {
     struct ts_map *workers; /* ids of those that the snapshot calls ready */
     bool *ready, *sent;     /* [group]: is among them; was in the last plan sent */
     struct ts_plan_replica *replicas;
-    struct ts_plan_share *shares;
+    struct cloud_shares shares;
     uint64_t term, number;          /* of the last plan sent */
     uint64_t version, sent_version; /* of the snapshot, 0 = none yet; that the last plan named */
     bool wanted;
@@ -38,7 +39,7 @@ static void forget_plan(struct cloud_publisher *p)
     ts_free(p->ready);
     ts_free(p->sent);
     ts_free(p->replicas);
-    ts_free(p->shares);
+    cloud_shares_fini(&p->shares);
 }
 
 void publisher_destroy(struct cloud_publisher **publisher)
@@ -64,61 +65,12 @@ static struct ts_action_send *send(struct cloud_publisher *p, ts_time now, struc
 
 /* --- the plan ---------------------------------------------------------------------------------------- */
 
-static bool stands(const struct cloud_publisher *p, const struct ts_flow *flow)
-{
-    return flow->rate > 0 && p->ready[flow->prefill] && p->ready[flow->decode];
-}
-
-/* The flow's way for requests of `class_`, by another codec perhaps: the one that carries more names it. */
-static void add_share(struct cloud_publisher *p, uint32_t *count, const struct ts_flow *flow, uint32_t class_,
-                      double share)
-{
-    struct ts_plan_share *z;
-    for (uint32_t i = 0; i < *count; i++) {
-        z = &p->shares[i];
-        if (z->prefill != flow->prefill || z->decode != flow->decode || z->length_class != class_)
-            continue;
-        if (share > z->share)
-            z->codec = ts_str_of(ts_cost_codec_name(flow->codec));
-        z->share += share;
-        return;
-    }
-    p->shares[(*count)++] = (struct ts_plan_share){.prefill = flow->prefill,
-                                                   .decode = flow->decode,
-                                                   .length_class = class_,
-                                                   .share = share,
-                                                   .codec = ts_str_of(ts_cost_codec_name(flow->codec))};
-}
-
-static uint32_t fill_shares(struct cloud_publisher *p)
-{
-    const struct ts_plan *plan = p->publication.plan;
-    uint32_t count = 0;
-    double total = 0, of_class[TS_CLASSES_MAX] = {0};
-    for (uint32_t f = 0; f < plan->flow_count; f++) {
-        const struct ts_flow *flow = &plan->flows[f];
-        double rate = stands(p, flow) ? flow->rate : 0;
-        total += rate;
-        of_class[flow->length_class] += rate;
-    }
-    for (uint32_t k = 0; k < p->publication.demand->class_count && total > 0; k++) {
-        bool all = of_class[k] <= 0;
-        for (uint32_t f = 0; f < plan->flow_count; f++) {
-            const struct ts_flow *flow = &plan->flows[f];
-            if (stands(p, flow) && (all || flow->length_class == k))
-                add_share(p, &count, flow, k, flow->rate / (all ? total : of_class[k]));
-        }
-    }
-    return count;
-}
-
 static void send_plan(struct cloud_publisher *p, ts_time now, struct ts_actions *out)
 {
     const struct ts_plan *plan = p->publication.plan;
     const struct ts_demand *demand = p->publication.demand;
     struct ts_plan_class *classes = ts_arena_zalloc(&out->arena, sizeof *classes * TS_CLASSES_MAX);
     uint32_t replicas = 0;
-    double served = 0;
     for (uint32_t g = 0; g < plan->group_count; g++) {
         if (p->ready[g])
             p->replicas[replicas++] = (struct ts_plan_replica){
@@ -127,8 +79,8 @@ static void send_plan(struct cloud_publisher *p, ts_time now, struct ts_actions 
     for (uint32_t k = 0; k < demand->class_count; k++)
         classes[k] =
             (struct ts_plan_class){demand->classes[k].prompt_tokens, demand->classes[k].output_tokens};
-    for (uint32_t f = 0; f < plan->flow_count; f++)
-        served += stands(p, &plan->flows[f]) ? plan->flows[f].attained : 0;
+    cloud_shares_fini(&p->shares);
+    cloud_shares_make(plan, demand->class_count, p->ready, &p->shares);
     send(p, now, out, TS_MSG_PLAN)->msg.plan =
         (struct ts_msg_plan){.term = p->term,
                              .number = ++p->number,
@@ -136,11 +88,11 @@ static void send_plan(struct cloud_publisher *p, ts_time now, struct ts_actions 
                              .algorithm = ts_str_of(plan->algorithm),
                              .snapshot_version = p->version,
                              .replicas = {p->replicas, replicas},
-                             .shares = {p->shares, fill_shares(p)},
-                             .attainment = plan->rate > 0 ? served / plan->rate : 0,
+                             .shares = {p->shares.items, p->shares.count},
+                             .attainment = plan->rate > 0 ? p->shares.served / plan->rate : 0,
                              .binding = ts_str_of(plan->limit),
-                             .classes = {classes, demand->class_count},
-                             .served_per_s = served};
+                             .classes = {classes, p->shares.folded ? 0 : demand->class_count},
+                             .served_per_s = p->shares.served};
     memcpy(p->sent, p->ready, plan->group_count * sizeof *p->sent);
     p->sent_version = p->version;
     p->wanted = false;
@@ -266,13 +218,11 @@ void cloud_publish(struct cloud_node *node, const struct cloud_publication *publ
     const struct ts_event tick = {.kind = TS_EVENT_TICK};
     struct cloud_publisher *p = node->core;
     uint32_t count = publication->plan->group_count;
-    size_t shares = (size_t)publication->plan->flow_count * TS_CLASSES_MAX;
     forget_plan(p);
     p->publication = *publication;
     p->ready = ts_xcalloc(count + 1, sizeof *p->ready);
     p->sent = ts_xcalloc(count + 1, sizeof *p->sent);
     p->replicas = ts_xcalloc(count + 1, sizeof *p->replicas);
-    p->shares = ts_xcalloc(shares + 1, sizeof *p->shares);
     p->wanted = true;
     p->changed_at = node->cloud->now;
     look(p, node->cloud->now);

@@ -1,9 +1,7 @@
 /*
  * Stands where a planner does and only passes on plans made before: speaks the planner protocol, claims a
  * term, and sends the plan it was given over the workers that are there. It sends again when a worker of the
- * plan comes or goes and when the router's view was newer. It decides nothing: the share of a flow is its
- * part of the rates of its class's flows whose workers are there; a class that has none of those left goes
- * the ways of all others.
+ * plan comes or goes and when the router's view was newer. It decides nothing (cloud_shares.h).
  *
  * It waits until all workers of the plan are ready, or until nothing has changed for a while. One thread.
  */
