@@ -297,6 +297,7 @@ struct cloud_site_replica cloud_site_replica_at(const struct cloud_site *site, s
     const struct replica *r = site->replicas[i];
     const struct cloud_work *work = &r->node->work;
     struct cloud_site_replica out = {.group = r->index,
+                                     .shape = &r->group,
                                      .phase = r->group.phase,
                                      .prompt_tokens = work->prompt_tokens,
                                      .output_tokens = work->output_tokens,

@@ -54,8 +54,9 @@ void cloud_site_link(struct cloud_site *site, ts_time at, uint32_t from, uint32_
 /* Until the source is dry and all requests have ended, or `until`. */
 enum ts_status cloud_site_run(struct cloud_site *site, ts_time until, struct ts_error *err);
 
-struct cloud_site_replica { /* over the run so far */
-    uint32_t group;
+struct cloud_site_replica {       /* over the run so far */
+    uint32_t group;               /* in the plan it came with */
+    const struct ts_group *shape; /* until the site is destroyed */
     enum ts_phase phase;
     double busy_s[TS_STAGES_MAX];
     uint64_t prompt_tokens, output_tokens, batches;

@@ -23,6 +23,7 @@ int tsctl_replay(int argc, char **argv);
 int tsctl_cost(int argc, char **argv);
 int tsctl_plan(int argc, char **argv);
 int tsctl_workload(int argc, char **argv);
+int tsctl_simulate_local(int argc, char **argv);
 int tsctl_report(int argc, char **argv);
 int tsctl_simulate(int argc, char **argv);
 

@@ -14,7 +14,7 @@
 struct flags {
     struct ts_conf *conf;
     struct tsctl_plan_inputs inputs;
-    const char *algorithm, *load, *plan, *scales, *csv;
+    const char *algorithm, *load, *plan, *scales, *csv, *events;
     double time_limit, duration_s, skip_s, noise, warmup, patience_s, timeline_s;
     uint64_t requests;
     bool poisson, repeat, invariants, json, progress;
@@ -49,6 +49,8 @@ static const struct ts_option options[] = {
     {"warmup", TS_OPTION_F64, F(warmup), "0", 0, 0.45,
      "share of the sending time at either end whose requests do not count"},
     {"scales", TS_OPTION_STRING, F(scales), "", 0, 0, "SLO scales to state attainment at, as 1,2,5"},
+    {"events", TS_OPTION_STRING, F(events), "", 0, 0,
+     "JSON list of what happens on the way: losses, plans, links (README)"},
     {"patience_s", TS_OPTION_F64, F(patience_s), "3600", 0, 1e9,
      "the run is cut off that long after the last request was sent"},
     {"invariants", TS_OPTION_BOOL, F(invariants), "false", 0, 0, "check every step, and hash it"},
@@ -88,7 +90,8 @@ static const char help[] =
     "modelled devices and links. Prints what became of the requests.\n\n"
     "  tsctl simulate --cluster C --model M --workload W [flags]      with a plan made for it\n"
     "  tsctl simulate --plan PLAN.json [flags]                        with that plan\n"
-    "  tsctl simulate validate FILE [--json]                          against measured serving\n\n";
+    "  tsctl simulate validate FILE [--json]                          against measured serving\n"
+    "  tsctl simulate local CONF --requests FILE [flags]              what tsctl up would do with it\n\n";
 
 /* --- Inputs --- */
 
@@ -188,7 +191,7 @@ static void describe_replicas(const struct made *m, const struct tsctl_simulatio
     for (size_t i = 0; i < r->replica_count; i++) {
         struct cloud_site_replica from = cloud_site_replica_at(s->running, i);
         struct tsctl_replica *to = &r->replicas[i];
-        const struct ts_group *group = &m->plan->groups[from.group];
+        const struct ts_group *group = from.shape;
         char words[TSCTL_PLAN_WORDS], shape[TSCTL_PLAN_WORDS];
         double sum = 0, most = 0;
         for (uint32_t k = 0; k < group->stage_count; k++) {
@@ -311,6 +314,7 @@ static enum ts_status simulate(const struct flags *f, const struct made *m, stru
 {
     struct tsctl_report_options o = tsctl_report_defaults();
     struct tsctl_simulation s = {.site = cloud_site_defaults(),
+                                 .events = *f->events ? f->events : NULL,
                                  .patience_s = f->patience_s,
                                  .progress = f->progress,
                                  .timeline = {.step_s = f->timeline_s}};
@@ -369,6 +373,8 @@ int tsctl_simulate(int argc, char **argv)
 
     if (argc > 1 && strcmp(argv[1], "validate") == 0)
         return tsctl_validate(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "local") == 0)
+        return tsctl_simulate_local(argc - 1, argv + 1);
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0)
             fputs(help, stdout);

@@ -36,6 +36,7 @@ struct tsctl_simulation {
     bool (*next)(void *stream, struct ts_request_item *out); /* false: over */
     void *stream;
     const struct ts_slo *slo; /* NULL = no deadlines */
+    const char *events;       /* file of what happens on the way; NULL = nothing */
     double patience_s;        /* the run is cut off that long after the last request was sent */
     bool progress;
     /* What came of it. */
@@ -47,8 +48,9 @@ struct tsctl_simulation {
     double end_s;           /* of the run */
     /* While it runs. */
     bool dry;
-    double last_s; /* when the last request was sent */
-    size_t open;   /* sent or about to be, and not ended */
+    double last_s;              /* when the last request was sent */
+    size_t open;                /* sent or about to be, and not ended */
+    struct tsctl_events *plans; /* of the events */
     struct ts_error err;
 };
 
@@ -56,6 +58,10 @@ struct tsctl_simulation {
  * tsctl_simulation_fini. */
 enum ts_status tsctl_simulation_run(struct tsctl_simulation *simulation, struct ts_error *err);
 void tsctl_simulation_fini(struct tsctl_simulation *simulation);
+
+/* tsctl_simulate_events.c: asks the site for what the file says. */
+enum ts_status tsctl_events_load(struct tsctl_simulation *simulation, struct ts_error *err);
+void tsctl_events_fini(struct tsctl_simulation *simulation); /* after the site */
 
 /* tsctl_simulate_timeline.c */
 void tsctl_timeline_sample(struct tsctl_timeline *timeline, const struct cloud_site *site, double now_s);

@@ -132,6 +132,8 @@ enum ts_status tsctl_simulation_run(struct tsctl_simulation *s, struct ts_error 
     const struct cloud_source source = {.context = s, .next = next_request, .ended = request_ended};
     enum ts_status status = cloud_site_new(&s->site, &source, &s->running, err);
     double now_s = 0;
+    if (status == TS_OK && s->events)
+        status = tsctl_events_load(s, err);
     tsctl_records_init(&s->records);
     while (status == TS_OK && !over(s, now_s)) {
         double slice = s->timeline.step_s > 0 ? s->timeline.step_s : SLICE_S;
@@ -159,6 +161,7 @@ enum ts_status tsctl_simulation_run(struct tsctl_simulation *s, struct ts_error 
 void tsctl_simulation_fini(struct tsctl_simulation *s)
 {
     cloud_site_destroy(&s->running);
+    tsctl_events_fini(s);
     tsctl_records_fini(&s->records);
     tsctl_timeline_fini(&s->timeline);
 }

@@ -1,0 +1,123 @@
+"""Planning and simulating one setting with many algorithms: what the comparisons of scripts/experiments share."""
+
+import csv
+import json
+import pathlib
+import tempfile
+
+import common
+
+ALGORITHMS = ("thunder", "paper", "hexgen", "hexgen2", "distserve", "splitwise", "helix", "colocated", "uniform")
+STYLES = {"thunder": "k-", "paper": "C3-", "hexgen": "C0--", "hexgen2": "C0:", "distserve": "C1--", "splitwise": "C2--", "helix": "C4--",
+          "colocated": "C5:", "uniform": "C7:"}
+# Plans are made for the classes of a trace with Poisson arrivals, and simulated with the lengths of the trace itself at Poisson times, as the paper does.
+CLASSES = {f"azure-{name}": f"tests/data/workloads/azure-{name}-poisson.conf" for name in ("code", "conv")}
+TRACES = {f"azure-{name}": f"tests/data/traces/AzureLLMInferenceTrace_{name}.csv" for name in ("code", "conv")}
+REQUESTS = 2000  # of each point; an interval of at most +-2.2 points
+
+
+class Plans:
+    """Plans as files, kept until the process ends: the same plan serves many runs."""
+
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory()
+
+    def path(self, name):
+        return pathlib.Path(self.folder.name) / f"{name}.json"
+
+    def make(self, name, *flags):
+        """The path of the plan, or None where the algorithm cannot treat the problem."""
+        path = self.path(name)
+        common.run("plan", *(CLASSES.get(flag, flag) for flag in flags), "--out", path, check=False)
+        return path if path.exists() else None
+
+
+def simulate(plan, cluster, model, workload, slo, rate, *flags, requests=REQUESTS, seed=1):
+    """The report of one run, or None without a plan."""
+    if plan is None:
+        return None
+    return json.loads(common.run("simulate", "--cluster", cluster, "--model", model, "--workload", TRACES.get(workload, workload), "--slo", slo, "--rate",
+                                 rate, "--poisson", "--repeat", "--requests", requests, "--seed", seed, "--plan", plan, "--json", *flags))
+
+
+def capacity(cluster, model, workload, slo, *flags):
+    """Requests/s within all deadlines that thunder's plan for goodput promises with 90 % in time."""
+    plan = json.loads(common.run("plan", "--cluster", cluster, "--model", model, "--workload", CLASSES.get(workload, workload), "--slo", slo,
+                                 "--objective", "goodput", "--json",
+                                 *flags, check=False) or "{}")
+    return plan.get("objective", 0)
+
+
+def rounded(rate):
+    return float(f"{rate:.3g}")
+
+
+def compare(plans, cluster, model, workload, slo, rate, algorithms=ALGORITHMS, flags=(), requests=REQUESTS):
+    """Reports by algorithm: each plans for this rate, and its plan is simulated."""
+    def one(algorithm):
+        name = f"{cluster}-{model}-{workload}-{rate:.4g}-{algorithm}".replace("/", "_").replace(",", "_")
+        plan = plans.make(name, "--cluster", cluster, "--model", model, "--workload", workload, "--slo", slo, "--rate", rate, "--algorithm",
+                          algorithm, *flags)
+        return simulate(plan, cluster, model, workload, slo, rate, requests=requests)
+
+    return dict(zip(algorithms, common.run_all([(a,) for a in algorithms], one)))
+
+
+def share_at(report, scale, of="all"):
+    point = next(p for p in report["attainment"] if p["scale"] == scale)
+    return point[of]
+
+
+def scale_for(report, share, of="all"):
+    """The tightest deadlines, as a scale, that `share` of the requests meet; linear between two scales; None beyond the last."""
+    before = None
+    for point in report["attainment"]:
+        here = (point["scale"], point[of]["share"])
+        if here[1] >= share:
+            if before is None or here[1] == before[1]:
+                return here[0]
+            return before[0] + (here[0] - before[0]) * (share - before[1]) / (here[1] - before[1])
+        before = here
+    return None
+
+
+def cell(point):
+    return f"{100 * point['share']:.1f} ({100 * point['low']:.1f}-{100 * point['high']:.1f})"
+
+
+def draw(axis, reports, title, of="all"):
+    for algorithm, report in reports.items():
+        if report:
+            axis.plot([p["scale"] for p in report["attainment"]], [100 * p[of]["share"] for p in report["attainment"]], STYLES[algorithm],
+                      label=algorithm)
+    axis.set(title=title, xscale="log", xlabel="SLO scale", ylabel="% in time", ylim=(0, 101))
+
+
+def records(path):
+    """The lines of --csv; numbers as floats, empty ones as None."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    text = {"finish", "reason", "prefill", "relay", "decode", "codec"}
+    return [{key: value if key in text else float(value) if value else None for key, value in row.items()} for row in rows]
+
+
+def in_time(record, scale):
+    """Whether a request met all its deadlines at this scale."""
+    if record["finish"] not in ("stop", "length"):
+        return False
+    return all(record[f"{key}_ms"] is None or not record[f"want_{key}_ms"] or record[f"{key}_ms"] <= scale * record[f"want_{key}_ms"]
+               for key in ("ttft", "tpot", "e2e"))
+
+
+def by_time(rows, step, scale):
+    """[(begin, share in time, requests)] of requests sent in each step."""
+    found = {}
+    for row in rows:
+        found.setdefault(int(row["at_s"] // step), []).append(in_time(row, scale))
+    return [(step * k, sum(hits) / len(hits), len(hits)) for k, hits in sorted(found.items())]
+
+
+def window(rows, begin, end, scale):
+    hits = [in_time(row, scale) for row in rows if begin <= row["at_s"] < end]
+    low, high = common.wilson(sum(hits), len(hits))
+    return {"share": sum(hits) / max(1, len(hits)), "low": low, "high": high}
