@@ -341,10 +341,24 @@ static void finish(struct ts_client_stream *s, enum ts_finish how, enum ts_reaso
     r->tpot_ms = ms(m.tpot_ns);
     r->gap01_ms = ms(m.gap01_ns);
     r->max_gap_ms = ms(m.gap_max_ns);
+    if (!r->codec) /* no End came */
+        r->trace = (struct ts_client_trace){-1, -1, -1, -1, -1, -1, -1, -1};
     if (!r->codec)
         r->codec = r->codec_why = r->prefill = r->relay = r->decode = "";
     join_text(s);
     make_ready(s);
+}
+
+static struct ts_client_trace trace_of(const struct ts_trace *t)
+{
+    return (struct ts_client_trace){.assigned_ms = ms(t->assigned_ns),
+                                    .prefill_begin_ms = ms(t->prefill_begin_ns),
+                                    .prefill_end_ms = ms(t->prefill_end_ns),
+                                    .first_token_ms = ms(t->first_token_ns),
+                                    .kv_open_ms = ms(t->kv_open_ns),
+                                    .kv_commit_ms = ms(t->kv_commit_ns),
+                                    .decode_begin_ms = ms(t->decode_begin_ns),
+                                    .end_ms = ms(t->end_ns)};
 }
 
 static void take_end(struct ts_client_stream *s, const struct ts_msg_end *end)
@@ -365,6 +379,7 @@ static void take_end(struct ts_client_stream *s, const struct ts_msg_end *end)
     r->prefill = keep_str(s, end->trace.prefill);
     r->relay = keep_str(s, end->trace.relay);
     r->decode = keep_str(s, end->trace.decode);
+    r->trace = trace_of(&end->trace);
     finish(s, end->finish, end->reason, end->text);
 }
 

@@ -85,6 +85,13 @@ struct ts_client_token {
     size_t top_count;
 };
 
+/* What the router saw of its last attempt: milliseconds after it accepted the request; -1 = did not happen.
+ */
+struct ts_client_trace {
+    double assigned_ms, prefill_begin_ms, prefill_end_ms, first_token_ms, kv_open_ms, kv_commit_ms,
+        decode_begin_ms, end_ms;
+};
+
 /* All of a finished stream. Times are measured here, at the client; -1 = not defined for so few tokens. */
 struct ts_client_result {
     const char *request_id;
@@ -101,6 +108,7 @@ struct ts_client_result {
     uint32_t prompt_tokens, attempts;
     uint64_t kv_bytes_raw, kv_bytes_sent;
     const char *codec, *codec_why, *prefill, *relay, *decode;
+    struct ts_client_trace trace;
 };
 
 enum ts_client_event_kind { TS_CLIENT_NONE, TS_CLIENT_TOKEN, TS_CLIENT_END };

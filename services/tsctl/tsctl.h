@@ -45,7 +45,7 @@ struct tsctl_request {
     uint64_t seed;
     bool ignore_eos, json, progress, quality;
     double at_ms; /* of a line of --requests: when it is sent, after the start */
-    const char *requests;
+    const char *requests, *csv;
     uint32_t *ids; /* parsed --tokens */
     size_t id_count;
     struct ts_client_request request; /* the same, as the client library wants it */

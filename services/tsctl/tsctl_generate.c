@@ -5,6 +5,7 @@
 #include "common/base/ts_clock.h"
 #include "common/base/ts_mem.h"
 #include "services/tsctl/tsctl.h"
+#include "services/tsctl/tsctl_record.h"
 
 static int run(const struct tsctl_request *r, struct ts_client *client)
 {
@@ -39,6 +40,7 @@ struct many {
     const struct tsctl_batch *batch;
     struct ts_client_stream **streams; /* of those that were started */
     size_t *order;                     /* by at_ms, then as in the file */
+    double *sent_ms;                   /* of each, after the start */
     size_t count, started, first, ended, failed;
     ts_time began, shown;
 };
@@ -72,6 +74,7 @@ static int start_due(struct many *m, struct ts_client *client, int *code)
         double wait = m->batch->items[i].at_ms - (double)(ts_clock_now() - m->began) / TS_MS;
         if (wait > 0)
             return wait < 20 ? (int)wait : 20;
+        m->sent_ms[i] = (double)(ts_clock_now() - m->began) / TS_MS;
         if (ts_client_start(client, &m->batch->items[i].request, NULL, &m->streams[i], why) != 0)
             *code = tsctl_fail("generate", 1, why);
         m->started++;
@@ -88,6 +91,57 @@ static void order_by_time(struct many *m) /* insertion: files are in order, or n
     }
 }
 
+static float seconds(double ms)
+{
+    return ms < 0 ? -1.0F : (float)(ms * 1e-3);
+}
+
+static void add_record(struct tsctl_records *records, const struct ts_client_result *from, double sent_ms)
+{
+    struct tsctl_record *r = tsctl_records_add(records);
+    const struct ts_client_trace *t = &from->trace;
+    double rest_ms = from->tpot_ms > 0 ? from->tpot_ms * (double)(from->token_count - 1) : 0;
+    *r = (struct tsctl_record){.number = records->count - 1,
+                               .at_s = sent_ms * 1e-3,
+                               .kv_bytes_raw = from->kv_bytes_raw,
+                               .kv_bytes_sent = from->kv_bytes_sent,
+                               .prompt_tokens = from->prompt_tokens,
+                               .output_tokens = (uint32_t)from->token_count,
+                               .attempts = from->attempts,
+                               .finish = tsctl_record_finish(from->finish),
+                               .reason = tsctl_record_reason(from->reason),
+                               .ttft_s = seconds(from->ttft_ms),
+                               .tpot_s = seconds(from->tpot_ms),
+                               .gap01_s = seconds(from->gap01_ms),
+                               .max_gap_s = seconds(from->max_gap_ms),
+                               .e2e_s = seconds(from->ttft_ms < 0 ? -1 : from->ttft_ms + rest_ms),
+                               .assigned_s = seconds(t->assigned_ms),
+                               .prefill_begin_s = seconds(t->prefill_begin_ms),
+                               .prefill_end_s = seconds(t->prefill_end_ms),
+                               .first_token_s = seconds(t->first_token_ms),
+                               .kv_open_s = seconds(t->kv_open_ms),
+                               .kv_commit_s = seconds(t->kv_commit_ms),
+                               .decode_begin_s = seconds(t->decode_begin_ms),
+                               .end_s = seconds(t->end_ms)};
+    r->prefill = tsctl_records_name(records, from->prefill, strlen(from->prefill));
+    r->relay = tsctl_records_name(records, from->relay, strlen(from->relay));
+    r->decode = tsctl_records_name(records, from->decode, strlen(from->decode));
+    r->codec = tsctl_records_name(records, from->codec, strlen(from->codec));
+}
+
+static int save_records(const struct many *m, const char *path)
+{
+    struct tsctl_records records;
+    struct ts_error err = {0};
+    tsctl_records_init(&records);
+    for (size_t i = 0; i < m->count; i++)
+        add_record(&records, ts_client_result(m->streams[i]), m->sent_ms[i]);
+    tsctl_records_sort(&records);
+    enum ts_status status = tsctl_records_save(&records, path, &err);
+    tsctl_records_fini(&records);
+    return status == TS_OK ? 0 : tsctl_fail("generate", 1, err.text);
+}
+
 static int run_many(const struct tsctl_request *r, const struct tsctl_batch *batch, struct ts_client *client)
 {
     struct ts_client_event event;
@@ -95,6 +149,7 @@ static int run_many(const struct tsctl_request *r, const struct tsctl_batch *bat
                      .count = batch->count,
                      .streams = ts_xcalloc(batch->count + 1, sizeof *m.streams),
                      .order = ts_xcalloc(batch->count + 1, sizeof *m.order),
+                     .sent_ms = ts_xcalloc(batch->count + 1, sizeof *m.sent_ms),
                      .began = ts_clock_now()};
     int code = 0;
     order_by_time(&m);
@@ -106,6 +161,8 @@ static int run_many(const struct tsctl_request *r, const struct tsctl_batch *bat
         take_event(&m, &event);
         show_progress(&m, r->progress);
     }
+    if (code == 0 && *r->csv)
+        code = save_records(&m, r->csv);
     for (size_t i = 0; i < batch->count; i++) {
         if (code == 0)
             tsctl_print_json(ts_client_result(m.streams[i]));
@@ -113,6 +170,7 @@ static int run_many(const struct tsctl_request *r, const struct tsctl_batch *bat
     }
     ts_free(m.streams);
     ts_free(m.order);
+    ts_free(m.sent_ms);
     return code ? code : m.failed ? 1 : 0;
 }
 

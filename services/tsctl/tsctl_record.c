@@ -225,6 +225,18 @@ static const char *reason_name(int i)
     return ts_reason_name((enum ts_reason)i);
 }
 
+uint8_t tsctl_record_finish(const char *name)
+{
+    int term = read_term(name, TS_FINISH_LAST, finish_name);
+    return (uint8_t)(term < 0 ? TS_FINISH_NONE : term);
+}
+
+uint8_t tsctl_record_reason(const char *name)
+{
+    int term = read_term(name, TS_REASON_LAST, reason_name);
+    return (uint8_t)(term < 0 ? TS_REASON_NONE : term);
+}
+
 static bool read_cell(struct tsctl_records *records, struct tsctl_record *r, const struct column *c,
                       const char *cell)
 {

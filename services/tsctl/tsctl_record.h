@@ -43,6 +43,9 @@ struct tsctl_records {
 void tsctl_records_init(struct tsctl_records *records);
 void tsctl_records_fini(struct tsctl_records *records);
 struct tsctl_record *tsctl_records_add(struct tsctl_records *records); /* zeroed; valid until the next one */
+/* The numbers of these words; 0 = none for one that is not known. */
+uint8_t tsctl_record_finish(const char *name);
+uint8_t tsctl_record_reason(const char *name);
 uint16_t tsctl_records_name(struct tsctl_records *records, const char *name, size_t bytes);
 void tsctl_records_sort(struct tsctl_records *records); /* by time sent, then by number */
 

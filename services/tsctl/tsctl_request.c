@@ -50,6 +50,8 @@ static const struct ts_option options[] = {
     O(json, TS_OPTION_BOOL, "false", 0, 0, "print one JSON document instead of the text"),
     O(requests, TS_OPTION_STRING, NULL, 0, 0,
       "file with one JSON request a line, sent at its at_ms (0); prints one JSON result a line"),
+    O(csv, TS_OPTION_STRING, NULL, 0, 0,
+      "with --requests: write a record of each request into this file; columns as of tsctl report"),
     O(progress, TS_OPTION_BOOL, "false", 0, 0,
       "with --requests: counts of open, started and ended streams on stderr"),
 };

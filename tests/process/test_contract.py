@@ -1,6 +1,7 @@
 """The commands others script against: services/tsctl/README.md. Keys, kinds of values and exit codes."""
 
 import contextlib
+import csv
 import json
 import os
 import subprocess
@@ -54,9 +55,16 @@ def test_requests_are_sent_at_their_time():
     path = requests_file(lines)
     with Cluster("--engine", "modelled") as cluster:
         began = time.monotonic()
-        done = run("generate", "--router", cluster.router, "--requests", path, "--progress")
+        done = run("generate", "--router", cluster.router, "--requests", path, "--progress", "--csv", path + ".csv")
         took = time.monotonic() - began
+    rows, report = list(csv.DictReader(open(path + ".csv"))), json.loads(run("report", path + ".csv", "--json").stdout)
     os.unlink(path)
+    os.unlink(path + ".csv")
+    assert [row["request"] for row in rows] == ["1", "2", "0"]  # by time sent
+    assert all(at <= float(row["at_s"]) < at + 5 for at, row in zip((0, 0.45, 0.9), rows))
+    assert all(0 <= float(row["prefill_begin_ms"]) <= float(row["prefill_end_ms"]) <= float(row["end_ms"]) for row in rows)
+    assert all(float(row["ttft_ms"]) <= float(row["e2e_ms"]) and row["output_tokens"] == "2" and row["prefill"] for row in rows)
+    assert report["completed"] == 3 and report["latency_ms"]["ttft"]["max"] == pytest.approx(max(float(row["ttft_ms"]) for row in rows), abs=1e-3)
     assert [json.loads(line)["request_id"] for line in done.stdout.splitlines()] == ["r900", "r0", "r450"]  # as in the file
     assert 0.9 <= took < 30
     assert all(json.loads(line)["finish_reason"] == "length" for line in done.stdout.splitlines())
