@@ -164,13 +164,14 @@ static double mark(float value, double before)
 static void add_parts(const struct tsctl_record *record, struct tsctl_report *r)
 {
     double assigned = mark(record->assigned_s, 0), begin = mark(record->prefill_begin_s, assigned);
-    double prefilled = mark(record->prefill_end_s, begin), moved = mark(record->kv_commit_s, prefilled);
+    double prefilled = mark(record->prefill_end_s, begin), granted = mark(record->kv_open_s, prefilled);
+    double moved = mark(record->kv_commit_s, granted);
     double decoding = mark(record->decode_begin_s, moved), end = mark(record->end_s, decoding);
     r->parts_s[TSCTL_PART_ROUTER] += assigned;
     r->parts_s[TSCTL_PART_PREFILL_QUEUE] += begin - assigned;
     r->parts_s[TSCTL_PART_PREFILL] += prefilled - begin;
-    r->parts_s[TSCTL_PART_TRANSFER] += moved - prefilled;
-    r->parts_s[TSCTL_PART_DECODE_QUEUE] += decoding - moved;
+    r->parts_s[TSCTL_PART_TRANSFER] += moved - granted;
+    r->parts_s[TSCTL_PART_DECODE_QUEUE] += granted - prefilled + decoding - moved;
     r->parts_s[TSCTL_PART_DECODE] += end - decoding;
     r->parts_s[TSCTL_PART_REST] += (double)record->e2e_s - end;
     if (record->kv_open_s >= 0 && record->kv_commit_s >= 0)

@@ -17,7 +17,7 @@ struct flags {
     const char *algorithm, *load, *plan, *scales, *csv, *events;
     double time_limit, duration_s, skip_s, noise, warmup, patience_s, timeline_s;
     uint64_t requests;
-    bool poisson, repeat, invariants, json, progress;
+    bool poisson, repeat, planner, invariants, json, progress;
 };
 
 #define F(field) offsetof(struct flags, field)
@@ -34,6 +34,8 @@ static const struct ts_option options[] = {
      "the plan in force, as JSON; flags that are not given are as in it"},
     {"algorithm", TS_OPTION_STRING, F(algorithm), "thunder", 0, 0, "who makes the plan: tsctl plan --help"},
     {"load", TS_OPTION_STRING, F(load), NULL, 0, 0, "an algorithm of your own: shared object"},
+    {"planner", TS_OPTION_BOOL, F(planner), "false", 0, 0,
+     "the real planner in the loop: it measures the load, re-routes and flips phases"},
     {"rate", TS_OPTION_F64, F(inputs.rate), NULL, 1e-6, 1e6,
      "requests/s of plan and stream, instead of the workload's own"},
     {"poisson", TS_OPTION_BOOL, F(poisson), "false", 0, 0, "arrivals are redrawn as a Poisson process"},
@@ -79,9 +81,10 @@ static const struct ts_option options[] = {
 /* The plan, and what it was made over. */
 struct made {
     struct tsctl_plan_world world;
-    struct tsctl_plan_doc *doc;     /* of --plan, NULL otherwise */
-    struct ts_plan *plan;           /* ours */
-    const struct ts_demand *demand; /* whose classes its flows name */
+    struct tsctl_plan_doc *doc;             /* of --plan, NULL otherwise */
+    struct ts_plan *plan;                   /* ours */
+    const struct ts_demand *demand;         /* whose classes its flows name */
+    const struct plan_algorithm *algorithm; /* NULL with --plan */
     char *conf_dir;
 };
 
@@ -151,6 +154,7 @@ static int make_plan(struct flags *f, struct made *m, struct ts_error *err)
     if (code)
         return code;
     m->plan = search.plan;
+    m->algorithm = search.algorithm;
     m->demand = &m->world.demand;
     return 0;
 }
@@ -250,6 +254,7 @@ static enum ts_status print_json(const struct flags *f, const struct made *m,
     put_text(doc, "workload", f->inputs.workload);
     put_text(doc, "slo_words", f->inputs.slo);
     put_text(doc, "algorithm", m->plan->algorithm);
+    ts_json_put_bool(doc, "planner", f->planner);
     ts_json_put_integer(doc, "seed", (int64_t)f->inputs.seed);
     ts_json_put_number(doc, "plan_objective", m->plan->objective);
     ts_json_put_number(doc, "plan_attained_ttft", m->plan->attained_ttft);
@@ -321,6 +326,10 @@ static enum ts_status simulate(const struct flags *f, const struct made *m, stru
     struct ts_slo *slo = NULL;
     struct ts_requests *requests = NULL;
     enum ts_status status = *f->scales ? tsctl_report_scales(f->scales, &o, err) : TS_OK;
+    struct tsctl_planner planner = {.catalogue = m->world.catalogue,
+                                    .cluster = m->world.cluster,
+                                    .algorithm = m->algorithm ? m->algorithm : plan_algorithm_find("thunder"),
+                                    .colocate = m->world.problem.colocate};
     s.site.cluster = m->world.cluster;
     s.site.model = &m->world.model;
     s.site.plan = m->plan;
@@ -335,6 +344,12 @@ static enum ts_status simulate(const struct flags *f, const struct made *m, stru
         status = open_stream(f, m, &requests, err);
     if (status == TS_OK) {
         s.slo = slo;
+        if (f->planner) {
+            planner.slo = slo;
+            memcpy(planner.codec_allowed, m->world.problem.codec_allowed, sizeof planner.codec_allowed);
+            tsctl_planner_fill(&planner, m->demand, f->inputs.seed);
+            s.site.planner = &planner.settings;
+        }
         s.next = next_item;
         s.stream = requests;
         o.slo_scale = slo ? ts_slo_scale(slo) : 1;

@@ -59,6 +59,19 @@ struct tsctl_simulation {
 enum ts_status tsctl_simulation_run(struct tsctl_simulation *simulation, struct ts_error *err);
 void tsctl_simulation_fini(struct tsctl_simulation *simulation);
 
+/* tsctl_simulate_planner.c: the real planner over the replicas, instead of the plan as it was made. Does not
+ * move once it is filled; everything is borrowed. */
+struct tsctl_planner {
+    const struct ts_catalogue *catalogue;
+    const struct ts_slo *slo; /* NULL = no deadlines */
+    const struct ts_cluster *cluster;
+    const struct plan_algorithm *algorithm;
+    bool colocate, codec_allowed[TS_COST_CODEC_COUNT];
+    struct planner_settings settings; /* filled */
+};
+
+void tsctl_planner_fill(struct tsctl_planner *planner, const struct ts_demand *expected, uint64_t seed);
+
 /* tsctl_simulate_events.c: asks the site for what the file says. */
 enum ts_status tsctl_events_load(struct tsctl_simulation *simulation, struct ts_error *err);
 void tsctl_events_fini(struct tsctl_simulation *simulation); /* after the site */

@@ -2,8 +2,8 @@
  * What happens to a simulated cluster on the way: a JSON list of
  *
  *     {"at_s": 300, "lose": "NODE"}                    all its devices die for ever
- *     {"at_s": 301, "plan": "PLAN.json"}               that plan from now on: replicas that it keeps change phase and
- *                                                      flows at once, its new ones load first, the others drain
+ *     {"at_s": 301, "plan": "PLAN.json"}               that plan from now on: replicas that it keeps change
+ * phase and flows at once, its new ones load first, the others drain
  *     {"at_s": 400, "slow": "NODE", "factor": 0.1}     all links from and to it
  *     {"at_s": 400, "link": ["FROM", "TO"], "factor": 0.1}
  */
@@ -20,14 +20,15 @@ struct tsctl_events {
     size_t plan_count;
 };
 
-static enum ts_status find_node(const struct ts_cluster *cluster, const char *name, uint32_t *out, struct ts_error *err)
+static enum ts_status find_node(const struct ts_cluster *cluster, const char *name, uint32_t *out,
+                                struct ts_error *err)
 {
     for (*out = 0; *out < cluster->node_count; (*out)++) {
         if (name && strcmp(cluster->nodes[*out].name, name) == 0)
             return TS_OK;
     }
-    return ts_error_set(err, TS_ENOTFOUND, "\"%.60s\" is no node of cluster %s: its first is %s", name ? name : "",
-                        cluster->name, cluster->nodes[0].name);
+    return ts_error_set(err, TS_ENOTFOUND, "\"%.60s\" is no node of cluster %s: its first is %s",
+                        name ? name : "", cluster->name, cluster->nodes[0].name);
 }
 
 static enum ts_status lose(const struct tsctl_simulation *s, ts_time at, const struct ts_json *event,
@@ -43,7 +44,8 @@ static enum ts_status lose(const struct tsctl_simulation *s, ts_time at, const s
     return status;
 }
 
-static enum ts_status adopt(struct tsctl_simulation *s, ts_time at, const struct ts_json *event, struct ts_error *err)
+static enum ts_status adopt(struct tsctl_simulation *s, ts_time at, const struct ts_json *event,
+                            struct ts_error *err)
 {
     const char *path = ts_json_string(ts_json_get(event, "plan"), NULL);
     struct tsctl_plan_doc *doc = NULL;
@@ -55,8 +57,8 @@ static enum ts_status adopt(struct tsctl_simulation *s, ts_time at, const struct
     if (status == TS_OK)
         status = tsctl_plan_bind(doc, s->site.cluster, &plan, &lost, err);
     if (status == TS_OK && lost > 0)
-        status = ts_error_set(err, TS_EINVAL, "%s: %u replicas stand on devices that cluster %s has not", path, lost,
-                              s->site.cluster->name);
+        status = ts_error_set(err, TS_EINVAL, "%s: %u replicas stand on devices that cluster %s has not",
+                              path, lost, s->site.cluster->name);
     tsctl_plan_doc_destroy(&doc);
     if (status != TS_OK) {
         ts_plan_destroy(&plan);

@@ -1,7 +1,7 @@
 /*
- * `tsctl simulate local`: what `tsctl up CONF --engine modelled` would do with a file of requests, under virtual
- * time. The cores get the settings of the same file; messages take a fixed time instead of sockets and scheduling,
- * so the difference to the real processes is what these cost (scripts/experiments/processes).
+ * `tsctl simulate local`: what `tsctl up CONF --engine modelled` would do with a file of requests, under
+ * virtual time. The cores get the settings of the same file; messages take a fixed time instead of sockets
+ * and scheduling, so the difference to the real processes is what these cost (scripts/experiments/processes).
  */
 #include <stdio.h>
 #include <string.h>
@@ -252,7 +252,8 @@ int tsctl_simulate_local(int argc, char **argv)
     struct ts_error err = {0};
     int code = 0;
     if (argc < 2 || strncmp(argv[1], "--", 2) == 0)
-        return tsctl_fail("simulate local", 2, "usage: tsctl simulate local CONF --requests FILE [flags of tsctl up]");
+        return tsctl_fail("simulate local", 2,
+                          "usage: tsctl simulate local CONF --requests FILE [flags of tsctl up]");
     char **shifted = ts_xcalloc((size_t)argc + 2, sizeof *shifted);
     shifted[0] = argv[0];
     shifted[1] = (char *)"--config";
@@ -260,7 +261,8 @@ int tsctl_simulate_local(int argc, char **argv)
         shifted[i + 1] = argv[i];
     l.flags.conf_path = argv[1];
     /* the group of the file is that of `tsctl up`: the cluster is the same */
-    switch (ts_conf_load("up", options, TS_ARRAY_SIZE(options), argc + 1, shifted, &l.flags, NULL, &conf, &err)) {
+    switch (
+        ts_conf_load("up", options, TS_ARRAY_SIZE(options), argc + 1, shifted, &l.flags, NULL, &conf, &err)) {
     case TS_CONF_EXIT:
         break;
     case TS_CONF_ERROR:
@@ -269,7 +271,8 @@ int tsctl_simulate_local(int argc, char **argv)
     case TS_CONF_RUN:
         l.flags.conf_path = argv[1];
         if (!*l.flags.requests)
-            code = tsctl_fail("simulate local", 2, "no requests: give --requests FILE, one JSON request a line");
+            code =
+                tsctl_fail("simulate local", 2, "no requests: give --requests FILE, one JSON request a line");
         else if (simulate(&l, &err) != TS_OK)
             code = tsctl_fail("simulate local", 1, err.text);
         break;

@@ -104,6 +104,12 @@ def test_traces_and_timeline():
         assert all(0 <= value <= 1 for value in replica["busy"] + replica["kv"])
 
 
+def test_planner_in_the_loop():
+    run = simulate(*SPLIT, "--requests", "200", "--planner")
+    assert run["planner"] and run["completed"] == 200
+    assert run["latency_ms"] != simulate(*SPLIT, "--requests", "200")["latency_ms"]
+
+
 def test_wrong_words():
     assert "--cluster is missing" in tsctl("simulate", code=2)
     assert "unknown" in tsctl("simulate", *SMALL, "--algorithm", "magic", code=2)

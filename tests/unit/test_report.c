@@ -133,6 +133,25 @@ static void test_by_hand(void **state)
     tsctl_records_fini(&records);
 }
 
+/* A transfer that waits for memory after prefill: that is a queue, and not the link's time. */
+static void test_wait_for_memory(void **state)
+{
+    struct tsctl_records records;
+    struct tsctl_report r;
+    struct tsctl_report_options o = options_of("1");
+    (void)state;
+    tsctl_records_init(&records);
+    struct tsctl_record *record = add(&records, 0); /* prefill ends at 1 s, decode begins at 1.5 s */
+    record->kv_open_s = 1.125F;
+    record->kv_commit_s = 1.25F;
+    tsctl_report_make(&records, &o, &r);
+    assert_float_equal(r.parts_s[TSCTL_PART_TRANSFER], 0.125, 1e-6);
+    assert_float_equal(r.parts_s[TSCTL_PART_DECODE_QUEUE], 0.125 + 0.25, 1e-6);
+    assert_float_equal(r.hidden_s, 0, 1e-9);
+    tsctl_report_fini(&r);
+    tsctl_records_fini(&records);
+}
+
 static void test_other_ends(void **state)
 {
     struct tsctl_records records;
@@ -285,9 +304,11 @@ static void test_bad_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wilson), cmocka_unit_test(test_by_hand),   cmocka_unit_test(test_other_ends),
-        cmocka_unit_test(test_warmup), cmocka_unit_test(test_nothing),   cmocka_unit_test(test_scales),
-        cmocka_unit_test(test_file),   cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_wilson),          cmocka_unit_test(test_by_hand),
+        cmocka_unit_test(test_wait_for_memory), cmocka_unit_test(test_other_ends),
+        cmocka_unit_test(test_warmup),          cmocka_unit_test(test_nothing),
+        cmocka_unit_test(test_scales),          cmocka_unit_test(test_file),
+        cmocka_unit_test(test_bad_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
