@@ -81,6 +81,8 @@ struct cloud_settings {
     /* Digest of all steps, bounds of all messages, KV cells, texts and token ids. Without them the same steps
      * happen, faster: requests need no prompts, token i is a hash of (seed, i). */
     bool checks;
+    bool undigested;    /* with checks, but no digest */
+    bool shapes_unsaid; /* workers do not state the shape of their model: planners give equal shares */
     const char
         *device_conf; /* shapes and coefficients of all devices (gpu/sim/ts_sim_model.h); NULL = built in */
     const struct ts_model *model; /* instead of the devices' shape; copied */

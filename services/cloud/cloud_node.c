@@ -88,7 +88,7 @@ static void fill_profile(struct cloud_node *node, enum ts_phase phase, uint32_t 
                                      .device = ts_str_of("modelled"),
                                      .fingerprint = m->fingerprint,
                                      .layers = m->layers,
-                                     .hidden = m->hidden,
+                                     .hidden = node->cloud->settings.shapes_unsaid ? 0 : m->hidden,
                                      .intermediate = m->intermediate,
                                      .heads = m->heads,
                                      .kv_heads = m->kv_heads,
@@ -312,7 +312,7 @@ static void step_once(struct cloud_node *node, const struct ts_event *event)
     cloud->steps++;
     ts_actions_clear(&node->actions);
     step_core(node, event);
-    if (cloud->settings.checks)
+    if (cloud->settings.checks && !cloud->settings.undigested)
         add_to_digest(node, event);
     for (size_t i = 0; i < node->actions.count; i++)
         perform(node, &node->actions.items[i]);

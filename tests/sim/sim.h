@@ -10,6 +10,7 @@
 
 struct sim_options {
     uint64_t seed;
+    bool undigested;               /* no digest: faster */
     bool calm;                     /* whatever the seed says */
     const bool *faults, *requests; /* those that are kept; NULL = all */
     void (*line)(void *context,

@@ -163,6 +163,7 @@ static void draw_cloud(struct draw *d, const char *fast, const char *slow)
     s->cloud.device_conf = s->seed % 2 ? fast : slow;
     s->cloud.context_tokens = one_in(d, 4) ? draw(d, d->prompt_max - 8, d->prompt_max + 48) : 512;
     s->cloud.blocks_stay = s->calm;
+    s->cloud.shapes_unsaid = !one_in(d, 5); /* searches of planners take most of the time */
     s->cloud.restart_max = one_in(d, 4) ? 5 * TS_S : draw(d, 20, 2000) * TS_MS;
     if (one_in(d, 2))
         s->cloud.codec_bytes_per_s = draw(d, 1, 100) * 1e6;

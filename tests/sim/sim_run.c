@@ -235,6 +235,7 @@ void sim_run(const struct sim_options *options, struct sim_result *out)
     w->receipts = ts_map_new();
     struct cloud_settings settings = w->script.cloud;
     settings.checks = true;
+    settings.undigested = options->undigested;
     settings.hooks =
         (struct cloud_hooks){.context = w, .fate = sim_fate, .stepped = stepped, .before = before};
     enum ts_status status = cloud_new(&settings, &w->cloud, &err);

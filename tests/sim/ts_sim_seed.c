@@ -152,7 +152,7 @@ static int run_many(const struct arguments *a)
     static struct sim_result sum, r;
     uint64_t failed = 0;
     for (uint64_t seed = a->from; seed < a->from + a->count; seed++) {
-        struct sim_options options = {.seed = seed};
+        struct sim_options options = {.seed = seed, .undigested = true};
         seed_low = (sig_atomic_t)(uint32_t)seed;
         seed_high = (sig_atomic_t)(uint32_t)(seed >> 32);
         sim_run(&options, &r);
