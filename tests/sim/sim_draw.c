@@ -217,7 +217,7 @@ static struct sim_fault *new_fault(struct draw *d, enum sim_fault_kind kind, ts_
     TS_ASSERT(s->fault_count < SIM_FAULTS_MAX);
     struct sim_fault *f = &s->faults[s->fault_count++];
     *f = (struct sim_fault){
-        .kind = kind, .at = at, .node = SIM_NODE_NONE, .other = SIM_NODE_NONE, .amount = 1};
+        .kind = kind, .at = at, .node = SIM_NODE_NONE, .other = SIM_NODE_NONE, .amount = 1, .aim = -1};
     return f;
 }
 
@@ -374,6 +374,8 @@ static void draw_fault(struct draw *d, enum sim_fault_kind kind, ts_time at)
             new_fault(d, kind, at)->node = node;
     } else {
         fill_fault(d, new_fault(d, kind, at));
+        if (one_in(d, 2))
+            s->faults[s->fault_count - 1].aim = (int)draw(d, 0, SIM_STATE_COUNT - 1);
     }
 }
 

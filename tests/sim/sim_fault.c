@@ -127,11 +127,8 @@ static void happens(struct sim_world *w, const struct sim_fault *f)
     }
 }
 
-static void fault_happens(void *context)
+static void strike(struct sim_world *w, const struct sim_fault *f)
 {
-    const struct sim_fault_call *call = context;
-    struct sim_world *w = call->w;
-    const struct sim_fault *f = &w->script.faults[call->number];
     bool of_request = f->kind == SIM_CANCEL || f->kind == SIM_DEADLINE;
     struct cloud_node *node = of_request ? NULL : node_of(w, f->node);
     if (!of_request && !node && f->kind != SIM_JOIN && f->kind != SIM_SWAP)
@@ -144,16 +141,119 @@ static void fault_happens(void *context)
     happens(w, f);
 }
 
+/* --- aims -------------------------------------------------------------------------------------------- */
+
+#define AIM_FOR (300 * TS_MS)
+
+static uint32_t first_of(const struct sim_world *w, enum cloud_kind kind)
+{
+    for (uint32_t i = 0; i < w->script.node_count; i++) {
+        if (w->script.nodes[i].kind == kind && w->nodes[i])
+            return i;
+    }
+    return SIM_NODE_NONE;
+}
+
+/* Whom a fault of this kind may strike. */
+static bool suits(enum sim_fault_kind kind, enum cloud_kind node)
+{
+    switch (kind) {
+    case SIM_CORRUPT:
+    case SIM_DIGEST:
+    case SIM_CODEC:
+        return node == CLOUD_RELAY;
+    case SIM_STALE:
+    case SIM_ENGINE:
+    case SIM_FLIP:
+        return node == CLOUD_WORKER;
+    case SIM_ABSENCE:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* Turns the fault to who serves a request in the state it aims at. False: nobody does. */
+static bool turn(struct sim_world *w, struct sim_fault *f)
+{
+    struct ts_rid rid;
+    enum sim_state state = (enum sim_state)f->aim;
+    uint32_t found = SIM_NODE_NONE;
+    bool link = f->other != SIM_NODE_NONE;
+    if (state < SIM_AT_c_tokenising && sim_record_in(w, state, &rid)) {
+        struct cloud_node *prefill = NULL, *decode = NULL, *relay = NULL;
+        struct sim_ask *ask = rid.request < SIM_NUMBERS_MAX ? w->by_number[rid.request] : NULL;
+        if (!ask || sim_record_state(w, ask, &rid, &prefill, &decode, &relay) < 0)
+            return false;
+        struct cloud_node *node = suits(f->kind, CLOUD_WORKER) ? (decode ? decode : prefill) : relay;
+        found = node                            ? sim_index_of(w, node)
+                : suits(f->kind, CLOUD_PLANNER) ? first_of(w, CLOUD_PLANNER)
+                                                : SIM_NODE_NONE;
+    }
+    for (uint32_t i = 0; i < w->script.node_count && state >= SIM_AT_c_tokenising; i++) {
+        const struct cloud_node *node = w->nodes[i];
+        enum cloud_kind kind = w->script.nodes[i].kind;
+        if (node && suits(f->kind, kind) &&
+            (kind == CLOUD_WORKER
+                 ? state < SIM_AT_t_opening && sim_task_in(node, state, &rid)
+                 : kind == CLOUD_RELAY && state >= SIM_AT_t_opening && sim_transfer_in(node, state, &rid)))
+            found = i;
+    }
+    if (found == SIM_NODE_NONE)
+        return false;
+    bool from_router = link && f->node == SIM_ROUTER;
+    f->node = link && from_router ? SIM_ROUTER : found;
+    f->other = !link ? SIM_NODE_NONE : from_router ? found : SIM_ROUTER;
+    return true;
+}
+
+static void strikes(void *context)
+{
+    const struct sim_fault_call *call = context;
+    strike(call->w, &call->w->script.faults[call->number]);
+}
+
+static void fault_happens(void *context)
+{
+    const struct sim_fault_call *call = context;
+    struct sim_world *w = call->w;
+    if (w->script.faults[call->number].aim < 0) {
+        strikes(context);
+        return;
+    }
+    w->waits_until[w->waiting_count] = cloud_now(w->cloud) + AIM_FOR;
+    w->waiting[w->waiting_count++] = call->number;
+}
+
+static struct sim_fault_call *new_call(struct sim_world *w, uint32_t number)
+{
+    struct sim_fault_call *call = ts_xcalloc(1, sizeof *call);
+    *call = (struct sim_fault_call){.next = w->calls, .w = w, .number = number};
+    w->calls = call;
+    return call;
+}
+
+void sim_faults_look(struct sim_world *w)
+{
+    for (uint32_t i = 0; i < w->waiting_count;) {
+        if (!turn(w, &w->script.faults[w->waiting[i]]) && w->waits_until[i] > cloud_now(w->cloud)) {
+            i++;
+            continue;
+        }
+        cloud_at(w->cloud, cloud_now(w->cloud), strikes, new_call(w, w->waiting[i]));
+        w->waiting_count--;
+        w->waiting[i] = w->waiting[w->waiting_count];
+        w->waits_until[i] = w->waits_until[w->waiting_count];
+    }
+}
+
 void sim_faults_start(struct sim_world *w)
 {
     for (uint32_t i = 0; i < w->script.fault_count; i++) {
         if (w->options->faults && !w->options->faults[i])
             continue;
-        struct sim_fault_call *call = ts_xcalloc(1, sizeof *call);
-        *call = (struct sim_fault_call){.next = w->calls, .w = w, .number = i};
-        w->calls = call;
         w->result->faults++;
-        cloud_at(w->cloud, w->script.faults[i].at, fault_happens, call);
+        cloud_at(w->cloud, w->script.faults[i].at, fault_happens, new_call(w, i));
     }
 }
 

@@ -76,6 +76,9 @@ struct sim_world {
     uint32_t client_asks[SIM_CLIENTS_MAX];
     struct sim_active active[SIM_FAULTS_MAX];
     uint32_t active_count;
+    uint32_t waiting[SIM_FAULTS_MAX]; /* faults that wait for a request in the state they aim at */
+    ts_time waits_until[SIM_FAULTS_MAX];
+    uint32_t waiting_count;
     struct sim_fault_call *calls;
     struct ts_rng rng;
     struct ts_map *traced;
@@ -112,7 +115,8 @@ void sim_faults_start(struct sim_world *w);
 void sim_fate(void *context, struct cloud_node *from, struct cloud_node *to, const struct ts_msg *msg,
               struct cloud_fate *fate);
 void sim_alter(struct sim_world *w, struct cloud_node *node,
-               struct ts_action *action); /* before it is performed */
+               struct ts_action *action);  /* before it is performed */
+void sim_faults_look(struct sim_world *w); /* for what they aim at, after each step */
 struct cloud_node *sim_add_node(struct sim_world *w, uint32_t number);
 
 /* sim_check.c */
@@ -129,11 +133,14 @@ void sim_router_died(struct sim_world *w);
 int sim_record_state(struct sim_world *w, const struct sim_ask *ask, struct ts_rid *rid,
                      struct cloud_node **prefill, struct cloud_node **decode, struct cloud_node **relay);
 
+bool sim_record_in(struct sim_world *w, enum sim_state state, struct ts_rid *rid);
+
 /* sim_see_worker.c */
 void sim_see_worker(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
                     const struct ts_actions *actions);
 int sim_task_state(const struct cloud_node *node, struct ts_rid rid,
                    enum ts_phase role); /* enum sim_state; -1 = none */
+bool sim_task_in(const struct cloud_node *node, enum sim_state state, struct ts_rid *rid);
 uint32_t sim_dying(const struct cloud_node *node, enum ts_phase role);
 void sim_worker_books_free(struct sim_world *w);
 
@@ -141,6 +148,7 @@ void sim_worker_books_free(struct sim_world *w);
 void sim_see_relay(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
                    const struct ts_actions *actions);
 int sim_transfer_state(const struct cloud_node *node, struct ts_rid rid);
+bool sim_transfer_in(const struct cloud_node *node, enum sim_state state, struct ts_rid *rid);
 uint32_t sim_over(const struct cloud_node *node); /* its transfers in that state */
 void sim_relay_books_free(struct sim_world *w);
 

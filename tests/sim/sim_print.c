@@ -76,8 +76,10 @@ void sim_fault_print(const struct sim_script *script, uint32_t number, char *out
         name_of(script, f->node, a, sizeof a);
     if (f->other != SIM_NODE_NONE)
         name_of(script, f->other, b, sizeof b);
-    snprintf(out, size, "fault %u at %.3f s: %s %s%s%s amount %u lasts %.3f s", number, (double)f->at / 1e9,
-             sim_fault_names[f->kind], a, *b ? " > " : "", b, f->amount, (double)f->lasts / 1e9);
+    snprintf(out, size, "fault %u at %.3f s: %s %s%s%s amount %u lasts %.3f s%s%s", number,
+             (double)f->at / 1e9, sim_fault_names[f->kind], a, *b ? " > " : "", b, f->amount,
+             (double)f->lasts / 1e9, f->aim < 0 ? "" : ", aims at ",
+             f->aim < 0 ? "" : sim_state_names[f->aim]);
 }
 
 static void print_node(const struct sim_script *script, const struct sim_node *n)

@@ -56,6 +56,8 @@ struct sim_fault {
     uint32_t node,
         other; /* of the script; a client by SIM_NODES_MAX + its number; cancel, deadline: the request */
     uint32_t amount;
+    int aim; /* enum sim_state: it waits a while for a request in that state and strikes there; -1 = as it is
+              */
 };
 
 struct sim_node {

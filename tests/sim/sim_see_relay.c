@@ -204,6 +204,23 @@ int sim_transfer_state(const struct cloud_node *node, struct ts_rid rid)
     return -1;
 }
 
+bool sim_transfer_in(const struct cloud_node *node, enum sim_state state, struct ts_rid *rid)
+{
+    const struct relay_core *core = cloud_node_core(node);
+    const struct transfer *t;
+    for (t = core ? core->live.head : NULL; t; t = t->near[LIST_ALL].next) {
+        if (sim_transfer_state(node, t->rid) == (int)state)
+            break;
+    }
+    if (!t && core && state == SIM_AT_t_over)
+        t = core->over.head;
+    if (!t && core && state == SIM_AT_t_retained && core->copy_count > 0)
+        t = core->cheapest[0];
+    if (t)
+        *rid = t->rid;
+    return t != NULL;
+}
+
 uint32_t sim_over(const struct cloud_node *node)
 {
     const struct relay_core *core = cloud_node_core(node);

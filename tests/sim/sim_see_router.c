@@ -497,3 +497,15 @@ int sim_record_state(struct sim_world *w, const struct sim_ask *ask, struct ts_r
     }
     return record_state(r);
 }
+
+bool sim_record_in(struct sim_world *w, enum sim_state state, struct ts_rid *rid)
+{
+    const struct router_core *core = cloud_node_core(w->router);
+    for (const struct record *r = core ? core->live_head : NULL; r; r = r->next) {
+        if (record_state(r) == (int)state) {
+            *rid = (struct ts_rid){core->incarnation, r->number, r->attempt};
+            return true;
+        }
+    }
+    return false;
+}

@@ -469,6 +469,39 @@ int sim_task_state(const struct cloud_node *node, struct ts_rid rid, enum ts_pha
     return -1;
 }
 
+/* A task in that state, whatever its attempt. */
+bool sim_task_in(const struct cloud_node *node, enum sim_state state, struct ts_rid *rid)
+{
+    static const struct {
+        enum task_state state;
+        enum ts_phase role;
+    } of[SIM_STATE_COUNT] = {
+        [SIM_AT_c_tokenising] = {TASK_TOKENISING, TS_PHASE_BOTH},
+        [SIM_AT_c_waiting] = {TASK_WAITING, TS_PHASE_BOTH},
+        [SIM_AT_c_prefilling] = {TASK_PREFILLING, TS_PHASE_BOTH},
+        [SIM_AT_c_ready] = {TASK_READY, TS_PHASE_BOTH},
+        [SIM_AT_p_tokenising] = {TASK_TOKENISING, TS_PHASE_PREFILL},
+        [SIM_AT_p_waiting] = {TASK_WAITING, TS_PHASE_PREFILL},
+        [SIM_AT_p_prefilling] = {TASK_PREFILLING, TS_PHASE_PREFILL},
+        [SIM_AT_p_sealed] = {TASK_SEALED, TS_PHASE_PREFILL},
+        [SIM_AT_p_dying] = {TASK_DYING, TS_PHASE_PREFILL},
+        [SIM_AT_d_assigned] = {TASK_ASSIGNED, TS_PHASE_DECODE},
+        [SIM_AT_d_grant_wait] = {TASK_GRANT_WAIT, TS_PHASE_DECODE},
+        [SIM_AT_d_receiving] = {TASK_RECEIVING, TS_PHASE_DECODE},
+        [SIM_AT_d_ready] = {TASK_READY, TS_PHASE_DECODE},
+        [SIM_AT_d_finished] = {TASK_FINISHED, TS_PHASE_DECODE},
+        [SIM_AT_d_dying] = {TASK_DYING, TS_PHASE_DECODE},
+    };
+    const struct worker_core *core = cloud_node_core(node);
+    for (const struct task *t = core ? core->lists[of[state].state].head : NULL; t; t = t->alike_next) {
+        if (t->role == of[state].role) {
+            *rid = t->rid;
+            return true;
+        }
+    }
+    return false;
+}
+
 uint32_t sim_dying(const struct cloud_node *node, enum ts_phase role)
 {
     const struct worker_core *core = cloud_node_core(node);
