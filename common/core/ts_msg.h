@@ -359,6 +359,7 @@ struct ts_msg_configure {
 struct ts_msg_set_phase {
     uint64_t term, plan;
     enum ts_phase phase;
+    struct ts_str service; /* admin: whom */
 };
 
 struct ts_msg_phase_reply {

@@ -359,6 +359,7 @@ static const struct ts_field set_phase_fields[] = {
     TS_F(msg_set_phase, term),
     TS_F(msg_set_phase, plan),
     TS_F_ENUM(msg_set_phase, phase, TS_PHASE_BOTH),
+    TS_F_ID(msg_set_phase, service),
 };
 const struct ts_schema ts_msg_set_phase_schema = TS_SCHEMA(msg_set_phase, "SetPhase", set_phase_fields);
 

@@ -531,6 +531,7 @@ void attempt_resync(struct router_core *core, struct member *from, const struct 
         if (is_lost(core, r, from, m))
             attempt_fail(core, r, TS_REASON_PEER_LOST, NULL, "lost with a session");
     }
+    phase_synced(core, from);
     plan_changed(core);
 }
 

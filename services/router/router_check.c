@@ -157,6 +157,10 @@ static enum ts_status check_worker(const struct router_core *core, const struct 
     const struct member *relay = m->relay;
     if (m->route.phases && (!ready || (m->route.phases & ~m->hello.profile.phases & ~m->hello.profile.phase)))
         return ts_error_set(err, TS_ECORRUPT, "%s gets work that it must not get", m->id);
+    if (m->switching.to && ((m->route.phases & ~m->switching.to) || m->switching.timer.slot == 0 ||
+                            m->switching.timer.at <= core->now))
+        return ts_error_set(err, TS_ECORRUPT, "%s gets work of the phase that it leaves, or waits for ever",
+                            m->id);
     if (m->route.sends && (!relay || !relay->session.up || relay->draining))
         return ts_error_set(err, TS_ECORRUPT, "%s prefills without a relay", m->id);
     if (relay && member_find(core, TS_ROLE_RELAY, relay->id) != relay)
@@ -223,6 +227,19 @@ static enum ts_status check_workers(const struct router_core *core, struct ts_er
     return status;
 }
 
+/* A plan is applied, or somebody is on the way to it. */
+static enum ts_status check_applying(const struct router_core *core, struct ts_error *err)
+{
+    const struct plan *plan = &core->plan;
+    bool somebody = !plan->applying;
+    for (size_t i = 0; i < plan->replica_count && !somebody; i++)
+        somebody = plan->replicas[i].worker && member_of(plan->replicas[i].worker)->switching.to;
+    if (!somebody)
+        return ts_error_set(err, TS_ECORRUPT, "nobody applies plan %llu.%llu", (unsigned long long)core->term,
+                            (unsigned long long)core->number);
+    return TS_OK;
+}
+
 /* Terms and numbers of plans never go back. */
 static enum ts_status check_plan(const struct router_core *core, struct ts_error *err)
 {
@@ -240,7 +257,7 @@ static enum ts_status check_plan(const struct router_core *core, struct ts_error
         if (plan->replicas[i].worker != (m ? &m->route : NULL))
             return ts_error_set(err, TS_ECORRUPT, "replica %zu of the plan is not %s", i, plan->workers[i]);
     }
-    return TS_OK;
+    return check_applying(core, err);
 }
 
 bool router_core_check(const struct router_core *core, struct ts_error *err)

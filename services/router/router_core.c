@@ -20,6 +20,7 @@ struct router_settings router_settings_defaults(void)
                                     .ended_keep_count = 512,
                                     .ended_keep_ms = 60000,
                                     .max_attempts = 16,
+                                    .phase_wait_ms = 10000,
                                     .default_codec = "i4"};
 }
 
@@ -154,6 +155,9 @@ static void on_worker(struct router_core *core, struct member *from, const struc
     case TS_MSG_REPORT:
         attempt_report(core, from, &msg->report);
         break;
+    case TS_MSG_PHASE_REPLY:
+        phase_reply(core, from, &msg->phase_reply);
+        break;
     case TS_MSG_TOKENIZE_REPLY:
         forward_reply(core, &msg->tokenize_reply);
         break;
@@ -226,6 +230,9 @@ static void run_timers(struct router_core *core)
             break;
         case TIMER_ENDED:
             request_ended_due(core);
+            break;
+        case TIMER_PHASE:
+            phase_due(core, owner_of(timer, offsetof(struct member, switching.timer)));
             break;
         }
     }

@@ -23,13 +23,20 @@
 
 enum record_state { RECORD_QUEUED, RECORD_ASSIGNED, RECORD_STREAMING, RECORD_ENDED };
 
-enum timer_kind { TIMER_MEMBER, TIMER_RECORD, TIMER_CLIENT, TIMER_FORWARD, TIMER_ENDED };
+enum timer_kind { TIMER_MEMBER, TIMER_RECORD, TIMER_CLIENT, TIMER_FORWARD, TIMER_ENDED, TIMER_PHASE };
 
 struct model {    /* served by at least one worker that is there */
     uint64_t key; /* hash of its name */
     uint32_t workers;
     double bytes_per_token; /* of text prompts, as a worker's profile says; 0 = unknown */
     double bytes, tokens;   /* of text prompts, as workers have counted them; older ones count less */
+};
+
+struct switching {          /* of a worker to another phase: router_phase.c */
+    enum ts_phase to;       /* NONE = it stays as it is */
+    uint64_t term, number;  /* as it was told */
+    uint64_t operator_peer; /* who asked; 0 = a plan */
+    struct timer timer;     /* until it must have answered */
 };
 
 struct member {                /* a worker, relay or planner whose Hello was accepted */
@@ -48,6 +55,7 @@ struct member {                /* a worker, relay or planner whose Hello was acc
     struct ts_load load;
     bool synced; /* worker: Resync came in this session */
     bool draining;
+    struct switching switching;
     struct model *model;    /* worker */
     struct member *relay;   /* worker: that of its host, if it is there */
     size_t slot;            /* worker: in core->workers */
@@ -134,7 +142,9 @@ struct plan { /* in force, resolved to workers; count 0 = none */
     struct route_share *shares; /* by class */
     size_t share_count;
     struct route_replica *replicas;
-    const char **workers; /* id of each replica */
+    const char **workers;  /* id of each replica */
+    enum ts_phase *phases; /* and its phase */
+    bool applying;         /* not all are in theirs yet */
     size_t replica_count;
     double seen;                         /* of all classes, since the flows were last counted */
     uint64_t newest_term, newest_number; /* of all plans that were ever in force */
@@ -199,8 +209,9 @@ void member_free(struct member *member);
 void members_refresh(struct router_core *core); /* what each may be given */
 void member_heard_load(struct router_core *core, struct member *member, const struct ts_load *load);
 struct model *model_find(const struct router_core *core,
-                         uint64_t key);  /* 0: any; NULL: no worker serves it */
-uint64_t router_key(struct ts_str name); /* its hash, never 0 */
+                         uint64_t key); /* 0: any; NULL: no worker serves it */
+void member_ask_again(struct router_core *core, struct member *member); /* ends its session */
+uint64_t router_key(struct ts_str name);                                /* its hash, never 0 */
 
 /* router_request.c */
 void request_generate(struct router_core *core, const struct ts_event_message *m, struct client *client);
@@ -269,6 +280,17 @@ void plan_member_joined(struct router_core *core, struct member *member);
 void plan_member_lost(struct router_core *core, const struct member *member);
 void plan_member_gone(struct router_core *core, struct member *member);
 void plan_sent(struct router_core *core, size_t share, size_t length_class); /* a request goes that way */
+
+void plan_phase(struct router_core *core, const struct member *member,
+                enum ts_reason reason); /* in another phase than it was, or not */
+
+/* router_phase.c */
+void phase_set(struct router_core *core, struct member *member, enum ts_phase phase);
+void phase_reply(struct router_core *core, struct member *from, const struct ts_msg_phase_reply *m);
+void phase_synced(struct router_core *core, struct member *member);
+void phase_due(struct router_core *core, struct member *member); /* its timer */
+void phase_lost(struct router_core *core, struct member *member);
+void phase_asked(struct router_core *core, const struct ts_event_message *m);
 
 /* router_snapshot.c */
 void snapshot_inform(struct router_core *core); /* sends what planners have not seen */

@@ -154,7 +154,8 @@ void members_refresh(struct router_core *core)
 {
     for (size_t i = 0; i < core->worker_count; i++) {
         struct member *worker = member_of(core->workers[i]);
-        worker->route.phases = member_ready(worker) ? worker->hello.profile.phase : TS_PHASE_NONE;
+        enum ts_phase phase = worker->hello.profile.phase, to = worker->switching.to;
+        worker->route.phases = !member_ready(worker) ? TS_PHASE_NONE : to ? phase & to : phase;
         worker->route.sends = worker->relay && member_ready(worker->relay);
     }
 }
@@ -232,6 +233,7 @@ static void lose(struct router_core *core, struct member *member, const char *wh
     ts_map_remove(core->members, &key, sizeof key);
     attempt_member_lost(core, member);
     plan_member_lost(core, member);
+    phase_lost(core, member);
     if (member->role == TS_ROLE_WORKER)
         remove_worker(core, member);
     else if (member->role == TS_ROLE_RELAY)
@@ -334,10 +336,21 @@ static void on_hello(struct router_core *core, const struct ts_event_message *m)
 
 static void session_lost(struct router_core *core, struct member *member)
 {
+    member->synced = false;
     ts_session_down(&member->session, TS_TIME_NEVER);
     member->dead_at = core->now + core->settings.timeout_ms * TS_MS;
     schedule(core, member);
     plan_changed(core);
+}
+
+void member_ask_again(struct router_core *core, struct member *member)
+{
+    if (!member->session.up)
+        return;
+    struct ts_action_send *s = ts_actions_send(core->out, member->channel, member->peer, TS_MSG_RESET);
+    s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
+    s->msg.reset.reason = TS_REASON_PEER_LOST;
+    session_lost(core, member);
 }
 
 bool member_event(struct router_core *core, const struct ts_event_message *m, struct member **out)

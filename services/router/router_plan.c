@@ -18,6 +18,39 @@ void plan_changed(struct router_core *core)
     core->changed = core->dispatch = true;
 }
 
+/* --- what its planner hears --------------------------------------------------------------------------- */
+
+static void reply(struct router_core *core, struct member *to, const struct ts_msg_plan *m,
+                  enum ts_plan_verdict verdict, enum ts_reason reason, const char *text)
+{
+    struct ts_action_send *s = member_send(core, to, TS_MSG_PLAN_REPLY);
+    if (s)
+        s->msg.plan_reply = (struct ts_msg_plan_reply){.term = m->term,
+                                                       .number = m->number,
+                                                       .verdict = verdict,
+                                                       .reason = reason,
+                                                       .text = ts_str_of(text)};
+    if (verdict == TS_PLAN_REFUSED)
+        ts_actions_log(core->out, TS_LOG_INFO,
+                       "event=plan_refused planner=%s term=%llu number=%llu reason=%s", to->id,
+                       (unsigned long long)m->term, (unsigned long long)m->number, ts_reason_name(reason));
+}
+
+/* To its holder, if that is there. */
+static void tell_holder(struct router_core *core, enum ts_plan_verdict verdict, enum ts_reason reason,
+                        const char *text)
+{
+    struct member *holder = *core->holder ? member_find(core, TS_ROLE_PLANNER, core->holder) : NULL;
+    const struct ts_msg_plan m = {.term = core->term, .number = core->number};
+    core->plan.applying = false;
+    ts_actions_log(core->out, reason ? TS_LOG_WARN : TS_LOG_INFO,
+                   "event=plan_%s term=%llu number=%llu reason=%s worker=%s",
+                   verdict == TS_PLAN_APPLIED ? "applied" : "aborted", (unsigned long long)core->term,
+                   (unsigned long long)core->number, ts_reason_name(reason), text);
+    if (holder)
+        reply(core, holder, &m, verdict, reason, text);
+}
+
 /* --- is it valid? ------------------------------------------------------------------------------------- */
 
 struct named { /* a replica of a message by its id; a worker by its name: kept while a plan is looked at */
@@ -43,8 +76,10 @@ static const char *check_replicas(const struct router_core *core, const struct t
             return "a replica names a worker that is not there";
         if (ts_map_put(named->by_worker, id, strlen(id), (void *)(uintptr_t)r))
             return "two replicas name the same worker";
-        if (r->phase != worker->hello.profile.phase)
-            return "a replica asks for another phase than its worker has: changing phases is not supported";
+        if (r->phase == TS_PHASE_NONE)
+            return "a replica has no phase";
+        if (r->phase != worker->hello.profile.phase && (worker->hello.profile.phases & r->phase) != r->phase)
+            return "a replica asks for a phase that its worker is not willing to serve";
     }
     return NULL;
 }
@@ -85,22 +120,6 @@ static const char *check_shares(const struct ts_msg_plan *m, const struct named 
     return NULL;
 }
 
-static void reply(struct router_core *core, struct member *to, const struct ts_msg_plan *m,
-                  enum ts_plan_verdict verdict, enum ts_reason reason, const char *text)
-{
-    struct ts_action_send *s = member_send(core, to, TS_MSG_PLAN_REPLY);
-    if (s)
-        s->msg.plan_reply = (struct ts_msg_plan_reply){.term = m->term,
-                                                       .number = m->number,
-                                                       .verdict = verdict,
-                                                       .reason = reason,
-                                                       .text = ts_str_of(text)};
-    if (verdict == TS_PLAN_REFUSED)
-        ts_actions_log(core->out, TS_LOG_INFO,
-                       "event=plan_refused planner=%s term=%llu number=%llu reason=%s", to->id,
-                       (unsigned long long)m->term, (unsigned long long)m->number, ts_reason_name(reason));
-}
-
 /* --- in force ----------------------------------------------------------------------------------------- */
 
 static char *text_of(struct ts_arena *arena, struct ts_str text)
@@ -134,10 +153,12 @@ static void take_replicas(struct router_core *core, const struct ts_msg_plan *m)
     plan->replica_count = m->replicas.count;
     plan->replicas = ts_arena_zalloc(&plan->arena, (m->replicas.count + 1) * sizeof *plan->replicas);
     plan->workers = ts_arena_zalloc(&plan->arena, (m->replicas.count + 1) * sizeof *plan->workers);
+    plan->phases = ts_arena_zalloc(&plan->arena, (m->replicas.count + 1) * sizeof *plan->phases);
     for (size_t i = 0; i < core->worker_count; i++)
         member_of(core->workers[i])->replica = 0;
     for (uint32_t i = 0; i < m->replicas.count; i++) {
         plan->workers[i] = text_of(&plan->arena, m->replicas.data[i].worker);
+        plan->phases[i] = m->replicas.data[i].phase;
         struct member *member = member_find(core, TS_ROLE_WORKER, plan->workers[i]);
         plan->replicas[i].worker = &member->route;
         member->replica = i + 1;
@@ -220,6 +241,8 @@ void plan_member_joined(struct router_core *core, struct member *member)
 
 void plan_member_gone(struct router_core *core, struct member *member)
 {
+    if (member->replica && core->plan.applying)
+        plan_phase(core, member, TS_REASON_PEER_LOST);
     if (member->replica)
         core->plan.replicas[member->replica - 1].worker = NULL;
     member->replica = 0;
@@ -228,6 +251,8 @@ void plan_member_gone(struct router_core *core, struct member *member)
 static void adopt(struct router_core *core, const struct ts_msg_plan *m, const struct named *named)
 {
     struct plan *plan = &core->plan;
+    if (plan->applying)
+        tell_holder(core, TS_PLAN_ABORTED, TS_REASON_STALE_PLAN, "");
     ts_arena_reset(&plan->arena);
     take_classes(plan, m);
     take_replicas(core, m);
@@ -260,6 +285,44 @@ static const char *check_and_adopt(struct router_core *core, const struct ts_msg
     return fault;
 }
 
+/* What a worker is in, or on its way to, must be what the plan says: also where an earlier word is under way.
+ */
+static void set_phases(struct router_core *core)
+{
+    struct plan *plan = &core->plan;
+    plan->applying = true;
+    for (size_t i = 0; i < plan->replica_count; i++) {
+        struct member *member = member_of(plan->replicas[i].worker);
+        enum ts_phase on_its_way = member->switching.to;
+        if (on_its_way ? on_its_way != plan->phases[i] : member->hello.profile.phase != plan->phases[i])
+            phase_set(core, member, plan->phases[i]);
+    }
+}
+
+/* Applied once all replicas are in their phase. */
+static void settle(struct router_core *core)
+{
+    const struct plan *plan = &core->plan;
+    for (size_t i = 0; i < plan->replica_count && plan->applying; i++) {
+        const struct route_worker *worker = plan->replicas[i].worker;
+        if (!worker || member_of(worker)->hello.profile.phase != plan->phases[i] ||
+            member_of(worker)->switching.to != TS_PHASE_NONE)
+            return;
+    }
+    if (plan->applying)
+        tell_holder(core, TS_PLAN_APPLIED, TS_REASON_NONE, "");
+}
+
+void plan_phase(struct router_core *core, const struct member *member, enum ts_reason reason)
+{
+    if (!core->plan.applying || !member->replica)
+        return;
+    if (reason == TS_REASON_NONE)
+        settle(core);
+    else
+        tell_holder(core, TS_PLAN_ABORTED, reason, member->id);
+}
+
 void plan_received(struct router_core *core, struct member *from, const struct ts_msg_plan *m)
 {
     bool newer = m->term > core->term;
@@ -281,8 +344,8 @@ void plan_received(struct router_core *core, struct member *from, const struct t
     }
     snprintf(core->holder, sizeof core->holder, "%s", from->id);
     reply(core, from, m, TS_PLAN_ACCEPTED, TS_REASON_NONE, "");
-    reply(core, from, m, TS_PLAN_APPLIED, TS_REASON_NONE,
-          ""); /* phases are as they are: nothing has to move first */
+    set_phases(core);
+    settle(core);
     if (newer)
         plan_changed(core); /* tells the other planners who holds the term */
 }

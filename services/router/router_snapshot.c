@@ -23,7 +23,8 @@ static struct ts_plan_worker describe(const struct member *m)
                                    .head_dim = p->head_dim,
                                    .vocab = p->vocab,
                                    .kv_dtype = p->kv_dtype,
-                                   .kv_blocks = p->kv_blocks};
+                                   .kv_blocks = p->kv_blocks,
+                                   .stages = p->stages};
 }
 
 static struct ts_msg_snapshot snapshot(struct router_core *core)

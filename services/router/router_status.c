@@ -95,8 +95,7 @@ void status_message(struct router_core *core, const struct ts_event_message *m)
         drain(core, m);
         break;
     case TS_MSG_SET_PHASE:
-        answer(core, m, TS_MSG_PHASE_REPLY)->msg.phase_reply =
-            (struct ts_msg_phase_reply){.phase = m->msg.set_phase.phase, .reason = TS_REASON_UNSUPPORTED};
+        phase_asked(core, m);
         break;
     default:
         break;

@@ -17,6 +17,7 @@ int tsctl_engine(int argc, char **argv);
 int tsctl_status(int argc, char **argv);
 int tsctl_cancel(int argc, char **argv);
 int tsctl_drain(int argc, char **argv);
+int tsctl_phase(int argc, char **argv);
 int tsctl_why(int argc, char **argv);
 int tsctl_codec(int argc, char **argv);
 int tsctl_replay(int argc, char **argv);

@@ -12,7 +12,7 @@
 
 struct admin_flags {
     struct ts_conf *conf;
-    const char *router, *client, *request_id, *service;
+    const char *router, *client, *request_id, *service, *phase;
     uint32_t timeout_ms;
     bool json;
 };
@@ -25,7 +25,9 @@ static const struct ts_option options[] = {
     {"request_id", TS_OPTION_STRING, offsetof(struct admin_flags, request_id), NULL, 0, 0,
      "its request (cancel, why)"},
     {"service", TS_OPTION_STRING, offsetof(struct admin_flags, service), NULL, 0, 0,
-     "id of the service (drain)"},
+     "id of the service (drain, phase)"},
+    {"phase", TS_OPTION_CHOICE, offsetof(struct admin_flags, phase), "none|prefill|decode|both", 0, 0,
+     "what it is to serve (phase)"},
     {"timeout_ms", TS_OPTION_U32, offsetof(struct admin_flags, timeout_ms), "3000", 1, 1e6,
      "how long to wait for the answer"},
     {"json", TS_OPTION_BOOL, offsetof(struct admin_flags, json), "false", 0, 0, "print one JSON document"},
@@ -207,6 +209,59 @@ int tsctl_drain(int argc, char **argv)
     else if (tsctl_ask(f.router, TS_CHANNEL_ADMIN, &question, TS_MSG_STATUS_REPLY, (int)f.timeout_ms, &arena,
                        &answer, &err) != TS_OK)
         code = tsctl_fail("drain", 1, err.text);
+    else
+        code = 0;
+    ts_arena_fini(&arena);
+    ts_conf_destroy(&f.conf);
+    return code;
+}
+
+static enum ts_phase phase_of(const char *name)
+{
+    enum ts_phase phase = TS_PHASE_BOTH;
+    while (phase != TS_PHASE_NONE && strcmp(ts_phase_name(phase), name) != 0)
+        phase = (enum ts_phase)(phase - 1);
+    return phase;
+}
+
+static const char *refusal_words(enum ts_reason reason)
+{
+    switch (reason) {
+    case TS_REASON_NOT_FOUND:
+        return "the router knows no such worker: tsctl status lists them";
+    case TS_REASON_UNSUPPORTED:
+        return "the worker is not willing to serve this phase: see its key phases, and prefill needs a relay";
+    case TS_REASON_BUSY:
+        return "the worker is changing its phase already: ask again";
+    case TS_REASON_STALE_PLAN:
+        return "a plan says otherwise: stop the planner, or ask it for another plan";
+    case TS_REASON_PEER_LOST:
+        return "the worker was lost or did not answer: tsctl status shows what is there";
+    default:
+        return ts_reason_name(reason);
+    }
+}
+
+int tsctl_phase(int argc, char **argv)
+{
+    struct admin_flags f;
+    struct ts_arena arena;
+    struct ts_msg question = {.kind = TS_MSG_SET_PHASE}, answer;
+    struct ts_error err = {0};
+    int code = load("phase", argc, argv, &f);
+    if (code >= 0)
+        return code;
+    ts_arena_init(&arena);
+    question.set_phase =
+        (struct ts_msg_set_phase){.phase = phase_of(f.phase), .service = ts_str_of(f.service)};
+    if (!*f.service || question.set_phase.phase == TS_PHASE_NONE)
+        code = tsctl_fail(
+            "phase", 2, "give --service ID, as tsctl status lists them, and --phase prefill, decode or both");
+    else if (tsctl_ask(f.router, TS_CHANNEL_ADMIN, &question, TS_MSG_PHASE_REPLY, (int)f.timeout_ms, &arena,
+                       &answer, &err) != TS_OK)
+        code = tsctl_fail("phase", 1, err.text);
+    else if (answer.phase_reply.reason != TS_REASON_NONE)
+        code = tsctl_fail("phase", 1, refusal_words(answer.phase_reply.reason));
     else
         code = 0;
     ts_arena_fini(&arena);

@@ -17,6 +17,7 @@ static const struct {
     {"why", tsctl_why, "--router URL --client C --request-id R: what happened to a request"},
     {"cancel", tsctl_cancel, "--router URL --client C --request-id R: cancel a request"},
     {"drain", tsctl_drain, "--router URL --service ID: let a service finish and leave"},
+    {"phase", tsctl_phase, "--router URL --service ID --phase P: let a worker serve prefill, decode or both"},
     {"codec", tsctl_codec, "encode|decode --codec C --dtype D --head-dim N FILE: the KV codec on a file"},
     {"plan", tsctl_plan,
      "--cluster C --model M --workload W --slo S: plan a cluster; also explain, diff, show"},

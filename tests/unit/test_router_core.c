@@ -126,10 +126,11 @@ static void test_bad_plans(void **state)
     static const char *const bad[] = {
         "replicas=1:p0:prefill,1:d0:decode shares=1:1:0:1.0", /* two with one id */
         "replicas=1:p0:prefill,2:d9:decode shares=1:2:0:1.0", /* nobody */
-        "replicas=1:p0:decode,2:d0:decode shares=1:2:0:1.0",  /* another phase */
-        PAIR " shares=1:3:0:1.0",                             /* no such replica */
-        PAIR " shares=2:1:0:1.0",                             /* the wrong way round */
-        PAIR " shares=1:2:0:1.5",                             /* more than all */
+        "replicas=1:p0:decode,2:d0:decode shares=1:2:0:1.0",  /* another phase than its share */
+        "replicas=1:p0:none,2:d0:decode",
+        PAIR " shares=1:3:0:1.0", /* no such replica */
+        PAIR " shares=2:1:0:1.0", /* the wrong way round */
+        PAIR " shares=1:2:0:1.5", /* more than all */
         PAIR " shares=1:2:0:-1",
         PAIR " shares=1:2:0:nan",
         PAIR " shares=1:2:0:0.5", /* half is nowhere */
@@ -165,7 +166,7 @@ static void test_status(void **state)
          "admin:1 why_reply id=1 reason=none trace.prefill=p0 trace.relay=r0 trace.decode=d0 "
          "trace.attempts=1"},
         {5, "admin:1 why id=2 client=c request_id=z", "admin:1 why_reply id=2 reason=not_found"},
-        {5, "admin:1 set_phase phase=decode", "admin:1 phase_reply reason=unsupported"},
+        {5, "admin:1 set_phase phase=decode", "admin:1 phase_reply reason=not_found"},
         {6, "client:9 cancel client=c request_id=a", "*"},
         {6, "client:9 cancel client=other request_id=a", "*"},
     };
