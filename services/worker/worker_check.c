@@ -113,9 +113,11 @@ static bool check_lists(const struct worker_core *core, uint64_t count, struct t
 /* What waits for a peer that may never come does so for a while only. */
 static bool check_leases(const struct worker_core *core, struct ts_error *err)
 {
-    const struct task *t = core->lists[TASK_GRANT_WAIT].head;
-    if (t && core->now - t->waiting_since >= core->settings.grant_wait_ms * TS_MS)
-        return wrong(err, t, "waits for memory beyond its time");
+    const struct task *t;
+    for (t = core->lists[TASK_GRANT_WAIT].head; t; t = t->alike_next) {
+        if (core->now - t->waiting_since >= core->settings.grant_wait_ms * TS_MS)
+            return wrong(err, t, "waits for memory beyond its time");
+    }
     for (t = core->head; t; t = t->next) {
         const struct router_link *link = t->router;
         bool lost = !link->session.up && t->state != TASK_DYING;

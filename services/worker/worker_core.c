@@ -35,7 +35,7 @@ struct worker_core *worker_core_new(const struct worker_settings *settings, uint
     }
     ts_session_init(&core->pool.session, incarnation, heartbeat, timeout);
     core->kv_peers = ts_map_new();
-    core->kv_due = TS_TIME_NEVER;
+    core->kv_due = core->grant_due = TS_TIME_NEVER;
     core->tasks = ts_map_new();
     core->by_tag = ts_map_new();
     core->scatters = ts_map_new();
@@ -162,9 +162,7 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
 ts_time worker_core_deadline(const struct worker_core *core)
 {
     ts_time at = worker_link_deadline(core);
-    const struct task *t = core->lists[TASK_GRANT_WAIT].head; /* the oldest alone is looked at */
-    ts_time due = t ? t->waiting_since + core->settings.grant_wait_ms * TS_MS : at;
-    return due < at ? due : at;
+    return core->grant_due < at ? core->grant_due : at;
 }
 
 bool worker_core_relay_usable(const struct worker_core *core)

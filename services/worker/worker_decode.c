@@ -86,6 +86,8 @@ void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts
     t->waiting_since = core->now;
     task_clip(core, t);
     task_state_set(core, t, TASK_GRANT_WAIT);
+    ts_time due = t->waiting_since + core->settings.grant_wait_ms * TS_MS;
+    core->grant_due = due < core->grant_due ? due : core->grant_due;
 }
 
 static uint32_t heads_of(const struct ts_msg_kv_open *o)
@@ -108,18 +110,39 @@ static void grant(struct worker_core *core, struct task *t)
     task_state_set(core, t, TASK_RECEIVING);
 }
 
-void decode_admit(struct worker_core *core)
+static ts_time lease_end(const struct worker_core *core, const struct task *t)
 {
+    return t->waiting_since + core->settings.grant_wait_ms * TS_MS;
+}
+
+/* All or nothing, oldest first. */
+static void grant_oldest(struct worker_core *core)
+{
+    struct task *t;
+    while ((t = core->lists[TASK_GRANT_WAIT].head) && task_admit_blocks(core, t, t->prompt_count + 1))
+        grant(core, t);
+}
+
+/* Those that have waited too long: an older request that began to wait later does not make them wait on. */
+static void end_leases(struct worker_core *core)
+{
+    core->grant_due = TS_TIME_NEVER;
     for (struct task *t = core->lists[TASK_GRANT_WAIT].head, *next; t; t = next) {
         next = t->alike_next;
-        if (task_admit_blocks(core, t, t->prompt_count + 1)) {
-            grant(core, t);
-        } else if (core->now - t->waiting_since >= core->settings.grant_wait_ms * TS_MS) {
+        if (lease_end(core, t) <= core->now)
             fail(core, t, TS_REASON_KV_NO_MEMORY, "no memory for the transfer became free in time");
-        } else {
-            return; /* all or nothing, oldest first */
-        }
+        else if (lease_end(core, t) < core->grant_due)
+            core->grant_due = lease_end(core, t);
     }
+}
+
+void decode_admit(struct worker_core *core)
+{
+    grant_oldest(core);
+    if (core->now < core->grant_due)
+        return;
+    end_leases(core);
+    grant_oldest(core);
 }
 
 /* The receiving task of this transfer and session, or NULL. */

@@ -127,6 +127,7 @@ struct worker_core {
     struct pool_link pool;
     struct ts_map *kv_peers; /* peer -> kv_peer */
     ts_time kv_due;          /* none of their sessions wants attention before */
+    ts_time grant_due;       /* none of those that wait for memory has waited too long before */
     struct ts_map *tasks;    /* rid + role -> task */
     struct ts_map *by_tag;   /* tag -> task */
     struct task *head, *tail;

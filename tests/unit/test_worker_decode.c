@@ -181,9 +181,15 @@ static void test_grants(void **state)
         {1006, "kv:1 " OPEN("4.1") "token_count=90", ""},
         {1505, "tick", ""},
         {1506, "tick", REFUSED("4.1", "kv_no_memory") "\n" FAILED("4.1", "kv_no_memory")},
-        {1507, "worker:1 release rid=2.1", "kv:1 kv_abort rid=2.1"},
-        {1507, "worker:1 release rid=3.1", "kv:1 kv_abort rid=3.1"},
-        {1507, "worker:1 release rid=5.1", "kv:1 kv_abort rid=5.1"},
+        {1506, "worker:1 " DECODE("6.1"), ""},
+        {1506, "kv:1 " OPEN("6.1") "token_count=90", ""},
+        {1600, "worker:1 " DECODE("7.1") "age_ms=900", ""}, /* older, and waits from later on */
+        {1600, "kv:1 " OPEN("7.1") "token_count=80", ""},
+        {2006, "tick", REFUSED("6.1", "kv_no_memory") "\n" FAILED("6.1", "kv_no_memory")},
+        {2007, "worker:1 release rid=7.1", "kv:1 kv_abort rid=7.1"},
+        {2107, "worker:1 release rid=2.1", "kv:1 kv_abort rid=2.1"},
+        {2107, "worker:1 release rid=3.1", "kv:1 kv_abort rid=3.1"},
+        {2107, "worker:1 release rid=5.1", "kv:1 kv_abort rid=5.1"},
     };
     struct core_fixture *f = begin_with(6, 500);
     CORE_RUN(f, "grants", steps);
