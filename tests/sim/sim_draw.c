@@ -115,10 +115,10 @@ static struct sim_node *new_worker(struct draw *d, enum ts_phase phase, uint32_t
     }
     if (one_in(d, 3))
         s.credit_bytes = draw(d, 1, 48) << 10;
-    if (one_in(d, 12))
+    if (!d->script->calm && one_in(d, 12))
         s.requests_max = draw(d, 2, 8);
     uint32_t need = ts_kv_blocks_for(d->prompt_max + d->output_max) + 1;
-    n->kv_blocks = one_in(d, 2) ? draw(d, need, 2 * need) : draw(d, 4 * need, 12 * need);
+    n->kv_blocks = !one_in(d, 3) ? draw(d, need, 2 * need) : draw(d, 4 * need, 12 * need);
     n->worker = s;
     n->phase = phase;
     n->host = phase & TS_PHASE_PREFILL ? host : SIM_NODE_NONE;
@@ -127,7 +127,7 @@ static struct sim_node *new_worker(struct draw *d, enum ts_phase phase, uint32_t
 
 static enum ts_phase draw_phase(struct draw *d)
 {
-    if (!d->tight && one_in(d, 8)) /* of both with little room for encoded KV: it could wait for itself */
+    if (!d->tight && one_in(d, 4)) /* of both with little room for encoded KV: it could wait for itself */
         return TS_PHASE_BOTH;
     return one_in(d, 2) ? TS_PHASE_PREFILL : TS_PHASE_DECODE;
 }
@@ -166,7 +166,7 @@ static void draw_cloud(struct draw *d, const char *fast, const char *slow)
     s->cloud.shapes_unsaid = !one_in(d, 5); /* searches of planners take most of the time */
     s->cloud.restart_max = one_in(d, 4) ? 5 * TS_S : draw(d, 20, 2000) * TS_MS;
     if (one_in(d, 2))
-        s->cloud.codec_bytes_per_s = draw(d, 1, 100) * 1e6;
+        s->cloud.codec_bytes_per_s = one_in(d, 3) ? draw(d, 100, 900) * 1e3 : draw(d, 1, 100) * 1e6;
     s->cloud.network.latency_min = draw(d, 1, 200) * TS_US;
     s->cloud.network.latency_mean = draw(d, 1, one_in(d, 4) ? 5000 : 200) * TS_US;
     s->cloud.network.bytes_per_s = one_in(d, 2) ? 1.25e9 : 5e6;

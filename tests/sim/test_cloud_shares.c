@@ -58,14 +58,16 @@ static void check_dense(uint32_t half, uint32_t classes, bool folded)
     uint32_t colocated = 2 * half, count = 0;
     struct ts_plan *plan = ts_plan_new(2 * half + 1, half * half * classes + 1);
     bool *there = ts_xcalloc(2 * half + 1, sizeof *there);
-    double *before = ts_xcalloc(2 * half + 1, sizeof *before), *after = ts_xcalloc(2 * half + 1, sizeof *after);
+    double *before = ts_xcalloc(2 * half + 1, sizeof *before),
+           *after = ts_xcalloc(2 * half + 1, sizeof *after);
     double total = 0;
     struct cloud_shares shares;
     for (uint32_t k = 0; k < classes; k++) {
         for (uint32_t i = 0; i < half * half; i++) {
             uint32_t p = i / half, d = half + i % half;
             double rate = 1 + (p * 7 + d * 13 + k) % 5;
-            plan->flows[count++] = (struct ts_flow){.prefill = p, .decode = d, .length_class = k, .rate = rate};
+            plan->flows[count++] =
+                (struct ts_flow){.prefill = p, .decode = d, .length_class = k, .rate = rate};
         }
     }
     plan->flows[count++] = (struct ts_flow){.prefill = colocated, .decode = colocated, .rate = 9};
@@ -97,8 +99,8 @@ static void test_dense(void **state)
 {
     (void)state;
     check_dense(100, 1, false);
-    check_dense(100, 8, true);  /* folded */
-    check_dense(300, 1, true);  /* and thinned */
+    check_dense(100, 8, true); /* folded */
+    check_dense(300, 1, true); /* and thinned */
 }
 
 int main(void)

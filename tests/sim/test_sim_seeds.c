@@ -16,6 +16,8 @@
  * worlds of them: look for such seeds again. */
 static const uint64_t cases[] = {
     2682, 3644, /* found it: a Welcome that came again started its session over */
+    199,  489,
+    542, /* found it: who waited for memory behind an older request waited on when its time was over */
 };
 
 static struct sim_result result, other;
