@@ -310,9 +310,11 @@ static enum ts_status read_header(char *line, const char *path, const struct col
 
 static void set_unset(struct tsctl_record *r)
 {
-    for (size_t c = 0; c < TS_ARRAY_SIZE(columns); c++)
+    for (size_t c = 0; c < TS_ARRAY_SIZE(columns); c++) {
+        void *at = (char *)r + columns[c].offset;
         if (columns[c].kind == COLUMN_MS)
-            *(float *)((char *)r + columns[c].offset) = -1;
+            *(float *)at = -1;
+    }
     r->want_ttft_s = r->want_tpot_s = r->want_e2e_s = 0;
 }
 

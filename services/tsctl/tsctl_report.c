@@ -129,7 +129,8 @@ static struct tsctl_latency latency_of(const struct tsctl_records *records, cons
     size_t count = 0;
     for (size_t i = 0; i < records->count; i++) {
         const struct tsctl_record *record = &records->items[i];
-        float value = *(const float *)((const char *)record + offset);
+        const void *at = (const char *)record + offset;
+        float value = *(const float *)at;
         if (!counts(r, record) || !tsctl_record_completed(record) || value < 0)
             continue;
         values[count++] = value;
