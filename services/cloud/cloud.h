@@ -129,6 +129,7 @@ struct cloud_request {
     uint32_t prompt_count;
     struct ts_sampling sampling;
     uint32_t deadline_ms, reattach_ms; /* 0 = none, the router's */
+    uint32_t ttft_ms, tpot_ms;         /* what it is asked to keep; 0 = nothing */
     const char *codec;                 /* NULL = the router's choice */
     ts_time cancel_at;                 /* TS_TIME_NEVER = not cancelled */
 };

@@ -257,6 +257,8 @@ static void ask(struct cloud_client *c, struct client_stream *s)
                                                .prompt_kind = TS_PROMPT_TOKENS,
                                                .sampling = r->sampling,
                                                .remaining_ms = left > 0 ? (uint32_t)left : r->deadline_ms > 0,
+                                               .ttft_ms = r->ttft_ms,
+                                               .tpot_ms = r->tpot_ms,
                                                .reattach_ms = r->reattach_ms,
                                                .next_index = (uint32_t)s->count,
                                                .resume_epoch = s->epoch,

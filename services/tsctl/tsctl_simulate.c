@@ -14,7 +14,7 @@
 struct flags {
     struct ts_conf *conf;
     struct tsctl_plan_inputs inputs;
-    const char *algorithm, *load, *plan, *scales, *csv, *events;
+    const char *algorithm, *load, *plan, *scales, *csv, *events, *admission;
     double time_limit, duration_s, skip_s, noise, warmup, patience_s, timeline_s;
     uint64_t requests;
     bool poisson, repeat, planner, invariants, json, progress;
@@ -48,6 +48,8 @@ static const struct ts_option options[] = {
      "prompts and outputs times this"},
     {"seed", TS_OPTION_U64, F(inputs.seed), "1", 0, 9e15, "same seed, same bytes"},
     {"noise", TS_OPTION_F64, F(noise), "0", 0, 2, "of batch times: standard deviation of their logarithm"},
+    {"admission", TS_OPTION_CHOICE, F(admission), "none|slo", 0, 0,
+     "slo: requests carry their TTFT and TPOT, so that a router may refuse what it cannot serve in time"},
     {"warmup", TS_OPTION_F64, F(warmup), "0", 0, 0.45,
      "share of the sending time at either end whose requests do not count"},
     {"scales", TS_OPTION_STRING, F(scales), "", 0, 0, "SLO scales to state attainment at, as 1,2,5"},
@@ -320,6 +322,7 @@ static enum ts_status simulate(const struct flags *f, const struct made *m, stru
     struct tsctl_report_options o = tsctl_report_defaults();
     struct tsctl_simulation s = {.site = cloud_site_defaults(),
                                  .events = *f->events ? f->events : NULL,
+                                 .admission = strcmp(f->admission, "slo") == 0,
                                  .patience_s = f->patience_s,
                                  .progress = f->progress,
                                  .timeline = {.step_s = f->timeline_s}};

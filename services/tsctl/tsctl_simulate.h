@@ -36,6 +36,7 @@ struct tsctl_simulation {
     bool (*next)(void *stream, struct ts_request_item *out); /* false: over */
     void *stream;
     const struct ts_slo *slo; /* NULL = no deadlines */
+    bool admission;           /* requests carry their deadlines, and may be refused for them */
     const char *events;       /* file of what happens on the way; NULL = nothing */
     double patience_s;        /* the run is cut off that long after the last request was sent */
     bool progress;

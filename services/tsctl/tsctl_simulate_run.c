@@ -1,3 +1,4 @@
+#include <math.h>
 #include <string.h>
 
 #include "common/base/ts_mem.h"
@@ -15,9 +16,14 @@ static void no_times(struct tsctl_record *r)
     r->kv_open_s = r->kv_commit_s = r->decode_begin_s = r->end_s = NOT_EVER;
 }
 
-/* Deadlines at scale 1, of this very request. */
+static uint32_t milliseconds(double s)
+{
+    return (uint32_t)fmin(4e9, ceil(s * 1e3));
+}
+
+/* Of this very request: in its record at scale 1, in the request, if it carries them, as asked. */
 static enum ts_status set_deadlines(struct tsctl_simulation *s, const struct ts_request_item *item,
-                                    struct tsctl_record *r)
+                                    struct tsctl_record *r, struct cloud_request *out)
 {
     struct ts_deadlines d = {.ttft_s = 0};
     enum ts_status status =
@@ -26,6 +32,10 @@ static enum ts_status set_deadlines(struct tsctl_simulation *s, const struct ts_
     r->want_ttft_s = (float)(d.ttft_s / scale);
     r->want_tpot_s = (float)(d.tpot_s / scale);
     r->want_e2e_s = (float)(d.e2e_s / scale);
+    if (s->admission) {
+        out->ttft_ms = milliseconds(d.ttft_s);
+        out->tpot_ms = milliseconds(d.tpot_s);
+    }
     return status;
 }
 
@@ -43,7 +53,7 @@ static bool next_request(void *context, struct cloud_request *out)
     r->at_s = item.at_s;
     r->prompt_tokens = item.prompt_tokens;
     no_times(r);
-    if (set_deadlines(s, &item, r) != TS_OK) {
+    if (set_deadlines(s, &item, r, out) != TS_OK) {
         s->records.count--;
         s->dry = true;
         return false;
