@@ -62,6 +62,10 @@ static bool check_task(const struct worker_core *core, const struct task *t, str
         return wrong(err, t, "dead and still here");
     if (t->sender && ts_map_get_u64(core->kv_peers, t->sender->peer) != t->sender)
         return wrong(err, t, "its sender is gone");
+    if (t->rid.router == t->router->session.remote &&
+        (t->router->term < t->assign.term ||
+         (t->router->term == t->assign.term && t->router->plan < t->assign.plan)))
+        return wrong(err, t, "of a newer plan than the newest seen");
     if ((t->begun || t->relay_knows) && (t->role != TS_PHASE_PREFILL || !core->pool.session.up))
         return wrong(err, t, "known to a relay that is not there");
     return t->state != TASK_READY || check_ready(t, err);

@@ -22,7 +22,7 @@ struct world {
     struct cloud *cloud;
     uint32_t running_max;    /* batches under way at one worker */
     uint32_t chunks_at_once; /* chunks of one prompt in batches under way */
-    uint64_t preempted;
+    uint64_t preempted, colocated;
     struct under_way { /* of a worker, in the order of issue */
         struct cloud_node *node;
         struct ts_action_batch batches[4];
@@ -91,6 +91,8 @@ static void stepped(void *context, struct cloud_node *node, const struct ts_even
             issued(w, u, &a->batch);
         w->preempted += a->kind == TS_ACTION_SEND && a->send.msg.kind == TS_MSG_ATTEMPT_FAILED &&
                         a->send.msg.attempt_failed.reason == TS_REASON_PREEMPTED;
+        w->colocated += a->kind == TS_ACTION_SEND && a->send.msg.kind == TS_MSG_REPORT &&
+                        a->send.msg.report.role == TS_PHASE_BOTH;
     }
 }
 
@@ -184,18 +186,19 @@ static void test_seeds(void **state)
 {
     (void)state;
     uint32_t running = 0, chunks = 0;
-    uint64_t preempted = 0;
+    uint64_t preempted = 0, colocated = 0;
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
         struct world w = {.cloud = NULL};
         play(&w, seed);
         running = w.running_max > running ? w.running_max : running;
         chunks = w.chunks_at_once > chunks ? w.chunks_at_once : chunks;
         preempted += w.preempted;
+        colocated += w.colocated;
     }
-    print_message("batches at once %u, chunks at once %u, preempted %llu\n", running, chunks,
-                  (unsigned long long)preempted);
+    print_message("batches at once %u, chunks at once %u, preempted %llu, colocated %llu\n", running, chunks,
+                  (unsigned long long)preempted, (unsigned long long)colocated);
     assert_int_equal(running, 4);
-    assert_true(chunks > 1 && preempted > 0);
+    assert_true(chunks > 1 && preempted > 0 && colocated > 0);
 }
 
 int main(void)
