@@ -177,7 +177,9 @@ void task_kill(struct worker_core *core, struct task *t);   /* drop it as soon a
 void task_settle(struct worker_core *core, struct task *t); /* frees a dying task that is quiet */
 void task_give_blocks(struct worker_core *core, struct task *t);
 bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens);
-bool task_admit_blocks(struct worker_core *core, struct task *t, uint32_t tokens); /* to one that begins */
+/* To one that begins: a block stays free for each ready sequence, or somebody were preempted within 16
+ * tokens. */
+bool task_admit_blocks(struct worker_core *core, struct task *t, uint32_t tokens);
 bool task_younger(const struct task *a, const struct task *b); /* by acceptance, then by arrival */
 void task_state_set(struct worker_core *core, struct task *t, enum task_state state);
 void task_add_item(struct task *t, const struct ts_token_item *item);

@@ -272,7 +272,9 @@ bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens)
 
 bool task_admit_blocks(struct worker_core *core, struct task *t, uint32_t tokens)
 {
-    return !core->starved && task_take_blocks(core, t, tokens);
+    uint32_t kept = core->lists[TASK_READY].count;
+    return !core->starved && core->kv.free_count >= ts_kv_blocks_for(tokens) + kept &&
+           task_take_blocks(core, t, tokens);
 }
 
 void task_give_blocks(struct worker_core *core, struct task *t)

@@ -148,9 +148,9 @@ static void test_preempted_under_way(void **state)
         ASSIGNED(1, "2.1", "2"),
         ASSIGNED(1, "3.1", "3"),
         {2, "tokenised job=1 ids=*31", "text_open tag=1\nbatch batch=1 rows=1:0:*31:0+1"},
-        {2, "tokenised job=2 ids=*31", "text_open tag=2\nbatch batch=2 rows=2:0:*31:2+3"},
+        {2, "tokenised job=2 ids=*47", "text_open tag=2\nbatch batch=2 rows=2:0:*47:2+3+4"},
         {3, "batch_done batch=1 samples=1:5", "worker:1 report\nworker:1 output\nbatch batch=3 rows=1:31:5"},
-        {4, "batch_done batch=2 samples=2:5", "worker:1 report\nworker:1 output\nbatch batch=4 rows=2:31:5"},
+        {4, "batch_done batch=2 samples=2:5", "worker:1 report\nworker:1 output\nbatch batch=4 rows=2:47:5"},
         {5, "batch_done batch=3 samples=1:6",
          "worker:1 output rid=1.1\nworker:1 attempt_failed rid=2.1 reason=preempted\ntext_close tag=2"},
         {6, "tokenised job=3 ids=*4", ""}, /* nothing is free */
@@ -163,7 +163,7 @@ static void test_preempted_under_way(void **state)
         {9, "batch_done batch=5 samples=1:7", ""},
         {9, "batch_done batch=6 samples=3:7", ""},
     };
-    struct core_fixture *f = begin_colocated(4);
+    struct core_fixture *f = begin_colocated(5);
     CORE_RUN(f, "preempted under way", steps);
     assert_int_equal(worker_core_counts(worker_of(f)).preempted, 1);
     worker_end(&f);

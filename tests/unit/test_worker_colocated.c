@@ -235,23 +235,24 @@ static void test_preempted(void **state)
 {
     (void)state;
     char event[60], actions[160];
-    static const struct core_step waits[] = {
+    static const struct core_step steps[] = {
         {1, "worker:1 " BOTH("1.1") "#1", "tokenise job=1 #1\ndrop #1"},
-        {2, "worker:1 " BOTH("2.1") "#2", "tokenise job=2 #2\ndrop #2"},
+        {1, "worker:1 " BOTH("2.1") "#2", "tokenise job=2 #2\ndrop #2"},
         {2, "tokenised job=1 ids=*31", "text_open tag=1\nbatch batch=1 rows=1:0:*31:0+1:1:0"},
-        {2, "tokenised job=2 ids=*48", ""}, /* needs 4 blocks for 49 */
+        {2, "tokenised job=2 ids=*47", "text_open tag=2"},
         {3, "batch_done batch=1 samples=1:50",
-         "worker:1 report\nworker:1 output\nbatch batch=2 rows=1:31:50"},
-        {4, "worker:1 release rid=2.1", ""},
-        {4, "worker:1 " BOTH("3.1") "#3", "tokenise job=3 #3\ndrop #3"},
-        {4, "tokenised job=3 ids=*47", "text_open tag=3"},
-        {5, "batch_done batch=2 samples=1:50",
-         "worker:1 output\n" FAILED("3.1",
-                                    "preempted") "\ntext_close tag=3\nbatch batch=3 rows=1:32:50:0+1+2"},
-        {6, "worker:1 release rid=3.1", ""},
+         "worker:1 report\nworker:1 output\nbatch batch=2 rows=1:31:50,2:0:*16:2+3+4"},
+        {4, "batch_done batch=2 samples=1:50",
+         "worker:1 output\n" FAILED("2.1",
+                                    "preempted") "\ntext_close tag=2\nbatch batch=3 rows=1:32:50:0+1+2"},
+        {5, "worker:1 release rid=2.1", ""},
     };
-    struct core_fixture *f = begin_with(5);
-    CORE_RUN(f, "preempted", waits);
+    struct worker_settings settings = worker_test_settings(TS_PHASE_BOTH);
+    settings.relay_endpoint = "";
+    settings.pool.kv_blocks = 5;
+    settings.max_batch_tokens = 32;
+    struct core_fixture *f = worker_begin_alone(&settings);
+    CORE_RUN(f, "preempted", steps);
     assert_int_equal(worker_core_counts(worker_of(f)).preempted, 1);
     for (int b = 3; b <= 50; b++) { /* alone, until the pool is full */
         snprintf(event, sizeof event, "batch_done batch=%d samples=1:50", b);
@@ -264,6 +265,38 @@ static void test_preempted(void **state)
     worker_end(&f);
 }
 
+/* One that begins leaves a block for each that draws. */
+static void test_leaves_room(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {1, "worker:1 " BOTH("1.1") "#1", "tokenise job=1 #1\ndrop #1"},
+        {1, "worker:1 " BOTH("2.1") "#2", "tokenise job=2 #2\ndrop #2"},
+        {1, "worker:1 " BOTH("3.1") "#3", "tokenise job=3 #3\ndrop #3"},
+        {2, "tokenised job=1 ids=*16", "text_open tag=1\nbatch batch=1 rows=1:0:*16:0+1"},
+        {3, "batch_done batch=1 samples=1:50",
+         "worker:1 report\nworker:1 output\nbatch batch=2 rows=1:16:50"},
+        {4, "tokenised job=2 ids=*40", ""}, /* all three that are free */
+        {4, "tokenised job=3 ids=*4", ""},  /* behind it */
+        {5, "worker:1 release rid=2.1", "text_open tag=3"},
+        {6, "worker:1 release rid=3.1", "text_close tag=3"},
+        {7, "worker:1 release rid=1.1", "text_close tag=1"},
+        {8, "batch_done batch=2 samples=1:50", ""},
+    };
+    static const struct core_step alone[] = {
+        {1, "worker:1 " BOTH("1.1") "#1", "tokenise job=1 #1\ndrop #1"},
+        {2, "tokenised job=1 ids=*79", "text_open tag=1\nbatch batch=1"}, /* the whole pool */
+        {3, "worker:1 release rid=1.1", "text_close tag=1"},
+        {4, "batch_done batch=1", ""},
+    };
+    struct core_fixture *f = begin_with(5);
+    CORE_RUN(f, "leaves room", steps);
+    worker_end(&f);
+    f = begin_with(5);
+    CORE_RUN(f, "alone", alone);
+    worker_end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +304,7 @@ int main(void)
         cmocka_unit_test(test_produced),    cmocka_unit_test(test_refused),
         cmocka_unit_test(test_bad_prompts), cmocka_unit_test(test_release),
         cmocka_unit_test(test_relay_lost),  cmocka_unit_test(test_preempted),
+        cmocka_unit_test(test_leaves_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

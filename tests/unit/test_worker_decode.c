@@ -401,10 +401,13 @@ static void test_complete(void **state)
     worker_end(&f);
 }
 
+#define GRANTED(at, rid)                                                                                     \
+    {at, "worker:1 " DECODE(rid), ""},                                                                       \
+    {                                                                                                        \
+        at, "kv:1 " OPEN(rid) "token_count=16", GRANT(rid)                                                   \
+    }
 #define TRANSFERRED(at, rid, tag, job0, job1, blocks, after)                                                 \
-    {at, "worker:1 " DECODE(rid), ""}, {at, "kv:1 " OPEN(rid) "token_count=16", GRANT(rid)},                 \
-        {at, CHUNK(rid, "0", "0") "token_count=16 #5/40",                                                    \
-         "scatter job=" job0 " blocks=" blocks " #5\ndrop #5"},                                              \
+    {at, CHUNK(rid, "0", "0") "token_count=16 #5/40", "scatter job=" job0 " blocks=" blocks " #5\ndrop #5"}, \
         {at, CHUNK(rid, "1", "1") "token_count=16 #6/40", "scatter job=" job1 " #6\ndrop #6"},               \
         {at, "scattered job=" job0 " digests=7,8", "kv:1 kv_credit"},                                        \
         {at, "scattered job=" job1 " digests=9,1", "kv:1 kv_credit"}, {at, END(rid), ""},                    \
@@ -419,6 +422,8 @@ static void test_preemption(void **state)
     (void)state;
     static const struct core_step steps[] = {
         RELAY,
+        GRANTED(10, "1.1"),
+        GRANTED(10, "2.1"),
         TRANSFERRED(10, "1.1", "1", "1", "2", "0,1", "\nbatch batch=1 rows=1:16:42"),
         TRANSFERRED(20, "2.1", "2", "3", "4", "2,3", ""),
     };
@@ -453,6 +458,7 @@ static void test_preempts_itself(void **state)
     (void)state;
     static const struct core_step steps[] = {
         RELAY,
+        GRANTED(10, "1.1"),
         TRANSFERRED(10, "1.1", "1", "1", "2", "0,1", "\nbatch batch=1 rows=1:16:42"),
     };
     struct core_fixture *f = begin_with(2, 1000);
@@ -466,6 +472,26 @@ static void test_preempts_itself(void **state)
     }
     core_step_one(f, 40, "batch_done batch=16 samples=1:50",
                   "worker:1 output\n" FAILED("1.1", "preempted") "\ntext_close tag=1");
+    worker_end(&f);
+}
+
+/* A transfer is not granted what the sequences that draw may need next. */
+static void test_leaves_room(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        READY,
+        {7, "worker:1 " DECODE("2.1"), ""},
+        {7, "kv:1 " OPEN("2.1") "token_count=90", ""}, /* all six that are free */
+        {8, "worker:1 release rid=2.1", "kv:1 kv_abort rid=2.1"},
+        {9, "worker:1 " DECODE("3.1"), ""},
+        {9, "kv:1 " OPEN("3.1") "token_count=79", GRANT("3.1")}, /* five */
+        {10, "worker:1 release rid=3.1", "kv:1 kv_abort rid=3.1"},
+        {11, "worker:1 release rid=1.1", "text_close tag=1"},
+        {12, "batch_done batch=1 samples=1:50", ""},
+    };
+    struct core_fixture *f = begin();
+    CORE_RUN(f, "leaves room", steps);
     worker_end(&f);
 }
 
@@ -521,6 +547,7 @@ int main(void)
         cmocka_unit_test(test_replay),
         cmocka_unit_test(test_preemption),
         cmocka_unit_test(test_preempts_itself),
+        cmocka_unit_test(test_leaves_room),
         cmocka_unit_test(test_engine_failed),
         cmocka_unit_test(test_clipped),
         cmocka_unit_test(test_complete),
