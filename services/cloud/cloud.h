@@ -116,6 +116,7 @@ struct cloud_node *cloud_add_relay(struct cloud *cloud, const struct relay_setti
 /* `kv_blocks`: size of its pool. `relay`: of its host, NULL = none. Fills profile, pool and endpoints. */
 struct cloud_node *cloud_add_worker(struct cloud *cloud, const struct worker_settings *settings,
                                     enum ts_phase phase, uint32_t kv_blocks, const char *relay);
+void cloud_worker_willing(struct cloud_node *worker, uint32_t phases); /* to serve, beside the one it has */
 
 /* The same on devices of the cost model: takes their time, and its pool's size, from `replica`, which is
  * borrowed. */

@@ -151,6 +151,11 @@ uint32_t cloud_node_place(const struct cloud_node *node, uint32_t part)
     return node->replica ? cloud_replica_node(node->replica, part, node->cloud->kv.layers) : UINT32_MAX;
 }
 
+void cloud_worker_willing(struct cloud_node *worker, uint32_t phases)
+{
+    worker->settings.worker.profile.phases |= phases;
+}
+
 struct cloud_node *cloud_add_client(struct cloud *cloud, const char *id)
 {
     struct cloud_node *node = add(cloud, CLOUD_CLIENT, id);

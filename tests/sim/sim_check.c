@@ -7,7 +7,7 @@
 
 #include "tests/sim/sim_impl.h"
 
-#define PATIENCE (25 * TS_S) /* without progress while there is work */
+#define PATIENCE (36 * TS_S) /* without progress while there is work: longer than it may wait for workers */
 
 struct sim_ask *sim_ask_of(struct sim_world *w, struct ts_str client, struct ts_str request_id)
 {
@@ -224,6 +224,7 @@ void sim_check_rest(struct sim_world *w)
                                                              : 0);
         }
     }
+    sim_router_rest(w);
     if (cloud_failed(w->cloud))
         snprintf(w->result->node, sizeof w->result->node, "rest");
 }

@@ -18,6 +18,7 @@ struct draw {
     bool fickle;                     /* clients that cancel a lot */
     bool tight;                      /* little room for encoded KV */
     bool short_leases;
+    bool willing; /* workers change their phases when told */
 };
 
 static uint32_t draw(struct draw *d, uint32_t from, uint32_t to)
@@ -121,7 +122,8 @@ static struct sim_node *new_worker(struct draw *d, enum ts_phase phase, uint32_t
     n->kv_blocks = !one_in(d, 3) ? draw(d, need, 2 * need) : draw(d, 4 * need, 12 * need);
     n->worker = s;
     n->phase = phase;
-    n->host = phase & TS_PHASE_PREFILL ? host : SIM_NODE_NONE;
+    n->willing = d->willing;
+    n->host = phase & TS_PHASE_PREFILL || d->willing ? host : SIM_NODE_NONE;
     return n;
 }
 
@@ -138,6 +140,7 @@ static void draw_cluster(struct draw *d)
     uint32_t planners = draw(d, 1, 2), relays = draw(d, 1, 3), workers = draw(d, 5, 7), first_relay;
     d->tight = one_in(d, 3);
     d->short_leases = !s->calm && one_in(d, 3);
+    d->willing = !s->calm && one_in(d, 2);
     s->router = draw_router(d);
     for (uint32_t i = 0; i < planners; i++)
         new_planner(d, i);

@@ -41,8 +41,9 @@ static void drain_by_router(struct sim_world *w, const struct cloud_node *node)
 
 static void flip(struct sim_world *w, const struct cloud_node *node, uint32_t phase)
 {
-    struct ts_msg set = {.kind = TS_MSG_SET_PHASE, .set_phase = {.phase = (enum ts_phase)phase}};
-    (void)node;
+    struct ts_msg set = {
+        .kind = TS_MSG_SET_PHASE,
+        .set_phase = {.phase = (enum ts_phase)phase, .service = ts_str_of(cloud_node_id(node))}};
     ask_router(w, &set);
 }
 
@@ -56,6 +57,8 @@ struct cloud_node *sim_add_node(struct sim_world *w, uint32_t number)
         w->nodes[number] = cloud_add_relay(w->cloud, &n->relay);
     else
         w->nodes[number] = cloud_add_worker(w->cloud, &n->worker, n->phase, n->kv_blocks, relay);
+    if (n->willing)
+        cloud_worker_willing(w->nodes[number], TS_PHASE_BOTH);
     return w->nodes[number];
 }
 

@@ -129,6 +129,7 @@ struct sim_ask *sim_ask_of(struct sim_world *w, struct ts_str client, struct ts_
 /* sim_see_router.c */
 void sim_see_router(struct sim_world *w, const struct ts_event *event, const struct ts_actions *actions);
 void sim_router_died(struct sim_world *w);
+void sim_router_rest(struct sim_world *w);
 /* The attempt that a live request has at the router: states by enum sim_state, -1 = not live. */
 int sim_record_state(struct sim_world *w, const struct sim_ask *ask, struct ts_rid *rid,
                      struct cloud_node **prefill, struct cloud_node **decode, struct cloud_node **relay);
@@ -141,6 +142,7 @@ void sim_see_worker(struct sim_world *w, struct cloud_node *node, const struct t
 int sim_task_state(const struct cloud_node *node, struct ts_rid rid,
                    enum ts_phase role); /* enum sim_state; -1 = none */
 bool sim_task_in(const struct cloud_node *node, enum sim_state state, struct ts_rid *rid);
+enum ts_phase sim_phase(const struct cloud_node *node);
 uint32_t sim_dying(const struct cloud_node *node, enum ts_phase role);
 void sim_worker_books_free(struct sim_world *w);
 

@@ -71,6 +71,7 @@ struct sim_node {
     };
     enum ts_phase phase;
     uint32_t kv_blocks;
+    bool willing;  /* worker: it can change its phase */
     uint32_t host; /* worker: its relay, an index of nodes; SIM_NODE_NONE = none */
 };
 

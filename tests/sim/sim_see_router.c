@@ -509,3 +509,29 @@ bool sim_record_in(struct sim_world *w, enum sim_state state, struct ts_rid *rid
     }
     return false;
 }
+
+static enum ts_role role_of(enum cloud_kind kind)
+{
+    return kind == CLOUD_WORKER ? TS_ROLE_WORKER : kind == CLOUD_RELAY ? TS_ROLE_RELAY : TS_ROLE_PLANNER;
+}
+
+/* At rest who is there is a member that may be used, and phases are what the router believes. */
+void sim_router_rest(struct sim_world *w)
+{
+    const struct router_core *core = cloud_node_core(w->router);
+    for (uint32_t i = 0; core && i < w->script.node_count; i++) {
+        const struct cloud_node *node = w->nodes[i];
+        if (!node || !cloud_node_alive(node))
+            continue;
+        const struct member *m = member_find(core, role_of(w->script.nodes[i].kind), cloud_node_id(node));
+        if (!m || !m->session.up || (m->role == TS_ROLE_WORKER && !m->synced))
+            cloud_fail(w->cloud, "%s is there, and no member", cloud_node_id(node));
+        else if (m->role == TS_ROLE_WORKER &&
+                 (m->switching.to != TS_PHASE_NONE || m->hello.profile.phase != sim_phase(node)))
+            cloud_fail(w->cloud, "%s serves %s, its router believes %s", cloud_node_id(node),
+                       ts_phase_name(sim_phase(node)), ts_phase_name(m->hello.profile.phase));
+    }
+    if (core && core->plan.applying)
+        cloud_fail(w->cloud, "plan %llu.%llu is not applied and not aborted", (unsigned long long)core->term,
+                   (unsigned long long)core->number);
+}

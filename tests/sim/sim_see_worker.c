@@ -502,6 +502,12 @@ bool sim_task_in(const struct cloud_node *node, enum sim_state state, struct ts_
     return false;
 }
 
+enum ts_phase sim_phase(const struct cloud_node *node)
+{
+    const struct worker_core *core = cloud_node_core(node);
+    return core->settings.profile.phase;
+}
+
 uint32_t sim_dying(const struct cloud_node *node, enum ts_phase role)
 {
     const struct worker_core *core = cloud_node_core(node);
