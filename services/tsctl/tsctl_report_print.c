@@ -1,6 +1,10 @@
+#include <stdlib.h>
 #include <string.h>
 
+#include "common/base/ts_mem.h"
 #include "services/tsctl/tsctl_report.h"
+
+#define LINKS_SHOWN 20 /* the busiest */
 
 static const char *const slo_names[TSCTL_SLO_COUNT] = {"ttft", "tpot", "e2e", "all"};
 static const char *const latency_names[TSCTL_LATENCY_COUNT] = {"ttft", "tpot", "e2e", "gap01"};
@@ -74,7 +78,7 @@ static void print_parts(const struct tsctl_report *r, FILE *to)
         fprintf(to, "KV of a prompt: %.4g MB, %.4g MB sent\n", r->kv_bytes_raw / 1e6, r->kv_bytes_sent / 1e6);
 }
 
-static void print_places(const struct tsctl_report *r, FILE *to)
+static void print_replicas(const struct tsctl_report *r, FILE *to)
 {
     int wide = 7;
     for (size_t i = 0; i < r->replica_count; i++)
@@ -90,14 +94,35 @@ static void print_places(const struct tsctl_report *r, FILE *to)
                 100 * p->busy, 100 * p->busy_mean, 100 * p->kv_mean, 100 * p->kv_max, p->prompt_tokens_per_s,
                 p->output_tokens_per_s, (unsigned long long)p->batches);
     }
-    if (r->link_count > 0)
+}
+
+static int by_busy(const void *a, const void *b)
+{
+    const struct tsctl_link *x = *(const struct tsctl_link *const *)a,
+                            *y = *(const struct tsctl_link *const *)b;
+    if (x->busy != y->busy)
+        return x->busy > y->busy ? -1 : 1;
+    return (x > y) - (x < y);
+}
+
+static void print_links(const struct tsctl_report *r, FILE *to)
+{
+    const struct tsctl_link **order = ts_xcalloc(r->link_count + 1, sizeof *order);
+    size_t shown = r->link_count < LINKS_SHOWN ? r->link_count : LINKS_SHOWN;
+    for (size_t i = 0; i < r->link_count; i++)
+        order[i] = &r->links[i];
+    qsort(order, r->link_count, sizeof *order, by_busy);
+    if (shown > 0)
         fprintf(to, "\n%-20s %-20s %7s %12s %12s\n", "link from", "to", "busy %", "MB/s", "of MB/s");
-    for (size_t i = 0; i < r->link_count; i++) {
-        const struct tsctl_link *l = &r->links[i];
+    for (size_t i = 0; i < shown; i++) {
+        const struct tsctl_link *l = order[i];
         fprintf(to, "%-20s %-20s %7.2f %12.2f %12.1f\n", l->from,
                 strcmp(l->from, l->to) == 0 ? "(its network card)" : l->to, 100 * l->busy,
                 l->bytes_per_s / 1e6, l->capacity_bytes_per_s / 1e6);
     }
+    if (shown < r->link_count)
+        fprintf(to, "and %zu less busy ones\n", r->link_count - shown);
+    ts_free(order);
 }
 
 void tsctl_report_print(const struct tsctl_report *report, FILE *to)
@@ -106,7 +131,8 @@ void tsctl_report_print(const struct tsctl_report *report, FILE *to)
     print_attainment(report, to);
     print_latency(report, to);
     print_parts(report, to);
-    print_places(report, to);
+    print_replicas(report, to);
+    print_links(report, to);
     fprintf(to, "\nBottleneck  %s\n", report->bottleneck);
 }
 
