@@ -78,6 +78,8 @@ void conn_unref(struct cloud_conn *conn)
         return;
     forget_number(conn);
     delist(conn, ACCEPTED);
+    direction_lose(&conn->way[TO_ACCEPTOR]);
+    direction_lose(&conn->way[TO_DIALLER]);
     ts_free(conn);
 }
 
@@ -85,8 +87,8 @@ void conn_unref(struct cloud_conn *conn)
 static void lose(struct cloud_conn *conn)
 {
     conn->epoch++;
-    packets_lose(&conn->way[TO_ACCEPTOR].waiting);
-    packets_lose(&conn->way[TO_DIALLER].waiting);
+    direction_lose(&conn->way[TO_ACCEPTOR]);
+    direction_lose(&conn->way[TO_DIALLER]);
 }
 
 static void close_conn(struct cloud_conn *conn)
@@ -95,7 +97,7 @@ static void close_conn(struct cloud_conn *conn)
         return;
     conn->closed = true;
     packets_lose(&conn->queue);
-    packets_lose(&conn->way[TO_DIALLER].waiting);
+    direction_lose(&conn->way[TO_DIALLER]);
     delist(conn, DIALLED);
     conn_unref(conn);
 }

@@ -24,7 +24,9 @@ struct packet {
     struct ts_event event; /* as it will arrive, but for peer and handle */
     struct payload *payload;
     struct cloud_fate fate;
+    struct packet *lane_next;
     struct cloud_flow *flow; /* its bytes are under way */
+    bool flows;              /* and have not all left yet, or not set off */
     ts_time wire;            /* of its bytes, or of the way that they took */
 };
 
@@ -32,11 +34,18 @@ struct packet_queue {
     struct packet *first, *last;
 };
 
+struct lane { /* packets of one direction whose bytes go from one node to one other: the first flows */
+    uint32_t from, to;
+    struct packet *first, *last;
+};
+
 struct direction {
     ts_time last_at;             /* of the message before: FIFO */
     bool dead;                   /* swallows everything until the connection is cut */
     uint32_t gap;                /* messages to lose */
-    struct packet_queue waiting; /* the first one flows, the others are behind it */
+    struct packet_queue waiting; /* for its bytes to have left, or behind one that does */
+    struct lane *lanes;          /* of those */
+    size_t lane_count, lane_capacity;
 };
 
 struct cloud_conn {
@@ -83,5 +92,6 @@ void packet_pass_on(struct cloud *cloud,
                     struct packet *p); /* over the connection, or once there is one again */
 void packet_free(struct packet *p);
 void packets_lose(struct packet_queue *queue);
+void direction_lose(struct direction *way); /* what waits on it */
 
 #endif

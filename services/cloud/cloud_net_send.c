@@ -33,6 +33,14 @@ void packets_lose(struct packet_queue *queue)
         packet_free(p);
 }
 
+void direction_lose(struct direction *way)
+{
+    packets_lose(&way->waiting);
+    ts_free(way->lanes);
+    way->lanes = NULL;
+    way->lane_count = way->lane_capacity = 0;
+}
+
 void packets_fini(struct cloud *cloud)
 {
     struct packet *next;
@@ -98,6 +106,7 @@ static struct packet *new_packet(struct cloud *cloud, struct cloud_conn *conn, i
     p->payload = NULL;
     p->fate = (struct cloud_fate){.cut = false};
     p->flow = NULL;
+    p->flows = false;
     p->wire = 0;
     p->event.kind = TS_EVENT_MESSAGE;
     p->event.message.channel = conn->channel;
@@ -191,24 +200,52 @@ static void arrive_later(struct cloud *cloud, struct packet *p)
 
 static void flow_over(void *context);
 
-/* Between replicas on a cluster KV flows. */
-static bool begin_flow(struct cloud *cloud, struct packet *p)
+static void begin_flow(struct cloud *cloud, const struct lane *lane)
+{
+    struct packet *p = lane->first;
+    p->wire = flow_latency(cloud, lane->from, lane->to);
+    p->flow = flow_begin(cloud, lane->from, lane->to, (double)p->payload->bytes, flow_over, p);
+}
+
+static struct lane *lane_of(struct direction *way, uint32_t from, uint32_t to)
+{
+    for (size_t i = 0; i < way->lane_count; i++) {
+        if (way->lanes[i].from == from && way->lanes[i].to == to)
+            return &way->lanes[i];
+    }
+    void *lanes = way->lanes;
+    ts_array_reserve(&lanes, &way->lane_capacity, way->lane_count + 1, sizeof *way->lanes);
+    way->lanes = lanes;
+    way->lanes[way->lane_count] = (struct lane){.from = from, .to = to};
+    return &way->lanes[way->lane_count++];
+}
+
+/* Between replicas on a cluster KV flows: from the node of each stage on its own, as its process would send
+ * it. */
+static void take_lane(struct cloud *cloud, struct direction *way, struct packet *p)
 {
     const struct ts_msg *msg = &p->event.message.msg;
     if (!cloud->flows || !p->payload || p->payload->place == UINT32_MAX || msg->kind != TS_MSG_KV_CHUNK)
-        return false;
+        return;
     uint32_t from = p->payload->place, to = cloud_node_place(receiver_of(p), msg->kv_chunk.layer);
     if (to == UINT32_MAX)
-        return false;
-    p->wire = flow_latency(cloud, from, to);
-    p->flow = flow_begin(cloud, from, to, (double)p->payload->bytes, flow_over, p);
-    return true;
+        return;
+    struct lane *lane = lane_of(way, from, to);
+    p->flows = true;
+    p->lane_next = NULL;
+    if (lane->first) {
+        lane->last->lane_next = p;
+        lane->last = p;
+        return;
+    }
+    lane->first = lane->last = p;
+    begin_flow(cloud, lane);
 }
 
-/* What is first sets off; what needs no flow goes at once, and the next one is first. */
+/* In order: what flows holds up all behind it. */
 static void advance(struct cloud *cloud, struct direction *way)
 {
-    while (way->waiting.first && !begin_flow(cloud, way->waiting.first))
+    while (way->waiting.first && !way->waiting.first->flows)
         arrive_later(cloud, queue_take(&way->waiting));
 }
 
@@ -217,8 +254,14 @@ static void flow_over(void *context)
     struct packet *p = context;
     struct cloud *cloud = p->conn->dialler->cloud;
     struct direction *way = &p->conn->way[p->way];
+    size_t i = 0;
+    while (way->lanes[i].first != p)
+        i++;
     p->flow = NULL;
-    arrive_later(cloud, queue_take(&way->waiting));
+    p->flows = false;
+    way->lanes[i].first = p->lane_next;
+    if (way->lanes[i].first)
+        begin_flow(cloud, &way->lanes[i]);
     advance(cloud, way);
 }
 
@@ -240,10 +283,9 @@ static void transmit(struct cloud *cloud, struct packet *p)
     cloud->counts.messages++;
     if (p->payload)
         p->wire = (ts_time)((double)p->payload->bytes / cloud->settings.network.bytes_per_s * 1e9);
-    bool first = !way->waiting.first;
+    take_lane(cloud, way, p);
     queue_add(&way->waiting, p);
-    if (first)
-        advance(cloud, way);
+    advance(cloud, way);
 }
 
 void packet_pass_on(struct cloud *cloud, struct packet *p)

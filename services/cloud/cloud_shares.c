@@ -52,7 +52,8 @@ static bool stands(const struct ts_flow *flow, const bool *there)
 }
 
 /* `fold`: all of class 0. */
-static void gather(struct pairs *pairs, const struct ts_plan *plan, uint32_t classes, const bool *there, bool fold)
+static void gather(struct pairs *pairs, const struct ts_plan *plan, uint32_t classes, const bool *there,
+                   bool fold)
 {
     bool has[TS_CLASSES_MAX] = {false};
     ts_map_destroy(&pairs->found);
@@ -73,7 +74,8 @@ static void gather(struct pairs *pairs, const struct ts_plan *plan, uint32_t cla
     }
 }
 
-/* One class. Prefill groups in order meet decode groups in order, each until it has what the plan gives it. */
+/* One class. Prefill groups in order meet decode groups in order, each until it has what the plan gives it.
+ */
 static void thin(struct pairs *pairs, uint32_t groups)
 {
     double *out = ts_xcalloc(groups, sizeof *out), *in = ts_xcalloc(groups, sizeof *in);
@@ -112,7 +114,8 @@ static void thin(struct pairs *pairs, uint32_t groups)
     ts_free(in);
 }
 
-void cloud_shares_make(const struct ts_plan *plan, uint32_t classes, const bool *there, struct cloud_shares *out)
+void cloud_shares_make(const struct ts_plan *plan, uint32_t classes, const bool *there,
+                       struct cloud_shares *out)
 {
     struct pairs pairs = {0};
     double sums[TS_CLASSES_MAX] = {0};

@@ -9,6 +9,7 @@
 #define KV_PARTS_LEAST 8
 #define CHUNK_BYTES    ((uint64_t)48 << 20) /* workers take 64 MiB */
 #define LARGE_GROUPS   128                  /* beyond, heartbeats are rarer and samples fewer */
+#define KV_SILENCE_MS  60000
 #define SLICE          (250 * TS_MS)
 #define SLICE_LARGE    TS_S
 
@@ -156,6 +157,8 @@ static void request_ended(void *context, const struct cloud_request *request,
 
 /* --- the site ---------------------------------------------------------------------------------------- */
 
+/* Workers and relays are patient with each other: a chunk on a crowded link may take seconds, and heartbeats
+ * wait behind it. */
 static void fill_heartbeats(struct cloud_site_settings *s)
 {
     uint32_t beat = s->plan->group_count > LARGE_GROUPS ? 5000 : 500;
@@ -165,7 +168,7 @@ static void fill_heartbeats(struct cloud_site_settings *s)
         if (*beats[i] > 0)
             continue;
         *beats[i] = beat;
-        *timeouts[i] = 6 * beat;
+        *timeouts[i] = i == 0 ? 6 * beat : KV_SILENCE_MS;
     }
 }
 

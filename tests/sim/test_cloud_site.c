@@ -229,6 +229,38 @@ static void test_link(void **state)
     ts_plan_destroy(&plan);
 }
 
+/* Stages on two nodes send at once. */
+static void test_senders(void **state)
+{
+    const struct fixture *f = *state;
+    struct ts_plan *plan = ts_plan_new(2, 1);
+    plan->groups[0] = (struct ts_group){
+        .phase = TS_PHASE_PREFILL,
+        .stages = {{.gpus = {0}, .tp = 1, .layers = 16}, {.gpus = {4}, .tp = 1, .layers = 16}},
+        .stage_count = 2};
+    plan->groups[1] = (struct ts_group){
+        .phase = TS_PHASE_DECODE,
+        .stages = {{.gpus = {5}, .tp = 1, .layers = 16}, {.gpus = {1}, .tp = 1, .layers = 16}},
+        .stage_count = 2};
+    plan->flows[0] = (struct ts_flow){.prefill = 0, .decode = 1, .rate = 4, .attained = 4};
+    double tpot[2], bytes = (double)ts_model_kv_token_bytes(&f->model) * PROMPT;
+    for (int slow = 0; slow < 2; slow++) {
+        struct stream stream = {.count = 1};
+        struct cloud_site *site = open_site(f, plan, &stream, false);
+        if (slow) {
+            cloud_site_link(site, 0, 0, 1, 0.002);
+            cloud_site_link(site, 0, 1, 0, 0.002);
+        }
+        run(site, &stream);
+        tpot[slow] = (double)stream.last.tpot_ns / 1e9;
+        cloud_site_destroy(&site);
+    }
+    near_((tpot[1] - tpot[0]) * (OUTPUT - 1),
+          bytes / 2 / (0.002 * ts_cluster_link(f->cluster, 0, 1)->bytes_per_s), 0.03,
+          "time of half of the KV");
+    ts_plan_destroy(&plan);
+}
+
 /* Each group does both, alone. */
 static struct ts_plan *colocated(const uint32_t *gpus, uint32_t count)
 {
@@ -349,6 +381,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_all_end, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_alone, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_link, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_senders, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_colocated, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_long, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_pipelines, setup, teardown),
