@@ -26,6 +26,8 @@ void ts_demand_scale_lengths(struct ts_demand *demand, double factor)
         c->prompt_tokens_sq *= factor * factor;
         c->output_tokens *= factor;
         c->output_tokens_sq *= factor * factor;
+        c->prompt_begin *= factor;
+        c->prompt_end *= factor;
     }
 }
 
@@ -38,6 +40,8 @@ static enum ts_status check_class(const struct ts_class *c, uint32_t k, struct t
         {"rate", c->rate, 0, 1e9},
         {"prompt_tokens", c->prompt_tokens, 1, 1e8},
         {"output_tokens", c->output_tokens, 1, 1e8},
+        {"prompt_begin", c->prompt_begin, 0, c->prompt_tokens * (1 + 1e-6)},
+        {"prompt_end", c->prompt_end, c->prompt_end > 0 ? c->prompt_tokens * (1 - 1e-6) : 0, 1e9},
         {"ttft_s", c->ttft_s, 0, 1e9},
         {"tpot_s", c->tpot_s, 0, 1e9},
         {"e2e_s", c->e2e_s, 0, 1e9},

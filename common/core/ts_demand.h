@@ -16,9 +16,10 @@ struct ts_class {
     double rate;                            /* requests/s */
     double prompt_tokens, prompt_tokens_sq; /* mean, mean of the square */
     double output_tokens, output_tokens_sq;
-    double ttft_s; /* send to token 0 */
-    double tpot_s; /* (last token - token 0) / (n - 1): the KV transfer is in it */
-    double e2e_s;  /* send to last token */
+    double prompt_begin, prompt_end; /* prompts of so many tokens, end excluded; 0, 0 = not known */
+    double ttft_s;                   /* send to token 0 */
+    double tpot_s;                   /* (last token - token 0) / (n - 1): the KV transfer is in it */
+    double e2e_s;                    /* send to last token */
 };
 
 struct ts_demand {

@@ -25,8 +25,7 @@
 #define TS_STAGE_ITEMS_MAX      64
 #define TS_WORKLOAD_CLASSES_MAX 64
 
-/* Raw bytes that travel beside a message. slot 0 = none. Cores hold and drop handles, never the bytes
- * (ts_event.h). */
+/* Raw bytes beside a message; slot 0 = none. Cores hold handles, never the bytes (ts_event.h). */
 struct ts_bulk {
     uint32_t slot, generation;
     uint64_t bytes;
@@ -438,9 +437,10 @@ struct ts_plan_workers {
     uint32_t count;
 };
 
-struct ts_workload_class { /* requests of like length, measured over the window */
+struct ts_workload_class { /* requests of like length in the window */
     double rate;           /* requests/s that arrived, refused ones included */
     double prompt_tokens, prompt_tokens_sq, output_tokens, output_tokens_sq; /* means, mean squares */
+    double prompt_begin, prompt_end;                                         /* of prompts, end excluded */
 };
 
 struct ts_workload_classes {
@@ -478,9 +478,10 @@ struct ts_plan_replicas {
     uint32_t count;
 };
 
-/* A request belongs to the class whose centre is nearest in the logarithms of (prompt tokens, max_tokens). */
+/* Holds a request whose prompt is in its range; of several such, or without any, the one whose centre is
+ * nearest in the logarithms of (prompt tokens, max_tokens). */
 struct ts_plan_class {
-    double prompt_tokens, output_tokens;
+    double prompt_tokens, output_tokens, prompt_begin, prompt_end; /* end excluded; 0 = no range */
 };
 
 struct ts_plan_classes {

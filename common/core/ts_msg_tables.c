@@ -450,6 +450,8 @@ static const struct ts_field workload_class_fields[] = {
     TS_F(workload_class, prompt_tokens_sq),
     TS_F(workload_class, output_tokens),
     TS_F(workload_class, output_tokens_sq),
+    TS_F(workload_class, prompt_begin),
+    TS_F(workload_class, prompt_end),
 };
 static const struct ts_schema workload_class_schema =
     TS_SCHEMA(workload_class, "WorkloadClass", workload_class_fields);
@@ -490,6 +492,8 @@ static const struct ts_schema plan_replica_schema =
 static const struct ts_field plan_class_fields[] = {
     TS_F(plan_class, prompt_tokens),
     TS_F(plan_class, output_tokens),
+    TS_F(plan_class, prompt_begin),
+    TS_F(plan_class, prompt_end),
 };
 static const struct ts_schema plan_class_schema = TS_SCHEMA(plan_class, "PlanClass", plan_class_fields);
 

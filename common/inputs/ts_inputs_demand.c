@@ -63,11 +63,16 @@ char *ts_inputs_demand_text(const struct ts_demand *demand)
     char *text = ts_xasprintf("name = \"%s\";\nburst = %.6f;\nclasses = (\n", demand->name, demand->burst);
     for (uint32_t k = 0; k < demand->class_count; k++) {
         const struct ts_class *c = &demand->classes[k];
+        char range[80] = "";
+        if (c->prompt_end > 0)
+            (void)snprintf(range, sizeof range, " prompt_begin = %.1f; prompt_end = %.1f;", c->prompt_begin,
+                           c->prompt_end);
         char *longer = ts_xasprintf(
-            "%s  { rate = %.9f; prompt_tokens = %.6f; prompt_cv = %.9f; output_tokens = %.6f; output_cv = "
+            "%s  { rate = %.9f; prompt_tokens = %.6f; prompt_cv = %.9f;%s output_tokens = %.6f; output_cv = "
             "%.9f; }%s\n",
-            text, c->rate, c->prompt_tokens, cv(c->prompt_tokens, c->prompt_tokens_sq), c->output_tokens,
-            cv(c->output_tokens, c->output_tokens_sq), k + 1 < demand->class_count ? "," : "");
+            text, c->rate, c->prompt_tokens, cv(c->prompt_tokens, c->prompt_tokens_sq), range,
+            c->output_tokens, cv(c->output_tokens, c->output_tokens_sq),
+            k + 1 < demand->class_count ? "," : "");
         ts_free(text);
         text = longer;
     }

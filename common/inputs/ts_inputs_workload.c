@@ -35,6 +35,8 @@ static const struct ts_field class_fields[] = {
     CLASS("rate", class_.rate, 0, 1e9, true),
     CLASS("prompt_tokens", class_.prompt_tokens, 1, 1e7, true),
     CLASS("prompt_cv", prompt_cv, 0, 100, false),
+    CLASS("prompt_begin", class_.prompt_begin, 0, 1e8, false),
+    CLASS("prompt_end", class_.prompt_end, 0, 1e9, false),
     CLASS("output_tokens", class_.output_tokens, 1, 1e7, true),
     CLASS("output_cv", output_cv, 0, 100, false),
     {.name = "law", TS_FIELD_TEXT, offsetof(struct class_row, law), .size = WORD_BYTES},

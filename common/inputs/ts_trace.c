@@ -213,6 +213,8 @@ void ts_trace_fini(struct ts_trace *trace)
 
 /* --- Cutting --- */
 
+#define PROMPT_END 1e8 /* of the last band: no prompt is longer */
+
 static double dispersion(const struct ts_trace *trace)
 {
     double windows = floor(trace->rows[trace->count - 1].at_s), sum = 0, sum_sq = 0;
@@ -281,17 +283,24 @@ static void cut(struct ts_trace_row *rows, size_t count, uint32_t prompt_bands, 
 {
     qsort(rows, count, sizeof *rows, by_prompt);
     size_t begin = 0;
+    double from = 0;
     for (uint32_t p = 0; p < prompt_bands; p++) {
         size_t end = band_end(rows, count, begin, p, prompt_bands, by_prompt), inside = end - begin, at = 0;
         struct ts_trace_row *band = rows + begin;
+        double to = end < count ? rows[end].prompt_tokens : PROMPT_END;
         if (inside > 0)
             qsort(band, inside, sizeof *band, by_output);
         for (uint32_t o = 0; o < output_bands && inside > 0; o++) {
             size_t stop = band_end(band, inside, at, o, output_bands, by_output);
-            if (stop > at)
-                out->classes[out->class_count++] = class_of(band + at, stop - at, span_s);
+            if (stop > at) {
+                struct ts_class *c = &out->classes[out->class_count++];
+                *c = class_of(band + at, stop - at, span_s);
+                c->prompt_begin = from;
+                c->prompt_end = to;
+            }
             at = stop;
         }
+        from = inside > 0 ? to : from;
         begin = end;
     }
 }

@@ -32,8 +32,10 @@ void ts_trace_fini(struct ts_trace *trace);
 /*
  * The trace as length classes: `prompt_bands` bands of like prompt length with equally many requests, each
  * cut into `output_bands` by output length (product <= TS_CLASSES_MAX; bands that stay empty are left out).
- * Rates are requests over the trace's span. Rates, means and mean squares are exact, so the tokens of all
- * classes add up to the trace's.
+ * A class knows the range of prompts of its band; ranges cover all lengths. By default nothing is cut by
+ * output: a router knows the prompt of a request and not how long its output will be. Rates are requests over
+ * the trace's span. Rates, means and mean squares are exact, so the tokens of all classes add up to the
+ * trace's.
  *
  * `burst` is the index of dispersion of counts in windows of one second (variance over mean; 1 = Poisson).
  * For a renewal process it tends to the squared coefficient of variation of the gaps. Taking that from the
@@ -44,7 +46,7 @@ enum ts_status ts_trace_demand(const struct ts_trace *trace, uint32_t prompt_ban
                                struct ts_demand *out, struct ts_error *err);
 
 /* What a trace CSV is cut into where nobody asks for more. */
-#define TS_TRACE_PROMPT_BANDS 4
-#define TS_TRACE_OUTPUT_BANDS 2
+#define TS_TRACE_PROMPT_BANDS 8
+#define TS_TRACE_OUTPUT_BANDS 1
 
 #endif

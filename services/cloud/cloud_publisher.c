@@ -77,8 +77,10 @@ static void send_plan(struct cloud_publisher *p, ts_time now, struct ts_actions 
                 .id = g, .worker = ts_str_of(p->publication.workers[g]), .phase = plan->groups[g].phase};
     }
     for (uint32_t k = 0; k < demand->class_count; k++)
-        classes[k] =
-            (struct ts_plan_class){demand->classes[k].prompt_tokens, demand->classes[k].output_tokens};
+        classes[k] = (struct ts_plan_class){.prompt_tokens = demand->classes[k].prompt_tokens,
+                                            .output_tokens = demand->classes[k].output_tokens,
+                                            .prompt_begin = demand->classes[k].prompt_begin,
+                                            .prompt_end = demand->classes[k].prompt_end};
     cloud_shares_fini(&p->shares);
     cloud_shares_make(plan, demand->class_count, p->ready, &p->shares);
     send(p, now, out, TS_MSG_PLAN)->msg.plan =

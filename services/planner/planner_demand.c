@@ -19,6 +19,8 @@ static bool read_class(const struct ts_workload_class *from, struct ts_class *to
     *to = (struct ts_class){
         .rate = from->rate,
         .prompt_tokens = from->prompt_tokens,
+        .prompt_begin = within(from->prompt_begin, 0, from->prompt_tokens) ? from->prompt_begin : 0,
+        .prompt_end = within(from->prompt_end, from->prompt_tokens, 1e9) ? from->prompt_end : 0,
         .prompt_tokens_sq = fmax(from->prompt_tokens_sq, from->prompt_tokens * from->prompt_tokens),
         .output_tokens = from->output_tokens,
         .output_tokens_sq = fmax(from->output_tokens_sq, from->output_tokens * from->output_tokens)};
@@ -52,6 +54,9 @@ static void merge(struct ts_class *into, const struct ts_class *other)
     into->output_tokens = mean_of(a, into->output_tokens, b, other->output_tokens);
     into->output_tokens_sq = mean_of(a, into->output_tokens_sq, b, other->output_tokens_sq);
     into->rate = a + b;
+    bool ranges = into->prompt_end > 0 && other->prompt_end > 0;
+    into->prompt_begin = ranges ? fmin(into->prompt_begin, other->prompt_begin) : 0;
+    into->prompt_end = ranges ? fmax(into->prompt_end, other->prompt_end) : 0;
 }
 
 /* What is lost by treating two classes as one: Ward's criterion over the logarithms of their lengths. */
@@ -82,6 +87,25 @@ static void merge_nearest(struct ts_class *classes, uint32_t *count)
     memmove(&classes[best_b], &classes[best_b + 1], (*count - best_b) * sizeof *classes);
 }
 
+/* A router knows the prompt of a request and not its output: what has the same range of prompts is one class.
+ */
+static void merge_ranges(struct ts_class *classes, uint32_t *count)
+{
+    uint32_t kept = 0;
+    for (uint32_t k = 0; k < *count; k++) {
+        uint32_t same = 0;
+        while (same < kept &&
+               !(classes[k].prompt_end > 0 && classes[same].prompt_begin == classes[k].prompt_begin &&
+                 classes[same].prompt_end == classes[k].prompt_end))
+            same++;
+        if (same < kept)
+            merge(&classes[same], &classes[k]);
+        else
+            classes[kept++] = classes[k];
+    }
+    *count = kept;
+}
+
 static int by_lengths(const void *a, const void *b)
 {
     const struct ts_class *x = a, *y = b;
@@ -101,6 +125,7 @@ static uint32_t read_classes(const struct ts_workload *workload, uint32_t most, 
     /* In order first, so that which of equal pairs is merged does not depend on the order of arrival. */
     if (count)
         qsort(classes, count, sizeof *classes, by_lengths);
+    merge_ranges(classes, &count);
     while (count > (most ? most : 1))
         merge_nearest(classes, &count);
     if (count)
@@ -134,6 +159,8 @@ static void add_classes(const struct ts_workload *from, uint32_t most, struct ts
         all[(*count)++] = (struct ts_workload_class){.rate = classes[k].rate,
                                                      .prompt_tokens = classes[k].prompt_tokens,
                                                      .prompt_tokens_sq = classes[k].prompt_tokens_sq,
+                                                     .prompt_begin = classes[k].prompt_begin,
+                                                     .prompt_end = classes[k].prompt_end,
                                                      .output_tokens = classes[k].output_tokens,
                                                      .output_tokens_sq = classes[k].output_tokens_sq};
 }

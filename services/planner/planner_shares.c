@@ -262,8 +262,10 @@ static uint32_t fill_classes(const struct planner_live *live, struct ts_arena *a
         return 1;
     struct ts_plan_class *classes = ts_arena_zalloc(arena, live->demand.class_count * sizeof *classes);
     for (uint32_t k = 0; k < live->demand.class_count; k++)
-        classes[k] = (struct ts_plan_class){live->demand.classes[k].prompt_tokens,
-                                            live->demand.classes[k].output_tokens};
+        classes[k] = (struct ts_plan_class){.prompt_tokens = live->demand.classes[k].prompt_tokens,
+                                            .output_tokens = live->demand.classes[k].output_tokens,
+                                            .prompt_begin = live->demand.classes[k].prompt_begin,
+                                            .prompt_end = live->demand.classes[k].prompt_end};
     out->classes = (struct ts_plan_classes){classes, live->demand.class_count};
     return live->demand.class_count;
 }

@@ -68,6 +68,7 @@ size_t route_class_of(const struct route_class *classes, size_t count, uint32_t 
                       uint32_t output_tokens)
 {
     size_t best = 0;
+    bool within = false;
     double nearest = INFINITY, prompt, output;
     if (count < 2)
         return 0;
@@ -76,8 +77,10 @@ size_t route_class_of(const struct route_class *classes, size_t count, uint32_t 
     for (size_t i = 0; i < count; i++) {
         double x = classes[i].log_prompt - prompt, y = classes[i].log_output - output;
         double distance = x * x + y * y;
-        if (distance < nearest) {
+        bool holds = prompt_tokens >= classes[i].prompt_begin && prompt_tokens < classes[i].prompt_end;
+        if (holds == within ? distance < nearest : holds) {
             nearest = distance;
+            within = holds;
             best = i;
         }
     }

@@ -56,13 +56,15 @@ struct route_share {
 };
 
 struct route_class {
-    double log_prompt, log_output; /* of its centre */
-    double prompt_flow, row_flow;  /* of all replicas */
+    double log_prompt, log_output;   /* of its centre */
+    double prompt_begin, prompt_end; /* of prompts, end excluded; 0, 0 = no range */
+    double prompt_flow, row_flow;    /* of all replicas */
     const struct route_share *shares;
     size_t share_count;
 };
 
-/* The class whose centre is nearest; ties go to the first. `count` is at least 1. */
+/* The class whose range holds the prompt; of several, or without any, that whose centre is nearest; ties go
+ * to the first. `count` is at least 1. */
 size_t route_class_of(const struct route_class *classes, size_t count, uint32_t prompt_tokens,
                       uint32_t output_tokens);
 

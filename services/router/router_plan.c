@@ -91,6 +91,8 @@ static const char *check_classes(const struct ts_msg_plan *m)
         if (!(c->prompt_tokens >= 0 && c->prompt_tokens <= TS_PROMPT_TOKENS_MAX && c->output_tokens >= 0 &&
               c->output_tokens <= TS_PROMPT_TOKENS_MAX))
             return "the centre of a class is not a number of tokens";
+        if (!(c->prompt_begin >= 0 && c->prompt_end >= c->prompt_begin && c->prompt_end <= 1e9))
+            return "the range of prompts of a class is none";
     }
     return NULL;
 }
@@ -139,11 +141,13 @@ static void take_classes(struct plan *plan, const struct ts_msg_plan *m)
     plan->lengths = ts_arena_zalloc(&plan->arena, plan->class_count * sizeof *plan->lengths);
     for (size_t i = 0; i < plan->class_count; i++) {
         const struct ts_plan_class centre =
-            m->classes.count ? m->classes.data[i] : (struct ts_plan_class){0, 0};
+            m->classes.count ? m->classes.data[i] : (struct ts_plan_class){.prompt_end = 0};
         plan->lengths[i] =
             (struct plan_class){at_least_one(centre.prompt_tokens), at_least_one(centre.output_tokens), 1};
         plan->classes[i].log_prompt = ts_math_log(plan->lengths[i].prompt_tokens);
         plan->classes[i].log_output = ts_math_log(plan->lengths[i].output_tokens);
+        plan->classes[i].prompt_begin = centre.prompt_begin;
+        plan->classes[i].prompt_end = centre.prompt_end;
     }
 }
 

@@ -48,14 +48,15 @@ static void test_absolute(void **state)
     ts_catalogue_destroy(&a.catalogue);
 }
 
-/* LLaMA-30B on one A100: what the cost model says for the class alone, times the scale. */
+/* LLaMA-30B on one A100: what the cost model says for the class alone, times the scale. (The KV of the
+ * longest class does not fit beside the weights of one: its reference is two stages.) */
 static void test_scale(void **state)
 {
     struct asked a;
     (void)state;
     ask_well(&a, "llama-30b", "scale=5,reference=A100-80G");
     const struct ts_device_type *d = ts_catalogue_device(a.catalogue, "A100-80G");
-    for (uint32_t k = 0; k < a.demand.class_count; k++) {
+    for (uint32_t k = 0; k + 1 < a.demand.class_count; k++) {
         const struct ts_class *c = &a.demand.classes[k];
         double s = c->prompt_tokens, rest = ts_cost_head_s(d, &a.model, 1, 1) + ts_cost_step_s(d);
         double prefill = 60 * ts_cost_layer_prefill_s(d, &a.model, NULL, 1, s, s * s) + rest;
@@ -172,7 +173,7 @@ static void test_single_requests(void **state)
     struct ts_model model;
     (void)state;
     assert_int_equal(ask(&a, "llama-30b", "scale=4,reference=A100-80G,tpot=30ms"), TS_OK);
-    const struct ts_class *c = &a.demand.classes[0];
+    const struct ts_class *c = &a.demand.classes[4];
     assert_int_equal(ts_inputs_model(TS_CONF_DIR, "llama-30b", &model, &err), TS_OK);
     if (ts_slo_open(a.catalogue, TS_CONF_DIR, "scale=4,reference=A100-80G,tpot=30ms", &model, &slo, &err) !=
         TS_OK)

@@ -191,7 +191,8 @@ static void test_file(void **state)
 
 /* --- Classes --- */
 
-static const struct ts_workload_class code_and_talk[] = {{1, 1500, 3e6, 20, 500}, {1, 300, 1e5, 200, 5e4}};
+static const struct ts_workload_class code_and_talk[] = {{1, 1500, 3e6, 20, 500, 0, 0},
+                                                         {1, 300, 1e5, 200, 5e4, 0, 0}};
 
 static double sum_of(const struct ts_msg_plan *plan, uint32_t length_class)
 {
@@ -224,7 +225,7 @@ static void test_classes(void **state)
     assert_true(fabs(plan.served_per_s - 2 * plan.attainment) < 1e-9);
     double calm = plan.attainment;
     snapshot.workload.classes.data =
-        (struct ts_workload_class[]){{10, 1500, 3e6, 20, 500}, {10, 300, 1e5, 200, 5e4}};
+        (struct ts_workload_class[]){{10, 1500, 3e6, 20, 500, 0, 0}, {10, 300, 1e5, 200, 5e4, 0, 0}};
     plan_of(&inputs, &snapshot, &arena, &plan);
     assert_true(plan.attainment < calm); /* ten times as many */
     snapshot.workload.window_s = 1;      /* too few seen: the expected mix counts */

@@ -11,7 +11,8 @@
 
 static struct ts_workload_class class_of(double rate, double prompt, double output)
 {
-    return (struct ts_workload_class){rate, prompt, prompt * prompt * 1.5, output, output * output * 1.25};
+    return (struct ts_workload_class){rate, prompt, prompt * prompt * 1.5, output, output * output * 1.25,
+                                      0,    0};
 }
 
 static struct ts_workload workload_of(const struct ts_workload_class *classes, uint32_t count)

@@ -25,7 +25,8 @@
 
 /* Coding: long prompts, short answers; conversation: the other way round. Requests/s that six cards carry
  * when their phases suit. */
-static const struct ts_workload_class coding = {4, 1200, 1.6e6, 20, 500}, talk = {4, 150, 3e4, 300, 1.2e5};
+static const struct ts_workload_class coding = {4, 1200, 1.6e6, 20, 500, 0, 0},
+                                      talk = {4, 150, 3e4, 300, 1.2e5, 0, 0};
 
 static struct ts_workload workload_of(const struct ts_workload_class *class_)
 {

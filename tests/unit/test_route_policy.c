@@ -250,6 +250,15 @@ static void test_classes(void **state)
     assert_int_equal(route_class_of(classes, 3, 5000, 350), 2);
     assert_int_equal(route_class_of(classes, 3, 0, 0), 0);
     assert_int_equal(route_class_of(classes, 1, 5000, 5000), 0);
+    const struct route_class ranges[] = {
+        {.log_prompt = 4, .log_output = 3, .prompt_end = 100},
+        {.log_prompt = 5, .log_output = 3, .prompt_begin = 100, .prompt_end = 300},
+        {.log_prompt = 5, .log_output = 7, .prompt_begin = 100, .prompt_end = 300}};
+    assert_int_equal(route_class_of(ranges, 3, 99, 1000),
+                     0); /* the range counts, however near another centre is */
+    assert_int_equal(route_class_of(ranges, 3, 100, 10), 1);
+    assert_int_equal(route_class_of(ranges, 3, 299, 1000), 2); /* of two that hold it the nearer one */
+    assert_int_equal(route_class_of(ranges, 3, 300, 1000), 2); /* of none the nearest of all */
 }
 
 int main(void)
