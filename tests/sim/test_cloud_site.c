@@ -350,6 +350,26 @@ static void test_lose(void **state)
     ts_plan_destroy(&plan);
 }
 
+/* All phases turn. */
+static void test_flip(void **state)
+{
+    const struct fixture *f = *state;
+    struct ts_plan *plan = halves((const uint32_t[]){0, 1, 4, 5}, 4, false);
+    struct ts_plan *turned = halves((const uint32_t[]){0, 1, 4, 5}, 4, true);
+    struct stream stream = {.count = 200, .every = 80 * TS_MS};
+    struct cloud_site *site = open_site(f, plan, &stream, true);
+    cloud_site_publish(site, 8 * TS_S, turned);
+    run(site, &stream);
+    assert_int_equal(stream.failed, 0);
+    for (size_t i = 0; i < 4; i++) {
+        struct cloud_site_replica r = cloud_site_replica_at(site, i);
+        assert_true(r.prompt_tokens > 0 && r.output_tokens > 20 * r.prompt_tokens / PROMPT);
+    }
+    cloud_site_destroy(&site);
+    ts_plan_destroy(&plan);
+    ts_plan_destroy(&turned);
+}
+
 static void test_regroup(void **state)
 {
     const struct fixture *f = *state;
@@ -386,6 +406,7 @@ int main(void)
                                        cmocka_unit_test_setup_teardown(test_long, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_pipelines, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_lose, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_flip, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_regroup, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
