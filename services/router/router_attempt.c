@@ -446,8 +446,7 @@ void attempt_report(struct router_core *core, struct member *from, const struct 
     r->trace.kv_open_ns = since - m->run_ns;
     r->trace.kv_bytes_raw = m->kv_bytes_raw;
     r->trace.kv_bytes_sent = m->kv_bytes_sent;
-    prefill_over(core, r);
-    let_prefill_go(core, r);
+    attempt_verified(core, r);
 }
 
 void attempt_transfer(struct router_core *core, struct member *from, const struct ts_msg_transfer *m)
@@ -465,13 +464,20 @@ void attempt_transfer(struct router_core *core, struct member *from, const struc
         r->trace.kv_bytes_raw = m->bytes_raw;
         if (r->trace.kv_bytes_sent == 0) /* decode counts more: whole messages */
             r->trace.kv_bytes_sent = m->bytes_sent;
-        prefill_over(core, r);
-        let_prefill_go(core, r);
+        attempt_verified(core, r);
     } else if (!r->kv_done) {
         snprintf(words, sizeof words, "%.*s", m->text.count < 180 ? (int)m->text.count : 180,
                  m->text.count ? m->text.data : "");
         attempt_fail(core, r, m->reason, NULL, words);
     }
+}
+
+void attempt_verified(struct router_core *core, struct record *r)
+{
+    if (!r->decode)
+        return;
+    prefill_over(core, r);
+    let_prefill_go(core, r);
 }
 
 /* Whether the router believes that this worker holds the record's attempt in that role. */

@@ -269,6 +269,7 @@ void attempt_outputs(struct router_core *core, struct member *from, const struct
 void attempt_failed(struct router_core *core, struct member *from, const struct ts_msg_attempt_failed *m);
 void attempt_refused(struct router_core *core, struct member *from, const struct ts_msg_assign_refused *m);
 void attempt_report(struct router_core *core, struct member *from, const struct ts_msg_report *m);
+void attempt_verified(struct router_core *core, struct record *r); /* decode has the KV */
 void attempt_transfer(struct router_core *core, struct member *from, const struct ts_msg_transfer *m);
 void attempt_resync(struct router_core *core, struct member *from, const struct ts_msg_resync *m);
 void attempt_member_lost(struct router_core *core, const struct member *member);

@@ -38,7 +38,8 @@ static void told(struct router_core *core, struct member *from, struct ts_rid ri
     if (r && r->attempt == rid.attempt && strcmp(r->relay_id, from->id) == 0) {
         r->copy.attempt = rid.attempt;
         r->copy.session = from->session.id;
-        core->dispatch = true; /* it may be waiting, and need no prefill worker now */
+        core->dispatch = true;     /* it may be waiting, and need no prefill worker now */
+        attempt_verified(core, r); /* the relay has a copy only of what decode has */
     } else {
         release(core, from, rid, TS_REASON_FINISHED);
     }

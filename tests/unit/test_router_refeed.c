@@ -176,8 +176,24 @@ static void test_sessions(void **state)
         CANCEL(22, "worker:3 release rid=1.2 reason=cancelled\n"),
         {23, "relay:1 copies items=1.2:84:1", "relay:1 release rid=1.2"},
     };
+    /* The end of the transfer was lost with the session, but its copy is told: so decode has the KV. */
+    static const struct core_step end_lost[] = {
+        STREAMING,
+        DIES,
+        {16, "tick", REFED("worker:3", "1.2", "", "1.1")},
+        {17, "relay:1 unreachable", ""},
+        {18, HELLO_R0, "relay:1 welcome\nrelay:1 refeed from=1.1 rid=1.2"},
+        {18, "relay:1 copies items=1.2:84:1", ""},
+        {19, "worker:3 attempt_failed rid=1.2 role=decode reason=engine",
+         "worker:3 release rid=1.2 reason=engine"},
+        {39, "tick", REFED("worker:3", "1.3", "", "1.2")},
+        CANCEL(40, "relay:1 release rid=1.3\nworker:3 release rid=1.3\n"),
+    };
     struct core_fixture *f = begin();
     CORE_RUN(f, "told again", told_again);
+    router_end(&f);
+    f = begin();
+    CORE_RUN(f, "end lost", end_lost);
     router_end(&f);
 }
 
