@@ -67,7 +67,7 @@ static void take_workers(struct router_core *core, struct record *r, struct memb
 {
     r->prefill = p;
     r->decode = d;
-    r->kv_done = false;
+    r->kv_done = r->resent = false;
     r->held_blocks = blocks_of(r);
     if (p) {
         r->computing = true;
@@ -357,9 +357,11 @@ void attempt_output(struct router_core *core, struct member *from, const struct 
     if (!r || (from != r->prefill && from != r->decode))
         return;
     if (!take_items(core, r, m)) {
-        attempt_fail(core, r, TS_REASON_INTERNAL, from, "output with a gap");
+        if (!r->resent) /* else it was sent before the worker heard what is wanted */
+            attempt_fail(core, r, TS_REASON_INTERNAL, from, "output with a gap");
         return;
     }
+    r->resent = false;
     if (r->count > 0 && r->state == RECORD_ASSIGNED)
         record_state_set(core, r, RECORD_STREAMING);
     if (from == r->decode && r->decode_begin_ns < 0)
@@ -497,7 +499,10 @@ static enum ts_resync_verdict judge(const struct router_core *core, const struct
     if (!r || !expects(r, from, item->role))
         return TS_RESYNC_CANCEL;
     *from_index = (uint32_t)r->count;
-    return item->next_index >= r->count && item->next_index > 0 ? TS_RESYNC_RESEND : TS_RESYNC_KEEP;
+    if (item->next_index < r->count || item->next_index == 0)
+        return TS_RESYNC_KEEP;
+    r->resent = r->resent || item->next_index > r->count;
+    return TS_RESYNC_RESEND;
 }
 
 static bool listed(const struct ts_msg_resync *m, const struct ts_rid rid, enum ts_phase role)

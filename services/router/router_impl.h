@@ -95,6 +95,7 @@ struct record {
     size_t pending_slot;                    /* in client->pending, + 1; 0 = not there */
     bool batches;                           /* the client takes TokensBatch */
     bool kv_done;                           /* decode has the KV: prefill and relay do not matter any more */
+    bool resent;                            /* decode was asked for what a lost session swallowed: it comes */
     bool computing;                         /* prefill: its prompt tokens count in the worker's */
     int64_t decode_begin_ns;                /* see ts_trace; hot */
     struct ts_arena arena;                  /* holds generate and texts */

@@ -339,6 +339,7 @@ static void test_resync(void **state)
         {7, "worker:2 resync items=1.1:decode:4,9.9:decode:0,1.1:prefill:1",
          "worker:2 resync_reply items=1.1:decode:resend:2,9.9:decode:cancel:0,1.1:prefill:cancel:0\n"
          "worker:1 release rid=2.1 reason=peer_lost\nworker:2 release rid=2.1 reason=peer_lost"},
+        {7, "worker:2 output rid=1.1 role=decode first_index=4 items=9", ""}, /* sent before it heard that */
         {8, "worker:2 output rid=1.1 role=decode first_index=2 items=7,8",
          "client:9 tokens first_index=2 items=7,8"},
         /* Nobody is sent anything between Hello and Resync: what it holds is not known yet. */
