@@ -263,6 +263,17 @@ static void on_send(struct sim_world *w, const struct router_core *core, const s
     }
 }
 
+/* Outputs are numbered by sessions: none can fail its attempt. */
+static void on_log(struct sim_world *w, const struct ts_event *event, struct ts_str text)
+{
+    static const char failed[] = "event=attempt_failed";
+    bool output = event->kind == TS_EVENT_MESSAGE && (event->message.msg.kind == TS_MSG_OUTPUT ||
+                                                      event->message.msg.kind == TS_MSG_OUTPUT_BATCH);
+    if (output && text.count >= sizeof failed - 1 && memcmp(text.data, failed, sizeof failed - 1) == 0 &&
+        memmem(text.data, text.count, "reason=internal", 15))
+        cloud_fail(w->cloud, "an output fails its attempt: %.*s", (int)text.count, text.data);
+}
+
 /* --- members ----------------------------------------------------------------------------------------- */
 
 static bool is_dead(const struct sim_world *w, uint64_t incarnation)
@@ -449,6 +460,8 @@ void sim_see_router(struct sim_world *w, const struct ts_event *event, const str
         const struct ts_action *a = &actions->items[i];
         if (a->kind == TS_ACTION_SEND)
             on_send(w, core, event, &a->send);
+        else if (a->kind == TS_ACTION_LOG)
+            on_log(w, event, a->log.text);
         else if (a->kind == TS_ACTION_TRACE)
             ended(w, core, &a->trace.trace);
     }
