@@ -123,6 +123,8 @@ static bool add_prefill_rows(struct worker_core *core, struct batch *batch, uint
 {
     uint32_t rows = core->settings.max_rows - batch->count, count = 0;
     bool report = false;
+    if (rows > core->lists[TASK_PREFILLING].count)
+        rows = core->lists[TASK_PREFILLING].count;
     struct task **tasks = ts_arena_alloc(&core->out->arena, rows * sizeof(struct task *));
     struct prefill_candidate *candidates = ts_arena_zalloc(&core->out->arena, rows * sizeof *candidates);
     uint32_t *take = ts_arena_zalloc(&core->out->arena, rows * sizeof *take);
