@@ -149,22 +149,21 @@ static struct ts_plan *two_and_four(const struct ts_model *model)
     return plan;
 }
 
-/* Pairs of devices; of each four of a node two prefill, and feed the others of their node and of the next
- * one. */
+/* Half a node each; of four groups three prefill, and feed the fourth and that of the next four. */
 static struct ts_plan *rings(const struct ts_cluster *cluster, const struct ts_model *model)
 {
-    uint32_t groups = cluster->gpu_count / 2;
-    struct ts_plan *plan = ts_plan_new(groups, groups * 2);
+    uint32_t groups = cluster->gpu_count / 4;
+    struct ts_plan *plan = ts_plan_new(groups, groups / 4 * 6);
     for (uint32_t g = 0, flow = 0; g < groups; g++) {
-        set_group(plan, g, g % 2 ? TS_PHASE_DECODE : TS_PHASE_PREFILL, 2 * g, 2, model->layers);
-        for (uint32_t i = 0; g % 2 == 0 && i < 4; i++)
+        set_group(plan, g, g % 4 == 3 ? TS_PHASE_DECODE : TS_PHASE_PREFILL, 4 * g, 4, model->layers);
+        for (uint32_t i = 0; g % 4 != 3 && i < 2; i++)
             plan->flows[flow++] = (struct ts_flow){.prefill = g,
-                                                   .decode = (g / 4 * 4 + 2 * i + 1) % groups,
+                                                   .decode = (g / 4 * 4 + 4 * i + 3) % groups,
                                                    .rate = 1,
                                                    .attained = 1,
                                                    .codec = TS_COST_CODEC_I4};
     }
-    plan->rate = groups * 2;
+    plan->rate = groups / 4 * 6;
     return plan;
 }
 
@@ -218,9 +217,9 @@ static void bench_conversation(struct bench *b)
 static void bench_large(struct bench *b, uint64_t count)
 {
     struct stream stream = {.count = 0};
-    struct ts_requests_options options = {.seed = 1, .rate = 1000, .count = count};
+    struct ts_requests_options options = {.seed = 1, .rate = 400, .count = count};
     struct ts_error err = {0};
-    load(b, "gpus-1024", "llama-30b");
+    load(b, "gpus-1024", "llama-3-70b");
     b->plan = rings(b->cluster, &b->model);
     if (ts_requests_open(b->conf_dir, "azure-conv", &options, &stream.requests, &err) != TS_OK)
         fatal(&err);
@@ -239,8 +238,8 @@ static bool run(struct bench *b, const char *name)
         bench_conversation(b);
     else if (strcmp(name, "large") == 0)
         bench_large(b, 1000000);
-    else if (strcmp(name, "large-tenth") == 0)
-        bench_large(b, 100000);
+    else if (strcmp(name, "large-part") == 0)
+        bench_large(b, 20000);
     else
         return false;
     return true;
@@ -267,7 +266,7 @@ int main(int argc, char **argv)
     for (int i = first; i < argc; i++) {
         if (!run(&b, argv[i]))
             fprintf(stderr,
-                    "ts-sim-bench: %s is not decode, decode-checks, conversation, large-tenth or large\n",
+                    "ts-sim-bench: %s is not decode, decode-checks, conversation, large-part or large\n",
                     argv[i]);
     }
     ts_catalogue_destroy(&b.catalogue);
