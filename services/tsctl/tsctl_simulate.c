@@ -290,6 +290,11 @@ static enum ts_status tell(const struct flags *f, const struct made *m, const st
         printf("%s on %s, %s at %.4g requests/s, plan by %s, seed %llu\n\n", m->world.model.name,
                m->world.cluster->name, f->inputs.workload, r.offered_per_s, m->plan->algorithm,
                (unsigned long long)f->inputs.seed);
+        printf(
+            "Planner     expects %.2f %% first tokens, %.2f %% times per token, %.2f %% ends in time at %.4g "
+            "requests/s\n",
+            100 * m->plan->attained_ttft, 100 * m->plan->attained_tpot, 100 * m->plan->attained_e2e,
+            m->plan->rate);
         tsctl_report_print(&r, stdout);
     }
     tsctl_report_fini(&r);
