@@ -103,6 +103,8 @@ static struct ts_json *classes_json(const struct ts_demand *demand)
         ts_json_put_number(item, "rate", c->rate);
         ts_json_put_number(item, "prompt_tokens", c->prompt_tokens);
         ts_json_put_number(item, "prompt_tokens_sq", c->prompt_tokens_sq);
+        ts_json_put_number(item, "prompt_begin", c->prompt_begin);
+        ts_json_put_number(item, "prompt_end", c->prompt_end);
         ts_json_put_number(item, "output_tokens", c->output_tokens);
         ts_json_put_number(item, "output_tokens_sq", c->output_tokens_sq);
         ts_json_put_number(item, "ttft_s", c->ttft_s);

@@ -214,7 +214,10 @@ static enum ts_status read_class(const struct ts_json *json, struct ts_class *c,
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (read_amount(json, numbers[i].key, numbers[i].into, err) != TS_OK)
             return err->status;
-    return TS_OK;
+    if (!ts_json_get(json, "prompt_end")) /* a file of before there were ranges */
+        return TS_OK;
+    enum ts_status status = read_amount(json, "prompt_begin", &c->prompt_begin, err);
+    return status == TS_OK ? read_amount(json, "prompt_end", &c->prompt_end, err) : status;
 }
 
 static enum ts_status read_demand(const struct ts_json *root, struct ts_demand *demand, struct ts_error *err)
