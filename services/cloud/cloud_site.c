@@ -261,6 +261,7 @@ static void look_at(struct replica *r, ts_time now)
     }
     double share =
         (double)worker_core_blocks_used(cloud_node_core(r->node)) / r->node->settings.worker.pool.kv_blocks;
+    r->group.phase = worker_core_phase(cloud_node_core(r->node)); /* a planner may have turned it */
     r->kv_sum += share;
     r->kv_max = fmax(r->kv_max, share);
     r->samples++;

@@ -56,10 +56,6 @@ static void publish_happens(void *context)
     const struct change *c = context;
     struct cloud_site *site = c->site;
     site->plan = c->plan;
-    for (uint32_t g = 0; g < c->plan->group_count; g++) {
-        if (site->of_group[g])
-            site->of_group[g]->group.phase = c->plan->groups[g].phase;
-    }
     site_publish(site);
 }
 
@@ -81,23 +77,37 @@ static bool has_gpu(const struct ts_group *group, uint32_t gpu)
     return false;
 }
 
+/* Nobody who is to join may have it either. */
+static void forget_joining(struct cloud_site *site, uint32_t gpu)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < site->joining_count; i++) {
+        if (!has_gpu(&site->plan->groups[site->joining[i].group], gpu))
+            site->joining[left++] = site->joining[i];
+    }
+    site->joining_count = left;
+}
+
 static void lose_happens(void *context)
 {
     const struct change *c = context;
     struct cloud_site *site = c->site;
+    forget_joining(site, c->gpu);
     for (uint32_t g = 0; g < site->plan->group_count; g++) {
-        struct replica *r = site->of_group[g];
         if (!has_gpu(&site->plan->groups[g], c->gpu))
             continue;
         site->workers[g] = NULL;
         site->of_group[g] = NULL;
-        if (!r)
+    }
+    for (size_t i = 0; i < site->replica_count; i++) {
+        struct replica *r = site->replicas[i];
+        if (!has_gpu(&r->group, c->gpu))
             continue;
         r->leaving = true;
         cloud_retire(r->node);
         cloud_kill(r->node);
-        site_publish(site);
     }
+    site_publish(site);
 }
 
 void cloud_site_lose(struct cloud_site *site, ts_time when, uint32_t gpu)
@@ -164,7 +174,6 @@ static void regroup_happens(void *context)
                 .group = g, .at = TS_TIME_NEVER, .load_s = load_s(site, &to->groups[g], bytes)};
             continue;
         }
-        before[k]->group.phase = to->groups[g].phase;
         site->of_group[g] = before[k];
         site->workers[g] = before[k]->id;
         before[k] = NULL;
@@ -188,7 +197,8 @@ static bool devices_free(const struct cloud_site *site, const struct ts_group *g
 {
     for (size_t i = 0; i < site->replica_count; i++) {
         const struct replica *r = site->replicas[i];
-        for (uint32_t s = 0; s < group->stage_count && cloud_node_alive(r->node); s++) {
+        bool gone = r->leaving && !cloud_node_alive(r->node);
+        for (uint32_t s = 0; s < group->stage_count && !gone; s++) {
             for (uint32_t k = 0; k < group->stages[s].tp; k++) {
                 if (has_gpu(&r->group, group->stages[s].gpus[k]))
                     return false;

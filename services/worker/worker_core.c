@@ -180,6 +180,11 @@ struct worker_counts worker_core_counts(const struct worker_core *core)
     return core->counts;
 }
 
+enum ts_phase worker_core_phase(const struct worker_core *core)
+{
+    return core->settings.profile.phase;
+}
+
 uint32_t worker_core_blocks_used(const struct worker_core *core)
 {
     return core->kv.blocks - core->kv.free_count;

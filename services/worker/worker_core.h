@@ -52,5 +52,6 @@ struct worker_counts {
 
 struct worker_counts worker_core_counts(const struct worker_core *core);
 uint32_t worker_core_blocks_used(const struct worker_core *core);
+enum ts_phase worker_core_phase(const struct worker_core *core); /* that it serves now */
 
 #endif

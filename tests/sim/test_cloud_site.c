@@ -363,6 +363,7 @@ static void test_flip(void **state)
     assert_int_equal(stream.failed, 0);
     for (size_t i = 0; i < 4; i++) {
         struct cloud_site_replica r = cloud_site_replica_at(site, i);
+        assert_int_equal(r.phase, turned->groups[i].phase);
         assert_true(r.prompt_tokens > 0 && r.output_tokens > 20 * r.prompt_tokens / PROMPT);
     }
     cloud_site_destroy(&site);
@@ -396,17 +397,42 @@ static void test_regroup(void **state)
     ts_plan_destroy(&other);
 }
 
+/* One that drains is lost, and so is one that is about to join. */
+static void test_lose_while_regrouping(void **state)
+{
+    const struct fixture *f = *state;
+    struct ts_plan *plan = halves((const uint32_t[]){0, 1, 4, 5}, 4, false);
+    struct ts_plan *other = halves((const uint32_t[]){0, 2, 4, 6}, 4, false);
+    struct stream stream = {.count = 400, .every = 80 * TS_MS};
+    struct cloud_site *site = open_site(f, plan, &stream, true);
+    cloud_site_regroup(site, 4 * TS_S, other);
+    cloud_site_lose(site, 4 * TS_S + 500 * TS_MS, 5);
+    cloud_site_lose(site, 9 * TS_S, 2);
+    run(site, &stream);
+    assert_int_equal(stream.failed, 0);
+    assert_int_equal(cloud_site_replica_count(site), 5);
+    struct cloud_site_replica drained = cloud_site_replica_at(site, 3),
+                              joined = cloud_site_replica_at(site, 4);
+    assert_true(drained.died_s >= 4.5 && drained.died_s < 5);
+    assert_int_equal(joined.phase, TS_PHASE_DECODE);
+    cloud_site_destroy(&site);
+    ts_plan_destroy(&plan);
+    ts_plan_destroy(&other);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_all_end, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(test_alone, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(test_link, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(test_senders, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(test_colocated, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(test_long, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(test_pipelines, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(test_lose, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(test_flip, setup, teardown),
-                                       cmocka_unit_test_setup_teardown(test_regroup, setup, teardown)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_all_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_link, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_senders, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_colocated, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_long, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pipelines, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lose, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_flip, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_regroup, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lose_while_regrouping, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
