@@ -52,9 +52,11 @@ static void set_codec(const struct router_core *core, struct record *r, const ch
 
 /* --- what its workers have of it --------------------------------------------------------------------- */
 
+/* KV that it is expected to need in the end. */
 static uint32_t blocks_of(const struct record *r)
 {
-    return ts_kv_blocks_for(r->prompt_tokens + r->generate.sampling.max_tokens);
+    uint32_t output = r->output_tokens > r->count ? r->output_tokens : (uint32_t)r->count;
+    return ts_kv_blocks_for(r->prompt_tokens + output);
 }
 
 static void count_kv(struct member *d, int64_t blocks)
@@ -201,8 +203,8 @@ static struct route_limits limits_of(const struct router_core *core)
 static const struct route_class *class_of(const struct router_core *core, struct record *r)
 {
     const struct plan *plan = &core->plan;
-    r->length_class = (uint32_t)route_class_of(plan->classes, plan->class_count, r->prompt_tokens,
-                                               r->generate.sampling.max_tokens);
+    r->length_class =
+        (uint32_t)route_class_of(plan->classes, plan->class_count, r->prompt_tokens, r->output_tokens);
     return &plan->classes[r->length_class];
 }
 

@@ -1,6 +1,7 @@
 #include "services/router/router_conf.h"
 
 #include "common/base/ts_assert.h"
+#include "services/router/router_workload.h"
 
 #define O(field, kind, fallback, lo, hi, text)                                                               \
     {                                                                                                        \
@@ -28,6 +29,10 @@ static const struct ts_option options[] = {
     O(ended_keep_ms, TS_OPTION_U32, "60000", 0, 3.6e6, "and for how long"),
     O(max_attempts, TS_OPTION_U32, "16", 1, 1000, "of one request"),
     O(phase_wait_ms, TS_OPTION_U32, "10000", 10, 3.6e6, "a worker must take a new phase within that time"),
+    O(workload_window_ms, TS_OPTION_U32, "60000", 1000, WORKLOAD_WINDOW_MS,
+      "the workload is measured over that time"),
+    O(workload_update_ms, TS_OPTION_U32, "5000", 100, 3.6e6,
+      "planners hear of it so often while there is traffic"),
     O(record, TS_OPTION_STRING, NULL, 0, 0, "write every event and action to this file, for tsctl replay"),
     O(trace, TS_OPTION_STRING, NULL, 0, 0, "append a line for each ended request to this file"),
     O(log_level, TS_OPTION_CHOICE, "info|error|warn|debug", 0, 0, "what is logged, and all above"),
@@ -69,5 +74,7 @@ struct router_settings router_conf_settings(const struct router_conf *c, uint32_
                                     .ended_keep_ms = c->ended_keep_ms,
                                     .max_attempts = c->max_attempts,
                                     .phase_wait_ms = c->phase_wait_ms,
+                                    .workload_window_ms = c->workload_window_ms,
+                                    .workload_update_ms = c->workload_update_ms,
                                     .default_codec = c->codec};
 }

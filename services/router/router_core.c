@@ -21,6 +21,8 @@ struct router_settings router_settings_defaults(void)
                                     .ended_keep_ms = 60000,
                                     .max_attempts = 16,
                                     .phase_wait_ms = 10000,
+                                    .workload_window_ms = 60000,
+                                    .workload_update_ms = 5000,
                                     .default_codec = "i4"};
 }
 
@@ -40,6 +42,8 @@ struct router_core *router_core_new(const struct router_settings *settings, uint
     core->models = ts_map_new();
     core->next_number = core->next_forward = 1;
     core->ended_timer.kind = TIMER_ENDED;
+    core->workload_timer.kind = TIMER_WORKLOAD;
+    workload_init(&core->workload, settings->workload_window_ms);
     core->snapshot_version = 1;
     ts_arena_init(&core->plan.arena);
     return core;
@@ -97,6 +101,7 @@ void router_core_destroy(struct router_core **core)
     ts_map_destroy(&c->fenced);
     index_fini(&c->by_number);
     timers_fini(&c->timers);
+    workload_fini(&c->workload);
     ts_free(c->workers);
     ts_free(c->flush);
     ts_map_destroy(&c->per_client);
@@ -230,6 +235,9 @@ static void run_timers(struct router_core *core)
             break;
         case TIMER_ENDED:
             request_ended_due(core);
+            break;
+        case TIMER_WORKLOAD:
+            snapshot_workload_due(core);
             break;
         case TIMER_PHASE:
             phase_due(core, owner_of(timer, offsetof(struct member, switching.timer)));

@@ -25,6 +25,8 @@ struct router_settings {
     uint32_t no_worker_ms;             /* a request that finds no worker for that long ends */
     uint32_t ended_keep_count, ended_keep_ms; /* ended records, for clients that attach again */
     uint32_t max_attempts;
+    uint32_t workload_window_ms,
+        workload_update_ms; /* of the measured workload; how often planners hear it */
     uint32_t phase_wait_ms; /* a worker that does not take a phase for so long aborts the plan */
     const char *default_codec;
 };

@@ -18,12 +18,21 @@
 #include "services/router/router_core.h"
 #include "services/router/router_index.h"
 #include "services/router/router_timer.h"
+#include "services/router/router_workload.h"
 
 #define ROUTER_AVOID_MAX 4
 
 enum record_state { RECORD_QUEUED, RECORD_ASSIGNED, RECORD_STREAMING, RECORD_ENDED };
 
-enum timer_kind { TIMER_MEMBER, TIMER_RECORD, TIMER_CLIENT, TIMER_FORWARD, TIMER_ENDED, TIMER_PHASE };
+enum timer_kind {
+    TIMER_MEMBER,
+    TIMER_RECORD,
+    TIMER_CLIENT,
+    TIMER_FORWARD,
+    TIMER_ENDED,
+    TIMER_PHASE,
+    TIMER_WORKLOAD
+};
 
 struct model {    /* served by at least one worker that is there */
     uint64_t key; /* hash of its name */
@@ -110,7 +119,9 @@ struct record {
     size_t key_bytes;
     struct ts_bulk prompt;
     struct kept_copy copy;
-    uint64_t model;                    /* hash of its name, 0 = any */
+    uint64_t model;         /* hash of its name, 0 = any */
+    uint32_t output_tokens; /* expected of all attempts together */
+    struct workload_entry counted;
     uint32_t prompt_tokens;            /* estimated, then as counted */
     uint32_t held_tokens, held_blocks; /* as added to its workers' numbers */
     uint32_t length_class;             /* of the plan, at the last pick */
@@ -162,6 +173,8 @@ struct router_core {
     bool dispatch; /* something may fit now that did not */
     bool batching; /* an OutputBatch: tokens go out when all of it is taken */
     struct timers timers;
+    struct workload workload;
+    struct timer workload_timer;   /* planners hear of it */
     struct timer ended_timer;      /* of the oldest ended record */
     struct ts_map *members;        /* role + id -> member */
     struct ts_map *peers;          /* channel + peer -> member */
@@ -296,6 +309,7 @@ void phase_asked(struct router_core *core, const struct ts_event_message *m);
 
 /* router_snapshot.c */
 void snapshot_inform(struct router_core *core); /* sends what planners have not seen */
+void snapshot_workload_due(struct router_core *core);
 
 /* router_status.c */
 void status_message(struct router_core *core, const struct ts_event_message *m);

@@ -178,15 +178,60 @@ static void accept_resumed(struct router_core *core, struct record *r)
     }
 }
 
-static uint32_t prompt_tokens_of(const struct router_core *core, const struct record *r)
+static uint32_t prompt_tokens_of(const struct router_core *core, const struct ts_msg_generate *g,
+                                 uint64_t bytes)
 {
-    const struct model *model = model_find(core, r->model);
-    double per_token = r->generate.prompt_kind == TS_PROMPT_TOKENS ? sizeof(uint32_t)
-                       : model && model->tokens > 0                ? model->bytes / model->tokens
-                       : model && model->bytes_per_token > 0       ? model->bytes_per_token
-                                                                   : BYTES_PER_TOKEN;
-    double tokens = (double)r->prompt.bytes / per_token;
+    const struct model *model = model_find(core, g->model.count ? router_key(g->model) : 0);
+    double per_token = g->prompt_kind == TS_PROMPT_TOKENS    ? sizeof(uint32_t)
+                       : model && model->tokens > 0          ? model->bytes / model->tokens
+                       : model && model->bytes_per_token > 0 ? model->bytes_per_token
+                                                             : BYTES_PER_TOKEN;
+    double tokens = (double)bytes / per_token;
     return tokens < 1 ? 1 : tokens > TS_PROMPT_TOKENS_MAX ? TS_PROMPT_TOKENS_MAX : (uint32_t)tokens;
+}
+
+/* What is asked, whether it is taken or not. */
+static struct workload_entry count_arrival(struct router_core *core, uint32_t prompt_tokens,
+                                           uint32_t output_tokens)
+{
+    if (core->workload_timer.slot == 0)
+        timers_set(&core->timers, &core->workload_timer,
+                   core->now + core->settings.workload_update_ms * TS_MS);
+    return workload_arrived(&core->workload, core->now, prompt_tokens, output_tokens);
+}
+
+static void count_refused(struct router_core *core, const struct ts_msg_generate *g, uint64_t bytes)
+{
+    uint32_t prompt = prompt_tokens_of(core, g, bytes);
+    count_arrival(core, prompt, workload_expected(&core->workload, prompt, g->sampling.max_tokens));
+    workload_refused(&core->workload, core->now);
+}
+
+/* Whether it kept the deadlines that it named. */
+static bool attained(const struct record *r)
+{
+    const struct ts_msg_generate *g = &r->generate;
+    ts_time first = r->trace.first_token_ns, last = r->trace.end_ns;
+    if ((r->finish != TS_FINISH_STOP && r->finish != TS_FINISH_LENGTH) || first < 0)
+        return false;
+    if (g->ttft_ms && first > g->ttft_ms * TS_MS)
+        return false;
+    return !g->tpot_ms || r->count < 2 || last - first <= g->tpot_ms * TS_MS * (ts_time)(r->count - 1);
+}
+
+/* The lengths are known now. Whoever cancels leaves no word of how long it would have been. */
+static void count_ended(struct router_core *core, struct record *r)
+{
+    const struct ts_msg_generate *g = &r->generate;
+    struct workload *w = &core->workload;
+    uint32_t tokens = (uint32_t)r->count;
+    bool whole = r->finish == TS_FINISH_STOP || r->finish == TS_FINISH_LENGTH;
+    if (whole)
+        workload_learn(w, r->prompt_tokens, tokens, g->sampling.max_tokens);
+    if (whole || tokens > r->counted.output)
+        workload_correct(w, core->now, &r->counted, r->prompt_tokens, tokens);
+    if ((g->ttft_ms || g->tpot_ms) && g->next_index == 0 && r->finish != TS_FINISH_CANCELLED)
+        workload_judged(w, core->now, attained(r));
 }
 
 static void link_live(struct router_core *core, struct record *r)
@@ -217,7 +262,9 @@ static struct record *accept_request(struct router_core *core, const struct ts_e
     r->accepted_at = r->waiting_since = core->now;
     r->deadline = r->generate.remaining_ms ? core->now + r->generate.remaining_ms * TS_MS : TS_TIME_NEVER;
     r->model = r->generate.model.count ? router_key(r->generate.model) : 0;
-    r->prompt_tokens = prompt_tokens_of(core, r);
+    r->prompt_tokens = prompt_tokens_of(core, &r->generate, r->prompt.bytes);
+    r->output_tokens = workload_expected(&core->workload, r->prompt_tokens, r->generate.sampling.max_tokens);
+    r->counted = count_arrival(core, r->prompt_tokens, r->output_tokens);
     r->timer.kind = TIMER_RECORD;
     r->trace.assigned_ns = r->trace.prefill_begin_ns = r->trace.prefill_end_ns = r->trace.first_token_ns = -1;
     r->trace.kv_open_ns = r->trace.kv_commit_ns = r->decode_begin_ns = r->trace.end_ns = -1;
@@ -251,6 +298,8 @@ void request_generate(struct router_core *core, const struct ts_event_message *m
     }
     const char *words = admission(core, m, &reason, &retry_ms);
     if (words) {
+        if (retry_ms > 0) /* else there is nothing to serve */
+            count_refused(core, g, m->bulk.bytes);
         refuse(core, m, reason, retry_ms, words);
         return;
     }
@@ -381,6 +430,7 @@ void request_end(struct router_core *core, struct record *r, enum ts_finish fini
     snprintf(r->text, sizeof r->text, "%s", text);
     r->ended_at = core->now;
     r->trace.end_ns = core->now - r->accepted_at;
+    count_ended(core, r);
     core->held_bytes -= r->prompt.bytes;
     core->counts.ended++;
     index_remove(&core->by_number, r->number);
