@@ -163,7 +163,7 @@ static struct ts_plan *rings(const struct ts_cluster *cluster, const struct ts_m
                                                    .attained = 1,
                                                    .codec = TS_COST_CODEC_I4};
     }
-    plan->rate = groups / 4 * 6;
+    plan->rate = plan->flow_count;
     return plan;
 }
 
