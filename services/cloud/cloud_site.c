@@ -117,6 +117,11 @@ enum ts_status site_add_replica(struct cloud_site *site, uint32_t group, struct 
                                   ts_splitmix64(site->settings.cloud.seed + site->replica_count));
     if (cloud_replica_kv_blocks(r->device) == 0)
         return ts_error_set(err, TS_EINVAL, "group %u: its weights leave no memory for KV", group);
+    /* A batch with a large chunk among small decode batches leaves the other stages idle while it passes
+     * (Agrawal et al., Sarathi-Serve, OSDI 2024, section 3.3), so the chunks of all batches under way share
+     * the budget. */
+    if (r->group.phase == TS_PHASE_BOTH)
+        s.max_batch_tokens /= r->group.stage_count;
     s.id = r->id;
     s.host = cluster->nodes[cluster->gpus[r->group.stages[0].gpus[0]].node].name;
     s.profile.device = r->stages[0].device;

@@ -333,6 +333,25 @@ static void test_pipelines(void **state)
     ts_plan_destroy(&plan);
 }
 
+/* Chunks of a colocated pipeline are smaller by its depth: 4 of 1,024 tokens instead of 2. */
+static void test_colocated_pipeline(void **state)
+{
+    const struct fixture *f = *state;
+    struct ts_plan *plan = ts_plan_new(1, 1);
+    plan->groups[0] = (struct ts_group){
+        .phase = TS_PHASE_BOTH,
+        .stages = {{.gpus = {2}, .tp = 1, .layers = 20}, {.gpus = {6}, .tp = 1, .layers = 12}},
+        .stage_count = 2};
+    plan->flows[0] = (struct ts_flow){.rate = 1, .attained = 1};
+    struct stream stream = {.count = 1, .prompt = 3700};
+    struct cloud_site *site = open_site(f, plan, &stream, true);
+    run(site, &stream);
+    assert_int_equal(stream.failed, 0);
+    assert_int_equal(cloud_site_replica_at(site, 0).batches, 4 + OUTPUT - 1);
+    cloud_site_destroy(&site);
+    ts_plan_destroy(&plan);
+}
+
 static void test_lose(void **state)
 {
     const struct fixture *f = *state;
@@ -430,6 +449,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_colocated, setup, teardown),
         cmocka_unit_test_setup_teardown(test_long, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pipelines, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_colocated_pipeline, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lose, setup, teardown),
         cmocka_unit_test_setup_teardown(test_flip, setup, teardown),
         cmocka_unit_test_setup_teardown(test_regroup, setup, teardown),
