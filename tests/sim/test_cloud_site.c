@@ -85,7 +85,9 @@ static struct ts_plan *halves(const uint32_t *gpus, uint32_t count, bool swapped
 struct stream {
     uint32_t count, asked, ended, failed, prompt;
     ts_time every;
+    double noise; /* of batch times */
     uint64_t tokens;
+    int64_t sums; /* of times */
     struct ts_metrics last;
     struct ts_trace trace;
 };
@@ -112,6 +114,7 @@ static void ended(void *context, const struct cloud_request *request, const stru
     s->failed += outcome->refused || outcome->finish != TS_FINISH_LENGTH;
     s->tokens += outcome->token_count;
     s->last = outcome->metrics;
+    s->sums += outcome->metrics.ttft_ns + 3 * outcome->metrics.tpot_ns + 7 * outcome->metrics.gap_max_ns;
     if (outcome->trace)
         s->trace = *outcome->trace;
 }
@@ -128,6 +131,7 @@ static struct cloud_site *open_site(const struct fixture *f, const struct ts_pla
     s.plan = plan;
     s.demand = &f->demand;
     s.cloud.checks = checks;
+    s.noise = stream->noise;
     if (cloud_site_new(&s, &source, &site, &err) != TS_OK)
         fail_msg("%s", err.text);
     return site;
@@ -147,6 +151,7 @@ static void test_all_end(void **state)
 {
     const struct fixture *f = *state;
     struct ts_plan *plan = halves((const uint32_t[]){0, 1, 4, 5}, 4, false);
+    int64_t sums[2];
     for (int checks = 0; checks < 2; checks++) {
         struct stream stream = {.count = 200, .every = 60 * TS_MS};
         struct cloud_site *site = open_site(f, plan, &stream, checks);
@@ -164,8 +169,29 @@ static void test_all_end(void **state)
         }
         assert_int_equal(prompts, 200 * PROMPT);
         assert_int_equal(outputs, 200 * OUTPUT);
+        sums[checks] = stream.sums;
         cloud_site_destroy(&site);
     }
+    assert_true(sums[0] == sums[1]); /* checks change nothing */
+    ts_plan_destroy(&plan);
+}
+
+static uint64_t digest_of_run(const struct fixture *f, const struct ts_plan *plan, double noise)
+{
+    struct stream stream = {.count = 40, .every = 60 * TS_MS, .noise = noise};
+    struct cloud_site *site = open_site(f, plan, &stream, true);
+    run(site, &stream);
+    uint64_t digest = cloud_digest(cloud_site_cloud(site));
+    cloud_site_destroy(&site);
+    return digest;
+}
+
+static void test_repeats(void **state)
+{
+    struct ts_plan *plan = halves((const uint32_t[]){0, 1, 4, 5}, 4, false);
+    uint64_t digest = digest_of_run(*state, plan, 0.1);
+    assert_true(digest == digest_of_run(*state, plan, 0.1));
+    assert_true(digest != digest_of_run(*state, plan, 0.11));
     ts_plan_destroy(&plan);
 }
 
@@ -443,6 +469,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_all_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_repeats, setup, teardown),
         cmocka_unit_test_setup_teardown(test_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_link, setup, teardown),
         cmocka_unit_test_setup_teardown(test_senders, setup, teardown),
