@@ -7,7 +7,8 @@
 
 #include "tests/sim/sim_impl.h"
 
-#define PATIENCE (36 * TS_S) /* without progress while there is work: longer than it may wait for workers */
+#define STEPS_MAX 400000
+#define PATIENCE  (36 * TS_S) /* without progress while there is work: longer than it may wait for workers */
 
 struct sim_ask *sim_ask_of(struct sim_world *w, struct ts_str client, struct ts_str request_id)
 {
@@ -161,6 +162,8 @@ void sim_check_step(struct sim_world *w, struct cloud_node *node, const struct t
             check_client(w, node);
         return;
     }
+    if (cloud_steps(w->cloud) > STEPS_MAX)
+        cloud_fail(w->cloud, "it does not come to an end");
     note_progress(w, actions);
     w->delivered = event->kind == TS_EVENT_MESSAGE && sim_session_heard(w, node, &event->message);
     if (!in_bounds(node, &err))
@@ -174,6 +177,8 @@ void sim_check_step(struct sim_world *w, struct cloud_node *node, const struct t
         check_progress(w);
     } else if (cloud_node_kind(node) == CLOUD_WORKER) {
         sim_see_worker(w, node, event, actions);
+    } else if (cloud_node_kind(node) == CLOUD_PLANNER) {
+        sim_see_planner(w, node, event, actions);
     } else if (cloud_node_kind(node) == CLOUD_RELAY) {
         sim_see_relay(w, node, event, actions);
     }

@@ -35,6 +35,10 @@ struct sim_ask { /* one request: what it must give, what its router has of it */
     struct cloud_node *holder[2]; /* prefill, decode of the present attempt: a Release is owed */
     uint64_t holder_peer[2], holder_session[2];
     ts_time missing_since[2];
+    uint32_t blamed;           /* bit per node of the script: it failed this request */
+    uint32_t copy_given_up;    /* attempt whose copy its relay has lost */
+    struct cloud_node *feeder; /* relay that was told Refeed: a Release is owed, or it says that it is over */
+    uint64_t feeder_session;
 };
 
 struct sim_active { /* a fault of a link under way */
@@ -63,6 +67,10 @@ struct sim_worker { /* what the harness remembers of a worker between two steps 
     uint64_t life;
 };
 
+struct sim_planner {
+    uint64_t incarnation, term, number, refused_term;
+};
+
 struct sim_world {
     const struct sim_options *options;
     struct sim_result *result;
@@ -86,7 +94,7 @@ struct sim_world {
     ts_time router_thawed;
     ts_time progress_at, looked_at, last_fault;
     /* Of the present router. */
-    uint64_t router_incarnation, term, number;
+    uint64_t router_incarnation, term, number, snapshot;
     struct sim_ask *by_number[SIM_NUMBERS_MAX];
     ts_time heard[SIM_PEERS_MAX]; /* client connections */
     uint32_t live;
@@ -98,6 +106,7 @@ struct sim_world {
     uint32_t dead_count;
     /* Of workers and relays. */
     struct sim_worker workers[SIM_NODES_MAX];
+    struct sim_planner planners[SIM_NODES_MAX];
     struct ts_map *sessions, *transfers, *jobs, *receipts;
 };
 
@@ -145,6 +154,10 @@ bool sim_task_in(const struct cloud_node *node, enum sim_state state, struct ts_
 enum ts_phase sim_phase(const struct cloud_node *node);
 uint32_t sim_dying(const struct cloud_node *node, enum ts_phase role);
 void sim_worker_books_free(struct sim_world *w);
+
+/* sim_see_planner.c */
+void sim_see_planner(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
+                     const struct ts_actions *actions);
 
 /* sim_see_relay.c */
 void sim_see_relay(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,

@@ -6,6 +6,9 @@
 #include "tests/sim/sim_impl.h"
 
 #define OPEN_SLACK TS_S
+#define TRIES_KEPT 256
+#define TRIES_MAX  3
+#define ORPHANS    (7 * TS_S)
 
 struct key {
     const struct cloud_node *node;
@@ -14,8 +17,9 @@ struct key {
 
 struct transfer_book {
     uint64_t window, sent, credited, chunks; /* chunks: sent at least once */
-    uint32_t encodes;                        /* under way */
     uint64_t incarnation;
+    uint8_t tries[TRIES_KEPT]; /* of the first chunks */
+    ts_time orphan_since;      /* its attempt is not the present one */
 };
 
 static struct transfer_book *book_of(struct sim_world *w, const struct cloud_node *node, struct ts_rid rid)
@@ -36,6 +40,8 @@ static void chunk_sent(struct sim_world *w, struct cloud_node *node, const struc
 {
     struct transfer_book *b = book_of(w, node, s->msg.kv_chunk.rid);
     uint64_t bytes = s->bulk.bytes, under_way = b->sent - b->credited;
+    if (s->msg.kv_chunk.number < TRIES_KEPT)
+        b->tries[s->msg.kv_chunk.number]++;
     if (s->msg.kv_chunk.number < b->chunks) /* again: its credit is still out */
         return;
     if (s->msg.kv_chunk.number > b->chunks)
@@ -127,6 +133,55 @@ static void freed_sent(struct sim_world *w, struct cloud_node *node, struct ts_r
     }
 }
 
+static bool sent_abort(const struct ts_actions *actions, struct ts_rid rid)
+{
+    for (size_t i = 0; i < actions->count; i++) {
+        const struct ts_action_send *s = &actions->items[i].send;
+        if (actions->items[i].kind == TS_ACTION_SEND && s->msg.kind == TS_MSG_KV_ABORT &&
+            ts_rid_equal(s->msg.kv_abort.rid, rid))
+            return true;
+    }
+    return false;
+}
+
+/* A damaged chunk goes again, three times in all. */
+static void check_again(struct sim_world *w, struct cloud_node *node, const struct ts_msg_kv_nack *m,
+                        const struct ts_actions *actions)
+{
+    const struct transfer *t = transfer_find(cloud_node_core(node), m->rid);
+    const struct transfer_book *b = book_of(w, node, m->rid);
+    bool again = false, known = m->chunk < TRIES_KEPT && m->chunk < b->chunks;
+    for (size_t i = 0; i < actions->count; i++) {
+        const struct ts_action_send *s = &actions->items[i].send;
+        again = again || (actions->items[i].kind == TS_ACTION_SEND && s->msg.kind == TS_MSG_KV_CHUNK &&
+                          s->msg.kv_chunk.number == m->chunk && ts_rid_equal(s->msg.kv_chunk.rid, m->rid));
+    }
+    bool ended = !t && sent_abort(actions, m->rid);
+    if (known && ((t && !again) || (ended && b->tries[m->chunk] < TRIES_MAX)))
+        cloud_fail(w->cloud, "%s does not send chunk %llu of request %llu again", cloud_node_id(node),
+                   (unsigned long long)m->chunk, (unsigned long long)m->rid.request);
+}
+
+/* What the router has given up does not stay. */
+static void look_for_orphans(struct sim_world *w, struct cloud_node *node)
+{
+    const struct relay_core *core = cloud_node_core(node);
+    ts_time now = cloud_now(w->cloud), most = ORPHANS + core->settings.open_retry_ms * TS_MS;
+    for (const struct transfer *t = core->live.head; t; t = t->near[LIST_ALL].next) {
+        struct transfer_book *b = book_of(w, node, t->rid);
+        const struct sim_ask *ask = t->rid.router == w->router_incarnation && t->rid.request < SIM_NUMBERS_MAX
+                                        ? w->by_number[t->rid.request]
+                                        : NULL;
+        if (ask && ask->live && ask->attempts == t->rid.attempt)
+            b->orphan_since = 0;
+        else if (!b->orphan_since)
+            b->orphan_since = now;
+        else if (now - b->orphan_since > most && now > w->last_fault + ORPHANS)
+            cloud_fail(w->cloud, "%s still sends request %llu, which nobody wants", cloud_node_id(node),
+                       (unsigned long long)t->rid.request);
+    }
+}
+
 static void look_at_leases(struct sim_world *w, struct cloud_node *node)
 {
     const struct relay_core *core = cloud_node_core(node);
@@ -183,7 +238,12 @@ void sim_see_relay(struct sim_world *w, struct cloud_node *node, const struct ts
     }
     if (event->kind == TS_EVENT_MESSAGE && event->message.msg.kind == TS_MSG_KV_CREDIT)
         compare_credit(w, node, event->message.msg.kv_credit.rid);
+    if (event->kind == TS_EVENT_MESSAGE && event->message.msg.kind == TS_MSG_KV_NACK && w->delivered &&
+        event->message.msg.kv_nack.chunk != UINT64_MAX)
+        check_again(w, node, &event->message.msg.kv_nack, actions);
     look_at_leases(w, node);
+    if (event->kind == TS_EVENT_TICK)
+        look_for_orphans(w, node);
 }
 
 int sim_transfer_state(const struct cloud_node *node, struct ts_rid rid)

@@ -40,7 +40,8 @@ static void accepted(struct sim_world *w, struct sim_ask *ask, const struct reco
     ask->rid_number = r->number;
     ask->accepted_at = ask->waiting_since = now;
     ask->deadline = m->msg.generate.remaining_ms ? now + m->msg.generate.remaining_ms * TS_MS : TS_TIME_NEVER;
-    ask->attempts = 0;
+    ask->attempts = ask->blamed = ask->copy_given_up = 0;
+    ask->feeder = NULL;
     memset(ask->holder, 0, sizeof ask->holder);
     memset(ask->missing_since, 0, sizeof ask->missing_since);
 }
@@ -123,6 +124,12 @@ static void owed(struct sim_world *w, struct sim_ask *ask, const struct router_c
                        (unsigned long long)ask->rid_number, cloud_node_id(node));
         ask->holder[role] = NULL;
     }
+    const struct member *relay =
+        ask->feeder ? member_find(core, TS_ROLE_RELAY, cloud_node_id(ask->feeder)) : NULL;
+    if (relay && relay->session.up && relay->session.id == ask->feeder_session)
+        cloud_fail(w->cloud, "the router does not release request %llu at %s, which feeds it",
+                   (unsigned long long)ask->rid_number, relay->id);
+    ask->feeder = NULL;
 }
 
 static void ended(struct sim_world *w, const struct router_core *core, const struct ts_trace *t)
@@ -154,6 +161,35 @@ static void ended(struct sim_world *w, const struct router_core *core, const str
 }
 
 /* --- attempts ---------------------------------------------------------------------------------------- */
+
+/* Whether somebody else could prefill for the decode worker `d`, who never failed this request. */
+static bool could_prefill(const struct sim_world *w, const struct router_core *core,
+                          const struct sim_ask *ask, const struct member *d)
+{
+    for (uint32_t i = 0; i < w->script.node_count; i++) {
+        bool fits = w->nodes[i] && w->script.nodes[i].kind == CLOUD_WORKER && !(ask->blamed >> i & 1);
+        const struct member *m = fits ? member_find(core, TS_ROLE_WORKER, w->script.nodes[i].id) : NULL;
+        if (m && m != d && m->route.phases == TS_PHASE_PREFILL && m->route.sends && m->session.up &&
+            m->route.fingerprint == d->route.fingerprint &&
+            m->route.unstarted < core->settings.prefill_inflight_max)
+            return true;
+    }
+    return false;
+}
+
+/* Who failed a request gets it again only if there is nobody else. */
+static void check_avoided(struct sim_world *w, const struct router_core *core, const struct sim_ask *ask,
+                          const struct ts_msg_assign *a, struct cloud_node *node)
+{
+    const struct record *r = index_get(&core->by_number, a->rid.request);
+    uint32_t number = sim_index_of(w, node), blamed = 0;
+    for (uint32_t i = 0; i < w->script.node_count; i++)
+        blamed += ask->blamed >> i & 1;
+    if (a->role == TS_PHASE_PREFILL && blamed <= ROUTER_AVOID_MAX && number != SIM_NODE_NONE &&
+        (ask->blamed >> number & 1) && r && r->decode && could_prefill(w, core, ask, r->decode))
+        cloud_fail(w->cloud, "request %llu goes to %s again, which failed it, though others are there",
+                   (unsigned long long)a->rid.request, cloud_node_id(node));
+}
 
 static void assigned(struct sim_world *w, const struct router_core *core, const struct ts_action_send *s)
 {
@@ -191,13 +227,22 @@ static void assigned(struct sim_world *w, const struct router_core *core, const 
     if (m && (m->draining || !m->synced))
         cloud_fail(w->cloud, "request %llu is assigned to %s, which is not ready",
                    (unsigned long long)a->rid.request, cloud_node_id(node));
+    uint32_t may = m ? m->hello.profile.phase & (m->switching.to ? m->switching.to : TS_PHASE_BOTH) : 0;
+    if (m && (may & a->role) != a->role)
+        cloud_fail(w->cloud, "request %llu is assigned to %s in a phase that it does not serve",
+                   (unsigned long long)a->rid.request, cloud_node_id(node));
+    if (node)
+        check_avoided(w, core, ask, a, node);
 }
 
 static void released(struct sim_world *w, const struct ts_action_send *s)
 {
     const struct ts_rid rid = s->msg.release.rid;
     struct sim_ask *ask = rid.request < SIM_NUMBERS_MAX ? w->by_number[rid.request] : NULL;
-    for (int role = 0; ask && role < 2; role++) { /* by number: the connection may have been cut meanwhile */
+    if (ask && rid.attempt == ask->attempts && s->channel == TS_CHANNEL_RELAY)
+        ask->feeder = NULL;
+    for (int role = 0; ask && s->channel == TS_CHANNEL_WORKER && role < 2;
+         role++) { /* by number: the connection may have been cut meanwhile */
         if (ask->holder_peer[role] == s->peer && rid.attempt == ask->attempts)
             ask->holder[role] = NULL;
     }
@@ -228,10 +273,100 @@ static void end_sent(struct sim_world *w, const struct ts_msg_end *m, uint64_t p
                    m->next_index, ask->traced_tokens);
 }
 
+/* Who failed which attempt. An output never does: sessions number them. */
+static void on_log(struct sim_world *w, const struct ts_event *event, struct ts_str text)
+{
+    char line[200], reason[32], worker[40];
+    unsigned long long request;
+    unsigned attempt;
+    bool output = event->kind == TS_EVENT_MESSAGE && (event->message.msg.kind == TS_MSG_OUTPUT ||
+                                                      event->message.msg.kind == TS_MSG_OUTPUT_BATCH);
+    snprintf(line, sizeof line, "%.*s", (int)text.count, text.data);
+    if (strncmp(line, "event=attempt_failed", 20) != 0 ||
+        sscanf(line, "event=attempt_failed request=%llu attempt=%u reason=%31s worker=%39s", &request,
+               &attempt, reason, worker) != 4)
+        return;
+    if (output && strcmp(reason, "internal") == 0)
+        cloud_fail(w->cloud, "an output fails its attempt: %s", line);
+    for (uint32_t i = 0; request < SIM_NUMBERS_MAX && w->by_number[request] && i < w->script.node_count;
+         i++) {
+        if (strcmp(w->script.nodes[i].id, worker) == 0)
+            w->by_number[request]->blamed |= 1u << i;
+    }
+}
+
+static void refed(struct sim_world *w, const struct ts_action_send *s)
+{
+    const struct ts_msg_refeed *m = &s->msg.refeed;
+    struct sim_ask *ask = m->rid.request < SIM_NUMBERS_MAX ? w->by_number[m->rid.request] : NULL;
+    if (!ask)
+        return;
+    if (m->from.attempt == ask->copy_given_up)
+        cloud_fail(w->cloud, "request %llu is to be fed by a copy that was given up",
+                   (unsigned long long)m->rid.request);
+    ask->feeder = cloud_peer_of(w->router, s->channel, s->peer);
+    ask->feeder_session = s->envelope.session;
+}
+
+/* What relays say of transfers and copies. */
+static void relay_said(struct sim_world *w, const struct ts_event_message *m)
+{
+    if (m->msg.kind == TS_MSG_TRANSFER && m->msg.transfer.rid.request < SIM_NUMBERS_MAX) {
+        struct sim_ask *ask = w->by_number[m->msg.transfer.rid.request];
+        if (ask && ask->attempts == m->msg.transfer.rid.attempt)
+            ask->feeder = NULL;
+    }
+    for (uint32_t i = 0; m->msg.kind == TS_MSG_COPIES && i < m->msg.copies.items.count; i++) {
+        const struct ts_copy_item *item = &m->msg.copies.items.data[i];
+        struct sim_ask *ask = item->rid.request < SIM_NUMBERS_MAX ? w->by_number[item->rid.request] : NULL;
+        if (ask && item->rid.router == w->router_incarnation && (item->bytes == 0 || !item->whole))
+            ask->copy_given_up = item->rid.attempt;
+    }
+}
+
+static void at_decode(struct sim_world *w, struct ts_rid rid)
+{
+    struct sim_ask *ask = rid.request < SIM_NUMBERS_MAX ? w->by_number[rid.request] : NULL;
+    if (ask && ask->attempts == rid.attempt)
+        ask->feeder = NULL;
+}
+
+/* Once decode has the KV, its relay owes nothing and is owed nothing. */
+static void worker_said(struct sim_world *w, const struct ts_msg *m)
+{
+    if (m->kind == TS_MSG_REPORT)
+        at_decode(w, m->report.rid);
+    else if (m->kind == TS_MSG_OUTPUT)
+        at_decode(w, m->output.rid);
+    for (uint32_t i = 0; m->kind == TS_MSG_OUTPUT_BATCH && i < m->output_batch.outputs.count; i++)
+        at_decode(w, m->output_batch.outputs.data[i].rid);
+}
+
+static void accepted_plan(struct sim_world *w, const struct ts_msg_plan *m)
+{
+    if (w->snapshot && m->snapshot_version != w->snapshot)
+        cloud_fail(w->cloud, "a plan of snapshot %llu is taken, the cluster is at %llu",
+                   (unsigned long long)m->snapshot_version, (unsigned long long)w->snapshot);
+}
+
 static void on_send(struct sim_world *w, const struct router_core *core, const struct ts_event *event,
                     const struct ts_action_send *s)
 {
     switch (s->msg.kind) {
+    case TS_MSG_REFEED:
+        refed(w, s);
+        break;
+    case TS_MSG_PLAN_REPLY:
+        if (s->msg.plan_reply.verdict == TS_PLAN_ACCEPTED && event->kind == TS_EVENT_MESSAGE &&
+            event->message.msg.kind == TS_MSG_PLAN)
+            accepted_plan(w, &event->message.msg.plan);
+        break;
+    case TS_MSG_SNAPSHOT:
+        w->snapshot = s->msg.snapshot.version;
+        break;
+    case TS_MSG_UPDATE:
+        w->snapshot = s->msg.update.version;
+        break;
     case TS_MSG_REFUSED: {
         const struct ts_msg *asked = event->kind == TS_EVENT_MESSAGE ? &event->message.msg : NULL;
         const struct sim_ask *ask = asked && asked->kind == TS_MSG_GENERATE
@@ -261,17 +396,6 @@ static void on_send(struct sim_world *w, const struct router_core *core, const s
     default:
         break;
     }
-}
-
-/* Outputs are numbered by sessions: none can fail its attempt. */
-static void on_log(struct sim_world *w, const struct ts_event *event, struct ts_str text)
-{
-    static const char failed[] = "event=attempt_failed";
-    bool output = event->kind == TS_EVENT_MESSAGE && (event->message.msg.kind == TS_MSG_OUTPUT ||
-                                                      event->message.msg.kind == TS_MSG_OUTPUT_BATCH);
-    if (output && text.count >= sizeof failed - 1 && memcmp(text.data, failed, sizeof failed - 1) == 0 &&
-        memmem(text.data, text.count, "reason=internal", 15))
-        cloud_fail(w->cloud, "an output fails its attempt: %.*s", (int)text.count, text.data);
 }
 
 /* --- members ----------------------------------------------------------------------------------------- */
@@ -422,7 +546,7 @@ void sim_router_died(struct sim_world *w)
     memset(w->heard, 0, sizeof w->heard);
     memset(w->client_live, 0, sizeof w->client_live);
     w->live = w->member_count = w->dead_count = 0;
-    w->held = w->term = w->number = 0;
+    w->held = w->term = w->number = w->snapshot = 0;
 }
 
 static void compare(struct sim_world *w, const struct router_core *core)
@@ -456,6 +580,10 @@ void sim_see_router(struct sim_world *w, const struct ts_event *event, const str
     }
     if (m && m->channel == TS_CHANNEL_CLIENT)
         on_client(w, core, m);
+    else if (m && m->channel == TS_CHANNEL_RELAY && w->delivered)
+        relay_said(w, m);
+    else if (m && m->channel == TS_CHANNEL_WORKER && w->delivered)
+        worker_said(w, &m->msg);
     for (size_t i = 0; i < actions->count; i++) {
         const struct ts_action *a = &actions->items[i];
         if (a->kind == TS_ACTION_SEND)
@@ -544,6 +672,8 @@ void sim_router_rest(struct sim_world *w)
             cloud_fail(w->cloud, "%s serves %s, its router believes %s", cloud_node_id(node),
                        ts_phase_name(sim_phase(node)), ts_phase_name(m->hello.profile.phase));
     }
+    if (core && *core->holder && !member_find(core, TS_ROLE_PLANNER, core->holder))
+        cloud_fail(w->cloud, "the term is held by %s, which is gone", core->holder);
     if (core && core->plan.applying)
         cloud_fail(w->cloud, "plan %llu.%llu is not applied and not aborted", (unsigned long long)core->term,
                    (unsigned long long)core->number);

@@ -14,6 +14,12 @@
 #define BLOCKS_MAX  512
 #define LOST_SLACK  (1500 * TS_MS)
 
+static struct sim_ask *ask_of(struct sim_world *w, struct ts_rid rid)
+{
+    return rid.router == w->router_incarnation && rid.request < SIM_NUMBERS_MAX ? w->by_number[rid.request]
+                                                                                : NULL;
+}
+
 enum { JOB_BATCH, JOB_SCATTER, JOB_BEGUN };
 
 struct job_key {
@@ -258,6 +264,43 @@ static void rows_verified(struct sim_world *w, struct cloud_node *node, const st
     }
 }
 
+/* The youngest gives way: nobody who was accepted clearly later goes on. */
+static void preempted(struct sim_world *w, struct cloud_node *node, struct ts_rid rid)
+{
+    const struct worker_core *core = cloud_node_core(node);
+    const struct sim_ask *victim = ask_of(w, rid);
+    for (const struct task *t = core->lists[TASK_READY].head; victim && t; t = t->alike_next) {
+        const struct sim_ask *ask = ask_of(w, t->rid);
+        if (ask && ask->live && victim->live && ask->accepted_at > victim->accepted_at + TS_S && !t->in_batch)
+            cloud_fail(w->cloud, "%s preempts request %llu before the younger %llu", cloud_node_id(node),
+                       (unsigned long long)rid.request, (unsigned long long)t->rid.request);
+    }
+}
+
+/* While the relay may read its blocks it hears of a Release. */
+static void note_told(struct sim_world *w, const struct cloud_node *node, struct ts_rid rid)
+{
+    struct job_key key = begun_key(node, rid);
+    if (!ts_map_get(w->receipts, &key, sizeof key))
+        ts_map_put(w->receipts, &key, sizeof key, ts_xcalloc(1, 1));
+}
+
+static void released(struct sim_world *w, struct cloud_node *node, struct ts_rid rid,
+                     const struct ts_actions *actions)
+{
+    const struct worker_core *core = cloud_node_core(node);
+    struct job_key key = begun_key(node, rid);
+    bool told = ts_map_get(w->receipts, &key, sizeof key) != NULL;
+    for (size_t i = 0; i < actions->count; i++) {
+        const struct ts_action_send *s = &actions->items[i].send;
+        told = told || (actions->items[i].kind == TS_ACTION_SEND && s->channel == TS_CHANNEL_POOL &&
+                        s->msg.kind == TS_MSG_RELEASE && ts_rid_equal(s->msg.release.rid, rid));
+    }
+    if (!told && ts_map_get(w->jobs, &key, sizeof key) && core->pool.session.up)
+        cloud_fail(w->cloud, "%s does not tell its relay that request %llu is released", cloud_node_id(node),
+                   (unsigned long long)rid.request);
+}
+
 /* --- what is said to the router ---------------------------------------------------------------------- */
 
 static void output_sent(struct sim_world *w, const struct cloud_node *node, const struct ts_msg_output *m)
@@ -306,10 +349,15 @@ static void on_send(struct sim_world *w, struct cloud_node *node, const struct t
     case TS_MSG_KV_BEGIN:
         lend(w, node, &s->msg.kv_begin);
         break;
+    case TS_MSG_RELEASE:
+        note_told(w, node, s->msg.release.rid);
+        break;
     case TS_MSG_KV_DONE:
         done_sent(w, node, s->msg.kv_done.rid);
         break;
     case TS_MSG_ATTEMPT_FAILED:
+        if (s->msg.attempt_failed.reason == TS_REASON_PREEMPTED)
+            preempted(w, node, s->msg.attempt_failed.rid);
         if (!w->faulty && cloud_now(w->cloud) > TS_S && s->msg.attempt_failed.reason != TS_REASON_PREEMPTED &&
             s->msg.attempt_failed.reason != TS_REASON_CANCELLED &&
             s->msg.attempt_failed.reason != TS_REASON_KV_NO_MEMORY && !s->msg.attempt_failed.final)
@@ -373,6 +421,9 @@ static void look_at_leases(struct sim_world *w, struct cloud_node *node, struct 
     bool lost = was->router_lost_at != TS_TIME_NEVER &&
                 now - was->router_lost_at > core->settings.router_lost_ms * TS_MS + LOST_SLACK;
     for (const struct task *t = core->head; t; t = t->next) {
+        if (t->state == TASK_FINISHED && t->block_count > 0 && !t->in_batch)
+            cloud_fail(w->cloud, "%s keeps blocks of request %llu, which is finished", cloud_node_id(node),
+                       (unsigned long long)t->rid.request);
         if (lost && t->state != TASK_DYING)
             cloud_fail(w->cloud, "%s keeps request %llu of a router that is lost", cloud_node_id(node),
                        (unsigned long long)t->rid.request);
@@ -384,7 +435,7 @@ static void look_at_leases(struct sim_world *w, struct cloud_node *node, struct 
 }
 
 static void on_message(struct sim_world *w, struct cloud_node *node, struct sim_worker *was,
-                       const struct ts_event_message *m)
+                       const struct ts_event_message *m, const struct ts_actions *actions)
 {
     const struct worker_core *core = cloud_node_core(node);
     const struct kv_peer *peer;
@@ -392,6 +443,10 @@ static void on_message(struct sim_world *w, struct cloud_node *node, struct sim_
         assigned(w, node, was, &m->msg.assign);
     else if (m->msg.kind == TS_MSG_KV_OPEN)
         opened(w, node, &m->msg.kv_open);
+    else if (m->msg.kind == TS_MSG_RELEASE && m->channel == TS_CHANNEL_POOL)
+        note_told(w, node, m->msg.release.rid);
+    else if (m->msg.kind == TS_MSG_RELEASE && w->delivered)
+        released(w, node, m->msg.release.rid, actions);
     else if (m->msg.kind == TS_MSG_KV_END && w->delivered)
         end_came(w, node, &m->msg.kv_end);
     else if (m->msg.kind == TS_MSG_KV_FREED && w->delivered)
@@ -428,7 +483,7 @@ void sim_see_worker(struct sim_world *w, struct cloud_node *node, const struct t
     struct sim_worker *was = &w->workers[sim_index_of(w, node)];
     look_at_lives(w, node, was);
     if (event->kind == TS_EVENT_MESSAGE)
-        on_message(w, node, was, &event->message);
+        on_message(w, node, was, &event->message, actions);
     else if (event->kind == TS_EVENT_SCATTERED)
         scattered(w, node, &event->scattered, actions);
     else if (event->kind == TS_EVENT_BATCH_DONE)
