@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import tempfile
 
@@ -13,7 +14,7 @@ STYLES = {"thunder": "k-", "paper": "C3-", "hexgen": "C0--", "hexgen2": "C0:", "
 # Plans are made for the classes of a trace with Poisson arrivals, and simulated with the lengths of the trace itself at Poisson times, as the paper does.
 CLASSES = {f"azure-{name}": f"tests/data/workloads/azure-{name}-poisson.conf" for name in ("code", "conv")}
 TRACES = {f"azure-{name}": f"tests/data/traces/AzureLLMInferenceTrace_{name}.csv" for name in ("code", "conv")}
-REQUESTS = 2000  # of each point; an interval of at most +-2.2 points
+REQUESTS = int(os.environ.get("TS_REQUESTS", 2000))  # of each point; an interval of at most +-2.2 points
 
 
 class Plans:
