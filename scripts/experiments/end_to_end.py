@@ -29,7 +29,7 @@ class Plans:
     def make(self, name, *flags):
         """The path of the plan, or None where the algorithm cannot treat the problem."""
         path = self.path(name)
-        common.run("plan", *(CLASSES.get(flag, flag) for flag in flags), "--out", path, check=False)
+        common.run("plan", "--no-bound", *(CLASSES.get(flag, flag) for flag in flags), "--out", path, check=False)
         return path if path.exists() else None
 
 
@@ -44,8 +44,7 @@ def simulate(plan, cluster, model, workload, slo, rate, *flags, requests=REQUEST
 def capacity(cluster, model, workload, slo, *flags):
     """Requests/s within all deadlines that thunder's plan for goodput promises with 90 % in time."""
     plan = json.loads(common.run("plan", "--cluster", cluster, "--model", model, "--workload", CLASSES.get(workload, workload), "--slo", slo,
-                                 "--objective", "goodput", "--json",
-                                 *flags, check=False) or "{}")
+                                 "--objective", "goodput", "--no-bound", "--json", *flags, check=False) or "{}")
     return plan.get("objective", 0)
 
 

@@ -19,7 +19,9 @@ static void find_bound(const struct tsctl_plan_world *world, struct tsctl_plan_c
         snprintf(words, sizeof words, "at most %.4g", plan_bound_value(bound));
         tsctl_plan_clock_show(clock, "bound", words);
     }
-    plan->bound = isfinite(plan_bound_value(bound)) ? plan_bound_value(bound) : NAN;
+    /* Between its operating points the bound may lie a little too low (services/planner/README.md): what is
+     * reached is then the better statement. */
+    plan->bound = isfinite(plan_bound_value(bound)) ? fmax(plan_bound_value(bound), plan->objective) : NAN;
     plan_bound_destroy(&bound);
     plan_shapes_destroy(&shapes);
 }
