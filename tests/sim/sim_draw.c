@@ -109,6 +109,7 @@ static struct sim_node *new_worker(struct draw *d, enum ts_phase phase, uint32_t
     s.id = n->id;
     s.max_rows = draw(d, 2, 24);
     s.max_batch_tokens = draw(d, s.max_rows > 16 ? s.max_rows : 16, 192);
+    s.batches_max = 1 + s.max_rows % 4;
     s.grant_wait_ms = draw(d, 1, 10) * 1000;
     if (d->short_leases) {
         s.grant_wait_ms = draw(d, 200, 2000);
