@@ -229,6 +229,11 @@ void sim_check_rest(struct sim_world *w)
                                                              : 0);
         }
     }
+    for (uint32_t i = 0; i < w->script.node_count; i++) {
+        if (w->nodes[i] && cloud_node_kind(w->nodes[i]) == CLOUD_WORKER && sim_texts_open(w, w->nodes[i]) > 0)
+            cloud_fail(w->cloud, "%s has %u text streams open", cloud_node_id(w->nodes[i]),
+                       sim_texts_open(w, w->nodes[i]));
+    }
     sim_router_rest(w);
     if (cloud_failed(w->cloud))
         snprintf(w->result->node, sizeof w->result->node, "rest");

@@ -39,6 +39,7 @@ struct sim_ask { /* one request: what it must give, what its router has of it */
     uint32_t copy_given_up;    /* attempt whose copy its relay has lost */
     struct cloud_node *feeder; /* relay that was told Refeed: a Release is owed, or it says that it is over */
     uint64_t feeder_session;
+    uint64_t codec; /* hash of the one that it was assigned with */
 };
 
 struct sim_active { /* a fault of a link under way */
@@ -94,6 +95,9 @@ struct sim_world {
     ts_time router_thawed;
     ts_time progress_at, looked_at, last_fault;
     /* Of the present router. */
+    uint64_t idle_number;
+    uint32_t idle_attempt;
+    ts_time idle_since;
     uint64_t router_incarnation, term, number, snapshot;
     struct sim_ask *by_number[SIM_NUMBERS_MAX];
     ts_time heard[SIM_PEERS_MAX]; /* client connections */
@@ -145,6 +149,12 @@ int sim_record_state(struct sim_world *w, const struct sim_ask *ask, struct ts_r
 
 bool sim_record_in(struct sim_world *w, enum sim_state state, struct ts_rid *rid);
 
+/* sim_idle.c: of the router */
+void sim_router_idle(struct sim_world *w);
+void sim_check_assign(struct sim_world *w, struct sim_ask *ask, const struct ts_msg_assign *a);
+void sim_check_told(struct sim_world *w, const struct ts_action_send *s);
+void sim_detached(struct sim_world *w, uint64_t peer);
+
 /* sim_see_worker.c */
 void sim_see_worker(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
                     const struct ts_actions *actions);
@@ -153,6 +163,7 @@ int sim_task_state(const struct cloud_node *node, struct ts_rid rid,
 bool sim_task_in(const struct cloud_node *node, enum sim_state state, struct ts_rid *rid);
 enum ts_phase sim_phase(const struct cloud_node *node);
 uint32_t sim_dying(const struct cloud_node *node, enum ts_phase role);
+uint32_t sim_texts_open(struct sim_world *w, const struct cloud_node *node);
 void sim_worker_books_free(struct sim_world *w);
 
 /* sim_see_planner.c */

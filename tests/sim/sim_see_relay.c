@@ -185,6 +185,18 @@ static void look_for_orphans(struct sim_world *w, struct cloud_node *node)
 static void look_at_leases(struct sim_world *w, struct cloud_node *node)
 {
     const struct relay_core *core = cloud_node_core(node);
+    const struct link *link;
+    ts_time idle = core->settings.idle_link_ms * TS_MS + OPEN_SLACK;
+    for (size_t cursor = 0; (link = ts_map_next(core->links, &cursor, NULL, NULL));) {
+        if (link->transfers == 0 && cloud_now(w->cloud) - link->idle_since > idle)
+            cloud_fail(w->cloud, "%s keeps a link that nobody uses", cloud_node_id(node));
+    }
+    if (core->flowing.head && ts_map_count(core->encodes) == 0)
+        cloud_fail(w->cloud, "%s stands still: KV is to be encoded", cloud_node_id(node));
+    for (const struct transfer *t = core->live.head; t; t = t->near[LIST_ALL].next) {
+        if (t->state == TRANSFER_STREAMING && t->chunk_sent < t->chunk_count && t->in_flight == 0)
+            cloud_fail(w->cloud, "%s stands still: chunks are to be sent", cloud_node_id(node));
+    }
     for (const struct transfer *t = core->opening.head; t; t = t->near[LIST_OPENING].next) {
         if (cloud_now(w->cloud) - t->began_at > core->settings.open_retry_ms * TS_MS + OPEN_SLACK)
             cloud_fail(w->cloud, "%s tries to open request %llu without end", cloud_node_id(node),

@@ -214,6 +214,7 @@ static void assigned(struct sim_world *w, const struct router_core *core, const 
     if (ask->attempts > w->script.router.max_attempts)
         cloud_fail(w->cloud, "request %llu is tried %u times", (unsigned long long)a->rid.request,
                    ask->attempts);
+    sim_check_assign(w, ask, a);
     ask->holder[role] = node;
     ask->holder_peer[role] = s->peer;
     ask->holder_session[role] = s->envelope.session;
@@ -353,6 +354,10 @@ static void on_send(struct sim_world *w, const struct router_core *core, const s
                     const struct ts_action_send *s)
 {
     switch (s->msg.kind) {
+    case TS_MSG_STATUS_REPLY:
+    case TS_MSG_HEARTBEAT:
+        sim_check_told(w, s);
+        break;
     case TS_MSG_REFEED:
         refed(w, s);
         break;
@@ -454,7 +459,10 @@ static void look_at_lease(struct sim_world *w, struct sim_ask *ask)
     ts_time now = cloud_now(w->cloud), silent = TS_TIME_NEVER;
     if (ask->deadline != TS_TIME_NEVER && now > ask->deadline + SLACK)
         cloud_fail(w->cloud, "client%u r%u lives past its deadline", ask->client, ask->number);
-    if (ask->peer < SIM_PEERS_MAX) {
+    if (ask->peer == 0) {
+        silent = ask->lost_at + (ts_time)reattach_ms(w, ask) * TS_MS;
+        silent = silent > w->router_thawed ? silent : w->router_thawed;
+    } else if (ask->peer < SIM_PEERS_MAX) {
         ts_time from = w->heard[ask->peer] > w->router_thawed ? w->heard[ask->peer] : w->router_thawed;
         silent = from + (s->client_timeout_ms + (ts_time)reattach_ms(w, ask)) * TS_MS;
     }
@@ -588,6 +596,8 @@ void sim_see_router(struct sim_world *w, const struct ts_event *event, const str
         const struct ts_action *a = &actions->items[i];
         if (a->kind == TS_ACTION_SEND)
             on_send(w, core, event, &a->send);
+        else if (a->kind == TS_ACTION_DISCONNECT && a->disconnect.channel == TS_CHANNEL_CLIENT)
+            sim_detached(w, a->disconnect.peer);
         else if (a->kind == TS_ACTION_LOG)
             on_log(w, event, a->log.text);
         else if (a->kind == TS_ACTION_TRACE)
@@ -611,6 +621,7 @@ void sim_see_router(struct sim_world *w, const struct ts_event *event, const str
     look_at_members(w, core);
     look_at_records(w, core);
     look_at_sessions(w, core);
+    sim_router_idle(w);
 }
 
 static struct cloud_node *node_named(const struct sim_world *w, const char *id)

@@ -20,7 +20,7 @@ static struct sim_ask *ask_of(struct sim_world *w, struct ts_rid rid)
                                                                                 : NULL;
 }
 
-enum { JOB_BATCH, JOB_SCATTER, JOB_BEGUN };
+enum { JOB_BATCH, JOB_SCATTER, JOB_BEGUN, JOB_TEXT };
 
 struct job_key {
     const struct cloud_node *node;
@@ -301,6 +301,42 @@ static void released(struct sim_world *w, struct cloud_node *node, struct ts_rid
                    (unsigned long long)rid.request);
 }
 
+/* Text streams are opened and closed. */
+static void text(struct sim_world *w, struct cloud_node *node, uint64_t tag, bool open)
+{
+    struct job_key key = key_of(node, JOB_TEXT, tag);
+    if (open)
+        new_job(w, &key, 0);
+    else
+        ts_free(ts_map_remove(w->jobs, &key, sizeof key));
+}
+
+uint32_t sim_texts_open(struct sim_world *w, const struct cloud_node *node)
+{
+    const void *key;
+    size_t bytes;
+    uint32_t count = 0;
+    for (size_t cursor = 0; ts_map_next(w->jobs, &cursor, &key, &bytes);) {
+        struct job_key k;
+        if (bytes != sizeof k)
+            continue;
+        memcpy(&k, key, sizeof k);
+        count += k.node == node && k.kind == JOB_TEXT;
+    }
+    return count;
+}
+
+/* Work that nobody does. */
+static void look_for_work(struct sim_world *w, const struct cloud_node *node)
+{
+    const struct worker_core *core = cloud_node_core(node);
+    if (core->running == 0 && (core->lists[TASK_READY].count > 0 || core->lists[TASK_PREFILLING].count > 0))
+        cloud_fail(w->cloud, "%s stands still with %u sequences and %u prompts", cloud_node_id(node),
+                   core->lists[TASK_READY].count, core->lists[TASK_PREFILLING].count);
+    if (ts_map_count(core->tasks) > core->settings.requests_max)
+        cloud_fail(w->cloud, "%s has %zu requests", cloud_node_id(node), ts_map_count(core->tasks));
+}
+
 /* --- what is said to the router ---------------------------------------------------------------------- */
 
 static void output_sent(struct sim_world *w, const struct cloud_node *node, const struct ts_msg_output *m)
@@ -494,6 +530,9 @@ void sim_see_worker(struct sim_world *w, struct cloud_node *node, const struct t
             on_send(w, node, &a->send);
         } else if (a->kind == TS_ACTION_FREE_BLOCKS) {
             freed(w, node, a->free_blocks.blocks);
+        } else if (a->kind == TS_ACTION_TEXT_OPEN || a->kind == TS_ACTION_TEXT_CLOSE) {
+            bool opens = a->kind == TS_ACTION_TEXT_OPEN;
+            text(w, node, opens ? a->text_open.tag : a->text_close.tag, opens);
         } else if (a->kind == TS_ACTION_SCATTER) {
             scatter_begins(w, node, &a->scatter, event);
         } else if (a->kind == TS_ACTION_BATCH) {
@@ -502,6 +541,7 @@ void sim_see_worker(struct sim_world *w, struct cloud_node *node, const struct t
         }
     }
     look_at_leases(w, node, was);
+    look_for_work(w, node);
     was->draining = core->draining;
     was->phase = core->settings.profile.phase;
 }

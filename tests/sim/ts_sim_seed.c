@@ -12,10 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "tests/sim/sim.h"
+
+#define SEED_CPU_S 10 /* a thousand times what a seed takes: it does not come to an end */
 
 struct arguments {
     uint64_t seed, from, count;
@@ -25,7 +28,7 @@ struct arguments {
 
 static volatile sig_atomic_t seed_low, seed_high; /* of the run under way, for the handler */
 
-/* An assertion of a core ends the process: say of which seed. */
+/* An assertion of a core, or a step without end, ends the process: say of which seed. */
 static void on_abort(int signal_number)
 {
     char text[64] = "aborted ";
@@ -155,6 +158,7 @@ static int run_many(const struct arguments *a)
         struct sim_options options = {.seed = seed, .undigested = true};
         seed_low = (sig_atomic_t)(uint32_t)seed;
         seed_high = (sig_atomic_t)(uint32_t)(seed >> 32);
+        setitimer(ITIMER_PROF, &(struct itimerval){.it_value = {.tv_sec = SEED_CPU_S}}, NULL);
         sim_run(&options, &r);
         sim_add(&sum, &r);
         if (r.ok)
@@ -183,5 +187,6 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGABRT, on_abort);
     signal(SIGSEGV, on_abort);
+    signal(SIGPROF, on_abort);
     return a.one ? run_one(&a) : run_many(&a);
 }
