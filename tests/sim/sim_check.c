@@ -165,6 +165,8 @@ void sim_check_step(struct sim_world *w, struct cloud_node *node, const struct t
     if (cloud_steps(w->cloud) > STEPS_MAX)
         cloud_fail(w->cloud, "it does not come to an end");
     note_progress(w, actions);
+    if (event->kind == TS_EVENT_SEND_FAILED)
+        sim_session_ended(w, node, event->send_failed.channel, event->send_failed.peer);
     w->delivered = event->kind == TS_EVENT_MESSAGE && sim_session_heard(w, node, &event->message);
     if (!in_bounds(node, &err))
         cloud_fail(w->cloud, "%s: %s", cloud_node_id(node), err.text);

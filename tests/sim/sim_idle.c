@@ -102,3 +102,34 @@ void sim_detached(struct sim_world *w, uint64_t peer)
         }
     }
 }
+
+static bool continues(const struct ts_msg_tokens *m, const struct ts_msg_generate *g)
+{
+    return ts_str_equal(m->request_id, g->request_id) && m->first_index == g->next_index;
+}
+
+/* Who attaches hears at once that it is known, what it lacks, and the End if there was one. */
+void sim_check_attached(struct sim_world *w, const struct ts_msg_generate *g,
+                        const struct ts_actions *actions)
+{
+    const struct record *r = record_find(cloud_node_core(w->router), g->client, g->request_id);
+    bool accepted = false, tokens = false, end = false, refused = false;
+    for (size_t i = 0; i < actions->count; i++) {
+        const struct ts_msg *m = &actions->items[i].send.msg;
+        if (actions->items[i].kind != TS_ACTION_SEND || actions->items[i].send.channel != TS_CHANNEL_CLIENT)
+            continue;
+        refused = refused || m->kind == TS_MSG_REFUSED;
+        accepted =
+            accepted || (m->kind == TS_MSG_ACCEPTED && ts_str_equal(m->accepted.request_id, g->request_id));
+        end = end || (m->kind == TS_MSG_END && ts_str_equal(m->end.request_id, g->request_id));
+        tokens = tokens || (m->kind == TS_MSG_TOKENS && continues(&m->tokens, g));
+        for (uint32_t k = 0; m->kind == TS_MSG_TOKENS_BATCH && k < m->tokens_batch.streams.count; k++)
+            tokens = tokens || continues(&m->tokens_batch.streams.data[k], g);
+    }
+    if (refused || !r)
+        return;
+    if (!accepted || (r->state == RECORD_ENDED && !end) || (g->next_index < r->count && !tokens))
+        cloud_fail(w->cloud, "%.*s asks for %.*s from token %u and is not told all: %zu tokens%s",
+                   (int)g->client.count, g->client.data, (int)g->request_id.count, g->request_id.data,
+                   g->next_index, r->count, r->state == RECORD_ENDED ? ", ended" : "");
+}

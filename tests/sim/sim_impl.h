@@ -106,8 +106,8 @@ struct sim_world {
     uint32_t client_live[SIM_CLIENTS_MAX];
     struct sim_member members[64];
     uint32_t member_count;
-    uint64_t dead[256];
-    uint32_t dead_count;
+    uint64_t dead[256], drained[256]; /* incarnations that were given up, that said Drain */
+    uint32_t dead_count, drained_count;
     /* Of workers and relays. */
     struct sim_worker workers[SIM_NODES_MAX];
     struct sim_planner planners[SIM_NODES_MAX];
@@ -153,6 +153,8 @@ bool sim_record_in(struct sim_world *w, enum sim_state state, struct ts_rid *rid
 void sim_router_idle(struct sim_world *w);
 void sim_check_assign(struct sim_world *w, struct sim_ask *ask, const struct ts_msg_assign *a);
 void sim_check_told(struct sim_world *w, const struct ts_action_send *s);
+void sim_check_attached(struct sim_world *w, const struct ts_msg_generate *g,
+                        const struct ts_actions *actions);
 void sim_detached(struct sim_world *w, uint64_t peer);
 
 /* sim_see_worker.c */
@@ -182,6 +184,8 @@ void sim_relay_books_free(struct sim_world *w);
 struct ts_session;
 void sim_session_sent(struct sim_world *w, struct cloud_node *node, const struct ts_action *action);
 bool sim_session_heard(struct sim_world *w, struct cloud_node *node, const struct ts_event_message *m);
+void sim_session_ended(struct sim_world *w, const struct cloud_node *node, enum ts_channel channel,
+                       uint64_t peer);
 /* The core's session with that peer must be where the harness says, or over. */
 void sim_session_check(struct sim_world *w, struct cloud_node *node, enum ts_channel channel, uint64_t peer,
                        const struct ts_session *session);

@@ -162,6 +162,15 @@ static void ended(struct sim_world *w, const struct router_core *core, const str
 
 /* --- attempts ---------------------------------------------------------------------------------------- */
 
+static bool has_drained(const struct sim_world *w, const struct member *m)
+{
+    for (uint32_t i = 0; m && i < w->drained_count; i++) {
+        if (w->drained[i] == m->incarnation)
+            return true;
+    }
+    return false;
+}
+
 /* Whether somebody else could prefill for the decode worker `d`, who never failed this request. */
 static bool could_prefill(const struct sim_world *w, const struct router_core *core,
                           const struct sim_ask *ask, const struct member *d)
@@ -225,7 +234,8 @@ static void assigned(struct sim_world *w, const struct router_core *core, const 
                        (unsigned long long)a->rid.request, i);
     }
     const struct member *m = node ? member_find(core, TS_ROLE_WORKER, cloud_node_id(node)) : NULL;
-    if (m && (m->draining || !m->synced))
+    if (m && (m->draining || !m->synced || has_drained(w, m) ||
+              (a->role == TS_PHASE_PREFILL && has_drained(w, m->relay))))
         cloud_fail(w->cloud, "request %llu is assigned to %s, which is not ready",
                    (unsigned long long)a->rid.request, cloud_node_id(node));
     uint32_t may = m ? m->hello.profile.phase & (m->switching.to ? m->switching.to : TS_PHASE_BOTH) : 0;
@@ -553,7 +563,7 @@ void sim_router_died(struct sim_world *w)
     memset(w->by_number, 0, sizeof w->by_number);
     memset(w->heard, 0, sizeof w->heard);
     memset(w->client_live, 0, sizeof w->client_live);
-    w->live = w->member_count = w->dead_count = 0;
+    w->live = w->member_count = w->dead_count = w->drained_count = 0;
     w->held = w->term = w->number = w->snapshot = 0;
 }
 
@@ -586,6 +596,8 @@ void sim_see_router(struct sim_world *w, const struct ts_event *event, const str
         sim_router_died(w);
         w->router_incarnation = core->incarnation;
     }
+    if (m && m->msg.kind == TS_MSG_DRAIN && w->delivered && w->drained_count < TS_ARRAY_SIZE(w->drained))
+        w->drained[w->drained_count++] = m->envelope.incarnation;
     if (m && m->channel == TS_CHANNEL_CLIENT)
         on_client(w, core, m);
     else if (m && m->channel == TS_CHANNEL_RELAY && w->delivered)
@@ -609,6 +621,8 @@ void sim_see_router(struct sim_world *w, const struct ts_event *event, const str
             end_sent(w, &s->msg.end, s->peer);
     }
     compare(w, core);
+    if (m && m->channel == TS_CHANNEL_CLIENT && m->msg.kind == TS_MSG_GENERATE)
+        sim_check_attached(w, &m->msg.generate, actions);
     if (m && m->channel != TS_CHANNEL_CLIENT && m->channel != TS_CHANNEL_ADMIN) {
         struct member *from = member_of_peer(core, m->channel, m->peer);
         if (from)

@@ -56,6 +56,8 @@ bool sim_session_heard(struct sim_world *w, struct cloud_node *node, const struc
         return true;
     }
     struct sim_session *s = session_of(w, node, m->channel, m->peer, false);
+    if (s && m->msg.kind == TS_MSG_RESET)
+        s->over = true;
     if (!s || m->envelope.session != s->id || s->over || m->msg.kind == TS_MSG_HELLO)
         return false;
     if (s->remote == 0)
@@ -70,6 +72,14 @@ bool sim_session_heard(struct sim_world *w, struct cloud_node *node, const struc
     if (m->envelope.seq > s->next)
         s->over = true;
     return false;
+}
+
+void sim_session_ended(struct sim_world *w, const struct cloud_node *node, enum ts_channel channel,
+                       uint64_t peer)
+{
+    struct sim_session *s = session_of(w, node, channel, peer, false);
+    if (s)
+        s->over = true;
 }
 
 void sim_session_check(struct sim_world *w, struct cloud_node *node, enum ts_channel channel, uint64_t peer,
