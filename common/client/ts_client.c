@@ -34,7 +34,7 @@ struct ts_client_stream {
     uint32_t *ids;
     size_t id_capacity;
     size_t delivered; /* tokens handed out by poll */
-    bool ended, end_delivered;
+    bool ended, end_delivered, cancel_sent;
     struct ts_client_result result;
     struct ts_client_stream *next_ready; /* in the client's ready list */
     bool ready;
@@ -134,8 +134,10 @@ void ts_client_cancel(struct ts_client_stream *stream)
     struct ts_msg msg = {.kind = TS_MSG_CANCEL};
     msg.cancel.client = ts_str_of(stream->client->name);
     msg.cancel.request_id = ts_str_of(stream->request_id);
-    if (!stream->ended)
-        send_msg(stream->client, &msg, NULL);
+    if (stream->ended)
+        return;
+    stream->cancel_sent = true;
+    send_msg(stream->client, &msg, NULL);
 }
 
 void ts_client_close(struct ts_client **client)
@@ -243,6 +245,8 @@ static void send_generate(struct ts_client_stream *s)
     s->asked_at = now;
     s->retry_at = 0;
     send_msg(s->client, &msg, s->prompt);
+    if (s->cancel_sent) /* a router that did not know it takes it up again */
+        ts_client_cancel(s);
 }
 
 int ts_client_start(struct ts_client *client, const struct ts_client_request *request, void *user,
@@ -363,7 +367,10 @@ static struct ts_client_trace trace_of(const struct ts_trace *t)
 
 static void take_end(struct ts_client_stream *s, const struct ts_msg_end *end)
 {
-    if (end->epoch != s->epoch)
+    bool unknown = end->reason == TS_REASON_NOT_FOUND; /* answers a Cancel: nobody works on it, or any more */
+    if (unknown && s->cancel_sent)
+        finish(s, TS_FINISH_CANCELLED, TS_REASON_CANCELLED, ts_str_of(""));
+    if (unknown || end->epoch != s->epoch)
         return;
     if (end->next_index > s->token_count) { /* tokens were lost on the way: ask for them */
         send_generate(s);

@@ -244,6 +244,13 @@ static struct ts_u32s produced_of(struct cloud_client *c, const struct client_st
     return (struct ts_u32s){tokens, (uint32_t)s->count};
 }
 
+static void cancel(struct cloud_client *c, struct client_stream *s)
+{
+    struct ts_msg_cancel *m = &send_router(c, TS_MSG_CANCEL)->msg.cancel;
+    *m = (struct ts_msg_cancel){.client = ts_str_of(c->node->id), .request_id = ts_str_of(s->id)};
+    s->cancel_sent = true;
+}
+
 static void ask(struct cloud_client *c, struct client_stream *s)
 {
     const struct cloud_request *r = &s->request;
@@ -269,6 +276,8 @@ static void ask(struct cloud_client *c, struct client_stream *s)
     s->asks++;
     streams_due(&c->streams, s, due_of(s));
     ts_actions_drop(c->out, bulk);
+    if (s->cancel_sent) /* a router that did not know it takes it up again */
+        cancel(c, s);
 }
 
 static void ask_all(struct cloud_client *c, ts_time before)
@@ -278,13 +287,6 @@ static void ask_all(struct cloud_client *c, ts_time before)
         if (s->sent && !s->ended && s->asked_at <= before)
             ask(c, s);
     }
-}
-
-static void cancel(struct cloud_client *c, struct client_stream *s)
-{
-    struct ts_msg_cancel *m = &send_router(c, TS_MSG_CANCEL)->msg.cancel;
-    *m = (struct ts_msg_cancel){.client = ts_str_of(c->node->id), .request_id = ts_str_of(s->id)};
-    s->cancel_sent = true;
 }
 
 /* --- receiving --------------------------------------------------------------------------------------- */
@@ -348,12 +350,13 @@ static void take_tokens(struct cloud_client *c, const struct ts_msg_tokens *m)
 
 static void take_end(struct cloud_client *c, struct client_stream *s, const struct ts_msg_end *m)
 {
-    if (m->epoch != s->epoch)
+    bool unknown = m->reason == TS_REASON_NOT_FOUND; /* answers a Cancel: nobody works on it, or any more */
+    if (unknown && !s->ended && s->cancel_sent)
+        finish(c, s, TS_FINISH_CANCELLED, TS_REASON_CANCELLED, NULL);
+    if (unknown || m->epoch != s->epoch)
         return;
     if (s->ended) {
-        bool late =
-            m->reason == TS_REASON_NOT_FOUND; /* to a Cancel that crossed the End, of a forgotten record */
-        if (!late && !s->refused && (m->finish != s->finish || m->reason != s->reason))
+        if (!s->refused && (m->finish != s->finish || m->reason != s->reason))
             cloud_fail(c->node->cloud, "%s %s ends twice: with %s and %s", c->node->id, s->id,
                        ts_finish_name(s->finish), ts_finish_name(m->finish));
         return;
