@@ -1,13 +1,14 @@
 /*
- * ts-sim-bench: what the simulation costs, one core. CPU seconds of this process; an event is one step of one
- * core.
+ * ts-sim-bench: what the simulation costs, one core. CPU seconds of this process; an event is one step of a core.
  *
- *   decode        short prompts and long outputs through few replicas: output tokens per second, target
- * 1,000,000 decode-checks the same with digests, KV cells and texts conversation  the Azure conversation
- * trace as recorded on 32 GPUs (paper-cloud, LLaMA-30B, a plan of `thunder`): seconds, target 10 large
- * 1,000,000 requests on 1,024 GPUs: seconds, and the memory of the process
+ *   decode          short prompts, long outputs, few replicas: output tokens per second, target 1,000,000
+ *   decode-checks   the same with digests, KV cells and texts
+ *   conversation    the Azure trace as recorded on 32 GPUs (paper-cloud, LLaMA-30B, a plan of `thunder`):
+ *                   seconds, target 10
+ *   large-part      20,000 requests on 1,024 GPUs
+ *   large           1,000,000 of them: seconds, and the memory of the process
  *
- *   ts-sim-bench [--conf FOLDER] [--traces FOLDER] [NAME ...]     without names: all but the last
+ *   ts-sim-bench [--conf FOLDER] [--traces FOLDER] [NAME ...]     without names: the first three
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 
 #define CONVERSATION_RATE 5.4 /* requests/s of the trace */
 #define SEARCH_WORK       20000
+#define LARGE             UINT64_C(1000000) /* requests */
 
 struct bench {
     const char *conf_dir, *traces;
@@ -98,7 +100,15 @@ static void unload(struct bench *b)
     ts_cluster_destroy(&b->cluster);
 }
 
-/* `target`: tokens/s, or seconds where `seconds`. The ratio is 1 or more where it is reached. */
+/* Tokens/s, or seconds where `seconds`; 0 = nothing is asked. The ratio is 1 or more where it is reached. */
+static void print_target(double target, double reached, bool seconds)
+{
+    if (target > 0)
+        printf("%g,%g,%.2f,", target, reached, seconds ? target / reached : reached / target);
+    else
+        printf(",%g,,", reached);
+}
+
 static void play(struct bench *b, const char *what, struct stream *stream, double target, bool seconds)
 {
     struct cloud_site_settings settings = cloud_site_defaults();
@@ -117,11 +127,11 @@ static void play(struct bench *b, const char *what, struct stream *stream, doubl
         fatal(&err);
     double cpu = cpu_s(&peak_mb) - start, tokens = (double)stream->tokens;
     double events = (double)cloud_steps(cloud_site_cloud(site));
-    double reached = seconds ? cpu : tokens / cpu;
-    printf("%s,%u,%llu,%llu,%.0f,%.0f,%.2f,%.0f,%.0f,%g,%g,%.2f,%.0f,%.1f\n", what, b->cluster->gpu_count,
+    printf("%s,%u,%llu,%llu,%.0f,%.0f,%.2f,%.0f,%.0f,", what, b->cluster->gpu_count,
            (unsigned long long)stream->ended, (unsigned long long)stream->refused, tokens, events, cpu,
-           tokens / cpu, events / cpu, target, reached, seconds ? target / reached : reached / target,
-           (double)cloud_now(cloud_site_cloud(site)) / 1e9, peak_mb);
+           tokens / cpu, events / cpu);
+    print_target(target, seconds ? cpu : tokens / cpu, seconds);
+    printf("%.0f,%.1f\n", (double)cloud_now(cloud_site_cloud(site)) / 1e9, peak_mb);
     fflush(stdout);
     cloud_site_destroy(&site);
 }
@@ -192,7 +202,7 @@ static void bench_decode(struct bench *b, bool checks)
     load(b, "gpus-1024", "llama-2-7b");
     b->plan = two_and_four(&b->model);
     b->checks = checks;
-    play(b, checks ? "decode-checks" : "decode", &stream, 1e6, false);
+    play(b, checks ? "decode-checks" : "decode", &stream, checks ? 0 : 1e6, false);
     b->checks = false;
     unload(b);
 }
@@ -223,7 +233,7 @@ static void bench_large(struct bench *b, uint64_t count)
     b->plan = rings(b->cluster, &b->model);
     if (ts_requests_open(b->conf_dir, "azure-conv", &options, &stream.requests, &err) != TS_OK)
         fatal(&err);
-    play(b, "large", &stream, 600, true);
+    play(b, count < LARGE ? "large-part" : "large", &stream, 0, true);
     ts_requests_close(&stream.requests);
     unload(b);
 }
@@ -237,9 +247,9 @@ static bool run(struct bench *b, const char *name)
     else if (strcmp(name, "conversation") == 0)
         bench_conversation(b);
     else if (strcmp(name, "large") == 0)
-        bench_large(b, 1000000);
+        bench_large(b, LARGE);
     else if (strcmp(name, "large-part") == 0)
-        bench_large(b, 20000);
+        bench_large(b, LARGE / 50);
     else
         return false;
     return true;
