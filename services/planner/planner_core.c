@@ -6,30 +6,9 @@
 #include "common/base/ts_log.h"
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
-#include "common/core/ts_session.h"
+#include "services/planner/planner_impl.h"
 
 #define HELLO_EVERY TS_S
-
-struct router_link {
-    uint64_t peer;
-    struct ts_session session;
-    uint64_t term; /* the highest it has seen, as it last said */
-    bool has_snapshot, wants_plan;
-    struct ts_arena arena; /* holds snapshot */
-    struct ts_msg_snapshot snapshot;
-    struct planner_live *search; /* over snapshot, under way */
-};
-
-struct planner_core {
-    struct planner_settings settings;
-    ts_time now;
-    struct ts_actions *out;
-    bool started, draining;
-    struct router_link routers[PLANNER_ROUTERS_MAX];
-    uint64_t term;   /* ours; 0 = standby */
-    uint64_t number; /* of the last plan sent */
-    bool claimed;    /* a term was claimed once: again only when the holder is lost */
-};
 
 struct planner_settings planner_settings_defaults(void)
 {
@@ -38,6 +17,10 @@ struct planner_settings planner_settings_defaults(void)
                                      .heartbeat_ms = 500,
                                      .timeout_ms = 3000,
                                      .plan = planner_live_defaults(),
+                                     .trigger = planner_trigger_defaults(),
+                                     .share_min = 0.1,
+                                     .pair_wait_s = 5,
+                                     .flip_wait_s = 60,
                                      .step_work = 1000};
 }
 
@@ -46,19 +29,16 @@ struct planner_core *planner_core_new(const struct planner_settings *settings, u
     struct planner_core *core = ts_xcalloc(1, sizeof *core);
     TS_ASSERT(settings->router_count <= PLANNER_ROUTERS_MAX && settings->plan.algorithm);
     core->settings = *settings;
+    core->settings.trigger.requests_min = settings->plan.requests_min;
+    loop_init(core);
     for (size_t i = 0; i < settings->router_count; i++) {
         core->routers[i].peer = i + 1;
         ts_arena_init(&core->routers[i].arena);
+        ts_arena_init(&core->routers[i].sent_arena);
         ts_session_init(&core->routers[i].session, incarnation, settings->heartbeat_ms * TS_MS,
                         settings->timeout_ms * TS_MS);
     }
     return core;
-}
-
-static void close_search(struct router_link *r)
-{
-    if (r->search)
-        planner_live_close(&r->search);
 }
 
 void planner_core_destroy(struct planner_core **core)
@@ -67,15 +47,15 @@ void planner_core_destroy(struct planner_core **core)
     if (!c)
         return;
     for (size_t i = 0; i < c->settings.router_count; i++) {
-        close_search(&c->routers[i]);
         ts_arena_fini(&c->routers[i].arena);
+        ts_arena_fini(&c->routers[i].sent_arena);
     }
+    loop_fini(c);
     ts_free(c);
     *core = NULL;
 }
 
-static struct ts_action_send *send_router(struct planner_core *core, struct router_link *r,
-                                          enum ts_msg_kind kind)
+struct ts_action_send *planner_send(struct planner_core *core, struct router_link *r, enum ts_msg_kind kind)
 {
     struct ts_action_send *s = ts_actions_send(core->out, TS_CHANNEL_PLANNER, r->peer, kind);
     ts_session_stamp(&r->session, core->now, &s->envelope);
@@ -85,7 +65,7 @@ static struct ts_action_send *send_router(struct planner_core *core, struct rout
 static void say_hello(struct planner_core *core, struct router_link *r)
 {
     const struct planner_settings *set = &core->settings;
-    struct ts_action_send *s = send_router(core, r, TS_MSG_HELLO);
+    struct ts_action_send *s = planner_send(core, r, TS_MSG_HELLO);
     s->msg.hello = (struct ts_msg_hello){.role = TS_ROLE_PLANNER,
                                          .id = ts_str_of(set->id),
                                          .host = ts_str_of(set->host),
@@ -96,7 +76,6 @@ static void say_hello(struct planner_core *core, struct router_link *r)
 
 static void down(struct planner_core *core, struct router_link *r)
 {
-    close_search(r);
     r->has_snapshot = r->wants_plan = false;
     ts_session_down(&r->session, core->now);
 }
@@ -114,8 +93,11 @@ static void claim(struct planner_core *core)
     core->term = highest_term(core) + 1;
     core->number = 0;
     core->claimed = true;
-    for (size_t i = 0; i < core->settings.router_count; i++)
+    loop_claimed(core);
+    for (size_t i = 0; i < core->settings.router_count; i++) {
         core->routers[i].wants_plan = core->routers[i].has_snapshot;
+        core->routers[i].refused = 0;
+    }
     ts_actions_log(core->out, TS_LOG_INFO, "event=term_claimed term=%llu", (unsigned long long)core->term);
 }
 
@@ -123,8 +105,7 @@ static void claim(struct planner_core *core)
 static void stand_by(struct planner_core *core)
 {
     core->term = 0;
-    for (size_t i = 0; i < core->settings.router_count; i++)
-        close_search(&core->routers[i]);
+    loop_stop(core);
 }
 
 /* Whether the holder of the term in force is gone, so that somebody must claim. */
@@ -136,11 +117,16 @@ static bool holder_lost(const struct planner_core *core, const struct ts_msg_sna
 static void on_snapshot(struct planner_core *core, struct router_link *r, const struct ts_msg *m)
 {
     struct ts_msg copy = {.kind = m->kind};
-    close_search(r);
     ts_arena_reset(&r->arena);
     ts_schema_copy(&ts_msg_schema, &copy, m, &r->arena);
     r->snapshot = m->kind == TS_MSG_SNAPSHOT ? copy.snapshot : copy.update;
-    r->has_snapshot = r->wants_plan = true;
+    r->has_snapshot = true;
+    if (m->kind == TS_MSG_SNAPSHOT) { /* a session begins: what the router has is not known */
+        r->wants_plan = true;
+        r->refused = 0;
+        r->sent = (struct ts_msg_plan){.number = 0};
+    }
+    loop_snapshot(core, r);
     r->term = r->snapshot.term > r->term ? r->snapshot.term : r->term;
     if (core->claimed && core->term && r->snapshot.term > core->term) {
         ts_actions_log(core->out, TS_LOG_INFO, "event=standby term=%llu",
@@ -153,14 +139,21 @@ static void on_snapshot(struct planner_core *core, struct router_link *r, const 
 
 static void on_reply(struct planner_core *core, struct router_link *r, const struct ts_msg_plan_reply *m)
 {
-    if (m->verdict != TS_PLAN_REFUSED || m->term != core->term)
+    bool refused = m->verdict == TS_PLAN_REFUSED, aborted = m->verdict == TS_PLAN_ABORTED;
+    bool last = m->number == r->sent.number;
+    if ((!refused && !aborted) || m->term != core->term || !core->term)
         return;
-    if (m->reason == TS_REASON_STALE_PLAN)
+    if (refused && m->reason == TS_REASON_STALE_PLAN) {
         stand_by(core);
-    else if (m->reason == TS_REASON_BAD_PLAN)
-        ts_actions_log(core->out, TS_LOG_ERROR, "event=plan_refused router=%llu text=\"%.*s\"",
-                       (unsigned long long)r->peer, (int)m->text.count, m->text.count ? m->text.data : "");
-    /* a stale snapshot: the newer one is on its way and will be answered */
+    } else if (refused && m->reason == TS_REASON_STALE_SNAPSHOT) {
+        r->wants_plan |= last; /* the newer one is on its way, or here and counts as planned for */
+        r->refused = last ? r->sent.snapshot_version : r->refused;
+    } else if (last) {
+        ts_actions_log(core->out, TS_LOG_ERROR, "event=%s router=%llu number=%llu text=\"%.*s\"",
+                       refused ? "plan_refused" : "plan_aborted", (unsigned long long)r->peer,
+                       (unsigned long long)m->number, (int)m->text.count, m->text.count ? m->text.data : "");
+        loop_failed(core, r, aborted, m->text);
+    } /* else: a newer one has taken its place */
 }
 
 /* Stops, and says so: another planner need not wait for the silence. */
@@ -168,7 +161,7 @@ static void drain(struct planner_core *core)
 {
     for (size_t i = 0; !core->draining && i < core->settings.router_count; i++) {
         if (core->routers[i].session.up)
-            send_router(core, &core->routers[i], TS_MSG_DRAIN);
+            planner_send(core, &core->routers[i], TS_MSG_DRAIN);
     }
     core->draining = true;
 }
@@ -199,39 +192,18 @@ static void on_message(struct planner_core *core, const struct ts_event_message 
     }
 }
 
-/* Searches a little; sends the plan when the search is over. */
-static void plan_for(struct planner_core *core, struct router_link *r)
-{
-    struct ts_msg_plan plan = {.term = core->term,
-                               .planner = ts_str_of(core->settings.id),
-                               .algorithm = ts_str_of(core->settings.plan.algorithm->name),
-                               .snapshot_version = r->snapshot.version};
-    if (!r->search)
-        r->search = planner_live_open(&core->settings.plan, &r->snapshot);
-    if (!planner_live_step(r->search, core->settings.step_work))
-        return;
-    r->wants_plan = false;
-    bool found = planner_live_best(r->search, &core->out->arena, &plan);
-    close_search(r);
-    if (!found) {
-        ts_actions_log(core->out, TS_LOG_INFO, "event=no_plan snapshot=%llu reason=no_pair_of_workers",
-                       (unsigned long long)r->snapshot.version);
-        return;
-    }
-    plan.number = ++core->number;
-    send_router(core, r, TS_MSG_PLAN)->msg.plan = plan;
-}
-
 static void tick(struct planner_core *core, struct router_link *r)
 {
     if (ts_session_expired(&r->session, core->now))
         down(core, r);
     if (!r->session.up && r->session.hello_at <= core->now)
         say_hello(core, r);
-    if (r->session.up && r->wants_plan && core->term)
-        plan_for(core, r);
+}
+
+static void beat(struct planner_core *core, struct router_link *r)
+{
     if (ts_session_heartbeat_due(&r->session, core->now))
-        send_router(core, r, TS_MSG_HEARTBEAT);
+        planner_send(core, r, TS_MSG_HEARTBEAT);
 }
 
 void planner_core_step(struct planner_core *core, ts_time now, const struct ts_event *event,
@@ -264,6 +236,9 @@ void planner_core_step(struct planner_core *core, ts_time now, const struct ts_e
     }
     for (size_t i = 0; core->started && i < core->settings.router_count; i++)
         tick(core, &core->routers[i]);
+    loop_step(core);
+    for (size_t i = 0; core->started && i < core->settings.router_count; i++)
+        beat(core, &core->routers[i]);
     if (core->draining)
         ts_actions_add(out, TS_ACTION_STOP);
     core->out = NULL;
@@ -271,31 +246,56 @@ void planner_core_step(struct planner_core *core, ts_time now, const struct ts_e
 
 ts_time planner_core_deadline(const struct planner_core *core)
 {
-    ts_time at = TS_TIME_NEVER;
+    ts_time at = core->started ? loop_deadline(core) : TS_TIME_NEVER;
     for (size_t i = 0; core->started && i < core->settings.router_count; i++) {
-        const struct router_link *r = &core->routers[i];
-        ts_time due = r->session.up && r->search ? core->now : ts_session_deadline(&r->session);
+        ts_time due = ts_session_deadline(&core->routers[i].session);
         at = due < at ? due : at;
     }
     return at;
 }
 
+static bool names_worker(const struct ts_msg_snapshot *snapshot, struct ts_str worker)
+{
+    for (uint32_t i = 0; i < snapshot->workers.count; i++) {
+        if (ts_str_equal(snapshot->workers.data[i].id, worker) && worker_usable(&snapshot->workers.data[i]))
+            return true;
+    }
+    return false;
+}
+
+static bool check_router(const struct planner_core *core, const struct router_link *r, struct ts_error *err)
+{
+    const struct ts_msg_plan *sent = &r->sent;
+    bool current = r->has_snapshot && sent->number && sent->snapshot_version == r->snapshot.version &&
+                   r->sent_cluster == r->cluster;
+    if (core->term && sent->term > core->term)
+        return ts_error_set(err, TS_ECORRUPT, "a plan of term %llu was sent under term %llu",
+                            (unsigned long long)sent->term, (unsigned long long)core->term) == TS_OK;
+    if (sent->term == core->term && sent->number > core->number)
+        return ts_error_set(err, TS_ECORRUPT, "plan %llu was sent, but the last is %llu",
+                            (unsigned long long)sent->number, (unsigned long long)core->number) == TS_OK;
+    for (uint32_t i = 0; current && i < sent->replicas.count; i++) {
+        if (!names_worker(&r->snapshot, sent->replicas.data[i].worker))
+            return ts_error_set(err, TS_ECORRUPT, "the plan names a worker that is not in its snapshot") ==
+                   TS_OK;
+    }
+    return true;
+}
+
 bool planner_core_check(const struct planner_core *core, struct ts_error *err)
 {
+    if (core->loop.live && (core->term == 0 || core->draining)) {
+        ts_error_set(err, TS_ECORRUPT, "a plan is under way without a term");
+        return false;
+    }
     for (size_t i = 0; i < core->settings.router_count; i++) {
-        if (core->routers[i].search && !core->routers[i].has_snapshot) {
-            ts_error_set(err, TS_ECORRUPT, "a search runs without its snapshot");
+        if (!check_router(core, &core->routers[i], err))
             return false;
-        }
     }
     return true;
 }
 
 bool planner_core_idle(const struct planner_core *core)
 {
-    for (size_t i = 0; i < core->settings.router_count; i++) {
-        if (core->routers[i].search)
-            return false;
-    }
-    return true;
+    return !core->loop.live;
 }

@@ -3,6 +3,10 @@
  * numbered plans. It has no state that matters: killed, serving goes on with the last plan; started again, it
  * claims a higher term and takes over.
  *
+ * It plans when the cluster, the workload or the links change, and now and then (planner_trigger.h): a
+ * re-route at once, a flip of phases when it pays. One plan is made for all routers, over the workers of the
+ * one that knows most of them and the workload of all; each gets it for its own snapshot.
+ *
  * A term is claimed once, as the highest term of all routers plus one. A planner whose plan is refused as
  * stale has been superseded: it stands by, and claims again only when a router reports that the holder is
  * lost. One thread; strings of the settings are borrowed.
@@ -12,6 +16,7 @@
 
 #include "common/core/ts_event.h"
 #include "services/planner/planner_live.h"
+#include "services/planner/planner_trigger.h"
 
 #define PLANNER_ROUTERS_MAX 8
 
@@ -21,8 +26,12 @@ struct planner_settings {
     const char *routers[PLANNER_ROUTERS_MAX]; /* endpoints of their planner channel */
     size_t router_count;
     uint32_t heartbeat_ms, timeout_ms;
-    struct planner_live_inputs plan; /* algorithm, catalogue, expected demand */
-    uint64_t step_work;              /* units of search per step of the core */
+    struct planner_live_inputs plan;     /* algorithm, catalogue, expected demand, when a flip pays */
+    struct planner_trigger_rule trigger; /* when a plan is made anew; requests_min is `plan`'s */
+    double share_min;                    /* of a class that must move for a re-route to be worth a message */
+    double pair_wait_s;                  /* for a pair to come back before phases turn for want of one */
+    double flip_wait_s;                  /* a worker that has not turned by then will not */
+    uint64_t step_work;                  /* units of search per step of the core */
 };
 
 struct planner_settings planner_settings_defaults(void);

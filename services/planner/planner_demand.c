@@ -9,8 +9,7 @@ static bool within(double value, double least, double most)
     return value >= least && value <= most;
 }
 
-/* In the ranges that ts_demand_check asks for; a mean square below the mean's square is lifted. */
-static bool read_class(const struct ts_workload_class *from, struct ts_class *to)
+bool planner_demand_class(const struct ts_workload_class *from, struct ts_class *to)
 {
     if (!(from->rate > 0) || !within(from->rate, 0, 1e8) || !within(from->prompt_tokens, 1, 1e8) ||
         !within(from->output_tokens, 1, 1e8) || !within(from->prompt_tokens_sq, 0, 1e17) ||
@@ -32,7 +31,7 @@ double planner_workload_requests(const struct ts_workload *workload)
     double rate = 0;
     struct ts_class class_;
     for (uint32_t k = 0; k < workload->classes.count; k++)
-        rate += read_class(&workload->classes.data[k], &class_) ? class_.rate : 0;
+        rate += planner_demand_class(&workload->classes.data[k], &class_) ? class_.rate : 0;
     return within(workload->window_s, 0, 1e9) ? rate * workload->window_s : 0;
 }
 
@@ -121,7 +120,7 @@ static uint32_t read_classes(const struct ts_workload *workload, uint32_t most, 
 {
     uint32_t count = 0;
     for (uint32_t k = 0; k < workload->classes.count && count < TS_WORKLOAD_CLASSES_MAX; k++)
-        count += read_class(&workload->classes.data[k], &classes[count]);
+        count += planner_demand_class(&workload->classes.data[k], &classes[count]);
     /* In order first, so that which of equal pairs is merged does not depend on the order of arrival. */
     if (count)
         qsort(classes, count, sizeof *classes, by_lengths);

@@ -12,6 +12,9 @@
  * rising prompt, without deadlines. False when fewer than `requests_min` requests were seen. */
 bool planner_demand_measured(const struct ts_workload *workload, uint32_t classes_max, double requests_min,
                              struct ts_demand *out);
+/* One class, in the ranges that ts_demand_check asks for; false when it is not. A mean square below the
+ * mean's square is lifted. */
+bool planner_demand_class(const struct ts_workload_class *from, struct ts_class *to);
 /* Requests that the measurement rests on; 0 = nothing is known. */
 double planner_workload_requests(const struct ts_workload *workload);
 /* Of several routers together; `count` of at least 1. Spans live in the arena. */

@@ -8,11 +8,9 @@
 #include "services/planner/planner_demand.h"
 #include "services/planner/planner_live_impl.h"
 
-#define EFFORT_UNITS     32.0 /* from so many groups on, flips are searched with the usual effort */
-#define EFFORT_LEAST     0.1
-#define CEILING_MIN      1e-3
-#define FLIP_CEILING     0.1 /* share in time that is enough where nothing is served */
-#define NODE_BYTES_PER_S 1e9 /* of weights: never needed, a flip loads none */
+#define EFFORT_UNITS 32.0 /* from so many groups on, flips are searched with the usual effort */
+#define EFFORT_LEAST 0.1
+#define CEILING_MIN  1e-3
 
 /* Half short, half long; deadlines that people would accept. Programs read a workload file instead. */
 static struct ts_demand expected_demand(void)
@@ -127,11 +125,11 @@ static struct ts_plan *align(const struct live_model *m, const struct ts_plan *p
     return aligned;
 }
 
-static uint32_t count_flips(const struct live_model *m, const struct ts_plan *plan)
+uint32_t live_count_flips(const struct ts_plan *from, const struct ts_plan *plan)
 {
     uint32_t flips = 0;
     for (uint32_t g = 0; g < plan->group_count; g++)
-        flips += plan->groups[g].phase != m->current->groups[g].phase;
+        flips += plan->groups[g].phase != from->groups[g].phase;
     return flips;
 }
 
@@ -150,6 +148,7 @@ static struct plan_share *plan_shares(const struct live_shares *shares)
 static double judge(struct live_model *m, const struct live_plan *plan)
 {
     struct plan_problem problem = m->problem;
+    problem.demand = &m->demand;
     problem.objective = PLAN_ATTAINMENT;
     struct plan_shapes *shapes = plan_shapes_new(&problem);
     struct plan_eval *eval = plan_eval_new(shapes);
@@ -167,8 +166,8 @@ static double judge(struct live_model *m, const struct live_plan *plan)
 }
 
 /* Takes the plan over, with its shares and what it serves. */
-static void take(const struct planner_live *live, struct live_model *m, struct ts_plan *plan,
-                 struct live_plan *out)
+void live_take(const struct planner_live *live, struct live_model *m, struct ts_plan *plan,
+               struct live_plan *out)
 {
     out->plan = plan;
     live_shares_of(live, m, plan, &out->shares);
@@ -180,16 +179,14 @@ static void take(const struct planner_live *live, struct live_model *m, struct t
 
 /* --- Re-route --- */
 
-/* The linear program over the workers as they are. */
-static struct ts_plan *route_under(const struct live_model *m, const struct plan_problem *problem,
-                                   struct ts_error *err)
+struct ts_plan *live_route(const struct plan_problem *problem, struct ts_error *err)
 {
     struct plan_shapes *shapes = plan_shapes_new(problem);
     struct plan_eval *eval = plan_eval_new(shapes);
     struct plan_state state;
     struct ts_plan *plan = NULL;
     plan_state_init(&state);
-    if (plan_state_of_plan(shapes, m->current, &state, err) == TS_OK)
+    if (plan_state_of_plan(shapes, problem->current, &state, err) == TS_OK)
         plan = plan_eval_plan(eval, &state, "re-route");
     plan_state_fini(&state);
     plan_eval_destroy(&eval);
@@ -198,7 +195,7 @@ static struct ts_plan *route_under(const struct live_model *m, const struct plan
 }
 
 /* The algorithm's plan over the groups as they stand, at either depth. NULL, with words, when it has none. */
-static struct ts_plan *algorithm_plan(const struct planner_live *live, struct live_model *m)
+struct ts_plan *live_algorithm_plan(const struct planner_live *live, struct live_model *m)
 {
     struct ts_plan *found = m->search ? live->inputs->algorithm->best(m->search) : NULL, *aligned = NULL;
     if (m->search)
@@ -209,7 +206,7 @@ static struct ts_plan *algorithm_plan(const struct planner_live *live, struct li
     return aligned;
 }
 
-static void open_search(const struct planner_live *live, struct live_model *m, enum plan_depth depth)
+void live_search(const struct planner_live *live, struct live_model *m, enum plan_depth depth)
 {
     struct ts_error err = {0};
     m->problem.depth = depth;
@@ -229,7 +226,7 @@ static double ceiling_of(const struct live_model *m)
     problem.demand = &trickle;
     problem.objective = PLAN_ATTAINMENT;
     struct ts_error err = {0};
-    struct ts_plan *plan = route_under(m, &problem, &err);
+    struct ts_plan *plan = live_route(&problem, &err);
     double ceiling = plan ? plan->objective : 0;
     ts_plan_destroy(&plan);
     return ceiling;
@@ -237,7 +234,7 @@ static double ceiling_of(const struct live_model *m)
 
 /* Some requests are late whatever is done: then it is the rest that goodput asks for. True when there is such
  * a rest and it is to be searched anew. */
-static bool relax(struct live_model *m, double ceiling)
+bool live_relax(struct live_model *m, double ceiling)
 {
     double share = m->problem.attainment * ceiling;
     if (m->relaxed || !(share > CEILING_MIN))
@@ -252,21 +249,21 @@ static bool settle_route(const struct planner_live *live, struct live_model *m)
 {
     bool asked = m->search != NULL;
     struct ts_error err = {0};
-    struct ts_plan *plan = algorithm_plan(live, m);
+    struct ts_plan *plan = live_algorithm_plan(live, m);
     m->searched = true;
     if (!m->cluster)
         return true;
-    if (plan && count_flips(m, plan) > 0)
+    if (plan && live_count_flips(m->current, plan) > 0)
         ts_plan_destroy(&plan);
     if (asked && !plan)
         snprintf(m->words, sizeof m->words, "phases as they are: %s would change phases or groups",
                  live->inputs->algorithm->name);
     if (!plan)
-        plan = route_under(m, &m->problem, &err);
-    if (plan && !(plan->objective > 0) && relax(m, ceiling_of(m))) {
+        plan = live_route(&m->problem, &err);
+    if (plan && !(plan->objective > 0) && live_relax(m, ceiling_of(m))) {
         ts_plan_destroy(&plan);
         m->searched = false;
-        open_search(live, m, PLAN_REROUTE);
+        live_search(live, m, PLAN_REROUTE);
         return !m->search && settle_route(live, m);
     }
     if (!plan) {
@@ -279,116 +276,7 @@ static bool settle_route(const struct planner_live *live, struct live_model *m)
         snprintf(m->words, sizeof m->words, "%s", plan->limit);
     }
     if (plan)
-        take(live, m, plan, &m->route);
-    return true;
-}
-
-/* --- Flip --- */
-
-static struct plan_adopt_now now_of(const struct planner_live *live, const struct live_model *m)
-{
-    return (struct plan_adopt_now){.served = m->route.served * m->per_unit,
-                                   .served_adopted = live->past->served_adopted * m->weight,
-                                   /* Without a pair nothing is served: there is no quiet to keep. */
-                                   .since_s = live_has_pair(live, m) ? live->past->since_s : INFINITY};
-}
-
-/* The adopted share of what a plan serves while its groups flip, by its flows between groups that stay. */
-static double meanwhile(const struct live_model *m, const struct ts_plan *flip)
-{
-    struct plan_change change;
-    double attained = 0;
-    if (!m->route.plan)
-        return 0;
-    for (uint32_t f = 0; f < m->route.plan->flow_count; f++)
-        attained += m->route.plan->flows[f].attained;
-    plan_change_of(m->cluster, &m->model, m->route.plan, flip, NODE_BYTES_PER_S, 0, &change);
-    return attained > 0 ? m->route.served * fmin(1, change.served_meanwhile / attained) : 0;
-}
-
-static void decide(const struct planner_live *live, struct live_model *m)
-{
-    const struct planner_live_inputs *inputs = live->inputs;
-    struct plan_adopt_now now = now_of(live, m);
-    struct plan_adopt_candidate candidate = {.depth = PLAN_FLIP,
-                                             .served = m->flip.served * m->per_unit,
-                                             .reload_s = inputs->flip_s,
-                                             .served_meanwhile = meanwhile(m, m->flip.plan) * m->per_unit};
-    struct plan_adopt_verdict verdict;
-    plan_adopt_decide(&inputs->adopt, &now, &candidate, 1, &verdict);
-    m->adopted = verdict.adopt == 0;
-    snprintf(m->verdict, sizeof m->verdict, "%s", verdict.reason);
-}
-
-/* The first group that a plan turns to what its workers are not willing to be; UINT32_MAX = none. */
-static uint32_t find_unwilling(const struct live_model *m, const struct ts_plan *plan)
-{
-    for (uint32_t g = 0; g < plan->group_count; g++) {
-        uint32_t phase = plan->groups[g].phase;
-        if (phase != (uint32_t)m->current->groups[g].phase && (m->willing[g] & phase) != phase)
-            return g;
-    }
-    return UINT32_MAX;
-}
-
-static bool settle_flip(const struct planner_live *live, struct live_model *m)
-{
-    struct ts_plan *plan = algorithm_plan(live, m);
-    const char *name = live->inputs->algorithm->name;
-    m->settled = true;
-    if (plan && !(plan->objective > 0) && relax(m, FLIP_CEILING)) {
-        ts_plan_destroy(&plan);
-        m->settled = false;
-        open_search(live, m, PLAN_FLIP);
-        return !m->search && settle_flip(live, m);
-    }
-    uint32_t unwilling = plan ? find_unwilling(m, plan) : UINT32_MAX;
-    if (!plan) {
-        snprintf(m->verdict, sizeof m->verdict, "hold: %s has no plan over these workers", name);
-    } else if (unwilling != UINT32_MAX) {
-        const struct live_unit *unit = &m->units[m->group_unit[unwilling]];
-        struct ts_str id = live->snapshot->workers.data[m->members[unit->begin]].id;
-        snprintf(m->verdict, sizeof m->verdict,
-                 "hold: %s would turn worker %.*s to %s, which it is not to be", name,
-                 (int)(id.count < 60 ? id.count : 60), id.data, ts_phase_name(plan->groups[unwilling].phase));
-    } else if (count_flips(m, plan) == 0) {
-        snprintf(m->verdict, sizeof m->verdict, "hold: no phases are better than those in force");
-    } else {
-        take(live, m, plan, &m->flip);
-        plan = NULL;
-        if (m->flip.plan)
-            decide(live, m);
-        else
-            snprintf(m->verdict, sizeof m->verdict, "hold: no other phases serve a request in time");
-    }
-    ts_plan_destroy(&plan);
-    if (m->adopted)
-        snprintf(m->words, sizeof m->words, "%s", m->flip.plan->limit);
-    return true;
-}
-
-/* Whether it could pay at all, whatever is found: the search is spared else. */
-static bool worth_a_search(const struct planner_live *live, struct live_model *m)
-{
-    const struct plan_adopt_rule *rule = &live->inputs->adopt;
-    struct plan_adopt_now now = now_of(live, m);
-    bool pair = live_has_pair(live, m);
-    bool collapsed = !pair || now.served < rule->collapse * now.served_adopted;
-    double rate = ts_demand_rate(&m->demand) * m->per_unit;
-    if (!m->cluster || m->current->group_count == 0 || !live->inputs->flips)
-        return false;
-    if (pair && !live->measured)
-        return false; /* what the expected mix would gain is not known to be there */
-    if (!collapsed && now.since_s < rule->quiet_s) {
-        snprintf(m->verdict, sizeof m->verdict,
-                 "hold: the last flip is %.0f s ago and %.0f s are to be quiet", now.since_s, rule->quiet_s);
-        return false;
-    }
-    if (pair && rate - now.served <= rule->gain_min * now.served) {
-        snprintf(m->verdict, sizeof m->verdict,
-                 "hold: %.3g of %.3g requests/s are served within deadlines as it is", now.served, rate);
-        return false;
-    }
+        live_take(live, m, plan, &m->route);
     return true;
 }
 
@@ -422,7 +310,7 @@ static void open_model(struct planner_live *live, struct live_model *m, uint32_t
             snprintf(m->words, sizeof m->words, "equal shares: %.180s", err.text);
     }
     if (described)
-        open_search(live, m, PLAN_REROUTE);
+        live_search(live, m, PLAN_REROUTE);
     else
         ts_cluster_destroy(&m->cluster);
 }
@@ -487,7 +375,7 @@ bool planner_live_step(struct planner_live *live, uint64_t budget)
             return false;
         if (!m->searched && !settle_route(live, m))
             return false;
-        if (live->past && !m->settled && !settle_flip(live, m))
+        if (live->past && !m->settled && !live_settle_flip(live, m))
             return false;
     }
     return true;
@@ -512,11 +400,11 @@ bool planner_live_flip(struct planner_live *live, const struct planner_live_past
     live->past = past;
     for (uint32_t i = 0; i < live->model_count; i++) {
         struct live_model *m = &live->models[i];
-        m->settled = !worth_a_search(live, m);
+        m->settled = !live_worth_a_flip(live, m);
         if (m->settled)
             continue;
         keep_phases(live, m);
-        open_search(live, m, PLAN_FLIP);
+        live_open_flip(live, m);
         any = true;
     }
     return any;
@@ -559,6 +447,7 @@ void planner_live_close(struct planner_live **live)
             l->inputs->algorithm->close(&m->search);
         forget_plan(&m->route);
         forget_plan(&m->flip);
+        ts_plan_destroy(&m->turned);
         live_forget(m);
     }
     ts_free(l->models);

@@ -49,9 +49,10 @@ extern const struct ts_device_type planner_live_unknown;
 
 struct planner_live_inputs planner_live_defaults(void); /* thunder, no catalogue */
 
-struct planner_live_past { /* what the decision to flip depends on beside the snapshot */
-    double since_s;        /* the last flip; INFINITY = none that is known of */
-    double served_adopted; /* requests/s within deadlines that its plan was made for; 0 = unknown */
+struct planner_live_past {   /* what the decision to flip depends on beside the snapshot */
+    double since_s;          /* the last flip; INFINITY = none that is known of */
+    double attained_adopted; /* share in time that its plan was made for; 0 = unknown */
+    bool awaits_pair;        /* no pair is left, but one may come back: no flip for its sake yet */
     /* Whether this worker is to keep its phase. NULL = none is. */
     bool (*keeps)(const void *context, struct ts_str worker);
     const void *context;

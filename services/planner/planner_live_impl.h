@@ -35,6 +35,12 @@ struct live_plan {
     double served; /* requests/s of the demand within deadlines */
 };
 
+enum live_flip_stage {
+    LIVE_FLIP_ALL,   /* phases that serve all requests */
+    LIVE_FLIP_MOST,  /* phases that carry most of the mix */
+    LIVE_FLIP_SHARES /* the shares over the phases that were found */
+};
+
 /* The usable workers of one model: a problem of its own. */
 struct live_model {
     uint32_t *workers; /* indices into the snapshot */
@@ -53,6 +59,9 @@ struct live_model {
     struct plan_search *search;     /* NULL: the algorithm has refused; or it is done */
     bool searched, settled;         /* re-route; flip */
     bool relaxed;                   /* less than the usual share in time is asked for */
+    enum live_flip_stage stage;
+    struct ts_demand more;  /* a little more than `demand` */
+    struct ts_plan *turned; /* phases that were found */
     struct live_plan route, flip;
     bool adopted; /* the flip */
     char words[200], verdict[240];
@@ -74,6 +83,23 @@ bool live_describe(const struct planner_live *live, struct live_model *m);
 void live_forget(struct live_model *m);
 /* Whether two workers are equal in all but name, host and phase. */
 bool live_same_make(const struct ts_plan_worker *a, const struct ts_plan_worker *b);
+/* planner_live.c */
+void live_search(const struct planner_live *live, struct live_model *m, enum plan_depth depth);
+/* The algorithm's plan over the groups as they stand. NULL when it has none, or over others. */
+struct ts_plan *live_algorithm_plan(const struct planner_live *live, struct live_model *m);
+/* The linear program over the groups of problem->current. */
+struct ts_plan *live_route(const struct plan_problem *problem, struct ts_error *err);
+uint32_t live_count_flips(const struct ts_plan *from, const struct ts_plan *plan);
+/* Takes the plan over, with its shares and what it serves. */
+void live_take(const struct planner_live *live, struct live_model *m, struct ts_plan *plan,
+               struct live_plan *out);
+/* Some requests are late whatever is done: then it is the rest that goodput asks for. True when there is such
+ * a rest and it is to be searched anew. */
+bool live_relax(struct live_model *m, double ceiling);
+/* planner_flip.c */
+bool live_worth_a_flip(const struct planner_live *live, struct live_model *m); /* could it pay at all? */
+void live_open_flip(const struct planner_live *live, struct live_model *m);
+bool live_settle_flip(const struct planner_live *live, struct live_model *m); /* false: the search goes on */
 /* planner_shares.c */
 void live_shares_of(const struct planner_live *live, const struct live_model *m, const struct ts_plan *plan,
                     struct live_shares *out);

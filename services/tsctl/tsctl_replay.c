@@ -17,8 +17,8 @@
 struct replayed {
     void *core;
     struct ts_conf *conf;
-    struct ts_catalogue *catalogue; /* of a planner */
-    union {                         /* what the cores borrow strings from */
+    struct planner_world *world; /* of a planner */
+    union {                      /* what the cores borrow strings from */
         struct planner_conf planner;
         struct relay_conf relay;
         struct router_conf router;
@@ -54,7 +54,7 @@ static enum ts_status open_planner(const struct ts_main_settings *s, uint64_t in
     if (planner_conf_load(s->argc, s->argv, s->pid, &r->planner, err) != TS_CONF_RUN)
         return TS_EINVAL;
     r->conf = r->planner.conf;
-    r->catalogue = r->planner.catalogue;
+    r->world = r->planner.world;
     r->core = planner_core_new(&r->planner.settings, incarnation);
     return TS_OK;
 }
@@ -191,7 +191,7 @@ static enum ts_status replay(const char *path, bool print, struct ts_error *err)
         status = feed(reader, kind, print, r.core, &steps, &actions, err);
     if (r.core)
         kinds[kind].close(r.core);
-    ts_catalogue_destroy(&r.catalogue);
+    planner_world_free(&r.world);
     ts_conf_destroy(&r.conf);
     ts_arena_fini(&arena);
     ts_record_close(&reader);

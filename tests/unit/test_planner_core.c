@@ -12,6 +12,7 @@
 #define HELLO "planner:1 hello role=planner id=pl0"
 /* id, host, model, relay, incarnation, phases, phase, ready */
 #define WORKERS "workers=p0:h:m:r0:1:3:prefill:1,d0:h:m::2:3:decode:1"
+#define MORE    WORKERS ",d1:h:m::3:3:decode:1"
 #define PAIR    "replicas=0:p0:prefill,1:d0:decode shares=0:1:0:1.0"
 #define START                                                                                                \
     {                                                                                                        \
@@ -61,7 +62,8 @@ static void end(struct core_fixture **f)
     *f = NULL;
 }
 
-/* A snapshot is answered with a plan under a term of its own; each newer one with the next number. */
+/* A snapshot is answered with a plan under a term of its own; each change of the cluster with the next
+ * number. */
 static void test_plans(void **state)
 {
     (void)state;
@@ -72,14 +74,18 @@ static void test_plans(void **state)
          "planner:1 plan term=5 number=1 planner=pl0 algorithm=thunder snapshot_version=7 " PAIR},
         {3, "planner:1 plan_reply term=5 number=1 verdict=accepted", ""},
         {3, "planner:1 plan_reply term=5 number=1 verdict=applied", ""},
-        {4, "planner:1 update version=8 term=5 number=1 holder=pl0 " WORKERS,
-         "planner:1 plan term=5 number=2 snapshot_version=8"},
+        {4, "planner:1 update version=8 term=5 number=1 holder=pl0 " WORKERS, ""}, /* as it was */
+        {4, "planner:1 update version=9 term=5 number=1 holder=pl0 " MORE,
+         "planner:1 plan term=5 number=2 snapshot_version=9"},
         {5, "planner:1 plan_reply term=5 number=2 verdict=refused reason=stale_snapshot",
          ""}, /* the newer one comes */
-        {6, "planner:1 update version=9 term=5 holder=pl0 " WORKERS,
-         "planner:1 plan number=3 snapshot_version=9"},
+        {6, "planner:1 update version=10 term=5 holder=pl0 " MORE,
+         "planner:1 plan number=3 snapshot_version=10"},
+        {6, "planner:1 plan_reply term=5 number=2 verdict=refused reason=stale_snapshot",
+         ""}, /* an old one */
         {7, "planner:1 plan_reply term=5 number=3 verdict=refused reason=bad_plan text=x", ""},
-        {8, "planner:1 update version=10 term=5 holder=pl0 workers=", ""}, /* nobody there: no plan */
+        {7, "planner:1 update version=11 term=5 holder=pl0 " MORE, ""},    /* it would be refused again */
+        {8, "planner:1 update version=12 term=5 holder=pl0 workers=", ""}, /* nobody there: no plan */
         {9, "drain", "planner:1 drain\nstop"},
     };
     struct planner_settings settings = test_settings();
@@ -103,7 +109,7 @@ static void test_standby(void **state)
          "planner:1 plan term=4 number=1 snapshot_version=4"},
         {7, "planner:1 plan_reply term=1 number=1 verdict=refused reason=stale_plan",
          ""}, /* of an earlier term */
-        {8, "planner:1 update version=5 term=4 holder=pl0 " WORKERS, "planner:1 plan term=4 number=2"},
+        {8, "planner:1 update version=5 term=4 holder=pl0 " MORE, "planner:1 plan term=4 number=2"},
     };
     static const struct core_step seen[] = {
         START,
@@ -153,7 +159,8 @@ static void test_sessions(void **state)
     end(&f);
 }
 
-/* Several routers: one term above all of them, numbers that rise over all. */
+/* Several routers: one term above all of them, numbers that rise over all, equal for what is planned at once.
+ */
 static void test_two_routers(void **state)
 {
     (void)state;
@@ -170,7 +177,7 @@ static void test_two_routers(void **state)
         {4, "planner:2 update version=7 term=10 holder=third " WORKERS, ""},
         {5, "planner:1 update version=6 term=9 holder=pl0 " WORKERS, ""},
         {6, "planner:2 update version=8 term=10 holder= " WORKERS,
-         "planner:1 plan term=11 number=1 snapshot_version=6\nplanner:2 plan term=11 number=2 "
+         "planner:1 plan term=11 number=1 snapshot_version=6\nplanner:2 plan term=11 number=1 "
          "snapshot_version=8"},
     };
     struct planner_settings settings = test_settings();
@@ -227,6 +234,7 @@ static void slow_close(struct plan_search **s)
 }
 
 /* The same two workers, with the shape of their model. */
+#define SHAPED_MORE SHAPED ",d1:h:m::3:3:decode:1:0:0:cpu:4:256:512:4:2:64:1000:3:100"
 #define SHAPED                                                                                               \
     "workers=p0:h:m:r0:1:3:prefill:1:0:0:cpu:4:256:512:4:2:64:1000:3:100,"                                   \
     "d0:h:m::2:3:decode:1:0:0:cpu:4:256:512:4:2:64:1000:3:100"
@@ -247,11 +255,13 @@ static void test_slow_search(void **state)
         {2, "planner:1 snapshot version=1 " SHAPED, ""},
         {2, "tick", ""}, /* it asks to go on at once */
         {2, "tick", "planner:1 plan term=1 number=1 snapshot_version=1 algorithm=slow attainment=0.5"},
-        {3, "planner:1 update version=2 term=1 holder=pl0 " SHAPED, ""},
-        {4, "planner:1 update version=3 term=1 holder=pl0 " SHAPED, ""}, /* starts over with the newer one */
+        {3, "planner:1 update version=2 term=1 holder=pl0 " SHAPED_MORE, ""},
+        {4, "planner:1 update version=3 term=1 holder=pl0 " SHAPED, ""}, /* over: it is as it was */
+        {4, "planner:1 update version=4 term=1 holder=pl0 " SHAPED_MORE, ""},
         {4, "tick", ""},
-        {4, "tick", "planner:1 plan number=2 snapshot_version=3"},
-        {5, "planner:1 update version=4 term=1 holder=pl0 " SHAPED, ""},
+        {4, "planner:1 update version=5 term=1 holder=pl0 " SHAPED_MORE,
+         "planner:1 plan number=2 snapshot_version=5"}, /* nothing that matters: it goes on */
+        {5, "planner:1 update version=6 term=1 holder=pl0 " SHAPED, ""},
     };
     struct planner_settings settings = test_settings();
     settings.plan.algorithm = &slow;

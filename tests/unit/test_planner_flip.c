@@ -39,7 +39,7 @@ struct flip_case {
     const struct ts_workload_class *class_;
     uint32_t prefill; /* of the six */
     uint32_t phases;  /* what all are willing to be */
-    double rate, window_s, since_s, served_adopted, margin;
+    double rate, window_s, since_s, attained_adopted, margin;
     bool colocate;
     int more_prefill; /* expected: more, less, or as many workers of prefill */
     const char *says;
@@ -54,7 +54,7 @@ static const struct flip_case cases[] = {
     {"margin too wide", &coding, 1, 3, 4, 600, INFINITY, 0, 1e4, false, 0, "does not repay"},
     {"quiet", &coding, 1, 3, 4, 600, 60, 0, 0.2, false, 0, "are to be quiet"},
     {"quiet is over", &coding, 1, 3, 4, 600, 121, 0, 0.2, false, 1, "flip: "},
-    {"quiet, but collapsed", &coding, 1, 3, 4, 600, 60, 100, 0.2, false, 1, "flip: "},
+    {"quiet, but collapsed", &coding, 1, 3, 4, 600, 60, 1, 0.2, false, 1, "flip: "},
     {"unwilling", &coding, 1, 0, 4, 600, INFINITY, 0, 0.2, false, 0, "no phases are better"},
     {"both", &coding, 1, 3, 4, 600, INFINITY, 0, 0.2, true, 2, "flip: "},
 };
@@ -91,7 +91,7 @@ static void check_case(const struct flip_case *c)
     struct ts_workload_class class_ = *c->class_;
     class_.rate = c->rate;
     const struct ts_msg_snapshot snapshot = {.workers = {workers, WORKERS}, .workload = workload_of(&class_)};
-    const struct planner_live_past past = {.since_s = c->since_s, .served_adopted = c->served_adopted};
+    const struct planner_live_past past = {.since_s = c->since_s, .attained_adopted = c->attained_adopted};
     struct planner_live_inputs inputs = planner_live_defaults();
     struct ts_msg_plan plan;
     struct ts_arena arena;
