@@ -1,5 +1,6 @@
 /*
- * ts-sim-bench: what the simulation costs, one core. CPU seconds of this process; an event is one step of a core.
+ * ts-sim-bench: what the simulation costs, one core. CPU seconds of this process; an event is one step of
+ * one core.
  *
  *   decode          short prompts, long outputs, few replicas: output tokens per second, target 1,000,000
  *   decode-checks   the same with digests, KV cells and texts
