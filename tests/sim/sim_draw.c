@@ -54,6 +54,8 @@ static struct router_settings draw_router(struct draw *d)
         s.client_timeout_ms = draw(d, 1500, 4000);
     if (faulty && one_in(d, 4))
         s.no_worker_ms = draw(d, 1000, 5000);
+    if (faulty && one_in(d, 2))
+        s.phase_wait_ms = draw(d, 100, 2000);
     if (!faulty && one_in(d, 2))
         s.ended_keep_count = draw(d, 0, 4);
     if (faulty && one_in(d, 3))

@@ -56,8 +56,8 @@ struct sim_dead { /* an incarnation that the router has given up: for ever */
 };
 
 struct sim_member { /* at the router, one step ago */
-    uint64_t incarnation, session;
-    bool drained; /* it has said so */
+    uint64_t incarnation;
+    ts_time switching_since; /* to another phase; 0 = it does not */
 };
 
 struct sim_worker { /* what the harness remembers of a worker between two steps */

@@ -434,6 +434,19 @@ static bool is_member(const struct router_core *core, uint64_t incarnation)
     return false;
 }
 
+/* A worker that does not answer SetPhase is not waited for without end. */
+static void look_at_switching(struct sim_world *w, const struct member *m, struct sim_member *now)
+{
+    ts_time at = cloud_now(w->cloud), most = w->script.router.phase_wait_ms * TS_MS + LOOK_EVERY + SLACK;
+    if (!m->switching.to)
+        return;
+    if (!now->switching_since || now->switching_since < w->router_thawed)
+        now->switching_since = at;
+    else if (at - now->switching_since > most)
+        cloud_fail(w->cloud, "%s is waited for to change its phase for %.1f s", m->id,
+                   (double)(at - now->switching_since) / 1e9);
+}
+
 /* Who was there and is not any more is dead for ever. */
 static void look_at_members(struct sim_world *w, const struct router_core *core)
 {
@@ -442,12 +455,21 @@ static void look_at_members(struct sim_world *w, const struct router_core *core)
         if (!is_member(core, w->members[i].incarnation) && w->dead_count < TS_ARRAY_SIZE(w->dead))
             w->dead[w->dead_count++] = w->members[i].incarnation;
     }
+    struct sim_member before[TS_ARRAY_SIZE(w->members)];
+    uint32_t count = w->member_count;
+    memcpy(before, w->members, count * sizeof *before);
     w->member_count = 0;
     for (size_t cursor = 0; (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
+        struct sim_member now = {.incarnation = m->incarnation};
         if (is_dead(w, m->incarnation))
             cloud_fail(w->cloud, "%s is a member again as the incarnation that was declared dead", m->id);
+        for (uint32_t i = 0; m->switching.to && i < count; i++) {
+            if (before[i].incarnation == m->incarnation)
+                now.switching_since = before[i].switching_since;
+        }
+        look_at_switching(w, m, &now);
         if (w->member_count < TS_ARRAY_SIZE(w->members))
-            w->members[w->member_count++] = (struct sim_member){.incarnation = m->incarnation};
+            w->members[w->member_count++] = now;
     }
 }
 

@@ -20,7 +20,7 @@ static struct sim_ask *ask_of(struct sim_world *w, struct ts_rid rid)
                                                                                 : NULL;
 }
 
-enum { JOB_BATCH, JOB_SCATTER, JOB_BEGUN, JOB_TEXT };
+enum { JOB_BATCH, JOB_SCATTER, JOB_BEGUN, JOB_TEXT, JOB_ROWS };
 
 struct job_key {
     const struct cloud_node *node;
@@ -99,6 +99,10 @@ static void batch_begins(struct sim_world *w, struct cloud_node *node, const str
     for (uint32_t i = 0; i < a->rows.count; i++)
         add_blocks(job, a->rows.data[i].blocks);
     count_blocks(blocks_of(w, node)->busy, job, 1);
+    key.kind = JOB_ROWS;
+    job = new_job(w, &key, a->rows.count);
+    for (uint32_t i = 0; i < a->rows.count; i++)
+        job->blocks[job->block_count++] = (uint32_t)a->rows.data[i].tag;
 }
 
 static struct job *take_job(struct sim_world *w, struct cloud_node *node, int kind, uint64_t number)
@@ -174,6 +178,22 @@ static void freed(struct sim_world *w, struct cloud_node *node, struct ts_u32s b
         if (b->lent[blocks.data[i]])
             cloud_fail(w->cloud, "%s frees block %u before KvFreed", cloud_node_id(node), blocks.data[i]);
     }
+}
+
+/* What a batch that failed has computed is not believed. */
+static void batch_ends(struct sim_world *w, struct cloud_node *node, const struct ts_event_batch_done *m)
+{
+    const struct worker_core *core = cloud_node_core(node);
+    struct job_key key = key_of(node, JOB_ROWS, m->batch);
+    struct job *rows = ts_map_remove(w->jobs, &key, sizeof key);
+    ts_free(take_job(w, node, JOB_BATCH, m->batch));
+    for (uint32_t i = 0; rows && m->reason != TS_REASON_NONE && i < rows->block_count; i++) {
+        const struct task *t = task_by_tag(core, rows->blocks[i]);
+        if (t && t->state != TASK_DYING)
+            cloud_fail(w->cloud, "%s goes on with request %llu after its batch has failed",
+                       cloud_node_id(node), (unsigned long long)t->rid.request);
+    }
+    ts_free(rows);
 }
 
 /* --- what is received -------------------------------------------------------------------------------- */
@@ -523,7 +543,7 @@ void sim_see_worker(struct sim_world *w, struct cloud_node *node, const struct t
     else if (event->kind == TS_EVENT_SCATTERED)
         scattered(w, node, &event->scattered, actions);
     else if (event->kind == TS_EVENT_BATCH_DONE)
-        ts_free(take_job(w, node, JOB_BATCH, event->batch_done.batch));
+        batch_ends(w, node, &event->batch_done);
     for (size_t i = 0; i < actions->count; i++) {
         const struct ts_action *a = &actions->items[i];
         if (a->kind == TS_ACTION_SEND) {
