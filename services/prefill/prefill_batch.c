@@ -2,6 +2,11 @@
 
 #include "common/core/ts_model.h"
 
+int64_t prefill_due(int64_t accepted_ns, uint32_t prompt_tokens, uint64_t patience_ns)
+{
+    return accepted_ns + (int64_t)(prompt_tokens * patience_ns);
+}
+
 void prefill_batch(const struct prefill_candidate *candidates, size_t count, uint32_t budget_tokens,
                    uint32_t budget_rows, uint32_t *take)
 {

@@ -119,21 +119,36 @@ static uint32_t add_decode_rows(struct worker_core *core, struct batch *batch, u
 }
 
 /* Says whether the relay has to hear of the layers. */
-static bool add_prefill_rows(struct worker_core *core, struct batch *batch, uint32_t budget)
+static ts_time due_of(const struct worker_core *core, const struct task *t)
 {
-    uint32_t rows = core->settings.max_rows - batch->count, count = 0;
-    bool report = false;
-    if (rows > core->lists[TASK_PREFILLING].count)
-        rows = core->lists[TASK_PREFILLING].count;
-    struct task **tasks = ts_arena_alloc(&core->out->arena, rows * sizeof(struct task *));
-    struct prefill_candidate *candidates = ts_arena_zalloc(&core->out->arena, rows * sizeof *candidates);
-    uint32_t *take = ts_arena_zalloc(&core->out->arena, rows * sizeof *take);
-    for (struct task *t = core->lists[TASK_PREFILLING].head; t && count < rows; t = t->alike_next) {
+    return prefill_due(t->accepted_at, t->prompt_count, core->settings.prefill_patience_us * TS_US);
+}
+
+/* Those with prompt left, by due time; of equal ones the older first. */
+static uint32_t by_due(const struct worker_core *core, struct task **out)
+{
+    uint32_t count = 0, at;
+    for (struct task *t = core->lists[TASK_PREFILLING].head; t; t = t->alike_next) {
+        ts_time due = due_of(core, t);
         if (t->issued == t->prompt_count)
             continue;
-        tasks[count] = t;
-        candidates[count++] = (struct prefill_candidate){t->issued, t->prompt_count};
+        for (at = count++; at > 0 && due_of(core, out[at - 1]) > due; at--)
+            out[at] = out[at - 1];
+        out[at] = t;
     }
+    return count;
+}
+
+static bool add_prefill_rows(struct worker_core *core, struct batch *batch, uint32_t budget)
+{
+    uint32_t rows = core->settings.max_rows - batch->count, most = core->lists[TASK_PREFILLING].count;
+    bool report = false;
+    struct task **tasks = ts_arena_alloc(&core->out->arena, most * sizeof(struct task *));
+    struct prefill_candidate *candidates = ts_arena_zalloc(&core->out->arena, most * sizeof *candidates);
+    uint32_t *take = ts_arena_zalloc(&core->out->arena, most * sizeof *take);
+    uint32_t count = by_due(core, tasks);
+    for (uint32_t i = 0; i < count; i++)
+        candidates[i] = (struct prefill_candidate){tasks[i]->issued, tasks[i]->prompt_count};
     prefill_batch(candidates, count, budget, rows, take);
     for (uint32_t i = 0; i < count; i++) {
         struct task *t = tasks[i];

@@ -27,6 +27,8 @@ static const struct ts_option options[] = {
     O(kv_blocks, TS_OPTION_U32, "0", 0, 1e9, "the same in blocks of 16 tokens; 0 = from kv_cache_mib"),
     O(max_num_seqs, TS_OPTION_U32, "128", 1, 65536, "sequences in one step"),
     O(max_num_batched_tokens, TS_OPTION_U32, "512", 16, 1e6, "tokens in one step"),
+    O(prefill_patience_us, TS_OPTION_U32, "1000", 0, 1e6,
+      "a prompt may wait that long for shorter ones for each of its tokens; 0 = first come, first served"),
     O(max_model_len, TS_OPTION_U32, "0", 0, 1e7, "context in tokens; 0 = the model's"),
     O(requests_max, TS_OPTION_U32, "4096", 1, 1e6, "requests at this worker; more are refused as busy"),
     O(threads, TS_OPTION_U32, "0", 0, 1024, "of the engine; 0 = all cores"),
@@ -54,6 +56,7 @@ static enum ts_status fill(struct worker_conf *c, uint32_t pid, struct ts_error 
     c->settings.max_rows = c->max_num_seqs;
     c->settings.max_batch_tokens = c->max_num_batched_tokens;
     c->settings.requests_max = c->requests_max;
+    c->settings.prefill_patience_us = c->prefill_patience_us;
     c->settings.heartbeat_ms = c->heartbeat_ms;
     c->settings.timeout_ms = c->timeout_ms;
     c->settings.router_lost_ms = c->router_lost_ms;

@@ -12,6 +12,7 @@ struct worker_settings worker_settings_defaults(void)
                                     .max_batch_tokens = 2048,
                                     .batches_max = 1,
                                     .requests_max = 4096,
+                                    .prefill_patience_us = 1000,
                                     .heartbeat_ms = 500,
                                     .timeout_ms = 3000,
                                     .router_lost_ms = 30000,

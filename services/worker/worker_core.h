@@ -24,7 +24,8 @@ struct worker_settings {
     uint32_t max_rows, max_batch_tokens; /* of one batch */
     uint32_t
         batches_max; /* under way at a time, as many as the engine has stages; announced in the profile */
-    uint32_t requests_max; /* tasks; more are refused with BUSY */
+    uint32_t requests_max;        /* tasks; more are refused with BUSY */
+    uint32_t prefill_patience_us; /* per prompt token: services/prefill/prefill_batch.h */
     uint32_t heartbeat_ms, timeout_ms;
     uint32_t router_lost_ms; /* tasks of a router that is away for so long are dropped */
     uint32_t grant_wait_ms;  /* a transfer that finds no memory for so long goes back to the router */

@@ -67,6 +67,16 @@ static void test_prefill(void **state)
     }
 }
 
+static void test_prefill_due(void **state)
+{
+    (void)state;
+    assert_true(prefill_due(0, 2000, 1000000) == 2000000000); /* 2 s for 2,000 tokens */
+    assert_true(prefill_due(1900000000, 50, 1000000) <
+                prefill_due(0, 2000, 1000000)); /* a short one passes */
+    assert_true(prefill_due(2000000000, 50, 1000000) > prefill_due(0, 2000, 1000000)); /* but not for ever */
+    assert_true(prefill_due(5, 2000, 0) < prefill_due(6, 1, 0)); /* first come, first served */
+}
+
 static void test_decode(void **state)
 {
     (void)state;
@@ -109,7 +119,7 @@ static void test_prefill_ends(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_prefill), cmocka_unit_test(test_decode),
-                                       cmocka_unit_test(test_prefill_ends)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_prefill), cmocka_unit_test(test_prefill_due),
+                                       cmocka_unit_test(test_decode), cmocka_unit_test(test_prefill_ends)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

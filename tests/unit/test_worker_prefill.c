@@ -199,8 +199,8 @@ static void test_waits_in_order(void **state)
          "pool:1 kv_begin rid=3.1 blocks=5,6,7 generations=1,1,1\ntext_open tag=3"},
         {1008, "worker:1 release rid=3.1", "text_close tag=3\npool:1 release rid=3.1"},
         {1009, "pool:1 kv_freed rid=3.1", "pool:1 kv_begin rid=4.1 blocks=5 generations=2\ntext_open tag=4"},
-        /* In the batch: the older one first. */
-        {1010, "batch_done batch=1", "batch batch=2 rows=1:64:*16,4:0:*10"},
+        /* In the batch the shorter one, which is due earlier, first. */
+        {1010, "batch_done batch=1", "batch batch=2 rows=4:0:*10,1:64:*16"},
         {1011, "worker:1 release rid=1.1", "text_close tag=1\npool:1 release rid=1.1"},
         {1011, "worker:1 release rid=4.1", "text_close tag=4\npool:1 release rid=4.1"},
         {1012, "batch_done batch=2 samples=1:5,4:6", ""},
