@@ -437,12 +437,16 @@ ts_time loop_deadline(const struct planner_core *core)
 {
     const struct planner_loop *loop = &core->loop;
     ts_time period = TS_TIME_NEVER;
+    bool heard = false;
     if (loop->live)
         return core->now;
     for (size_t i = 0; core->term && i < core->settings.router_count; i++) {
+        heard = heard || listens(&core->routers[i]);
         if (listens(&core->routers[i]) && (loop->basis.class_count || core->routers[i].wants_plan))
             period = loop->reviewed_at + time_of(core->settings.trigger.period_s);
     }
+    if (!heard || core->draining) /* nobody to plan for: what was due waits for the next snapshot */
+        return TS_TIME_NEVER;
     if (core->term && loop->pair_due < period)
         period = loop->pair_due;
     return loop->wake_at < period ? loop->wake_at : period;
