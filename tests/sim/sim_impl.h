@@ -36,6 +36,7 @@ struct sim_ask { /* one request: what it must give, what its router has of it */
     uint64_t holder_peer[2], holder_session[2];
     ts_time missing_since[2];
     uint32_t blamed;           /* bit per node of the script: it failed this request */
+    uint32_t refed;            /* the last attempt that was fed by a copy */
     uint32_t copy_given_up;    /* attempt whose copy its relay has lost */
     struct cloud_node *feeder; /* relay that was told Refeed: a Release is owed, or it says that it is over */
     uint64_t feeder_session;
@@ -58,6 +59,7 @@ struct sim_dead { /* an incarnation that the router has given up: for ever */
 struct sim_member { /* at the router, one step ago */
     uint64_t incarnation;
     ts_time switching_since; /* to another phase; 0 = it does not */
+    uint64_t switching_plan; /* that told it last */
 };
 
 struct sim_worker { /* what the harness remembers of a worker between two steps */

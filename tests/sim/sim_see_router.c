@@ -40,7 +40,7 @@ static void accepted(struct sim_world *w, struct sim_ask *ask, const struct reco
     ask->rid_number = r->number;
     ask->accepted_at = ask->waiting_since = now;
     ask->deadline = m->msg.generate.remaining_ms ? now + m->msg.generate.remaining_ms * TS_MS : TS_TIME_NEVER;
-    ask->attempts = ask->blamed = ask->copy_given_up = 0;
+    ask->attempts = ask->blamed = ask->copy_given_up = ask->refed = 0;
     ask->feeder = NULL;
     memset(ask->holder, 0, sizeof ask->holder);
     memset(ask->missing_since, 0, sizeof ask->missing_since);
@@ -312,9 +312,10 @@ static void refed(struct sim_world *w, const struct ts_action_send *s)
     struct sim_ask *ask = m->rid.request < SIM_NUMBERS_MAX ? w->by_number[m->rid.request] : NULL;
     if (!ask)
         return;
-    if (m->from.attempt == ask->copy_given_up)
+    if (m->rid.attempt != ask->refed && m->from.attempt == ask->copy_given_up)
         cloud_fail(w->cloud, "request %llu is to be fed by a copy that was given up",
                    (unsigned long long)m->rid.request);
+    ask->refed = m->rid.attempt; /* said again in a new session, it may be too late */
     ask->feeder = cloud_peer_of(w->router, s->channel, s->peer);
     ask->feeder_session = s->envelope.session;
 }
@@ -460,11 +461,12 @@ static void look_at_members(struct sim_world *w, const struct router_core *core)
     memcpy(before, w->members, count * sizeof *before);
     w->member_count = 0;
     for (size_t cursor = 0; (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
-        struct sim_member now = {.incarnation = m->incarnation};
+        struct sim_member now = {.incarnation = m->incarnation,
+                                 .switching_plan = core->number + (m->switching.operator_peer << 32)};
         if (is_dead(w, m->incarnation))
             cloud_fail(w->cloud, "%s is a member again as the incarnation that was declared dead", m->id);
         for (uint32_t i = 0; m->switching.to && i < count; i++) {
-            if (before[i].incarnation == m->incarnation)
+            if (before[i].incarnation == m->incarnation && before[i].switching_plan == now.switching_plan)
                 now.switching_since = before[i].switching_since;
         }
         look_at_switching(w, m, &now);

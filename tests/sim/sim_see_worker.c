@@ -501,7 +501,8 @@ static void on_message(struct sim_world *w, struct cloud_node *node, struct sim_
         opened(w, node, &m->msg.kv_open);
     else if (m->msg.kind == TS_MSG_RELEASE && m->channel == TS_CHANNEL_POOL)
         note_told(w, node, m->msg.release.rid);
-    else if (m->msg.kind == TS_MSG_RELEASE && w->delivered)
+    else if (m->msg.kind == TS_MSG_RELEASE && w->delivered && core->routers[0].session.up &&
+             core->routers[0].session.id == m->envelope.session)
         released(w, node, m->msg.release.rid, actions);
     else if (m->msg.kind == TS_MSG_KV_END && w->delivered)
         end_came(w, node, &m->msg.kv_end);
