@@ -122,8 +122,9 @@ size_t route_pick_share(const struct route_class *of, const struct route_replica
             continue;
         mean.prefill += z->share * load.prefill;
         mean.decode += z->share * load.decode;
-        mean.sent += z->share * load.sent;
+        mean.sent += 1 + z->sent;
     }
+    const struct share_load weight = {1 / mean.prefill, 1 / mean.decode, 1 / mean.sent};
     for (size_t i = 0; i < of->share_count; i++) {
         const struct route_share *z = &of->shares[i];
         if (!load_of(of, z, replicas, request, limits, &load))
@@ -131,8 +132,8 @@ size_t route_pick_share(const struct route_class *of, const struct route_replica
         const struct route_worker *p = replicas[z->prefill].worker, *d = replicas[z->decode].worker;
         struct price own = {.avoided = avoided(request, p) + (p != d && avoided(request, d)),
                             .full = full(request, d),
-                            .load = load.prefill / mean.prefill + load.decode / mean.decode +
-                                    load.sent / mean.sent};
+                            .load = load.prefill * weight.prefill + load.decode * weight.decode +
+                                    load.sent * weight.sent};
         if (!cheaper(own, best))
             continue;
         best = own;
