@@ -59,8 +59,11 @@ static uint32_t blocks_of(const struct record *r)
     return ts_kv_blocks_for(r->prompt_tokens + output);
 }
 
-static void count_kv(struct member *d, int64_t blocks)
+static void count_kv(struct router_core *core, struct member *d, int64_t blocks)
 {
+    if (blocks < 0 && load_full(d))
+        gauge_done(&d->blocks, (double)-blocks);
+    load_pass(core, d);
     d->kv_assigned += (uint64_t)blocks;
     d->route.kv_used = d->load.kv_blocks_used > d->kv_assigned ? d->load.kv_blocks_used : d->kv_assigned;
 }
@@ -74,19 +77,23 @@ static void take_workers(struct router_core *core, struct record *r, struct memb
     if (p) {
         r->computing = true;
         r->held_tokens = r->prompt_tokens;
+        load_pass(core, p);
         p->route.unstarted++;
         p->route.prompt_tokens += r->held_tokens;
     }
     d->route.rows++;
-    count_kv(d, r->held_blocks);
+    count_kv(core, d, r->held_blocks);
     core->counts.retries += r->attempt > 1;
 }
 
 /* Prefill has computed the prompt: its next tokens can go there. */
-static void prompt_computed(struct router_core *core, struct record *r)
+static void prompt_gone(struct router_core *core, struct record *r, bool computed)
 {
     if (!r->computing)
         return;
+    if (computed)
+        gauge_done(&r->prefill->prompts, r->prompt_tokens);
+    load_pass(core, r->prefill);
     r->computing = false;
     r->prefill->route.prompt_tokens -= r->held_tokens;
     core->dispatch = true;
@@ -97,7 +104,7 @@ static void prefill_over(struct router_core *core, struct record *r)
 {
     if (r->kv_done)
         return;
-    prompt_computed(core, r);
+    prompt_gone(core, r, true);
     if (r->prefill)
         r->prefill->route.unstarted--;
     r->kv_done = true;
@@ -108,12 +115,12 @@ static void prefill_over(struct router_core *core, struct record *r)
 static void give_workers(struct router_core *core, struct record *r)
 {
     if (r->prefill && !r->kv_done) {
-        prompt_computed(core, r);
+        prompt_gone(core, r, false);
         r->prefill->route.unstarted--;
     }
     if (r->decode) {
         r->decode->route.rows--;
-        count_kv(r->decode, -(int64_t)r->held_blocks);
+        count_kv(core, r->decode, -(int64_t)r->held_blocks);
     }
     r->kv_done = true;
     r->prefill = r->decode = NULL;
@@ -256,6 +263,15 @@ struct member *attempt_pick_decode(struct router_core *core, struct record *r)
     return picked != ROUTE_NONE ? member_of(core->workers[picked]) : NULL;
 }
 
+/* Who could take it is there, and busy: that is no reason to give it up. */
+bool attempt_only_waits(const struct router_core *core, const struct record *r)
+{
+    const struct route_request request = request_of(r);
+    struct route_pair pair;
+    return route_pick_any(core->workers, core->worker_count, &request,
+                          (struct route_limits){UINT32_MAX, UINT32_MAX}, &pair);
+}
+
 void attempt_dispatch(struct router_core *core)
 {
     struct record *next;
@@ -369,7 +385,7 @@ void attempt_output(struct router_core *core, struct member *from, const struct 
     if (from == r->decode && r->decode_begin_ns < 0)
         r->decode_begin_ns = core->now - r->accepted_at;
     if (r->computing && from == r->prefill && r->count > 0)
-        prompt_computed(core, r);
+        prompt_gone(core, r, true);
     if (from == r->decode && (m->role & TS_PHASE_DECODE) && !r->kv_done)
         prefill_over(core, r);
     stream_publish(core, r);
@@ -440,7 +456,7 @@ void attempt_report(struct router_core *core, struct member *from, const struct 
         if (from == r->prefill && m->role == TS_PHASE_BOTH)
             prefill_over(core, r);
         else if (from == r->prefill)
-            prompt_computed(core, r);
+            prompt_gone(core, r, true);
         r->trace.prefill_end_ns = since;
         r->trace.prefill_begin_ns = since - m->run_ns;
         let_prefill_go(core, r);

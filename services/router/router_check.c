@@ -12,7 +12,7 @@
 
 struct sums { /* over all records */
     size_t live, queued, ended, attached;
-    uint64_t held;
+    uint64_t held, queued_tokens;
 };
 
 static enum ts_status check_holds(const struct record *r, struct ts_error *err)
@@ -90,6 +90,7 @@ static enum ts_status check_records(const struct router_core *core, struct sums 
         sums->live += live;
         sums->ended += !live;
         sums->queued += r->state == RECORD_QUEUED;
+        sums->queued_tokens += r->state == RECORD_QUEUED ? r->prompt_tokens : 0;
         sums->attached += r->client != NULL;
         sums->held += live ? r->prompt.bytes : 0;
     }
@@ -118,6 +119,9 @@ static enum ts_status check_counts(const struct router_core *core, const struct 
             err, TS_ECORRUPT, "counts disagree: live %zu/%zu queued %zu/%zu/%zu ended %zu/%zu held %llu/%llu",
             s->live, core->live_count, s->queued, core->queued_count, queue, s->ended, core->ended_count,
             (unsigned long long)s->held, (unsigned long long)core->held_bytes);
+    if (s->queued_tokens != core->queued_tokens)
+        return ts_error_set(err, TS_ECORRUPT, "%llu prompt tokens are queued, not %llu",
+                            (unsigned long long)s->queued_tokens, (unsigned long long)core->queued_tokens);
     if (s->live != per_client || s->attached != attached)
         return ts_error_set(err, TS_ECORRUPT, "clients have %zu of %zu requests, connections %zu of %zu",
                             per_client, s->live, attached, s->attached);

@@ -8,6 +8,8 @@
 struct router_conf {
     struct ts_conf *conf; /* owns the strings */
     const char *listen, *id, *codec, *record, *trace, *log_level;
+    double overload_ttft_factor;
+    uint32_t queue_wait_ms;
     uint32_t heartbeat_ms, timeout_ms, queue_max, held_mib_max, prompt_bytes_max, per_client_max,
         prefill_inflight_max;
     uint32_t decode_inflight_max, client_timeout_ms, reattach_ms, no_worker_ms, ended_keep_count,

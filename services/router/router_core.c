@@ -21,6 +21,8 @@ struct router_settings router_settings_defaults(void)
                                     .ended_keep_ms = 60000,
                                     .max_attempts = 16,
                                     .phase_wait_ms = 10000,
+                                    .overload_ttft_factor = 0.8,
+                                    .queue_wait_ms = 30000,
                                     .workload_window_ms = 60000,
                                     .workload_update_ms = 5000,
                                     .default_codec = "i4"};

@@ -26,8 +26,11 @@ struct router_settings {
     uint32_t ended_keep_count, ended_keep_ms; /* ended records, for clients that attach again */
     uint32_t max_attempts;
     uint32_t workload_window_ms,
-        workload_update_ms; /* of the measured workload; how often planners hear it */
-    uint32_t phase_wait_ms; /* a worker that does not take a phase for so long aborts the plan */
+        workload_update_ms;      /* of the measured workload; how often planners hear it */
+    double overload_ttft_factor; /* a request that would wait for longer than this of its ttft_ms is refused;
+                                    0 = off */
+    uint32_t queue_wait_ms;      /* the same for one that names no time; 0 = off */
+    uint32_t phase_wait_ms;      /* a worker that does not take a phase for so long aborts the plan */
     const char *default_codec;
 };
 

@@ -1,9 +1,9 @@
 /*
  * What the parts of the router core share. router_core.c dispatches events; router_member.c holds who is
  * there; router_request.c admission and the life of a request; router_stream.c clients and what they are
- * sent; router_attempt.c a request towards its workers, router_refeed.c by a copy of its KV; router_forward.c
- * questions of clients to tokenizers; router_plan.c plans; router_snapshot.c what planners are told;
- * router_status.c questions of operators; router_check.c the invariants.
+ * sent; router_load.c overload; router_attempt.c a request towards its workers, router_refeed.c by a copy of
+ * its KV; router_forward.c questions of clients to tokenizers; router_plan.c plans; router_snapshot.c what
+ * planners are told; router_status.c questions of operators; router_check.c the invariants.
  *
  * Nothing that happens for each token searches, allocates (but to grow an array) or walks a list: records are
  * found by number, hold pointers to their workers and client, and deadlines sit in one heap.
@@ -17,6 +17,7 @@
 #include "services/router/route_policy.h"
 #include "services/router/router_core.h"
 #include "services/router/router_index.h"
+#include "services/router/router_load.h"
 #include "services/router/router_timer.h"
 #include "services/router/router_workload.h"
 
@@ -65,12 +66,13 @@ struct member {                /* a worker, relay or planner whose Hello was acc
     bool synced; /* worker: Resync came in this session */
     bool draining;
     struct switching switching;
-    struct model *model;    /* worker */
-    struct member *relay;   /* worker: that of its host, if it is there */
-    size_t slot;            /* worker: in core->workers */
-    uint32_t replica;       /* worker: of the plan in force, + 1; 0 = not in it */
-    uint64_t kv_assigned;   /* worker: KV blocks that its decode requests may come to need */
-    uint64_t snapshot_sent; /* planner: version it has seen */
+    struct gauge prompts, blocks; /* worker: prompt tokens computed; KV blocks given back while it was full */
+    struct model *model;          /* worker */
+    struct member *relay;         /* worker: that of its host, if it is there */
+    size_t slot;                  /* worker: in core->workers */
+    uint32_t replica;             /* worker: of the plan in force, + 1; 0 = not in it */
+    uint64_t kv_assigned;         /* worker: KV blocks that its decode requests may come to need */
+    uint64_t snapshot_sent;       /* planner: version it has seen */
 };
 
 struct kept_copy {         /* router_refeed.c */
@@ -197,6 +199,7 @@ struct router_core {
     struct member *dead_members;
     size_t live_count, queued_count, ended_count;
     uint64_t held_bytes;
+    uint64_t queued_tokens; /* of prompts of QUEUED */
     uint64_t next_number, next_forward;
     struct plan plan;
     uint64_t term, number, snapshot_version;
@@ -256,6 +259,13 @@ void stream_publish(struct router_core *core, struct record *r); /* now, or with
 void stream_end(struct router_core *core, struct record *r);     /* what is left, and the End */
 void streams_flush(struct router_core *core);
 
+/* router_load.c */
+bool load_full(const struct member *member);                     /* its KV blocks, nearly */
+void load_pass(struct router_core *core, struct member *member); /* before its numbers change */
+/* 0: it may come; else after how many ms it may ask again. */
+uint32_t load_too_late(const struct router_core *core, const struct ts_msg_generate *g,
+                       uint32_t prompt_tokens, uint32_t output_tokens);
+
 /* router_forward.c */
 void forward_asked(struct router_core *core, const struct ts_event_message *m);
 void forward_reply(struct router_core *core, const struct ts_msg_tokenize_reply *reply);
@@ -274,6 +284,7 @@ void refeed_session(struct router_core *core, const struct member *relay);      
 void attempt_begin(struct router_core *core, struct record *r, struct member *p, struct member *d);
 /* Who can go on with the KV that the request has; NULL = nobody. */
 struct member *attempt_pick_decode(struct router_core *core, struct record *r);
+bool attempt_only_waits(const struct router_core *core, const struct record *r);
 void attempt_dispatch(struct router_core *core);
 void attempt_release(struct router_core *core, struct record *r, enum ts_reason reason);
 void attempt_fail(struct router_core *core, struct record *r, enum ts_reason reason,

@@ -162,6 +162,7 @@ void members_refresh(struct router_core *core)
 
 void member_heard_load(struct router_core *core, struct member *member, const struct ts_load *load)
 {
+    load_pass(core, member);
     member->load = *load;
     if (load->kv_blocks > 0)
         member->route.kv_blocks = load->kv_blocks;
@@ -265,6 +266,7 @@ static struct member *new_member(struct router_core *core, const struct ts_event
     ts_map_put(core->members, &key, sizeof key, member);
     if (member->role == TS_ROLE_WORKER)
         add_worker(core, member);
+    member->prompts.at = member->blocks.at = core->now;
     ts_actions_log(core->out, TS_LOG_INFO, "event=member_joined role=%s id=%s incarnation=%016llx",
                    ts_role_name(member->role), member->id, (unsigned long long)member->incarnation);
     return member;

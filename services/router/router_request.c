@@ -37,6 +37,7 @@ static void unqueue(struct router_core *core, struct record *r)
     *(r->queue_next ? &r->queue_next->queue_prev : &core->queue_tail) = r->queue_prev;
     r->queue_prev = r->queue_next = NULL;
     core->queued_count--;
+    core->queued_tokens -= r->prompt_tokens;
 }
 
 /* By acceptance: a request that lost its worker does not lose its turn. */
@@ -50,6 +51,7 @@ static void enqueue(struct router_core *core, struct record *r)
     *(after ? &after->queue_next : &core->queue_head) = r;
     *(r->queue_next ? &r->queue_next->queue_prev : &core->queue_tail) = r;
     core->queued_count++;
+    core->queued_tokens += r->prompt_tokens;
 }
 
 void record_state_set(struct router_core *core, struct record *r, enum record_state state)
@@ -121,6 +123,18 @@ static bool model_known(const struct router_core *core, struct ts_str model)
     return model.count == 0 || core->worker_count == 0 || model_find(core, router_key(model));
 }
 
+static uint32_t prompt_tokens_of(const struct router_core *core, const struct ts_msg_generate *g,
+                                 uint64_t bytes)
+{
+    const struct model *model = model_find(core, g->model.count ? router_key(g->model) : 0);
+    double per_token = g->prompt_kind == TS_PROMPT_TOKENS    ? sizeof(uint32_t)
+                       : model && model->tokens > 0          ? model->bytes / model->tokens
+                       : model && model->bytes_per_token > 0 ? model->bytes_per_token
+                                                             : BYTES_PER_TOKEN;
+    double tokens = (double)bytes / per_token;
+    return tokens < 1 ? 1 : tokens > TS_PROMPT_TOKENS_MAX ? TS_PROMPT_TOKENS_MAX : (uint32_t)tokens;
+}
+
 /* Words of a refusal, or NULL to admit. */
 static const char *admission(const struct router_core *core, const struct ts_event_message *m,
                              enum ts_reason *reason, uint32_t *retry_ms)
@@ -167,7 +181,10 @@ static const char *admission(const struct router_core *core, const struct ts_eve
     *reason = TS_REASON_MEMORY_FULL;
     if (core->held_bytes + m->bulk.bytes > s->held_bytes_max)
         return "too many bytes of prompts are held: retry later";
-    return NULL;
+    *reason = TS_REASON_OVERLOADED;
+    uint32_t prompt = prompt_tokens_of(core, g, m->bulk.bytes);
+    *retry_ms = load_too_late(core, g, prompt, workload_expected(&core->workload, prompt, p->max_tokens));
+    return *retry_ms ? "it would wait for longer than it may: retry later" : NULL;
 }
 
 static void accept_resumed(struct router_core *core, struct record *r)
@@ -176,18 +193,6 @@ static void accept_resumed(struct router_core *core, struct record *r)
         struct ts_token_item item = {.token = r->generate.produced.data[i]};
         stream_append(core, r, &item);
     }
-}
-
-static uint32_t prompt_tokens_of(const struct router_core *core, const struct ts_msg_generate *g,
-                                 uint64_t bytes)
-{
-    const struct model *model = model_find(core, g->model.count ? router_key(g->model) : 0);
-    double per_token = g->prompt_kind == TS_PROMPT_TOKENS    ? sizeof(uint32_t)
-                       : model && model->tokens > 0          ? model->bytes / model->tokens
-                       : model && model->bytes_per_token > 0 ? model->bytes_per_token
-                                                             : BYTES_PER_TOKEN;
-    double tokens = (double)bytes / per_token;
-    return tokens < 1 ? 1 : tokens > TS_PROMPT_TOKENS_MAX ? TS_PROMPT_TOKENS_MAX : (uint32_t)tokens;
 }
 
 /* What is asked, whether it is taken or not. */
@@ -377,11 +382,13 @@ void request_due(struct router_core *core, struct record *r)
     else if (reattach_until(core, r) <= core->now)
         request_end(core, r, TS_FINISH_CANCELLED, TS_REASON_CLIENT_LOST,
                     "the client did not come back in time");
-    else if (starved_at(core, r) <= core->now)
-        request_end(
-            core, r, TS_FINISH_ERROR, TS_REASON_NO_WORKER,
-            "no pair of prefill and decode workers with a relay took the request in time: tsctl status shows "
-            "what runs");
+    else if (starved_at(core, r) <= core->now && attempt_only_waits(core, r)) {
+        r->waiting_since = core->now;
+        request_schedule(core, r);
+    } else if (starved_at(core, r) <= core->now)
+        request_end(core, r, TS_FINISH_ERROR, TS_REASON_NO_WORKER,
+                    "no pair of prefill and decode workers with a relay was there in time: tsctl status "
+                    "shows what runs");
     else
         request_schedule(core, r);
 }
