@@ -46,6 +46,13 @@ static void finish(struct router_core *core, struct member *member, enum ts_reas
     core->changed = core->dispatch = true;
 }
 
+static void wait_for_answer(struct router_core *core, struct member *member)
+{
+    member->switching.timer.kind = TIMER_PHASE;
+    timers_set(&core->timers, &member->switching.timer,
+               core->now + core->settings.phase_wait_ms * TS_MS);
+}
+
 void phase_set(struct router_core *core, struct member *member, enum ts_phase phase)
 {
     struct switching *s = &member->switching;
@@ -54,9 +61,9 @@ void phase_set(struct router_core *core, struct member *member, enum ts_phase ph
                TS_REASON_STALE_PLAN);
         s->operator_peer = 0;
     }
+    if (s->to == TS_PHASE_NONE) /* however many words follow, it owes an answer to the first */
+        wait_for_answer(core, member);
     s->to = phase;
-    s->timer.kind = TIMER_PHASE;
-    timers_set(&core->timers, &s->timer, core->now + core->settings.phase_wait_ms * TS_MS);
     if (member->synced)
         send_phase(core, member);
     core->changed = true;
@@ -69,9 +76,11 @@ void phase_reply(struct router_core *core, struct member *from, const struct ts_
         from->hello.profile.phase = m->phase;
         plan_changed(core);
     }
-    if (s->to == TS_PHASE_NONE || m->term != s->term || m->plan != s->number)
-        return; /* to an earlier word: the answer to the last one is on its way */
-    if (m->reason == TS_REASON_NONE && m->phase != s->to)
+    if (s->to == TS_PHASE_NONE)
+        return;
+    if (m->term != s->term || m->plan != s->number)
+        wait_for_answer(core, from); /* to an earlier word: the answer to the last one is on its way */
+    else if (m->reason == TS_REASON_NONE && m->phase != s->to)
         finish(core, from, TS_REASON_INTERNAL);
     else
         finish(core, from, m->reason);

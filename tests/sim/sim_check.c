@@ -59,8 +59,11 @@ static bool handles_ok(struct cloud_node *node)
     }
 }
 
-static bool allowed_refusal(const struct sim_world *w, enum ts_reason reason)
+/* What has a deadline may be told at once that it would be late. */
+static bool allowed_refusal(const struct sim_world *w, const struct sim_ask *ask, enum ts_reason reason)
 {
+    if (reason == TS_REASON_OVERLOADED && ask->as_sent.deadline_ms)
+        return true;
     return w->faulty && (reason == TS_REASON_QUEUE_FULL || reason == TS_REASON_CLIENT_LIMIT ||
                          reason == TS_REASON_MEMORY_FULL || reason == TS_REASON_OVERLOADED);
 }
@@ -79,7 +82,7 @@ static bool allowed_end(const struct sim_world *w, const struct sim_ask *ask, co
         return ask->as_sent.deadline_ms > 0;
     case TS_FINISH_ERROR:
         if (o->refused)
-            return allowed_refusal(w, o->reason);
+            return allowed_refusal(w, ask, o->reason);
         return (ask->finish == TS_FINISH_ERROR && o->reason == TS_REASON_PROMPT_TOO_LONG) ||
                (w->faulty && (o->reason == TS_REASON_RETRIES || o->reason == TS_REASON_NO_WORKER)) ||
                (cancelled && o->reason == TS_REASON_NOT_FOUND);
