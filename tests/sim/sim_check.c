@@ -187,6 +187,7 @@ void sim_check_step(struct sim_world *w, struct cloud_node *node, const struct t
     } else if (cloud_node_kind(node) == CLOUD_RELAY) {
         sim_see_relay(w, node, event, actions);
     }
+    w->altered_count = 0;
     if (w->waiting_count > 0)
         sim_faults_look(w);
 }

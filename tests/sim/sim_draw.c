@@ -352,6 +352,9 @@ static void fill_fault(struct draw *d, struct sim_fault *f)
         f->amount = f->kind == SIM_CORRUPT ? draw(d, 1, 12) : draw(d, 1, 3);
         break;
     case SIM_STALE:
+        f->node = draw_node(d, KIND(WORKER) | KIND(PLANNER));
+        f->amount = draw(d, 1, 3);
+        break;
     case SIM_ENGINE:
         f->node = draw_node(d, KIND(WORKER));
         f->amount = draw(d, 1, 3);
@@ -380,7 +383,9 @@ static void draw_fault(struct draw *d, enum sim_fault_kind kind, ts_time at)
             new_fault(d, kind, at)->node = node;
     } else {
         fill_fault(d, new_fault(d, kind, at));
-        if (one_in(d, 2))
+        uint32_t node = s->faults[s->fault_count - 1].node;
+        bool plan = kind == SIM_STALE && s->nodes[node].kind == CLOUD_PLANNER;
+        if (!plan && one_in(d, 2))
             s->faults[s->fault_count - 1].aim = (int)draw(d, 0, SIM_STATE_COUNT - 1);
     }
 }

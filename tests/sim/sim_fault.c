@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "tests/sim/sim_impl.h"
 
@@ -332,10 +333,49 @@ static struct sim_active *find_active(struct sim_world *w, enum sim_fault_kind k
     return NULL;
 }
 
+static void note_altered(struct sim_world *w, const struct ts_action *action, enum ts_phase role)
+{
+    w->altered[w->altered_count].action = action;
+    w->altered[w->altered_count++].role = role;
+}
+
+const struct ts_action *sim_altered(const struct sim_world *w, const struct ts_action_send *send,
+                                    enum ts_phase *role)
+{
+    for (uint32_t i = 0; i < w->altered_count; i++) {
+        if (&w->altered[i].action->send == send) {
+            *role = w->altered[i].role;
+            return w->altered[i].action;
+        }
+    }
+    return NULL;
+}
+
+static void alter_assign(struct sim_world *w, struct ts_action *action)
+{
+    struct ts_msg_assign *assign = &action->send.msg.assign;
+    const struct cloud_node *to = cloud_peer_of(w->router, action->send.channel, action->send.peer);
+    struct sim_active *a = to && cloud_node_alive(to) ? find_active(w, SIM_STALE, to) : NULL;
+    enum ts_phase role = assign->role, phase = a ? sim_phase(to) : TS_PHASE_NONE;
+    if (!a)
+        return;
+    if (a->amount % 2 == 0 && phase != TS_PHASE_BOTH) /* of the phase that it does not serve */
+        assign->role = phase == TS_PHASE_PREFILL ? TS_PHASE_DECODE : TS_PHASE_PREFILL;
+    else if (assign->plan > 1)
+        assign->plan--;
+    else if (assign->term > 0)
+        assign->term--;
+    else
+        return;
+    note_altered(w, action, role);
+    a->amount--;
+}
+
 /* KV that is not what its digests say; an assignment of an older plan. */
 void sim_alter(struct sim_world *w, struct cloud_node *node, struct ts_action *action)
 {
-    if (action->kind != TS_ACTION_SEND || w->active_count == 0)
+    if (action->kind != TS_ACTION_SEND || w->active_count == 0 ||
+        w->altered_count == TS_ARRAY_SIZE(w->altered))
         return;
     struct ts_msg *msg = &action->send.msg;
     if (msg->kind == TS_MSG_KV_END && msg->kv_end.digests.count > 0) {
@@ -349,15 +389,15 @@ void sim_alter(struct sim_world *w, struct cloud_node *node, struct ts_action *a
         digests[ts_rng_below(&w->rng, msg->kv_end.digests.count)] ^= 1;
         msg->kv_end.digests.data = digests;
         a->amount--;
-    } else if (msg->kind == TS_MSG_ASSIGN && node == w->router && (msg->assign.term || msg->assign.plan)) {
-        const struct cloud_node *to = cloud_peer_of(node, action->send.channel, action->send.peer);
-        struct sim_active *a = to ? find_active(w, SIM_STALE, to) : NULL;
+    } else if (msg->kind == TS_MSG_PLAN) {
+        struct sim_active *a = find_active(w, SIM_STALE, node);
         if (!a)
             return;
-        if (msg->assign.plan > 1)
-            msg->assign.plan--;
-        else
-            msg->assign.term--;
+        note_altered(w, action, TS_PHASE_NONE);
+        msg->plan.term--;
+        msg->plan.number += 1000;
         a->amount--;
+    } else if (msg->kind == TS_MSG_ASSIGN && node == w->router) {
+        alter_assign(w, action);
     }
 }

@@ -93,6 +93,11 @@ struct sim_world {
     struct sim_fault_call *calls;
     struct ts_rng rng;
     struct ts_map *traced;
+    struct {
+        const struct ts_action *action; /* altered by a fault in this step */
+        enum ts_phase role;             /* of an assignment, before */
+    } altered[8];
+    uint32_t altered_count;
     bool delivered; /* the message of this step came in its turn */
     ts_time router_thawed;
     ts_time progress_at, looked_at, last_fault;
@@ -133,6 +138,9 @@ void sim_alter(struct sim_world *w, struct cloud_node *node,
                struct ts_action *action);  /* before it is performed */
 void sim_faults_look(struct sim_world *w); /* for what they aim at, after each step */
 struct cloud_node *sim_add_node(struct sim_world *w, uint32_t number);
+
+const struct ts_action *sim_altered(const struct sim_world *w, const struct ts_action_send *send,
+                                    enum ts_phase *role); /* NULL: it is as its core meant it */
 
 /* sim_check.c */
 void sim_check_step(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,

@@ -29,7 +29,7 @@
     X(REFUSE, refuse, "a send fails, as with a full queue")                                                  \
     X(CORRUPT, corrupt, "KV chunks arrive with another byte: their checksum must tell")                      \
     X(DIGEST, digest, "KV arrives whole but is not what was read: the digests must tell")                    \
-    X(STALE, stale, "an assignment claims an older plan")                                                    \
+    X(STALE, stale, "an assignment claims an older plan or another phase, a plan an older term")             \
     X(ENGINE, engine, "batches end in an error")                                                             \
     X(CODEC, codec, "encodes end in an error")                                                               \
     X(DRAIN, drain, "first SIGTERM; comes back as a new incarnation")                                        \

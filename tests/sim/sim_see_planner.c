@@ -25,9 +25,10 @@ void sim_see_planner(struct sim_world *w, struct cloud_node *node, const struct 
                      const struct ts_actions *actions)
 {
     struct sim_planner *p = &w->planners[sim_index_of(w, node)];
+    enum ts_phase role;
     for (size_t i = 0; i < actions->count; i++) {
         const struct ts_action *a = &actions->items[i];
-        if (a->kind == TS_ACTION_SEND && a->send.msg.kind == TS_MSG_PLAN)
+        if (a->kind == TS_ACTION_SEND && a->send.msg.kind == TS_MSG_PLAN && !sim_altered(w, &a->send, &role))
             plan_sent(w, node, p, &a->send);
     }
     const struct ts_msg *msg = event->kind == TS_EVENT_MESSAGE && w->delivered ? &event->message.msg : NULL;

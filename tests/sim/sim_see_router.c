@@ -202,7 +202,11 @@ static void check_avoided(struct sim_world *w, const struct router_core *core, c
 
 static void assigned(struct sim_world *w, const struct router_core *core, const struct ts_action_send *s)
 {
-    const struct ts_msg_assign *a = &s->msg.assign;
+    struct ts_msg_assign said = s->msg.assign;
+    const struct ts_msg_assign *a = &said; /* as the router meant it */
+    enum ts_phase role_before;
+    if (sim_altered(w, s, &role_before))
+        said.role = role_before;
     struct sim_ask *ask = a->rid.request < SIM_NUMBERS_MAX ? w->by_number[a->rid.request] : NULL;
     struct cloud_node *node = cloud_peer_of(w->router, s->channel, s->peer);
     if (!ask || !ask->live) {
