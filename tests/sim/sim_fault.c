@@ -371,6 +371,26 @@ static void alter_assign(struct sim_world *w, struct ts_action *action)
     a->amount--;
 }
 
+/* Of an earlier term, or for a worker that is not there. */
+static void alter_plan(struct sim_world *w, const struct cloud_node *planner, struct ts_action *action)
+{
+    static struct ts_plan_replica replicas[SIM_NODES_MAX]; /* one thread; valid until the message is copied */
+    struct ts_msg_plan *plan = &action->send.msg.plan;
+    struct sim_active *a = find_active(w, SIM_STALE, planner);
+    if (!a)
+        return;
+    note_altered(w, action, TS_PHASE_NONE);
+    if (a->amount % 2 == 0 && plan->replicas.count > 0 && plan->replicas.count <= SIM_NODES_MAX) {
+        memcpy(replicas, plan->replicas.data, plan->replicas.count * sizeof *replicas);
+        replicas[0].worker = ts_str_of("nobody");
+        plan->replicas.data = replicas;
+    } else {
+        plan->term--;
+        plan->number += 1000;
+    }
+    a->amount--;
+}
+
 /* KV that is not what its digests say; an assignment of an older plan. */
 void sim_alter(struct sim_world *w, struct cloud_node *node, struct ts_action *action)
 {
@@ -390,12 +410,13 @@ void sim_alter(struct sim_world *w, struct cloud_node *node, struct ts_action *a
         msg->kv_end.digests.data = digests;
         a->amount--;
     } else if (msg->kind == TS_MSG_PLAN) {
-        struct sim_active *a = find_active(w, SIM_STALE, node);
+        alter_plan(w, node, action);
+    } else if (msg->kind == TS_MSG_KV_OPEN) {
+        const struct cloud_node *to = cloud_peer_of(node, action->send.channel, action->send.peer);
+        struct sim_active *a = to ? find_active(w, SIM_STALE, to) : NULL;
         if (!a)
             return;
-        note_altered(w, action, TS_PHASE_NONE);
-        msg->plan.term--;
-        msg->plan.number += 1000;
+        msg->kv_open.decode_incarnation ^= 2;
         a->amount--;
     } else if (msg->kind == TS_MSG_ASSIGN && node == w->router) {
         alter_assign(w, action);

@@ -555,7 +555,8 @@ static void look_at_records(struct sim_world *w, const struct router_core *core)
             cloud_fail(w->cloud, "client%u r%u has vanished from its router", ask->client, ask->number);
             continue;
         }
-        if (r->state != RECORD_QUEUED || attempt_only_waits(core, r)) /* for somebody who is there, and busy */
+        if (r->state != RECORD_QUEUED ||
+            attempt_only_waits(core, r)) /* for somebody who is there, and busy */
             ask->waiting_since = TS_TIME_NEVER;
         else if (ask->waiting_since == TS_TIME_NEVER)
             ask->waiting_since = now;
