@@ -353,8 +353,7 @@ struct ts_msg_configure {
     enum ts_phase phase;
 };
 
-/* Router -> worker. In effect at once: Assigns of roles outside the new phase are refused with WRONG_PHASE
- * from then on, tasks of them run to their end. Refused when older than the newest (term, plan) seen. */
+/* Router -> worker. In effect at once; tasks run to their end. Refused when older than (term, plan) seen. */
 struct ts_msg_set_phase {
     uint64_t term, plan;
     enum ts_phase phase;

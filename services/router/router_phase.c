@@ -49,8 +49,7 @@ static void finish(struct router_core *core, struct member *member, enum ts_reas
 static void wait_for_answer(struct router_core *core, struct member *member)
 {
     member->switching.timer.kind = TIMER_PHASE;
-    timers_set(&core->timers, &member->switching.timer,
-               core->now + core->settings.phase_wait_ms * TS_MS);
+    timers_set(&core->timers, &member->switching.timer, core->now + core->settings.phase_wait_ms * TS_MS);
 }
 
 void phase_set(struct router_core *core, struct member *member, enum ts_phase phase)
