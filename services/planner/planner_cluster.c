@@ -471,7 +471,8 @@ static bool make_cluster(struct maker *maker)
         snprintf(m->words, sizeof m->words, "equal shares: too many devices to model");
         return false;
     }
-    qsort(maker->devices, maker->device_count, sizeof *maker->devices, by_place);
+    if (maker->device_count)
+        qsort(maker->devices, maker->device_count, sizeof *maker->devices, by_place);
     uint32_t types = (uint32_t)ts_map_count(maker->types);
     types = types < TS_CLUSTER_TYPES_MAX ? types : TS_CLUSTER_TYPES_MAX;
     m->cluster = ts_cluster_new(types, maker->node_count, maker->device_count);

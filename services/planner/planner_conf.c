@@ -58,7 +58,7 @@ static const struct ts_option options[] = {
       "requests in time below what the plan promised, the same"),
     O(period_s, TS_OPTION_U32, "30", 1, 100000, "a plan is made anew all the same"),
     O(plan_min_ms, TS_OPTION_U32, "1000", 0, 3600000, "between two plans for the sake of the workload"),
-    O(share_min, TS_OPTION_F64, "0.1", 0, 1, "of a class that must go elsewhere for a re-route to be sent"),
+    O(share_min, TS_OPTION_F64, "0.1", 0, 1, "of requests that must go elsewhere for a re-route to be sent"),
     O(seed, TS_OPTION_U32, "1", 0, 4294967295.0, "of the search: the same seed gives the same plans"),
     O(step_work, TS_OPTION_U32, "1000", 1, 1e9, "units of search between two looks at the sockets"),
     O(heartbeat_ms, TS_OPTION_U32, "500", 10, 60000, "to routers that hear nothing else"),

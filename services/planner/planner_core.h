@@ -28,7 +28,7 @@ struct planner_settings {
     uint32_t heartbeat_ms, timeout_ms;
     struct planner_live_inputs plan;     /* algorithm, catalogue, expected demand, when a flip pays */
     struct planner_trigger_rule trigger; /* when a plan is made anew; requests_min is `plan`'s */
-    double share_min;                    /* of a class that must move for a re-route to be worth a message */
+    double share_min;                    /* of requests that must move for a re-route to be worth a message */
     double pair_wait_s;                  /* for a pair to come back before phases turn for want of one */
     double flip_wait_s;                  /* a worker that has not turned by then will not */
     uint64_t step_work;                  /* units of search per step of the core */

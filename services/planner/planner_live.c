@@ -10,6 +10,8 @@
 
 #define EFFORT_UNITS 32.0 /* from so many groups on, flips are searched with the usual effort */
 #define EFFORT_LEAST 0.1
+#define EQUAL        0.998
+#define REROUTE_WORK 1000000
 #define CEILING_MIN  1e-3
 
 /* Half short, half long; deadlines that people would accept. Programs read a workload file instead. */
@@ -165,9 +167,8 @@ static double judge(struct live_model *m, const struct live_plan *plan)
     return result.objective * ts_demand_rate(&m->demand);
 }
 
-/* Takes the plan over, with its shares and what it serves. */
-void live_take(const struct planner_live *live, struct live_model *m, struct ts_plan *plan,
-               struct live_plan *out)
+static void take_plan(const struct planner_live *live, struct live_model *m, struct ts_plan *plan,
+                      struct live_plan *out)
 {
     out->plan = plan;
     live_shares_of(live, m, plan, &out->shares);
@@ -175,6 +176,46 @@ void live_take(const struct planner_live *live, struct live_model *m, struct ts_
         forget_plan(out);
     else
         out->served = live->measured ? judge(m, out) : plan->objective;
+}
+
+/* The algorithm's plan over problem->current for as many requests as possible at the measured rates. NULL
+ * when it has none, or turns phases. */
+static struct ts_plan *plan_for_rates(const struct planner_live *live, struct live_model *m)
+{
+    const struct plan_algorithm *algorithm = live->inputs->algorithm;
+    struct plan_problem problem = m->problem;
+    struct ts_error err = {0};
+    problem.depth = PLAN_REROUTE;
+    problem.objective = PLAN_ATTAINMENT;
+    problem.demand = &m->demand;
+    m->search = algorithm->open(&problem, &err);
+    while (m->search && !algorithm->step(m->search, REROUTE_WORK)) /* one state: it is over soon */
+        ;
+    struct ts_plan *plan = live_algorithm_plan(live, m);
+    if (plan && live_count_flips(problem.current, plan) > 0)
+        ts_plan_destroy(&plan);
+    return plan;
+}
+
+/* Of the shares that carry the largest rate of the mix, and those that serve most at the measured rates, the
+ * ones that do serve more at these: the first when the second refuse much, which then goes somewhere after
+ * all. */
+void live_take(const struct planner_live *live, struct live_model *m, struct ts_plan *plan,
+               struct live_plan *out)
+{
+    take_plan(live, m, plan, out);
+    if (!live->measured)
+        return;
+    struct live_plan other = {.served = 0};
+    struct ts_plan *for_rates = plan_for_rates(live, m);
+    if (for_rates)
+        take_plan(live, m, for_rates, &other);
+    if (other.plan && other.served >= EQUAL * out->served) {
+        struct live_plan worse = *out;
+        *out = other;
+        other = worse;
+    }
+    forget_plan(&other);
 }
 
 /* --- Re-route --- */

@@ -157,23 +157,21 @@ static void add_loads(const struct ts_msg_plan *plan, const struct ts_map *index
     ts_map_destroy(&by_id);
 }
 
-/* The largest share of any class that goes to other replicas. */
+/* The share of requests that go to other replicas, of all classes alike. */
 static double moved_share(const struct ts_msg_plan *a, const struct ts_msg_plan *b)
 {
     uint32_t classes = a->classes.count ? a->classes.count : 1, replicas = a->replicas.count;
     struct ts_map *index = replicas_by_worker(a);
-    double *loads = ts_xcalloc((size_t)classes * replicas * 2 + 1, sizeof *loads), most = 0;
+    double *loads = ts_xcalloc((size_t)classes * replicas * 2 + 1, sizeof *loads), sums[2] = {0, 0};
     add_loads(a, index, replicas, a->replicas.data, 1, loads);
     add_loads(b, index, replicas, a->replicas.data, -1, loads);
     for (uint32_t k = 0; k < 2 * classes; k++) {
-        double moved = 0;
         for (uint32_t i = 0; i < replicas; i++)
-            moved += fabs(loads[2 * ((size_t)(k / 2) * replicas + i) + k % 2]) / 2;
-        most = fmax(most, moved);
+            sums[k % 2] += fabs(loads[2 * ((size_t)(k / 2) * replicas + i) + k % 2]) / 2;
     }
     ts_free(loads);
     ts_map_destroy(&index);
-    return most;
+    return fmax(sums[0], sums[1]) / classes; /* for prefill, for decode */
 }
 
 bool plan_differs(const struct ts_msg_plan *before, const struct ts_msg_plan *after, double share)
