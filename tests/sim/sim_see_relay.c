@@ -101,9 +101,23 @@ static void released(struct sim_world *w, struct cloud_node *node, struct ts_rid
     }
 }
 
+/* Who drains begins nothing new. */
+static void begun(struct sim_world *w, struct cloud_node *node, struct ts_rid rid)
+{
+    const struct transfer *t = transfer_find(cloud_node_core(node), rid);
+    if (t && t->began_at == cloud_now(w->cloud) && w->workers[sim_index_of(w, node)].draining)
+        cloud_fail(w->cloud, "%s takes request %llu although it drains", cloud_node_id(node),
+                   (unsigned long long)rid.request);
+}
+
 static void on_message(struct sim_world *w, struct cloud_node *node, const struct ts_event_message *m)
 {
     const struct relay_core *core = cloud_node_core(node);
+    struct sim_worker *was = &w->workers[sim_index_of(w, node)];
+    if (was->life != core->incarnation)
+        *was = (struct sim_worker){.life = core->incarnation};
+    if (m->msg.kind == TS_MSG_KV_BEGIN)
+        begun(w, node, m->msg.kv_begin.rid);
     const struct pool *pool;
     if (m->channel == TS_CHANNEL_KV) {
         on_link(w, node, m);
@@ -253,6 +267,7 @@ void sim_see_relay(struct sim_world *w, struct cloud_node *node, const struct ts
     if (event->kind == TS_EVENT_MESSAGE && event->message.msg.kind == TS_MSG_KV_NACK && w->delivered &&
         event->message.msg.kv_nack.chunk != UINT64_MAX)
         check_again(w, node, &event->message.msg.kv_nack, actions);
+    w->workers[sim_index_of(w, node)].draining = ((const struct relay_core *)cloud_node_core(node))->draining;
     look_at_leases(w, node);
     if (event->kind == TS_EVENT_TICK)
         look_for_orphans(w, node);
