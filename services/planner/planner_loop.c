@@ -436,6 +436,7 @@ void loop_step(struct planner_core *core)
 ts_time loop_deadline(const struct planner_core *core)
 {
     const struct planner_loop *loop = &core->loop;
+    const struct planner_trigger_rule *rule = &core->settings.trigger;
     ts_time period = TS_TIME_NEVER;
     bool heard = false;
     if (loop->live)
@@ -443,7 +444,7 @@ ts_time loop_deadline(const struct planner_core *core)
     for (size_t i = 0; core->term && i < core->settings.router_count; i++) {
         heard = heard || listens(&core->routers[i]);
         if (listens(&core->routers[i]) && (loop->basis.class_count || core->routers[i].wants_plan))
-            period = loop->reviewed_at + time_of(core->settings.trigger.period_s);
+            period = loop->reviewed_at + time_of(fmax(rule->period_s, rule->plan_min_s));
     }
     if (!heard || core->draining) /* nobody to plan for: what was due waits for the next snapshot */
         return TS_TIME_NEVER;

@@ -174,6 +174,27 @@ static void test_flip(void **state)
     end(f);
 }
 
+/* Settings that contradict each other: the longer time counts, and it does not wake for nothing. */
+static void test_slow(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        BEGIN,
+        {2, "planner:1 snapshot version=1 " CLUSTER CODING, "planner:1 plan number=1"},
+        {1000, UP(1000, "2", CLUSTER TALK), ""},
+        {30002, "tick", ""},
+        {59000, "tick", ""},
+    };
+    struct planner_settings settings = test_settings();
+    settings.plan.flips = false;
+    settings.trigger.plan_min_s = 60;
+    struct core_fixture *f = begin(&settings);
+    f->busy = false;
+    CORE_RUN(f, "slow", steps);
+    assert_int_equal(planner_core_deadline(f->driver.core), 60002 * TS_MS);
+    end(f);
+}
+
 /* The last worker of decode is lost: another one turns, unless it comes back in time. */
 static void test_pair_lost(void **state)
 {
@@ -199,6 +220,10 @@ static void test_pair_lost(void **state)
     f->busy = false;
     CORE_RUN(f, "comes back", comes_back);
     assert_int_equal(planner_core_deadline(f->driver.core), 13000 * TS_MS);
+    core_step_one(f, 12999, "planner:1 unreachable", HELLO);
+    assert_true(planner_core_deadline(f->driver.core) > 13000 * TS_MS); /* nobody to plan for */
+    core_step_one(f, 12999, "planner:1 welcome term=1", "");
+    core_step_one(f, 12999, "planner:1 snapshot version=5 term=1 holder=pl0 " ALONE, "");
     f->busy = true;
     CORE_RUN(f, "turns", turns);
     end(f);
@@ -291,9 +316,10 @@ static void test_no_flapping(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_drift),      cmocka_unit_test(test_lost),
-        cmocka_unit_test(test_flip),       cmocka_unit_test(test_pair_lost),
-        cmocka_unit_test(test_flip_fails), cmocka_unit_test(test_no_flapping),
+        cmocka_unit_test(test_drift),       cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_flip),        cmocka_unit_test(test_slow),
+        cmocka_unit_test(test_pair_lost),   cmocka_unit_test(test_flip_fails),
+        cmocka_unit_test(test_no_flapping),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
