@@ -59,7 +59,7 @@ static struct router_settings draw_router(struct draw *d)
     if (!faulty && one_in(d, 2))
         s.ended_keep_count = draw(d, 0, 4);
     if (faulty && one_in(d, 3))
-        s.ended_keep_ms = draw(d, 500, 5000);
+        s.ended_keep_ms = draw(d, 7000, 9000); /* longer than what is late: else it would begin anew */
     if (one_in(d, 3))
         s.prefill_inflight_max = draw(d, 1, 8);
     if (one_in(d, 3))
