@@ -89,7 +89,7 @@ static void take_workers(struct router_core *core, struct record *r, struct memb
 /* Prefill has computed the prompt: its next tokens can go there. */
 static void prompt_gone(struct router_core *core, struct record *r, bool computed)
 {
-    if (!r->computing)
+    if (!r->computing || !r->prefill)
         return;
     if (computed)
         gauge_done(&r->prefill->prompts, r->prompt_tokens);
@@ -163,13 +163,13 @@ void attempt_begin(struct router_core *core, struct record *r, struct member *p,
     r->trace.assigned_ns = core->now - r->accepted_at;
     r->trace.kv_open_ns = r->trace.kv_commit_ns = -1;
     record_state_set(core, r, r->count ? RECORD_STREAMING : RECORD_ASSIGNED);
-    const struct ts_msg_assign assign = assign_of(core, r);
+    const struct ts_msg_assign same = assign_of(core, r);
     struct ts_action_send *s = member_send(core, d, TS_MSG_ASSIGN);
-    s->msg.assign = assign;
+    s->msg.assign = same;
     s->msg.assign.role = p == d ? TS_PHASE_BOTH : TS_PHASE_DECODE;
     if (p && p != d) {
         s = member_send(core, p, TS_MSG_ASSIGN);
-        s->msg.assign = assign;
+        s->msg.assign = same;
         s->msg.assign.role = TS_PHASE_PREFILL;
         s->msg.assign.decode = ts_str_of(d->id);
         s->msg.assign.decode_endpoint = d->hello.profile.kv_endpoint;
@@ -432,6 +432,7 @@ void attempt_refused(struct router_core *core, struct member *from, const struct
 /* The books are corrected by who has tokenised the prompt. */
 static void count_prompt(struct record *r, const struct member *from, uint32_t tokens)
 {
+    TS_ASSERT(from && from->model);
     struct model *model = from->model;
     if (r->trace.prompt_tokens == 0 && r->generate.prompt_kind != TS_PROMPT_TOKENS) {
         model->bytes += (double)r->prompt.bytes;

@@ -32,7 +32,7 @@ struct bench {
     struct ts_actions out;
     struct peer workers[WORKERS_MAX], relay, planner;
     uint32_t worker_count; /* even ones prefill, odd ones decode */
-    uint64_t requests, router;
+    uint64_t requests;
     struct ts_rid *rids; /* of streams: as assigned */
     uint32_t *decode;    /* and where */
     uint32_t stream_count, assigned;
