@@ -188,6 +188,33 @@ static void test_two_routers(void **state)
     end(&f);
 }
 
+/* Routers that know different workers: one plan, over those of the router that knows most; the other one gets
+ * the part that it knows, whole again. */
+static void test_two_clusters(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {0, "start", "planner:1 connect\nplanner:2 connect\nplanner:1 hello\nplanner:2 hello"},
+        {1, "planner:1 welcome", ""},
+        {1, "planner:2 welcome", ""},
+        {2, "planner:1 snapshot version=1 " WORKERS, "planner:1 plan term=1 number=1 " PAIR},
+        {3, "planner:2 snapshot version=4 " MORE,
+         "planner:2 plan term=1 number=2 snapshot_version=4 replicas=*3 shares=0:1:0:0.5,0:2:0:0.5"},
+        {4, "planner:1 unreachable", "planner:1 hello"},
+        {5, "planner:1 welcome term=1", ""},
+        {6, "planner:1 snapshot version=9 term=1 holder=pl0 " WORKERS,
+         "planner:1 plan term=1 number=3 snapshot_version=9 " PAIR},
+        {7, "planner:1 update version=10 term=1 holder=pl0 " MORE,
+         "planner:1 plan term=1 number=4 snapshot_version=10 replicas=*3"},
+    };
+    struct planner_settings settings = test_settings();
+    settings.routers[1] = "tcp://second";
+    settings.router_count = 2;
+    struct core_fixture *f = begin(&settings);
+    CORE_RUN(f, "two clusters", steps);
+    end(&f);
+}
+
 /* --- a search that needs several steps --- */
 
 struct plan_search {
@@ -283,7 +310,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plans),       cmocka_unit_test(test_standby),
         cmocka_unit_test(test_sessions),    cmocka_unit_test(test_two_routers),
-        cmocka_unit_test(test_slow_search),
+        cmocka_unit_test(test_slow_search), cmocka_unit_test(test_two_clusters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
