@@ -133,3 +133,18 @@ void sim_check_attached(struct sim_world *w, const struct ts_msg_generate *g,
                    (int)g->client.count, g->client.data, (int)g->request_id.count, g->request_id.data,
                    g->next_index, r->count, r->state == RECORD_ENDED ? ", ended" : "");
 }
+
+/* Who holds as much as the router has, or more, may hold the proposal to end as well: it is asked for. */
+void sim_check_resync(struct sim_world *w, const struct ts_msg_resync *asked,
+                      const struct ts_msg_resync_reply *answered)
+{
+    const struct router_core *core = cloud_node_core(w->router);
+    for (uint32_t i = 0; i < asked->items.count && i < answered->items.count; i++) {
+        const struct ts_resync_item *item = &asked->items.data[i];
+        const struct record *r = index_get(&core->by_number, item->rid.request);
+        if (r && r->attempt == item->rid.attempt && answered->items.data[i].verdict == TS_RESYNC_KEEP &&
+            item->next_index > 0 && item->next_index >= r->count)
+            cloud_fail(w->cloud, "output of request %llu from token %zu is not asked for",
+                       (unsigned long long)r->number, r->count);
+    }
+}

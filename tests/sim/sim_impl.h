@@ -59,7 +59,7 @@ struct sim_dead { /* an incarnation that the router has given up: for ever */
 struct sim_member { /* at the router, one step ago */
     uint64_t incarnation;
     ts_time switching_since; /* to another phase; 0 = it does not */
-    uint64_t switching_plan; /* that told it last */
+    uint64_t switching_plan; /* the one under way: by the end of its time */
 };
 
 struct sim_worker { /* what the harness remembers of a worker between two steps */
@@ -165,6 +165,8 @@ void sim_check_assign(struct sim_world *w, struct sim_ask *ask, const struct ts_
 void sim_check_told(struct sim_world *w, const struct ts_action_send *s);
 void sim_check_attached(struct sim_world *w, const struct ts_msg_generate *g,
                         const struct ts_actions *actions);
+void sim_check_resync(struct sim_world *w, const struct ts_msg_resync *asked,
+                      const struct ts_msg_resync_reply *answered);
 void sim_detached(struct sim_world *w, uint64_t peer);
 
 /* sim_see_worker.c */

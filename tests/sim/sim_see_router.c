@@ -373,6 +373,10 @@ static void on_send(struct sim_world *w, const struct router_core *core, const s
     case TS_MSG_HEARTBEAT:
         sim_check_told(w, s);
         break;
+    case TS_MSG_RESYNC_REPLY:
+        if (event->kind == TS_EVENT_MESSAGE && event->message.msg.kind == TS_MSG_RESYNC)
+            sim_check_resync(w, &event->message.msg.resync, &s->msg.resync_reply);
+        break;
     case TS_MSG_REFEED:
         refed(w, s);
         break;
@@ -466,7 +470,7 @@ static void look_at_members(struct sim_world *w, const struct router_core *core)
     w->member_count = 0;
     for (size_t cursor = 0; (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
         struct sim_member now = {.incarnation = m->incarnation,
-                                 .switching_plan = core->number + (m->switching.operator_peer << 32)};
+                                 .switching_plan = (uint64_t)m->switching.timer.at};
         if (is_dead(w, m->incarnation))
             cloud_fail(w->cloud, "%s is a member again as the incarnation that was declared dead", m->id);
         for (uint32_t i = 0; m->switching.to && i < count; i++) {
@@ -562,6 +566,10 @@ static void look_at_records(struct sim_world *w, const struct router_core *core)
             ask->waiting_since = now;
         else if (now - ask->waiting_since > w->script.router.no_worker_ms * TS_MS + SLACK + LOOK_EVERY)
             cloud_fail(w->cloud, "client%u r%u waits for workers without end", ask->client, ask->number);
+        if (r->state != RECORD_QUEUED && r->prefill && r->prefill != r->decode && !r->kv_done &&
+            !member_find(core, TS_ROLE_RELAY, r->relay_id))
+            cloud_fail(w->cloud, "request %llu waits for KV of %s, which is gone",
+                       (unsigned long long)r->number, r->relay_id);
         look_at_holder(w, ask, r, 0);
         look_at_holder(w, ask, r, 1);
     }
