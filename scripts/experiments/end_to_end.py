@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import tempfile
 
 import common
@@ -24,7 +25,7 @@ class Plans:
         self.folder = tempfile.TemporaryDirectory()
 
     def path(self, name):
-        return pathlib.Path(self.folder.name) / f"{name}.json"
+        return pathlib.Path(self.folder.name) / (re.sub(r"[^\w.-]", "_", name) + ".json")
 
     def make(self, name, *flags):
         """The path of the plan, or None where the algorithm cannot treat the problem."""
@@ -55,7 +56,7 @@ def rounded(rate):
 def compare(plans, cluster, model, workload, slo, rate, algorithms=ALGORITHMS, flags=(), requests=REQUESTS):
     """Reports by algorithm: each plans for this rate, and its plan is simulated."""
     def one(algorithm):
-        name = f"{cluster}-{model}-{workload}-{rate:.4g}-{algorithm}".replace("/", "_").replace(",", "_")
+        name = f"{cluster}-{model}-{workload}-{rate:.4g}-{algorithm}"
         plan = plans.make(name, "--cluster", cluster, "--model", model, "--workload", workload, "--slo", slo, "--rate", rate, "--algorithm",
                           algorithm, *flags)
         return simulate(plan, cluster, model, workload, slo, rate, requests=requests)
