@@ -74,7 +74,9 @@ struct plan_shape {
     struct plan_shape_stage stages[TS_STAGES_MAX];
     double prefill_s[TS_CLASSES_MAX]; /* alone: arrival to token 0 */
     bool fits[TS_CLASSES_MAX];        /* a request of the class fits in the KV memory */
-    double score;                     /* plan_shape_score */
+    double
+        held[TS_CLASSES_MAX]; /* decode: share of the KV memory that a prompt takes before its first step */
+    double score;             /* plan_shape_score */
     uint32_t point_count;
     const struct plan_point *points;
 };

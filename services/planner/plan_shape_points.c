@@ -453,6 +453,8 @@ void plan_points_make(const struct plan_pipe *pipe, const struct plan_mix *mix,
     for (uint32_t k = 0; k < mix->classes; ++k)
         shape->fits[k] = plan_mix_holds(mix, pipe->phase, k) <= kv_tokens;
     set_batch_most(&maker, kv_tokens);
+    for (uint32_t k = 0; k < mix->classes && pipe->phase == TS_PHASE_DECODE; ++k)
+        shape->held[k] = mix->held_prompt[k] / (maker.batch_most * fmax(mix->mean_context, 1));
     if (pipe->phase & TS_PHASE_PREFILL) {
         make_prefill_times(&maker);
         make_line(&maker);
