@@ -189,16 +189,18 @@ static enum ts_status build(struct local *l, struct ts_error *err)
         s.id = name_of(l, "planner", i);
         cloud_add_planner(l->cloud, &s);
     }
-    const char *relays[NODES_MAX];
+    size_t relays = l->name_count;
     for (uint32_t i = 0; i < f->relay; i++) {
         struct relay_settings s = l->relay.settings;
-        s.id = relays[i] = name_of(l, "relay", i);
+        s.id = name_of(l, "relay", i);
         cloud_add_relay(l->cloud, &s);
     }
     for (uint32_t i = 0; i < f->decode; i++)
-        add_worker(l, &l->decode, &device, TS_PHASE_DECODE, name_of(l, "decode", i), relays[i % f->relay]);
+        add_worker(l, &l->decode, &device, TS_PHASE_DECODE, name_of(l, "decode", i),
+                   l->names[relays + i % f->relay]);
     for (uint32_t i = 0; i < f->prefill; i++)
-        add_worker(l, &l->prefill, &device, TS_PHASE_PREFILL, name_of(l, "prefill", i), relays[i % f->relay]);
+        add_worker(l, &l->prefill, &device, TS_PHASE_PREFILL, name_of(l, "prefill", i),
+                   l->names[relays + i % f->relay]);
     struct cloud_source source = {.context = l, .next = next_request, .ended = take_end};
     l->client = cloud_add_source(l->cloud, "client", &source);
     return TS_OK;
