@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include "common/base/ts_mem.h"
-
-#define CARD_USE 0.9 /* of a card's rate that KV may take */
+#include "services/planner/plan_columns.h"
 
 struct gauge_node {
     double prefill, decode; /* requests/s of the groups here */
@@ -49,8 +48,8 @@ struct plan_gauge *plan_gauge_new(const struct plan_shapes *shapes)
     }
     gauge->nodes = ts_xcalloc(cluster->node_count, sizeof *gauge->nodes);
     for (uint32_t n = 0; n < cluster->node_count; n++) {
-        gauge->nodes[n].out = CARD_USE * cluster->nodes[n].nic_out_bytes_per_s / bytes;
-        gauge->nodes[n].in = CARD_USE * cluster->nodes[n].nic_in_bytes_per_s / bytes;
+        gauge->nodes[n].out = PLAN_NIC_SHARE * cluster->nodes[n].nic_out_bytes_per_s / bytes;
+        gauge->nodes[n].in = PLAN_NIC_SHARE * cluster->nodes[n].nic_in_bytes_per_s / bytes;
     }
     return gauge;
 }
