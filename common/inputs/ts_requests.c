@@ -157,6 +157,8 @@ static bool next_row(struct ts_requests *r, double *at, double *prompt, double *
     const struct ts_trace_row *row = &t->rows[r->row++];
     *at = r->options.poisson ? r->at_s + draw_gap(r) / r->rate
                              : r->lap_s + (row->at_s - t->rows[r->first].at_s) * r->stretch;
+    if (r->options.shuffle)
+        row = &t->rows[r->first + ts_rng_below(&r->lengths, t->count - r->first)];
     *prompt = row->prompt_tokens;
     *output = row->output_tokens;
     return true;

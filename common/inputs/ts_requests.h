@@ -28,6 +28,7 @@ struct ts_request_item {
 struct ts_requests_options {
     double rate;       /* mean requests/s, steps and diurnal aside; 0 = as the workload says */
     bool poisson;      /* arrivals redrawn: no bursts, no steps, nothing diurnal */
+    bool shuffle;      /* a trace: the lengths of any of its rows for each request, since traces drift */
     uint64_t count;    /* at most so many; 0 = a trace once, a synthetic one 10,000 or as `duration_s` says */
     double duration_s; /* none later than that; 0 = no bound */
     double skip_s;     /* a trace starts there (in its own time), with its time 0 */

@@ -12,7 +12,8 @@ import common
 ALGORITHMS = ("thunder", "paper", "hexgen", "hexgen2", "distserve", "splitwise", "helix", "colocated", "uniform")
 STYLES = {"thunder": "k-", "paper": "C3-", "hexgen": "C0--", "hexgen2": "C0:", "distserve": "C1--", "splitwise": "C2--", "helix": "C4--",
           "colocated": "C5:", "uniform": "C7:"}
-# Plans are made for the classes of a trace with Poisson arrivals, and simulated with the lengths of the trace itself at Poisson times, as the paper does.
+# Plans are made for the classes of a trace with Poisson arrivals, and simulated with lengths of random rows of the trace at Poisson times: the paper resamples
+# arrivals too, and the first 2,000 rows of the conversation trace are a quarter longer than the whole.
 CLASSES = {f"azure-{name}": f"tests/data/workloads/azure-{name}-poisson.conf" for name in ("code", "conv")}
 TRACES = {f"azure-{name}": f"tests/data/traces/AzureLLMInferenceTrace_{name}.csv" for name in ("code", "conv")}
 REQUESTS = int(os.environ.get("TS_REQUESTS", 2000))  # of each point; an interval of at most +-2.2 points
@@ -39,7 +40,7 @@ def simulate(plan, cluster, model, workload, slo, rate, *flags, requests=REQUEST
     if plan is None:
         return None
     return json.loads(common.run("simulate", "--cluster", cluster, "--model", model, "--workload", TRACES.get(workload, workload), "--slo", slo, "--rate",
-                                 rate, "--poisson", "--repeat", "--requests", requests, "--seed", seed, "--plan", plan, "--json", *flags))
+                                 rate, "--poisson", "--shuffle", "--repeat", "--requests", requests, "--seed", seed, "--plan", plan, "--json", *flags))
 
 
 def capacity(cluster, model, workload, slo, *flags):

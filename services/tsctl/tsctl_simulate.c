@@ -17,7 +17,7 @@ struct flags {
     const char *algorithm, *load, *plan, *scales, *csv, *events, *admission;
     double time_limit, duration_s, skip_s, noise, warmup, patience_s, timeline_s;
     uint64_t requests;
-    bool poisson, repeat, planner, invariants, json, progress;
+    bool poisson, shuffle, repeat, planner, invariants, json, progress;
 };
 
 #define F(field) offsetof(struct flags, field)
@@ -39,6 +39,8 @@ static const struct ts_option options[] = {
     {"rate", TS_OPTION_F64, F(inputs.rate), NULL, 1e-6, 1e6,
      "requests/s of plan and stream, instead of the workload's own"},
     {"poisson", TS_OPTION_BOOL, F(poisson), "false", 0, 0, "arrivals are redrawn as a Poisson process"},
+    {"shuffle", TS_OPTION_BOOL, F(shuffle), "false", 0, 0,
+     "lengths are those of random rows of the trace, not in its order"},
     {"requests", TS_OPTION_U64, F(requests), "0", 0, 1e9,
      "at most so many; 0 = a trace once, otherwise 10,000"},
     {"duration_s", TS_OPTION_F64, F(duration_s), "0", 0, 1e9, "none is sent later; 0 = no bound"},
@@ -308,6 +310,7 @@ static enum ts_status open_stream(const struct flags *f, const struct made *m, s
 {
     const struct ts_requests_options o = {.rate = f->inputs.rate,
                                           .poisson = f->poisson,
+                                          .shuffle = f->shuffle,
                                           .count = f->requests,
                                           .duration_s = f->duration_s,
                                           .skip_s = f->skip_s,

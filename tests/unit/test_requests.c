@@ -228,6 +228,11 @@ static void test_traces(void **state)
     f = figures_of(conv, (struct ts_requests_options){.poisson = true});
     expect_near(f.gap, 1 / rate, 0.02);
     expect_near(f.gap_cv_sq, 1, 0.05);
+    f = figures_of(conv, (struct ts_requests_options){.count = 2000});
+    assert_true(f.output > 1.2 * 4088665 / 19366); /* the trace drifts */
+    f = figures_of(conv, (struct ts_requests_options){.shuffle = true, .count = 10000});
+    expect_near(f.output, 4088665.0 / 19366, 0.03);
+    expect_near(f.prompt, 22361870.0 / 19366, 0.03);
     f = figures_of(conv, (struct ts_requests_options){.repeat = true, .count = 50000});
     assert_int_equal(f.count, 50000);
     expect_near(f.gap, 1 / rate, 0.02);
