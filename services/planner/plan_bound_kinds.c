@@ -125,7 +125,6 @@ static void best_of(struct plan_unit *into, const struct plan_unit *from)
     into->usable_bytes = fmax(into->usable_bytes, from->usable_bytes);
     into->step_s = fmin(into->step_s, from->step_s);
     into->batch_prefill = fmin(into->batch_prefill, from->batch_prefill);
-    into->cut_s = fmin(into->cut_s, from->cut_s);
     into->head_alone = fmin(into->head_alone, from->head_alone);
     into->context_s = fmin(into->context_s, from->context_s);
     least_of(into->prefill, from->prefill, TS_CLASSES_MAX);
@@ -445,9 +444,9 @@ static void add_common(struct maker *maker)
 {
     enum ts_phase phase = maker->pipe.phase;
     for (uint32_t k = 0; k < maker->kinds->mix.classes && (phase & TS_PHASE_PREFILL); ++k) {
-        struct plan_line *line = &maker->draft.line;
+        struct plan_follow *follow = &maker->draft.follow;
         maker->draft.shape.prefill_s[k] = least_latency(maker, k);
-        line->prefill_s[k] = fmin(maker->draft.shape.prefill_s[k], line->most);
+        follow->prefill_s[k] = fmin(maker->draft.shape.prefill_s[k], follow->most);
     }
     if (phase & TS_PHASE_DECODE)
         mend_compute(maker);
@@ -462,7 +461,6 @@ static void add_unlike(struct maker *maker, bool blended)
     join_decode(maker);
     maker->common.usable_bytes = join_memory(maker);
     maker->pipe.layers = maker->pipe.count;
-    maker->pipe.ideal = true;
     for (uint32_t i = 0; i < maker->pipe.count; ++i)
         maker->pipe.ranks[i] = (struct plan_rank){.unit = &maker->common, .layers = 1};
     set_hops(maker, &maker->kinds->links[0]);

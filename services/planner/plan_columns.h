@@ -90,12 +90,4 @@ static inline uint32_t plan_columns_slot(uint32_t k, enum ts_cost_codec codec)
     return k * TS_COST_CODEC_COUNT + (uint32_t)codec;
 }
 
-/* What a prompt takes of the KV memory of its decode replica, for each request/s, while prefill computes it
- * and the rest of it is on the way: decode grants memory when prefill begins. */
-static inline double plan_columns_held(const struct plan_pair *pair, uint32_t k, enum ts_cost_codec codec)
-{
-    double visible_s = pair->table->visible_s[plan_columns_slot(k, codec)];
-    return pair->decode->shape->held[k] * (pair->prefill->shape->prefill_s[k] + visible_s);
-}
-
 #endif

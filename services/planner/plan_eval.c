@@ -341,8 +341,7 @@ static void load_column(struct plan_eval *eval, const struct eval_column *column
     add_term(&terms, eval->class_row[k], 1);
     add_term(&terms, prefill->row[EVAL_PREFILL], p->prefill[k]);
     add_term(&terms, decode->row[EVAL_COMPUTE], fmax(q->compute[k], SHARE_MIN));
-    add_term(&terms, decode->row[EVAL_MEMORY],
-             q->memory[k] + plan_columns_held(pair->pair, k, column->codec));
+    add_term(&terms, decode->row[EVAL_MEMORY], q->memory[k]);
     add_term(&terms, eval->attainment_row, -column->gain);
     struct traffic traffic[3];
     traffic_of(eval, pair->pair, k, column->codec, traffic);

@@ -22,7 +22,6 @@ struct rule {
     double scale;                   /* of the demand's rates */
     struct side *sides;             /* of each group */
     double *sent;                   /* [group][class] requests/s */
-    double *held;                   /* of each group: KV memory before the first step, as a share */
     double *passed;                 /* [share]: what the network cards let through, as a share */
     uint32_t *first, *next;         /* shares of a group: first[group], next[share * 2 + (decode side)] */
     const struct plan_kind **kind;  /* of each group */
@@ -68,7 +67,7 @@ static double load_at(const struct rule *rule, uint32_t group, uint32_t point)
 {
     const struct plan_shape *shape = shape_of(rule, group);
     const struct plan_point *at = &shape->points[point];
-    double load[EVAL_RESOURCES] = {[EVAL_MEMORY] = rule->held[group]};
+    double load[EVAL_RESOURCES] = {0};
     for (uint32_t k = 0; k < rule->classes; k++) {
         double rate = rule->sent[(size_t)group * rule->classes + k];
         if (!(rate > 0))
@@ -166,13 +165,6 @@ static double gain_of_group(const struct rule *rule, uint32_t group)
 
 /* --- The rule as a whole --- */
 
-static void add_sent(const struct rule *rule, uint32_t share, uint32_t to, uint32_t k, double rate)
-{
-    rule->sent[(size_t)to * rule->classes + k] += rate;
-    if (rate > 0 && to == rule->shares[share].decode)
-        rule->held[to] += rate * plan_columns_held(rule->pairs[share], k, codec_of(rule, share));
-}
-
 /* What groups are sent: prefill and colocated ones by the rule, decode ones by what prefill admits. */
 static void send_to(const struct rule *rule, bool decode)
 {
@@ -181,7 +173,7 @@ static void send_to(const struct rule *rule, bool decode)
         uint32_t to = decode ? share->decode : share->prefill;
         double admit = decode ? rule->sides[share->prefill].admit : 1;
         for (uint32_t k = 0; k < rule->classes && !(decode && share->prefill == share->decode); k++)
-            add_sent(rule, s, to, k, offered(rule, s, k) * admit);
+            rule->sent[(size_t)to * rule->classes + k] += offered(rule, s, k) * admit;
     }
 }
 
@@ -217,8 +209,6 @@ static void lower_all(const struct rule *rule, bool decode)
 static void settle_sides(const struct rule *rule, bool decode)
 {
     for (uint32_t g = 0; g < rule->state->count; g++) {
-        if (is_decode(rule, g) == decode)
-            rule->held[g] = 0;
         for (uint32_t k = 0; k < rule->classes && is_decode(rule, g) == decode; k++)
             rule->sent[(size_t)g * rule->classes + k] = 0;
     }
@@ -322,7 +312,6 @@ static struct rule make_rule(struct plan_eval *eval, const struct plan_state *st
     struct rule rule = {.eval = eval, .state = state, .shares = shares, .count = count, .classes = classes};
     rule.sides = ts_xcalloc(state->count + 1, sizeof *rule.sides);
     rule.sent = ts_xcalloc((size_t)(state->count + 1) * classes, sizeof *rule.sent);
-    rule.held = ts_xcalloc(state->count + 1, sizeof *rule.held);
     rule.passed = ts_xcalloc(count + 1, sizeof *rule.passed);
     rule.first = ts_xcalloc(state->count + 1, sizeof *rule.first);
     rule.next = ts_xcalloc((size_t)count * 2 + 1, sizeof *rule.next);
@@ -351,7 +340,6 @@ static void free_rule(struct rule *rule)
 {
     ts_free(rule->sides);
     ts_free(rule->sent);
-    ts_free(rule->held);
     ts_free(rule->passed);
     ts_free(rule->first);
     ts_free(rule->next);

@@ -52,8 +52,7 @@ static double best_column(const struct plan_eval *eval, const struct eval_pair *
     double weight = 1 + eval->attainment_price, points = prefill->least_p[k] + decode->least_q[k];
     for (enum ts_cost_codec c = 0; c < TS_COST_CODEC_COUNT; c++) {
         uint32_t slot = plan_columns_slot(k, c), end = table->first[slot + 1];
-        double least = fixed + card_price * plan_columns_bytes(eval->source, k, c) +
-                       decode->price[EVAL_MEMORY] * plan_columns_held(pair->pair, k, c);
+        double least = fixed + card_price * plan_columns_bytes(eval->source, k, c);
         if (weight * table->gain_max[slot] - least - points <= most) {
             continue;
         }
@@ -105,7 +104,7 @@ double eval_lift(const struct plan_eval *eval, const struct eval_column *column)
     double cards = price_of_cards(eval, way->cards, way->card_count);
     return (1 + eval->attainment_price) * column->gain - eval->class_price[k] -
            prefill->price[EVAL_PREFILL] * p->prefill[k] - decode->price[EVAL_COMPUTE] * q->compute[k] -
-           decode->price[EVAL_MEMORY] * (q->memory[k] + plan_columns_held(way, k, column->codec)) -
+           decode->price[EVAL_MEMORY] * q->memory[k] -
            cards * plan_columns_bytes(eval->source, k, column->codec) -
            prefill->hop_price * eval_class(eval, k)->prompt_tokens -
            decode->hop_price * eval_class(eval, k)->output_tokens;

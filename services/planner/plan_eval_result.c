@@ -29,8 +29,7 @@ static void add_usage(const struct plan_eval *eval, const struct eval_column *co
     usage->e2e += rate * (1 - miss.e2e);
     usage->kinds[pair->prefill * EVAL_RESOURCES + EVAL_PREFILL] += rate * p->prefill[k];
     usage->kinds[pair->decode * EVAL_RESOURCES + EVAL_COMPUTE] += rate * q->compute[k];
-    usage->kinds[pair->decode * EVAL_RESOURCES + EVAL_MEMORY] +=
-        rate * (q->memory[k] + plan_columns_held(pair->pair, k, column->codec));
+    usage->kinds[pair->decode * EVAL_RESOURCES + EVAL_MEMORY] += rate * q->memory[k];
     eval_load_cards(eval, pair->pair, k, column->codec, rate);
 }
 

@@ -373,13 +373,13 @@ static const double *keep_shares(struct plan_shapes *shapes, const double *share
 static const struct plan_shape *keep_draft(struct plan_shapes *shapes, struct plan_draft *draft)
 {
     struct plan_shape *shape = &draft->shape;
-    const struct plan_line *line = NULL;
-    if (shape->phase & TS_PHASE_PREFILL)
-        line = ts_arena_copy(&shapes->arena, &draft->line, sizeof draft->line);
+    const struct plan_follow *follow = NULL;
+    if (shape->phase & TS_PHASE_PREFILL && shape->stage_count > 1)
+        follow = ts_arena_copy(&shapes->arena, &draft->follow, sizeof draft->follow);
     for (uint32_t i = 0; i < shape->point_count; ++i) {
         draft->points[i].prefill = keep_shares(shapes, draft->shares[i][0]);
         draft->points[i].compute = keep_shares(shapes, draft->shares[i][1]);
-        draft->points[i].line = line;
+        draft->points[i].follow = follow;
         draft->points[i].memory = keep_shares(shapes, draft->shares[i][2]);
     }
     shape->points =

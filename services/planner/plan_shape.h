@@ -14,14 +14,13 @@
  * for each of prefill, compute, memory) and how long requests wait there. Shares are convex along the points,
  * so a mixture of points never does better than a point between them could.
  *
- * The work that waits at prefill is that of an M/G/1 queue, by Allen and Cunneen for bursts: P(work > x) =
- * wait_share e^(-x / wait_s). How long a prompt waits for it depends on when it is due (struct plan_line);
- * hold_s, what is left of the decode step that a colocated prompt comes upon, comes before. Short prompts
- * also follow long ones through the stages of a pipeline.
+ * Waits of prefill are those of an M/G/1 queue, by Allen and Cunneen for bursts, after hold_s, which is left
+ * of the decode step that a colocated prompt comes upon: P(wait > x) = wait_share e^(-(x - hold_s) / wait_s).
+ * Short prompts also follow long ones through the stages of a pipeline (struct plan_follow).
  *
  * The time between n tokens is normal: mean step_s + start_s / n, variance step_sd_s^2 (the batch fluctuates)
- * + stall_s2 / n (colocated: steps with prompts in them take longer, but none longer than step_most_s; who
- * begins at any time is likelier in a long one than a token is).
+ * + stall_s2 / n + start_s2 / n^2 (colocated: prompts that are computed between two steps, and before the
+ * first).
  *
  * README.md, "Lower level", derives all of it.
  */
@@ -32,31 +31,21 @@
 
 #define PLAN_POINTS_MAX 16
 
-/* The prompts that stand in line at a replica. The one that is due first goes first, so one of a class waits
- * for what is due before it. One that follows a longer one meets it again at each stage, and cannot leave the
- * last before it. */
-struct plan_line {
+/* A prompt that comes after a longer one meets it again at each stage, and cannot leave the last before it.
+ */
+struct plan_follow {
     uint32_t count;
-    double due_s[TS_CLASSES_MAX]; /* after its arrival */
-    double work[TS_CLASSES_MAX];  /* its share of all */
-    double share;                 /* of a prefill: what comes after the first stage; 0 = it is the only one */
-    double most;                  /* prefill time of a whole batch: longer prompts are computed in pieces */
+    double share; /* of a prefill: what comes after the first stage */
+    double most;  /* prefill time of a whole batch: longer prompts are computed in pieces */
     double prefill_s[TS_CLASSES_MAX], weight[TS_CLASSES_MAX]; /* at most `most` */
 };
 
-/* When a prompt is due after its arrival, by the workers' policy (services/prefill/README.md). */
-static inline double plan_due_s(double prompt_tokens)
-{
-    return 1e-3 * prompt_tokens;
-}
-
 struct plan_point { /* the arrays have an item for each class of the demand and are never NULL */
     double wait_share, wait_s, hold_s;
-    double full_s;      /* a full batch of prompts through all stages */
     double follow_rate; /* prompts/s that come, over the idle share, at which gaps between them close */
-    const struct plan_line *line; /* NULL: first come, first served, in one stage */
-    double step_s, step_sd_s, stall_s2, start_s, step_most_s; /* the last: 0 = any */
-    double batch;                                             /* mean sequences in decode */
+    const struct plan_follow *follow; /* NULL: one stage */
+    double step_s, step_sd_s, stall_s2, start_s, start_s2;
+    double batch; /* mean sequences in decode */
     const double *prefill, *compute, *memory;
 };
 
@@ -74,9 +63,7 @@ struct plan_shape {
     struct plan_shape_stage stages[TS_STAGES_MAX];
     double prefill_s[TS_CLASSES_MAX]; /* alone: arrival to token 0 */
     bool fits[TS_CLASSES_MAX];        /* a request of the class fits in the KV memory */
-    double
-        held[TS_CLASSES_MAX]; /* decode: share of the KV memory that a prompt takes before its first step */
-    double score;             /* plan_shape_score */
+    double score;                     /* plan_shape_score */
     uint32_t point_count;
     const struct plan_point *points;
 };

@@ -7,8 +7,6 @@
 
 #include "services/planner/plan_shape.h"
 
-#define PLAN_BATCH_TOKENS 2048.0 /* prompts of a batch under load, as vLLM and Sarathi-Serve have it */
-
 /* --- The demand, as all shapes see it --- */
 
 struct plan_mix {
@@ -55,7 +53,6 @@ struct plan_unit {
     double head_bytes[2][2];                    /* beside layers: [first stage][last stage] */
     double step_s;
     double batch_prefill; /* a layer: a whole batch of prompts */
-    double cut_s;         /* a layer: what one batch more for as many prompts takes */
     double prefill[TS_CLASSES_MAX],
         busy[TS_CLASSES_MAX];          /* a layer: one prompt alone; its share of a batch */
     double step_share[TS_CLASSES_MAX]; /* of constants that a prompt bears in a batch */
@@ -100,7 +97,6 @@ struct plan_pipe {
     uint32_t count;
     struct plan_rank ranks[TS_STAGES_MAX];
     uint32_t layers; /* of the model */
-    bool ideal;      /* colocated: rows beside prompts take nothing, and prompts share every batch (bounds) */
 };
 
 /* Bytes of weights on each device of stage i with `layers`, and tokens of KV that fit beside them. */
@@ -142,7 +138,7 @@ uint32_t plan_layers_decode(const struct plan_pipe *pipe, const struct plan_mix 
 struct plan_draft { /* a shape before it is kept */
     struct plan_shape shape;
     struct plan_point points[PLAN_POINTS_MAX];
-    struct plan_line line;                             /* of all points */
+    struct plan_follow follow;                         /* of all points, when there is more than one stage */
     double shares[PLAN_POINTS_MAX][3][TS_CLASSES_MAX]; /* prefill, compute, memory */
 };
 

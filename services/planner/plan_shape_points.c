@@ -5,9 +5,10 @@
 #include "common/base/ts_math.h"
 #include "services/planner/plan_shape_internal.h"
 
-#define POINT_RATIO 1.015 /* step times closer than this are one point */
-#define NO_BATCH    1e-2  /* where fluctuation leaves no room for a mean batch */
-#define LEAST_BATCH 0.3   /* of the first point, in the mean */
+#define INTERFERENCE 1.05  /* decode beside prefill: caches and launches disturbed, beyond the time taken */
+#define POINT_RATIO  1.015 /* step times closer than this are one point */
+#define NO_BATCH     1e-2  /* where fluctuation leaves no room for a mean batch */
+#define LEAST_BATCH  0.3   /* of the first point, in the mean */
 
 static const double utilisations[] = {0.2, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.98};
 
@@ -18,69 +19,49 @@ struct maker {
     struct plan_draft *draft;
     double busy[TS_CLASSES_MAX];             /* seconds of the bottleneck that a prompt takes under load */
     double mean_busy, service_s, service_sq; /* over the mix; the two moments of a prompt alone */
-    double mean_pass, alone_pass;            /* through all stages; likewise */
-    double batches_alone, batches_full;      /* of a prompt: when it is alone, and together with others */
     double batch_most, seen_most; /* mean batch that memory allows, and what a request meets then */
 };
 
 /* --- Prefill --- */
-
-/* A pipeline of both phases shares the tokens of a batch among those under way (services/cloud/README.md), so
- * a prompt is cut into more of them. */
-static double batches_of(const struct plan_pipe *pipe, double prompt)
-{
-    return prompt / PLAN_BATCH_TOKENS * (pipe->phase == TS_PHASE_BOTH ? pipe->count : 1);
-}
 
 static void make_prefill_times(struct maker *maker)
 {
     const struct plan_pipe *pipe = maker->pipe;
     const struct plan_mix *mix = maker->mix;
     for (uint32_t k = 0; k < mix->classes; ++k) {
-        double sum = 0, busy = 0, alone = 0, pass = 0, batches = batches_of(pipe, fmax(mix->prompt[k], 1));
-        double cuts = fmax(batches - fmax(mix->prompt[k] / PLAN_BATCH_TOKENS, 1), 0);
+        double sum = 0, busy = 0, alone = 0;
         for (uint32_t i = 0; i < pipe->count; ++i) {
             const struct plan_rank *rank = &pipe->ranks[i];
             const struct plan_unit *unit = rank->unit;
             bool last = i + 1 == pipe->count;
             double stage = rank->layers * unit->prefill[k] + unit->step_s + (last ? unit->head_alone : 0);
-            double share = rank->layers * (unit->busy[k] + cuts * unit->cut_s) +
-                           unit->step_share[k] * fmax(batches, 1) + (last ? unit->head_busy[k] : 0);
+            double share =
+                rank->layers * unit->busy[k] + unit->step_share[k] + (last ? unit->head_busy[k] : 0);
             double send = mix->prompt[k] * rank->hop_token_s;
             sum += stage + rank->hop_latency_s + send;
-            pass += share;
             busy = fmax(busy, fmax(share, send));
             alone = fmax(alone, fmax(stage, send));
         }
         maker->draft->shape.prefill_s[k] = sum;
-        maker->alone_pass += mix->weight[k] * sum;
         maker->busy[k] = busy;
         maker->mean_busy += mix->weight[k] * busy;
-        maker->mean_pass += mix->weight[k] * fmax(pass, pipe->count * busy);
-        maker->batches_alone += mix->weight[k] * fmax(1, batches);
-        maker->batches_full += mix->weight[k] * batches;
         maker->service_s += mix->weight[k] * alone;
         maker->service_sq += mix->weight[k] * alone * alone * mix->spread[k];
     }
 }
 
-/* Long prompts are computed in pieces of a batch, so none holds up others for more than one takes. Work is
- * shared by tokens, so that it is the same for all replicas. */
-static void make_line(struct maker *maker)
+/* Long prompts are computed in pieces of a batch, so none holds up others for more than one takes. */
+static void make_follow(struct maker *maker)
 {
     const struct plan_pipe *pipe = maker->pipe;
-    const struct plan_mix *mix = maker->mix;
-    struct plan_line *line = &maker->draft->line;
-    line->count = mix->classes;
-    line->share = (double)(pipe->count - 1) / pipe->count;
+    struct plan_follow *follow = &maker->draft->follow;
+    follow->count = maker->mix->classes;
+    follow->share = (double)(pipe->count - 1) / pipe->count;
     for (uint32_t i = 0; i < pipe->count; ++i)
-        line->most += pipe->ranks[i].layers * pipe->ranks[i].unit->batch_prefill;
-    line->most /= batches_of(pipe, PLAN_BATCH_TOKENS);
-    for (uint32_t k = 0; k < line->count; ++k) {
-        line->due_s[k] = plan_due_s(mix->prompt[k]);
-        line->work[k] = mix->weight[k] * mix->prompt[k] / fmax(mix->mean_prompt, 1);
-        line->weight[k] = mix->weight[k];
-        line->prefill_s[k] = fmin(maker->draft->shape.prefill_s[k], line->most);
+        follow->most += pipe->ranks[i].layers * pipe->ranks[i].unit->batch_prefill;
+    for (uint32_t k = 0; k < follow->count; ++k) {
+        follow->weight[k] = maker->mix->weight[k];
+        follow->prefill_s[k] = fmin(maker->draft->shape.prefill_s[k], follow->most);
     }
 }
 
@@ -94,20 +75,18 @@ static double waiting_share(double rho, double ca2, double cs2)
 }
 
 /* Mean wait of a queue with bursts, by Allen and Cunneen: that of M/G/1 (Pollaczek and Khinchine) times (ca2
- * + cs2) / (1 + cs2). Prompts take `longer` times what they take alone. */
-static void set_wait(const struct maker *maker, struct plan_point *point, double *prefill, double rho,
-                     double longer)
+ * + cs2) / (1 + cs2). */
+static void set_wait(const struct maker *maker, struct plan_point *point, double *prefill, double rho)
 {
     double mean = maker->service_s, cs2 = fmax(maker->service_sq / (mean * mean) - 1, 0);
-    double rate = rho / (maker->mean_busy * longer), ca2 = plan_mix_burst(maker->mix, rate);
-    double wait = mean * longer * rho * (ca2 + cs2) / (2 * (1 - rho));
+    double ca2 = plan_mix_burst(maker->mix, rho / maker->mean_busy);
+    double wait = mean * rho * (ca2 + cs2) / (2 * (1 - rho));
     point->wait_share = waiting_share(rho, ca2, cs2);
     point->wait_s = wait / point->wait_share;
-    point->line = &maker->draft->line;
-    point->follow_rate = rate / (1 - rho);
-    point->full_s = maker->draft->line.most * longer;
+    point->follow = maker->pipe->count > 1 ? &maker->draft->follow : NULL;
+    point->follow_rate = rho / maker->mean_busy / (1 - rho);
     for (uint32_t k = 0; k < maker->mix->classes; ++k)
-        prefill[k] = maker->busy[k] * longer / rho;
+        prefill[k] = maker->busy[k] / rho;
 }
 
 static void make_prefill(struct maker *maker)
@@ -115,7 +94,7 @@ static void make_prefill(struct maker *maker)
     struct plan_draft *draft = maker->draft;
     uint32_t count = sizeof utilisations / sizeof utilisations[0];
     for (uint32_t i = 0; i < count; ++i)
-        set_wait(maker, &draft->points[i], draft->shares[i][0], utilisations[i], 1);
+        set_wait(maker, &draft->points[i], draft->shares[i][0], utilisations[i]);
     draft->shape.point_count = count;
 }
 
@@ -245,65 +224,20 @@ static void make_decode(struct maker *maker)
 
 /* --- Colocated --- */
 
-/* How a replica goes that has prompts in its steps for `rho` of the time. Decode rows go along with them: a
- * step takes its prompts and what the rows take beyond the weights, which are read once. */
-struct pace {
-    double alone_s, beside_s, prompts_s; /* a step of decode only; rows beside prompts; prompts of a step */
-    double busy;                         /* share of the time in which steps have prompts */
-    double wall_s;                       /* mean time between two tokens */
-    double lag; /* by which a token is later for each second of prompts, in seconds */
-};
-
-static double rows_s(const struct plan_pipe *pipe, const struct plan_step *step, double seen, double context)
-{
-    return pipe->ideal ? 0 : seen * (step->per_sequence + step->per_token * context);
-}
-
-/* A prompt that finds the replica idle has steps of its own; one that does not shares them with others. */
-static void set_prompts(const struct maker *maker, struct pace *pace, double rho)
-{
-    double alone = maker->pipe->ideal ? maker->mean_pass : fmax(maker->alone_pass, maker->mean_pass);
-    double pass = (1 - rho) * alone + rho * maker->mean_pass;
-    pace->prompts_s = pass / ((1 - rho) * maker->batches_alone + rho * maker->batches_full);
-    pace->busy = fmin(rho * pass / maker->mean_pass, 0.999);
-}
-
-static struct pace pace_of(const struct maker *maker, double seen, double rho)
-{
-    double context = maker->mix->mean_context;
-    struct plan_step step = plan_pipe_step(maker->pipe, fmax(seen, maker->pipe->count), context);
-    struct pace pace = {.alone_s = step.time, .beside_s = rows_s(maker->pipe, &step, seen, context)};
-    set_prompts(maker, &pace, rho);
-    double busy_s = pace.prompts_s + pace.beside_s;
-    pace.wall_s = 1 / (pace.busy / busy_s + (1 - pace.busy) / pace.alone_s);
-    pace.lag = fmax(1 / pace.alone_s - 1 / busy_s, 0) * pace.wall_s;
-    return pace;
-}
-
-/* Batch that a request meets when steps have prompts for `rho` of the time and tokens come each `wall`
- * seconds; 0 = cannot. */
+/* Batch that a request meets when prefill is busy for `rho` of the time and tokens come each `wall` seconds;
+ * 0 = cannot. */
 static double colocated_seen(const struct maker *maker, double wall, double rho)
 {
-    const double context = maker->mix->mean_context;
-    struct pace pace;
-    double beside = 0, seen = 0;
-    set_prompts(maker, &pace, rho);
-    for (int i = 0; i < 3; ++i) {
-        double rest = 1 / wall - pace.busy / (pace.prompts_s + beside); /* steps/s without prompts */
-        double limit = rest * wall > 1e-6 ? (1 - pace.busy) / rest : INFINITY;
-        seen = plan_pipe_batch(maker->pipe, context, limit, maker->seen_most);
-        struct plan_step step = plan_pipe_step(maker->pipe, fmax(seen, maker->pipe->count), context);
-        beside = rows_s(maker->pipe, &step, seen, context);
-    }
-    return seen;
+    return plan_pipe_batch(maker->pipe, maker->mix->mean_context, wall * (1 - rho) / INTERFERENCE,
+                           maker->seen_most);
 }
 
-/* How much more the batch fluctuates when prompts slow decode down: to arrivals and departures of sequences,
- * rate each, come the departures that prompts hold up, (rate * lag)^2 times the variance of the time that
- * prompts take in a second, rate E[S^2]. */
-static double colocated_held(const struct maker *maker, double rho, double lag)
+/* How much more the batch fluctuates when decode stands still during prefill: to arrivals and departures of
+ * sequences, rate each, come the departures that prompts hold up, (rate / (1 - rho))^2 times the variance of
+ * the time that prompts take in a second, rate E[S^2]. */
+static double colocated_held(const struct maker *maker, double rho)
 {
-    double ratio = rho * lag;
+    double ratio = rho / (1 - rho);
     double square = maker->service_sq / (maker->service_s * maker->service_s);
     return 1 + ratio * ratio * square / 2;
 }
@@ -314,8 +248,7 @@ static double balanced_rho(const struct maker *maker, double wall)
     double low = 0, high = 0.98;
     for (int i = 0; i < 14; ++i) {
         double rho = (low + high) / 2;
-        double seen = colocated_seen(maker, wall, rho), lag = pace_of(maker, seen, rho).lag;
-        double batch = mean_batch(maker, seen, wall, colocated_held(maker, rho, lag));
+        double batch = mean_batch(maker, colocated_seen(maker, wall, rho), wall, colocated_held(maker, rho));
         double decode = batch / fmax(maker->mix->mean_output * wall, 1e-9);
         if (rho / maker->mean_busy < decode)
             low = rho;
@@ -325,56 +258,46 @@ static double balanced_rho(const struct maker *maker, double wall)
     return fmax(low, 0.01);
 }
 
+/* Prompts come first. Decode work D that they interrupt as a Poisson stream takes D / (1 - rho), with a
+ * variance of lambda E[S^2] D / (1 - rho)^3. Before a request's first step those go that came during its own
+ * wait and prefill, and those that come during these: V of work, V / (1 - rho) of time. */
+static void set_stalls(const struct maker *maker, struct plan_point *point, double rho)
+{
+    double mean = maker->service_s, square = maker->service_sq, free = 1 - rho;
+    double work =
+        rho * square / mean * plan_mix_burst(maker->mix, rho / maker->mean_busy); /* lambda E[S^2] */
+    double share = point->wait_share, wait = point->wait_s, stay = share * wait + mean;
+    double stay_var = share * (2 - share) * wait * wait + square - mean * mean;
+    double var = work * stay + rho * rho * stay_var;
+    point->stall_s2 = work * point->step_s / (free * free);
+    point->start_s = rho * stay / free;
+    point->start_s2 = var / (free * free) + work * rho * stay / (free * free * free);
+}
+
 static void set_colocated(struct maker *maker, double wall, double rho)
 {
     struct plan_draft *draft = maker->draft;
-    const struct plan_mix *mix = maker->mix;
     double seen = colocated_seen(maker, wall, rho);
-    for (int i = 0; i < 8 && seen <= 0; ++i) { /* prompts leave decode no time */
-        rho /= 2;
-        seen = colocated_seen(maker, wall, rho);
-    }
-    struct pace pace = pace_of(maker, seen, rho);
-    double held = colocated_held(maker, rho, pace.lag);
-    if (seen <= 0 || (draft->shape.point_count > 0 && mean_batch(maker, seen, pace.wall_s, held) <= NO_BATCH))
+    double held = colocated_held(maker, rho);
+    if (seen <= 0 || (draft->shape.point_count > 0 && mean_batch(maker, seen, wall, held) <= NO_BATCH))
         return;
     uint32_t at = draft->shape.point_count++;
     struct plan_point *point = &draft->points[at];
-    double longer = 1 + pace.beside_s / pace.prompts_s;
-    set_wait(maker, point, draft->shares[at][0], rho, longer);
-    set_decode(maker, point, draft->shares[at], seen, pace.alone_s / pace.wall_s, held);
-    for (uint32_t k = 0; k < mix->classes; ++k) /* memory is taken when the prompt begins */
-        draft->shares[at][2][k] += draft->shape.prefill_s[k] * longer * mix->held_prompt[k] /
-                                   (maker->batch_most * fmax(mix->mean_context, 1));
-    point->hold_s = pace.alone_s / 2; /* what is left of the step under way */
-    /* Over a time t prompts take rho t with the variance lambda E[S^2] t: decode is later by lag of that. */
-    double burst = plan_mix_burst(mix, rho / maker->mean_busy);
-    double work = rho * longer * maker->service_sq / maker->service_s * burst; /* lambda E[S^2] */
-    point->stall_s2 = work * point->step_s * pace.lag * pace.lag;
-    point->start_s = work * pace.lag * pace.lag / 2; /* as the residual life of a renewal process */
-    double full = maker->mean_pass / maker->batches_full;
-    point->step_most_s = fmax(full + pace.beside_s, pace.alone_s) + 3 * point->step_sd_s;
-}
-
-/* The most of the time that steps may have prompts in them for tokens to come each `wall` seconds, when
- * decode alone has steps of `step`. */
-static double most_rho(const struct maker *maker, double step, double wall)
-{
-    double full = maker->mean_pass / maker->batches_full;
-    double most = full > wall ? 0.999 * (1 / step - 1 / wall) / (1 / step - 1 / full) : 1;
-    return fmin(most, 0.98);
+    double share = (1 - rho) / INTERFERENCE;
+    set_wait(maker, point, draft->shares[at][0], rho);
+    set_decode(maker, point, draft->shares[at], seen, share, held);
+    point->hold_s = point->step_s * share / 2; /* what is left of the step under way */
+    set_stalls(maker, point, rho);
 }
 
 static void make_colocated(struct maker *maker)
 {
     static const double around[] = {0.5, 0.8, 1, 1.3}; /* of the balanced utilisation */
     const struct plan_mix *mix = maker->mix;
-    double step = least_step(maker), least = step * 1.2, longest = most_step(maker);
-    /* When memory is full and both phases keep pace, rho / busy = batch / (output * most / (1 - rho)); but
-     * tokens come with each step. */
-    double most =
-        longest * (1 + maker->mean_busy * maker->batch_most / fmax(mix->mean_output * longest, 1e-9));
-    most = fmin(most, maker->mean_pass / maker->batches_full + longest);
+    double step = least_step(maker), least = step * INTERFERENCE * 1.2;
+    double most = most_step(maker) * INTERFERENCE;
+    /* When memory is full and both phases keep pace, rho / busy = batch / (output * most / (1 - rho)). */
+    most *= 1 + maker->mean_busy * maker->batch_most / fmax(mix->mean_output * most, 1e-9);
     if (mix->step_limit_max > 0)
         most = fmin(most, mix->step_limit_max * 0.95);
     most = fmax(most, least);
@@ -382,10 +305,11 @@ static void make_colocated(struct maker *maker)
     const uint32_t walls = most < least * 1.1 ? 1 : 4;
     for (uint32_t i = 0; i < walls; ++i) {
         double wall = walls == 1 ? most : least * ts_math_pow(most / least, (double)i / (walls - 1));
-        double rho = balanced_rho(maker, wall), limit = most_rho(maker, step, wall);
+        double rho = balanced_rho(maker, wall);
+        double most_rho = fmin(0.999 * (1 - INTERFERENCE * step / wall), 0.98); /* decode's least step */
         for (uint32_t j = 0; j < sizeof around / sizeof around[0]; ++j) {
-            set_colocated(maker, wall, fmin(around[j] * rho, limit));
-            if (around[j] * rho >= limit)
+            set_colocated(maker, wall, fmin(around[j] * rho, most_rho));
+            if (around[j] * rho >= most_rho)
                 break;
         }
     }
@@ -453,11 +377,9 @@ void plan_points_make(const struct plan_pipe *pipe, const struct plan_mix *mix,
     for (uint32_t k = 0; k < mix->classes; ++k)
         shape->fits[k] = plan_mix_holds(mix, pipe->phase, k) <= kv_tokens;
     set_batch_most(&maker, kv_tokens);
-    for (uint32_t k = 0; k < mix->classes && pipe->phase == TS_PHASE_DECODE; ++k)
-        shape->held[k] = mix->held_prompt[k] / (maker.batch_most * fmax(mix->mean_context, 1));
     if (pipe->phase & TS_PHASE_PREFILL) {
         make_prefill_times(&maker);
-        make_line(&maker);
+        make_follow(&maker);
     }
     if (pipe->phase == TS_PHASE_PREFILL)
         make_prefill(&maker);

@@ -3,6 +3,9 @@
 
 #include "services/planner/plan_shape_internal.h"
 
+#define PREFILL_BATCH_TOKENS                                                                                 \
+    2048.0                /* of a chunk under load, as vLLM and Sarathi-Serve have it by default             \
+                           */
 #define STAFFING      2.0 /* deviations of the batch that memory is kept free for: 3 of 100 wait */
 #define CONTEXT_PROBE 1e6 /* tokens; far above where rounding matters */
 
@@ -130,10 +133,8 @@ void plan_unit_init(struct plan_unit *unit, const struct ts_cluster *cluster, co
     unit->usable_bytes = ts_cost_usable_bytes(device);
     unit->layer_bytes = ts_cost_layer_weight_bytes(model) / tp;
     unit->kv_bytes = ts_cost_kv_layer_token_bytes(model, tp);
-    unit->batch_prefill = ts_cost_layer_prefill_s(device, model, link, tp, PLAN_BATCH_TOKENS,
-                                                  PLAN_BATCH_TOKENS * PLAN_BATCH_TOKENS);
-    unit->cut_s = 2 * ts_cost_layer_prefill_s(device, model, link, tp, PLAN_BATCH_TOKENS / 2, 0) -
-                  ts_cost_layer_prefill_s(device, model, link, tp, PLAN_BATCH_TOKENS, 0);
+    unit->batch_prefill = ts_cost_layer_prefill_s(device, model, link, tp, PREFILL_BATCH_TOKENS,
+                                                  PREFILL_BATCH_TOKENS * PREFILL_BATCH_TOKENS);
     for (uint32_t i = 0; i < 4; ++i)
         unit->head_bytes[i / 2][i % 2] = ts_cost_stage_weight_bytes(model, i / 2, i % 2, 0) / tp;
     unit->step_s = ts_cost_step_s(device);
@@ -141,7 +142,7 @@ void plan_unit_init(struct plan_unit *unit, const struct ts_cluster *cluster, co
     for (uint32_t k = 0; k < mix->classes; ++k) {
         double prompt = fmax(mix->prompt[k], 1);
         /* Under load short prompts are computed together, up to a batch of tokens. */
-        double together = fmax(1, PLAN_BATCH_TOKENS / prompt);
+        double together = fmax(1, PREFILL_BATCH_TOKENS / prompt);
         unit->prefill[k] = ts_cost_layer_prefill_s(device, model, link, tp, prompt, mix->attended_sq[k]);
         unit->busy[k] = ts_cost_layer_prefill_s(device, model, link, tp, prompt * together,
                                                 mix->attended_sq[k] * together) /

@@ -218,8 +218,7 @@ static void full_column(struct full *full, uint32_t i, uint32_t j, uint32_t k, e
     term(full, full->class_row + k, 1);
     term(full, full->group_row + 3 * i, a->points[p].prefill[k]);
     term(full, full->group_row + 3 * j + 1, b->points[q].compute[k]);
-    term(full, full->group_row + 3 * j + 2,
-         b->points[q].memory[k] + b->held[k] * (a->prefill_s[k] + visible));
+    term(full, full->group_row + 3 * j + 2, b->points[q].memory[k]);
     uint32_t nodes = f->base.cluster->node_count;
     for (uint32_t n = 0; n < nodes * (nodes + 2); n++) {
         if (way->out[n] > 0) { /* out, in and links lie one behind the other, as their rows do */

@@ -345,7 +345,7 @@ static void check_numbers(const struct planner_fixture *fixture, const struct pl
         assert_true(isfinite(point->step_s) && point->step_s >= 0);
         assert_true(isfinite(point->step_sd_s) && point->step_sd_s >= 0);
         assert_true(isfinite(point->stall_s2) && point->stall_s2 >= 0);
-        assert_true(isfinite(point->step_most_s) && point->step_most_s >= 0 && point->batch >= 0);
+        assert_true(isfinite(point->start_s2) && point->start_s2 >= 0 && point->batch >= 0);
         for (uint32_t k = 0; k < fixture->demand.class_count; ++k) {
             assert_true(isfinite(point->prefill[k]) && point->prefill[k] >= 0);
             assert_true(isfinite(point->compute[k]) && point->compute[k] >= 0);
