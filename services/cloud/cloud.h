@@ -209,7 +209,6 @@ uint64_t cloud_digest(const struct cloud *cloud); /* of all events and actions s
 uint64_t cloud_steps(const struct cloud *cloud);
 size_t cloud_node_count(const struct cloud *cloud);
 struct cloud_node *cloud_node_at(const struct cloud *cloud, size_t i);
-struct cloud *cloud_of(const struct cloud_node *node);
 /* Who is at the other end of that connection; NULL: nobody. */
 struct cloud_node *cloud_peer_of(const struct cloud_node *node, enum ts_channel channel, uint64_t peer);
 bool cloud_failed(const struct cloud *cloud);

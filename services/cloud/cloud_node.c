@@ -513,11 +513,6 @@ void cloud_restart_stopped(struct cloud_node *node, bool restart)
     node->restart_stopped = restart;
 }
 
-struct cloud *cloud_of(const struct cloud_node *node)
-{
-    return node->cloud;
-}
-
 const char *cloud_node_id(const struct cloud_node *node)
 {
     return node->id;

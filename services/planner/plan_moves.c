@@ -7,12 +7,6 @@
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 
-const char *plan_move_name(enum plan_move_kind kind)
-{
-    static const char *const names[PLAN_MOVE_KINDS] = {"flip", "reshape", "split", "merge", "shift", "grow"};
-    return names[kind];
-}
-
 /* Places of groups that go are taken by groups that come, in order; what is left over of either is cut from
  * or put to the end. So most groups keep their index, which keeps the evaluator's program warm. */
 void plan_move_apply(struct plan_state *state, const struct plan_move *move, struct plan_undo *undo)

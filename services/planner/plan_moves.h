@@ -25,8 +25,7 @@ enum plan_move_kind {
     PLAN_MOVE_SPLIT,   /* one into two, or one into one and idle devices */
     PLAN_MOVE_MERGE,   /* two into one */
     PLAN_MOVE_SHIFT,   /* devices between two groups, an exchange included */
-    PLAN_MOVE_GROW,    /* with devices that are idle: a group grows, or a new one */
-    PLAN_MOVE_KINDS
+    PLAN_MOVE_GROW     /* with devices that are idle: a group grows, or a new one */
 };
 
 struct plan_move {
@@ -43,7 +42,6 @@ struct plan_undo {
     struct plan_group groups[PLAN_MOVE_GROUPS];
 };
 
-const char *plan_move_name(enum plan_move_kind kind);
 void plan_move_apply(struct plan_state *state, const struct plan_move *move, struct plan_undo *undo);
 void plan_move_undo(struct plan_state *state, const struct plan_undo *undo);
 /* Equal for groups of equal parts, TP and phase: what the tabu list holds. */

@@ -222,12 +222,6 @@ uint32_t plan_shapes_count(const struct plan_shapes *shapes)
     return shapes->count;
 }
 
-size_t plan_shapes_memory_bytes(const struct plan_shapes *shapes)
-{
-    size_t keys = ts_map_count(shapes->found) + ts_map_count(shapes->chosen);
-    return shapes->arena.used_bytes + keys * (sizeof(struct key) + 2 * sizeof(void *));
-}
-
 double plan_shape_score(const struct plan_shapes *shapes, const struct plan_shape *shape)
 {
     (void)shapes;

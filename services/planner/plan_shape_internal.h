@@ -33,8 +33,6 @@ double plan_mix_held(const struct plan_mix *mix, enum ts_phase phase, bool longe
  * picked at random from a stream are the more Poisson the fewer they are (Whitt's Queueing Network Analyzer,
  * 1983). */
 double plan_mix_burst(const struct plan_mix *mix, double rate);
-/* The most by which bursts raise the variance of a batch: at a replica that gets all arrivals. */
-double plan_mix_peak(const struct plan_mix *mix);
 /* Room, in mean sequences, for a mean batch with a variance of `noise` times itself to fluctuate in
  * (square-root staffing), and the other way. */
 double plan_mix_capacity(double batch, double noise);

@@ -88,11 +88,6 @@ double plan_mix_burst(const struct plan_mix *mix, double rate)
     return 1 + share * (mix->burst - 1);
 }
 
-double plan_mix_peak(const struct plan_mix *mix)
-{
-    return fmax((1 + mix->burst) / 2, 1);
-}
-
 double plan_mix_capacity(double batch, double noise)
 {
     return batch + STAFFING * sqrt(noise * batch);

@@ -173,11 +173,6 @@ struct ts_cluster *planner_fixture_paper_cloud(double gbit)
     return planner_fixture_cluster("8xA40|4xA6000|4xA6000|8xA5000|4x3090Ti|4x3090Ti", gbit);
 }
 
-struct ts_cluster *planner_fixture_paper_inhouse(double gbit)
-{
-    return planner_fixture_cluster("8xA100", gbit);
-}
-
 struct ts_demand planner_fixture_demand(enum planner_fixture_work work, uint32_t classes, double rate,
                                         double scale)
 {

@@ -25,8 +25,7 @@ struct ts_model planner_fixture_llama_8b(void);  /* grouped-query attention: TP 
 /* SPEC names nodes between '|' and their devices between '+': "4xA40|4xA40|2xA5000+2x3090Ti". Every pair of
  * nodes is joined by `gbit` Gbit/s, which is each NIC's limit too. Sealed. */
 struct ts_cluster *planner_fixture_cluster(const char *spec, double gbit);
-struct ts_cluster *planner_fixture_paper_cloud(double gbit);   /* 32 GPUs of 4 types in nodes of 4 and 8 */
-struct ts_cluster *planner_fixture_paper_inhouse(double gbit); /* 8 A100 in one node */
+struct ts_cluster *planner_fixture_paper_cloud(double gbit); /* 32 GPUs of 4 types in nodes of 4 and 8 */
 
 enum planner_fixture_work {
     PLANNER_FIXTURE_CODING,      /* long prompts, short outputs */
