@@ -1,5 +1,5 @@
-/* One table for each struct of ts_msg.h, in its order. `max` values that are not obvious are explained where
- * they are defined. */
+/* One table for each struct of ts_msg_*.h. `max` values that are not obvious are explained where they are
+ * defined. */
 #include "common/base/ts_assert.h"
 #include "common/core/ts_schema_table.h"
 

@@ -1,6 +1,6 @@
 /*
  * A plan over devices: replicas (groups), their parallel configuration and phase, and the flows between them.
- * The message of the planner protocol (ts_msg.h) carries the same over the slots of live workers.
+ * The message of the planner protocol (ts_msg_plan.h) carries the same over the slots of live workers.
  */
 #ifndef TS_CORE_PLAN_H
 #define TS_CORE_PLAN_H

@@ -1,0 +1,138 @@
+/*
+ * Messages on the way of KV: a worker with the relay of its host, a relay with the decode worker, stages with
+ * each other (as proto/ts_kv.proto); ts_msg.h joins all.
+ */
+#ifndef TS_CORE_MSG_KV_H
+#define TS_CORE_MSG_KV_H
+
+#include "common/core/ts_msg_common.h"
+
+/* --- relay pool (worker <-> relay of the host) ---------------------------------------------------------- */
+
+struct ts_msg_pool {    /* worker -> relay, first message after Welcome */
+    struct ts_str path; /* of the memfd, as the relay can open it; empty when modelled */
+    uint64_t bytes, fingerprint;
+    uint32_t layer_begin, layer_end, head_begin, head_end, kv_blocks, head_dim, kv_dtype, layers, kv_heads;
+};
+
+struct ts_msg_pool_reply {
+    enum ts_reason reason;
+    struct ts_str text;
+};
+
+struct ts_msg_kv_begin { /* worker -> relay: a transfer will be wanted */
+    struct ts_rid rid;
+    struct ts_str decode, endpoint;
+    uint64_t decode_incarnation;
+    struct ts_str codec;
+    uint32_t token_count; /* prompt tokens, all of which pass the codec */
+    struct ts_u32s blocks;
+    struct ts_u32s generations; /* of the blocks (ts_kv.h): the relay believes only what still has them */
+    struct ts_u64s chain;       /* token hash of each whole block, chained */
+};
+
+struct ts_ready_item {
+    struct ts_rid rid;
+    uint32_t token_begin,
+        token_count; /* token_begin and, but for the last piece, the end are multiples of 16 */
+};
+
+struct ts_ready_items {
+    const struct ts_ready_item *data;
+    uint32_t count;
+};
+
+struct ts_msg_kv_ready { /* worker -> relay: these layers of these tokens are in the pool */
+    uint32_t layer_begin, layer_end;
+    struct ts_ready_items items;
+};
+
+struct ts_msg_kv_seal { /* worker -> relay: prefill is complete; forwarded to decode as KvCommit */
+    struct ts_rid rid;
+    struct ts_u32s prompt_ids, produced; /* produced holds at least token 0 */
+    struct ts_token_item first;          /* token 0 with its text, when it was sampled here */
+};
+
+struct ts_msg_kv_freed { /* relay -> worker: it will not read the blocks of this attempt again */
+    struct ts_rid rid;
+};
+
+/* --- KV data (relay -> decode worker) ------------------------------------------------------------------- */
+
+struct ts_msg_kv_open {
+    struct ts_rid rid;
+    uint64_t fingerprint;
+    uint64_t decode_incarnation; /* whom the sender means */
+    struct ts_str codec;
+    uint32_t layer_begin, layer_end, layers, head_begin, head_end, kv_heads;
+    uint32_t head_dim, kv_dtype, block_tokens;
+    uint32_t token_begin, token_count;
+    struct ts_u64s chain;
+};
+
+struct ts_msg_kv_grant {
+    struct ts_rid rid;
+    uint32_t token_begin;  /* tokens already present at decode are not sent */
+    uint64_t credit_bytes; /* payload bytes that may be under way */
+};
+
+struct ts_msg_kv_chunk { /* payload = the bulk frame (none and declared_bytes > 0 when modelled) */
+    struct ts_rid rid;
+    uint64_t number; /* 0, 1, ... within the transfer */
+    uint32_t layer, head_begin, head_count, token_begin, token_count, escapes;
+    uint64_t declared_bytes;
+    uint32_t crc32c;
+};
+
+struct ts_msg_kv_credit {
+    struct ts_rid rid;
+    uint64_t bytes;
+};
+
+struct ts_msg_kv_end { /* the sender's part is complete */
+    struct ts_rid rid;
+    uint32_t layer_begin, layer_end, head_begin, head_end;
+    uint64_t chunks;
+    uint64_t bytes_raw;     /* uncompressed KV of the part */
+    uint64_t bytes_sent;    /* payloads of all chunks, repeats included */
+    struct ts_u64s digests; /* [layer][head] of the part */
+};
+
+struct ts_msg_kv_commit { /* from the head of the prefill replica */
+    struct ts_rid rid;
+    uint32_t senders; /* parts that must be verified */
+    struct ts_u32s prompt_ids, produced;
+    struct ts_token_item first;
+};
+
+struct ts_msg_kv_done { /* decode -> relay: verified */
+    struct ts_rid rid;
+};
+
+struct ts_msg_kv_nack { /* decode -> relay: refused (chunk = UINT64_MAX) or send that chunk again */
+    struct ts_rid rid;
+    uint64_t chunk;
+    enum ts_reason reason;
+    struct ts_str text;
+};
+
+struct ts_msg_kv_abort { /* either way: forget this transfer */
+    struct ts_rid rid;
+    enum ts_reason reason;
+};
+
+/* --- stage link ----------------------------------------------------------------------------------------- */
+
+struct ts_msg_activations { /* bulk = fp32 [tokens][hidden] */
+    struct ts_rid rid;
+    uint32_t stage, position, token_count;
+    bool sample;
+};
+
+struct ts_msg_token_return {
+    struct ts_rid rid;
+    uint32_t index;
+    struct ts_token_item item;
+};
+
+#endif
