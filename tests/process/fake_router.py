@@ -82,12 +82,22 @@ class FakeRouter:
         message.accepted.next_index = generate.next_index
         self.send(peer, message)
 
-    def tokens(self, peer, generate, begin, end, epoch=None, wrong=0):
-        message = Envelope()
-        message.tokens.request_id, message.tokens.epoch = generate.request_id, epoch or self.incarnation
-        message.tokens.first_index = begin
+    def fill(self, tokens, request_id, begin, end, epoch=None, wrong=0):
+        tokens.request_id, tokens.epoch, tokens.first_index = request_id, epoch or self.incarnation, begin
         for i in range(begin, end):
-            message.tokens.items.add(token=100 + i + wrong, text=f"<{i + wrong}>".encode())
+            tokens.items.add(token=100 + i + wrong, text=f"<{i + wrong}>".encode())
+
+    def tokens(self, peer, generate, begin, end, **options):
+        message = Envelope()
+        self.fill(message.tokens, generate.request_id, begin, end, **options)
+        self.send(peer, message)
+
+    def batch(self, peer, *parts):
+        """One TokensBatch; a part is (request id, begin, end)."""
+        message = Envelope()
+        message.tokens_batch.SetInParent()
+        for part in parts:
+            self.fill(message.tokens_batch.streams.add(), *part)
         self.send(peer, message)
 
     def end(self, peer, generate, count, epoch=None, finish=common.FINISH_LENGTH):

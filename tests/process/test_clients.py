@@ -80,6 +80,8 @@ def test_stream_of_tokens(client):
 
 
 def test_many_streams_at_once(client):
+    received, receive = [], client._receive
+    client._receive = lambda data: (received.append(Envelope.FromString(data)), receive(data))
     requests = random_requests(5, 20, VOCAB, prompt=(1, 80), output=(4, 16))
     streams = [client.stream(r["tokens"], **{k: v for k, v in r.items() if k != "tokens"}) for r in requests]
     seen, ended = {id(s): [] for s in streams}, set()
@@ -92,6 +94,8 @@ def test_many_streams_at_once(client):
             assert token.index == len(seen[id(stream)])
             seen[id(stream)].append(token.token)
     assert len(ended) == len(streams)
+    batches = [m.tokens_batch.streams for m in received if m.WhichOneof("body") == "tokens_batch"]
+    assert max(len(streams_of_one) for streams_of_one in batches) > 1  # the router sends what comes in one step at once
     for stream, want in zip(streams, engine(requests, "--threads", 1)):
         assert seen[id(stream)] == stream.result.ids == want["tokens"] and stream.result.finish == want["finish_reason"]
 
@@ -272,6 +276,27 @@ def test_repeats_gaps_and_strangers(generate):
     with FakeRouter(script, 5) as router:
         good(generate([router.endpoint], max_tokens=10), 10)
         assert len(router.asked) == 3
+
+
+@both
+def test_tokens_of_several_streams_in_one_message(generate):
+    def script(router, peer, ask):
+        router.accept(peer, ask)
+        if len(router.asked) == 1:
+            assert ask.token_batches
+            router.batch(peer)
+            router.batch(peer, ("stranger", 0, 9), (ask.request_id, 0, 2))
+            router.batch(peer, (ask.request_id, 1, 4), ("stranger", 9, 10))
+            router.batch(peer, (ask.request_id, 6, 8))  # 4 and 5 were lost
+        else:
+            assert ask.next_index == 4 and ask.digest == router.asked[0][0].digest
+            router.tokens(peer, ask, 4, 6)
+            router.batch(peer, (ask.request_id, 6, 8))
+            router.end(peer, ask, 8)
+
+    with FakeRouter(script, 5) as router:
+        good(generate([router.endpoint], max_tokens=8), 8)
+        assert len(router.asked) == 2
 
 
 @both

@@ -1,7 +1,7 @@
 """The client itself: the same rules as common/client/ts_client.c, which says why.
 
 A request is known by (client, request id, digest of its body) and may be sent any number of times. The router answers with Accepted{epoch},
-then Tokens with the index of their first item, then one End. What carries another epoch than the last Accepted is of an earlier router and
+then Tokens with the index of their first item (those of several streams in one TokensBatch), then one End. What carries another epoch than the last Accepted is of an earlier router and
 dropped; what is already there is dropped; a gap is closed by sending the request again with the tokens so far.
 """
 
@@ -350,7 +350,7 @@ class Client:
         digest = hashlib.blake2b(len(packed).to_bytes(8, "little") + packed, digest_size=8)
         digest.update(payload)
         request.digest = int.from_bytes(digest.digest(), "little")
-        request.remaining_ms, request.reattach_ms = remaining_ms, reattach_ms
+        request.remaining_ms, request.reattach_ms, request.token_batches = remaining_ms, reattach_ms, True
         return request, payload
 
     def _dial(self):
@@ -400,11 +400,16 @@ class Client:
         kind = message.WhichOneof("body")
         if kind == "heartbeat":
             self._on_heartbeat(message.incarnation, message.heartbeat.load.running)
+        elif kind == "tokens_batch":
+            for tokens in message.tokens_batch.streams:
+                self._pass_on("tokens", tokens)
         elif kind in ("accepted", "tokens", "end", "refused"):
-            body = getattr(message, kind)
-            stream = self._streams.get(body.request_id)
-            if stream and not stream.ended:
-                getattr(stream, f"_on_{kind}")(body)
+            self._pass_on(kind, getattr(message, kind))
+
+    def _pass_on(self, kind, body):
+        stream = self._streams.get(body.request_id)
+        if stream and not stream.ended:
+            getattr(stream, f"_on_{kind}")(body)
 
     def _on_heartbeat(self, incarnation, running):
         """A router that was replaced shows by its incarnation. One that knows fewer streams on this connection than we asked for sees
