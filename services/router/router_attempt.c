@@ -379,7 +379,8 @@ void attempt_output(struct router_core *core, struct member *from, const struct 
             attempt_fail(core, r, TS_REASON_INTERNAL, from, "output with a gap");
         return;
     }
-    r->resent = false;
+    if (from == r->decode) /* prefill's token 0 is not what was asked for */
+        r->resent = false;
     if (r->count > 0 && r->state == RECORD_ASSIGNED)
         record_state_set(core, r, RECORD_STREAMING);
     if (from == r->decode && r->decode_begin_ns < 0)
@@ -518,9 +519,10 @@ static enum ts_resync_verdict judge(const struct router_core *core, const struct
     if (!r || !expects(r, from, item->role))
         return TS_RESYNC_CANCEL;
     *from_index = (uint32_t)r->count;
+    if (from == r->decode)
+        r->resent = item->next_index > r->count;
     if (item->next_index < r->count || item->next_index == 0)
         return TS_RESYNC_KEEP;
-    r->resent = r->resent || item->next_index > r->count;
     return TS_RESYNC_RESEND;
 }
 

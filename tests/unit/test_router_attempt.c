@@ -365,6 +365,29 @@ static void test_resync(void **state)
     router_end(&f);
 }
 
+/* Both workers come back. What prefill says meanwhile is not what decode was asked for. */
+static void test_resync_of_both(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        ACCEPT,
+        {2, "gap worker:2 heartbeat", "worker:2 reset fenced=0 reason=peer_lost"},
+        {2, HELLO_D0, "worker:2 welcome"},
+        {2, "worker:2 resync items=1.1:decode:3", "worker:2 resync_reply items=1.1:decode:resend:0"},
+        {2, "worker:2 output rid=1.1 role=decode first_index=3 items=8", ""}, /* sent before it heard that */
+        {3, "worker:1 output rid=1.1 role=prefill first_index=0 items=5", "client:9 tokens"},
+        {3, "worker:2 output rid=1.1 role=decode first_index=4 items=9", ""},
+        {4, "worker:2 output rid=1.1 role=decode first_index=0 items=5,6,7,8,9",
+         "client:9 tokens first_index=1 items=6,7,8,9"},
+        /* From then on a gap is one. */
+        {5, "worker:2 output rid=1.1 role=decode first_index=6 items=11", RELEASED("1.1", "internal")},
+        {6, "client:9 cancel client=c request_id=a", "drop #1\nclient:9 end finish=cancelled\ntrace"},
+    };
+    struct core_fixture *f = begin(false);
+    CORE_RUN(f, "resync of both", steps);
+    router_end(&f);
+}
+
 /* What no worker can take waits at the router, in order of acceptance; a request that failed keeps its turn.
  */
 static void test_limits(void **state)
@@ -404,19 +427,13 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_attempts_used_up),
-        cmocka_unit_test(test_final),
-        cmocka_unit_test(test_avoid),
-        cmocka_unit_test(test_stale),
-        cmocka_unit_test(test_decode_dies),
-        cmocka_unit_test(test_sender_dies),
-        cmocka_unit_test(test_relay_drains),
-        cmocka_unit_test(test_worker_drains),
-        cmocka_unit_test(test_resync),
-        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_leaving),
-        cmocka_unit_test(test_prefill_released),
+        cmocka_unit_test(test_failures),       cmocka_unit_test(test_attempts_used_up),
+        cmocka_unit_test(test_final),          cmocka_unit_test(test_avoid),
+        cmocka_unit_test(test_stale),          cmocka_unit_test(test_decode_dies),
+        cmocka_unit_test(test_sender_dies),    cmocka_unit_test(test_relay_drains),
+        cmocka_unit_test(test_worker_drains),  cmocka_unit_test(test_resync),
+        cmocka_unit_test(test_resync_of_both), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_leaving),        cmocka_unit_test(test_prefill_released),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
