@@ -20,6 +20,7 @@ struct transfer_book {
     uint64_t incarnation;
     uint8_t tries[TRIES_KEPT]; /* of the first chunks */
     ts_time orphan_since;      /* its attempt is not the present one */
+    bool done;                 /* decode has said so */
 };
 
 static struct transfer_book *book_of(struct sim_world *w, const struct cloud_node *node, struct ts_rid rid)
@@ -118,6 +119,8 @@ static void on_message(struct sim_world *w, struct cloud_node *node, const struc
         *was = (struct sim_worker){.life = core->incarnation};
     if (m->msg.kind == TS_MSG_KV_BEGIN)
         begun(w, node, m->msg.kv_begin.rid);
+    if (m->msg.kind == TS_MSG_KV_DONE && w->delivered)
+        book_of(w, node, m->msg.kv_done.rid)->done = true;
     const struct pool *pool;
     if (m->channel == TS_CHANNEL_KV) {
         on_link(w, node, m);
@@ -221,10 +224,21 @@ static void look_at_leases(struct sim_world *w, struct cloud_node *node)
                    ts_map_count(core->encodes));
 }
 
+/* KV is at decode once decode has said so: told then, and to the router that asks for it again. */
+static void done_told(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
+                      struct ts_rid rid)
+{
+    const struct ts_msg *m = event->kind == TS_EVENT_MESSAGE ? &event->message.msg : NULL;
+    bool now = m && m->kind == TS_MSG_KV_DONE && ts_rid_equal(m->kv_done.rid, rid);
+    bool asked = m && m->kind == TS_MSG_REFEED && ts_rid_equal(m->refeed.rid, rid);
+    if (!(now || asked) || !book_of(w, node, rid)->done)
+        cloud_fail(w->cloud, "%s says that request %llu is at decode, which has not said so",
+                   cloud_node_id(node), (unsigned long long)rid.request);
+}
+
 static void on_send(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
                     const struct ts_action_send *s)
 {
-    bool done = event->kind == TS_EVENT_MESSAGE && event->message.msg.kind == TS_MSG_KV_DONE;
     switch (s->msg.kind) {
     case TS_MSG_KV_CHUNK:
         chunk_sent(w, node, s);
@@ -233,10 +247,8 @@ static void on_send(struct sim_world *w, struct cloud_node *node, const struct t
         freed_sent(w, node, s->msg.kv_freed.rid);
         break;
     case TS_MSG_TRANSFER:
-        if (s->msg.transfer.reason == TS_REASON_NONE &&
-            (!done || !ts_rid_equal(event->message.msg.kv_done.rid, s->msg.transfer.rid)))
-            cloud_fail(w->cloud, "%s says that request %llu is at decode, which has not said so",
-                       cloud_node_id(node), (unsigned long long)s->msg.transfer.rid.request);
+        if (s->msg.transfer.reason == TS_REASON_NONE)
+            done_told(w, node, event, s->msg.transfer.rid);
         break;
     case TS_MSG_RESET:
         if (!w->faulty)
