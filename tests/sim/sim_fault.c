@@ -137,7 +137,8 @@ static void strike(struct sim_world *w, const struct sim_fault *f)
     struct cloud_node *node = of_request ? NULL : node_of(w, f->node);
     if (!of_request && !node && f->kind != SIM_JOIN && f->kind != SIM_SWAP)
         return; /* who is not there yet cannot be met */
-    w->last_fault = cloud_now(w->cloud) + f->lasts;
+    ts_time over = cloud_now(w->cloud) + f->lasts;
+    w->last_fault = w->last_fault > over ? w->last_fault : over;
     if (f->kind == SIM_SWAP)
         node = w->nodes[0];
     sim_met(w, f->kind, node, f->other == SIM_NODE_NONE ? NULL : node_of(w, f->other),
