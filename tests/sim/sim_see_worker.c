@@ -495,7 +495,7 @@ static void on_message(struct sim_world *w, struct cloud_node *node, struct sim_
 {
     const struct worker_core *core = cloud_node_core(node);
     const struct kv_peer *peer;
-    if (m->msg.kind == TS_MSG_ASSIGN)
+    if (m->msg.kind == TS_MSG_ASSIGN && w->delivered)
         assigned(w, node, was, &m->msg.assign);
     else if (m->msg.kind == TS_MSG_KV_OPEN)
         opened(w, node, &m->msg.kv_open);
