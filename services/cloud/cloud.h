@@ -211,6 +211,8 @@ size_t cloud_node_count(const struct cloud *cloud);
 struct cloud_node *cloud_node_at(const struct cloud *cloud, size_t i);
 /* Who is at the other end of that connection; NULL: nobody. */
 struct cloud_node *cloud_peer_of(const struct cloud_node *node, enum ts_channel channel, uint64_t peer);
+/* Whether its dialler has closed that connection: what was under way may still come, nothing goes back. */
+bool cloud_peer_closed(const struct cloud_node *node, enum ts_channel channel, uint64_t peer);
 bool cloud_failed(const struct cloud *cloud);
 const char *cloud_node_id(const struct cloud_node *node);
 enum cloud_kind cloud_node_kind(const struct cloud_node *node);

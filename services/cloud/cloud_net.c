@@ -30,6 +30,12 @@ struct cloud_node *cloud_peer_of(const struct cloud_node *node, enum ts_channel 
     return conn->dialler == node ? conn->acceptor : conn->dialler;
 }
 
+bool cloud_peer_closed(const struct cloud_node *node, enum ts_channel channel, uint64_t peer)
+{
+    const struct cloud_conn *conn = conn_of(node, channel, peer);
+    return !conn || conn->closed;
+}
+
 void conn_name(struct cloud_node *node, enum ts_channel channel, uint64_t peer, struct cloud_conn *conn)
 {
     struct peer_key key = {channel, peer};
