@@ -20,6 +20,10 @@ static const uint64_t cases[] = {
     4284,  /* found it: a cancel that met a router started anew was forgotten, and its stream ended twice */
     542,   /* found it: who waited for memory behind an older request waited on when its time was over */
     35701, /* found it: token 0 of prefill ended the wait for what decode was asked for: a gap, it seemed */
+    16583, 18783, /* the harness: a relay tells again, if asked, what is at decode */
+    18352, /* the harness: a repeated assignment, ignored in the instant in which the first of it came */
+    23450, /* the harness: a link that is closed brings what was under way, and its Reset reaches nobody */
+    32193, /* the harness: the end of the longest fault, not of the last, begins the rest */
 };
 
 static struct sim_result result, other;
