@@ -25,6 +25,12 @@ void ts_session_init(struct ts_session *s, uint64_t self, ts_time heartbeat_ns, 
     *s = (struct ts_session){.self = self, .heartbeat_ns = heartbeat_ns, .timeout_ns = timeout_ns};
 }
 
+uint64_t ts_session_number(uint64_t *last, uint64_t random)
+{
+    *last += 1 + (random >> 40); /* enough for 2^40 sessions */
+    return *last;
+}
+
 void ts_session_accept(struct ts_session *s, ts_time now, uint64_t id, uint64_t remote)
 {
     TS_ASSERT(id != 0);
@@ -47,8 +53,7 @@ void ts_session_welcomed(struct ts_session *s, ts_time now, const struct ts_enve
 
 bool ts_session_repeats(const struct ts_session *s, const struct ts_envelope *envelope)
 {
-    return s->id != 0 && envelope->incarnation == s->remote && envelope->session == s->id &&
-           envelope->seq < s->rx_next;
+    return s->id != 0 && envelope->incarnation == s->remote && envelope->session <= s->id;
 }
 
 enum ts_session_verdict ts_session_receive(struct ts_session *s, ts_time now,

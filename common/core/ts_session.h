@@ -7,8 +7,8 @@
  *   acceptor:  none --Hello--> UP (Welcome) --gap--> none (Reset) --Hello--> UP ...       silence: dead,
  * final (Reset fenced)
  *
- * The acceptor chooses the session number (never 0). Plain data, pure functions; the core that owns it emits
- * the messages.
+ * The acceptor chooses the session number (never 0, higher than the one before). Plain data, pure functions;
+ * the core that owns it emits the messages.
  */
 #ifndef TS_CORE_SESSION_H
 #define TS_CORE_SESSION_H
@@ -34,13 +34,16 @@ enum ts_session_verdict {
 };
 
 void ts_session_init(struct ts_session *s, uint64_t self, ts_time heartbeat_ns, ts_time timeout_ns);
+/* Acceptor: the number of its next session. They only go up, so that a dialler tells a Welcome of a newer
+ * session from one that comes late: its Hellos may have begun several. `last` is the acceptor's own. */
+uint64_t ts_session_number(uint64_t *last, uint64_t random);
 /* Acceptor: a Hello came. Starts session `id`; the Welcome is then stamped like any message. */
 void ts_session_accept(struct ts_session *s, ts_time now, uint64_t id, uint64_t remote);
 /* Dialler: a Welcome came with `id`. */
 void ts_session_welcomed(struct ts_session *s, ts_time now, const struct ts_envelope *envelope, uint64_t id,
                          uint32_t heartbeat_ms, uint32_t timeout_ms);
-/* A copy of a message that this session, or the last one, has had: a Welcome that comes again must not start
- * it over. */
+/* Dialler: a Welcome of this session, or of an earlier one of that incarnation: it comes again or late, and
+ * must not start a session over, since what is sent then would be taken for repeats. */
 bool ts_session_repeats(const struct ts_session *s, const struct ts_envelope *envelope);
 /* For every message but Hello, Welcome and Reset. Advances rx_next and last_rx on DELIVER. */
 enum ts_session_verdict ts_session_receive(struct ts_session *s, ts_time now,

@@ -105,6 +105,7 @@ struct relay_core {
     struct relay_settings settings;
     uint64_t incarnation;
     struct ts_rng rng;
+    uint64_t last_session; /* of those that it accepted */
     ts_time now;
     struct ts_actions *out;
     bool draining, started;

@@ -165,7 +165,9 @@ static void pool_hello(struct relay_core *core, const struct ts_event_message *m
     ts_map_put_u64(core->pools, m->peer, pool);
     ts_session_init(&pool->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
                     core->settings.timeout_ms * TS_MS);
-    ts_session_accept(&pool->session, core->now, ts_rng_u64(&core->rng) | 1, m->envelope.incarnation);
+    ts_session_accept(&pool->session, core->now,
+                      ts_session_number(&core->last_session, ts_rng_u64(&core->rng)),
+                      m->envelope.incarnation);
     touched(core);
     struct ts_action_send *s = relay_send_pool(core, pool, TS_MSG_WELCOME);
     s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),

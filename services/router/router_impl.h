@@ -168,6 +168,7 @@ struct router_core {
     struct router_settings settings;
     uint64_t incarnation;
     struct ts_rng rng;
+    uint64_t last_session; /* of those that it accepted */
     ts_time now;
     struct ts_actions *out; /* of the step under way */
     bool draining;

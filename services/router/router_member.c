@@ -321,7 +321,9 @@ static void on_hello(struct router_core *core, const struct ts_event_message *m)
         join_relay(core, member);
     struct peer_key key = {m->channel, m->peer};
     ts_map_put(core->peers, &key, sizeof key, member);
-    ts_session_accept(&member->session, core->now, ts_rng_u64(&core->rng) | 1, m->envelope.incarnation);
+    ts_session_accept(&member->session, core->now,
+                      ts_session_number(&core->last_session, ts_rng_u64(&core->rng)),
+                      m->envelope.incarnation);
     schedule(core, member);
     struct ts_action_send *s = member_send(core, member, TS_MSG_WELCOME);
     s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),

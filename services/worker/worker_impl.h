@@ -120,6 +120,7 @@ struct worker_core {
     struct worker_settings settings;
     uint64_t incarnation;
     struct ts_rng rng;
+    uint64_t last_session; /* of those that it accepted */
     ts_time now;
     struct ts_actions *out;
     bool draining, started;

@@ -273,7 +273,9 @@ static void kv_hello(struct worker_core *core, const struct ts_event_message *m)
     ts_map_put_u64(core->kv_peers, m->peer, peer);
     ts_session_init(&peer->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
                     core->settings.timeout_ms * TS_MS);
-    ts_session_accept(&peer->session, core->now, ts_rng_u64(&core->rng) | 1, m->envelope.incarnation);
+    ts_session_accept(&peer->session, core->now,
+                      ts_session_number(&core->last_session, ts_rng_u64(&core->rng)),
+                      m->envelope.incarnation);
     struct ts_action_send *s = worker_send_kv(core, peer, TS_MSG_WELCOME);
     s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),
                                              .session = peer->session.id,

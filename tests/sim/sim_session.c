@@ -46,7 +46,7 @@ bool sim_session_heard(struct sim_world *w, struct cloud_node *node, const struc
 {
     if (m->msg.kind == TS_MSG_WELCOME) {
         struct sim_session *s = session_of(w, node, m->channel, m->peer, true);
-        if (s->id == m->msg.welcome.session) /* again */
+        if (s->remote == m->envelope.incarnation && m->msg.welcome.session <= s->id) /* again, or late */
             return false;
         *s = (struct sim_session){.id = m->msg.welcome.session,
                                   .remote = m->envelope.incarnation,

@@ -77,15 +77,29 @@ static void test_repeats(void **state)
     (void)state;
     struct ts_envelope welcome = {.version = 1, .incarnation = REMOTE, .session = ID, .seq = 1};
     struct ts_envelope other = {.version = 1, .incarnation = REMOTE, .session = ID + 1, .seq = 1};
+    struct ts_envelope late = {.version = 1, .incarnation = REMOTE, .session = ID - 1, .seq = 1};
+    struct ts_envelope stranger = {.version = 1, .incarnation = STRANGER, .session = ID - 1, .seq = 1};
     struct ts_session s;
     ts_session_init(&s, SELF, HEARTBEAT, TIMEOUT);
     assert_false(ts_session_repeats(&s, &welcome));
     s = dialled(0, 0, 0);
     assert_true(ts_session_repeats(&s, &welcome));
+    assert_true(ts_session_repeats(&s, &late));
     assert_false(ts_session_repeats(&s, &other));
+    assert_false(ts_session_repeats(&s, &stranger));
     ts_session_down(&s, 10);
     assert_true(ts_session_repeats(&s, &welcome));
     assert_false(ts_session_repeats(&s, &other));
+}
+
+static void test_numbers(void **state)
+{
+    (void)state;
+    uint64_t last = 0, before = 0;
+    for (uint64_t random = 0; random < 64; random++) {
+        assert_true(ts_session_number(&last, random % 2 ? UINT64_MAX : 0) > before);
+        before = last;
+    }
 }
 
 static void test_down_drops_all(void **state)
@@ -215,6 +229,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_receive),
         cmocka_unit_test(test_repeats),
+        cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_down_drops_all),
         cmocka_unit_test(test_stamp),
         cmocka_unit_test(test_welcome_counts),
