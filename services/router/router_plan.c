@@ -303,17 +303,21 @@ static void set_phases(struct router_core *core)
     }
 }
 
-/* Applied once all replicas are in their phase. */
+/* Over once nobody is on the way: applied, or an operator has taken a replica to another phase meanwhile. */
 static void settle(struct router_core *core)
 {
     const struct plan *plan = &core->plan;
-    for (size_t i = 0; i < plan->replica_count && plan->applying; i++) {
-        const struct route_worker *worker = plan->replicas[i].worker;
-        if (!worker || member_of(worker)->hello.profile.phase != plan->phases[i] ||
-            member_of(worker)->switching.to != TS_PHASE_NONE)
+    const struct member *elsewhere = NULL;
+    for (size_t i = 0; i < plan->replica_count; i++) {
+        const struct member *member = member_of(plan->replicas[i].worker);
+        if (member->switching.to != TS_PHASE_NONE)
             return;
+        if (!elsewhere && member->hello.profile.phase != plan->phases[i])
+            elsewhere = member;
     }
-    if (plan->applying)
+    if (elsewhere)
+        tell_holder(core, TS_PLAN_ABORTED, TS_REASON_WRONG_PHASE, elsewhere->id);
+    else
         tell_holder(core, TS_PLAN_APPLIED, TS_REASON_NONE, "");
 }
 

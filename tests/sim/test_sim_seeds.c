@@ -25,6 +25,8 @@ static const uint64_t cases[] = {
     23450, /* the harness: a link that is closed brings what was under way, and its Reset reaches nobody */
     32193, /* the harness: the end of the longest fault, not of the last, begins the rest */
     19946, 33338, 33958, /* found it: a Welcome of an earlier session came late and became the session */
+    37824, 39978, 40813,
+    42717, /* found it: an operator's word for another replica left a plan without end */
 };
 
 static struct sim_result result, other;

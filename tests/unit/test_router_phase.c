@@ -236,12 +236,45 @@ static void test_operator(void **state)
     router_end(&f);
 }
 
+/* One that takes another replica to another phase before all are in theirs: the plan is not applied, and says
+ * so when nobody is on the way any more, whoever answers last. */
+static void test_operator_meanwhile(void **state)
+{
+    (void)state;
+    static const struct core_step last[] = {
+        {1, FLIP("1", "11"), ACCEPTED("1") "\nworker:3 set_phase plan=1 phase=prefill\nplanner:1 update"},
+        {2, "admin:1 set_phase service=d0 phase=both", "worker:2 set_phase plan=1 phase=both"},
+        {3, "worker:3 phase_reply term=1 plan=1 phase=prefill", "planner:1 update"},
+        {4, "worker:2 phase_reply term=1 plan=1 phase=both",
+         "admin:1 phase_reply phase=both reason=none\n" REPLY(
+             "term=1 number=1 verdict=aborted reason=wrong_phase text=d0") "\nplanner:1 update"},
+    };
+    static const struct core_step first[] = {
+        {1, FLIP("1", "11"), ACCEPTED("1") "\nworker:3 set_phase plan=1 phase=prefill\nplanner:1 update"},
+        {2, "admin:1 set_phase service=d0 phase=both", "worker:2 set_phase plan=1 phase=both"},
+        {3, "worker:2 phase_reply term=1 plan=1 phase=both",
+         "admin:1 phase_reply phase=both reason=none\nplanner:1 update"},
+        {4, "worker:3 phase_reply term=1 plan=1 phase=prefill",
+         REPLY("term=1 number=1 verdict=aborted reason=wrong_phase text=d0") "\nplanner:1 update"},
+    };
+    struct core_fixture *f = begin();
+    CORE_RUN(f, "last", last);
+    router_end(&f);
+    f = begin();
+    CORE_RUN(f, "first", first);
+    router_end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_flip),        cmocka_unit_test(test_to_both),
-        cmocka_unit_test(test_aborted),     cmocka_unit_test(test_session_breaks),
-        cmocka_unit_test(test_not_willing), cmocka_unit_test(test_operator),
+        cmocka_unit_test(test_flip),
+        cmocka_unit_test(test_to_both),
+        cmocka_unit_test(test_aborted),
+        cmocka_unit_test(test_session_breaks),
+        cmocka_unit_test(test_not_willing),
+        cmocka_unit_test(test_operator),
+        cmocka_unit_test(test_operator_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
