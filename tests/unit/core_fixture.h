@@ -62,5 +62,23 @@ void core_end(struct core_fixture *f); /* no handle may be held */
 int core_refs(const struct core_fixture *f);
 
 #define CORE_RUN(f, name, steps) core_run(f, name, steps, TS_ARRAY_SIZE(steps))
+/* A whole case: of a core that has just begun, to the end that its fixture gives it. */
+#define CORE_CASE(begun, name, steps, end)                                                                   \
+    do {                                                                                                     \
+        struct core_fixture *of_case = begun;                                                                \
+        CORE_RUN(of_case, name, steps);                                                                      \
+        end(&of_case);                                                                                       \
+    } while (0)
+
+/* Cases that a loop goes through: CORE_TABLE(told), ... */
+struct core_table {
+    const char *name;
+    const struct core_step *steps;
+    size_t count;
+};
+#define CORE_TABLE(steps)                                                                                    \
+    {                                                                                                        \
+#steps, steps, TS_ARRAY_SIZE(steps)                                                                  \
+    }
 
 #endif

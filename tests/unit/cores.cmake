@@ -14,9 +14,9 @@ foreach(piece copies core)
   ts_test(test_relay_${piece} SOURCES test_relay_${piece}.c relay_fixture.c
           LINK ts_core_fixture ts_relay_core LABELS unit)
 endforeach()
-ts_test(test_planner_core SOURCES test_planner_core.c LINK ts_core_fixture ts_planner_core LABELS unit)
+ts_test(test_planner_core SOURCES test_planner_core.c planner_core_fixture.c LINK ts_core_fixture ts_planner_core LABELS unit)
 ts_test(test_planner_live SOURCES test_planner_live.c LINK ts_planner_core ts_base LABELS unit)
 ts_test(test_batch_policies SOURCES test_batch_policies.c LINK ts_prefill_policy ts_decode_policy ts_base LABELS unit)
 ts_test(test_kv SOURCES test_kv.c LINK ts_core ts_base LABELS unit)
-ts_test(test_core_hostile SOURCES test_core_hostile.c router_fixture.c worker_fixture.c
+ts_test(test_core_hostile SOURCES test_core_hostile.c planner_core_fixture.c router_fixture.c worker_fixture.c
         LINK ts_core_fixture ts_router_core ts_worker_core ts_relay_core ts_planner_core LABELS unit)

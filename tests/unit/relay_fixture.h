@@ -44,4 +44,6 @@ struct core_fixture *relay_begin_with(const struct relay_settings *settings);
 struct core_fixture *relay_begin(void);
 void relay_end(struct core_fixture **f); /* no transfer may be left */
 
+#define RELAY_CASE(begun, name, steps) CORE_CASE(begun, name, steps, relay_end)
+
 #endif

@@ -31,4 +31,6 @@ struct core_fixture *router_begin_cluster(
 struct router_core *router_of(const struct core_fixture *f);
 void router_end(struct core_fixture **f);
 
+#define ROUTER_CASE(begun, name, steps) CORE_CASE(begun, name, steps, router_end)
+
 #endif

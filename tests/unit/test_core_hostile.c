@@ -13,8 +13,8 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
+#include "planner_core_fixture.h"
 #include "router_fixture.h"
-#include "services/planner/planner_core.h"
 #include "services/relay/relay_core.h"
 #include "worker_fixture.h"
 
@@ -456,21 +456,6 @@ static bool relay_world(void)
     return passed;
 }
 
-static void planner_step(void *core, ts_time now, const struct ts_event *event, struct ts_actions *out)
-{
-    planner_core_step(core, now, event, out);
-}
-
-static ts_time planner_deadline(const void *core)
-{
-    return planner_core_deadline(core);
-}
-
-static bool planner_check(const void *core, struct ts_error *err)
-{
-    return planner_core_check(core, err);
-}
-
 static bool planner_world(void)
 {
 #define CLUSTER "workers=p0:h:m:r0:1:3:prefill:1,d0:h:m::2:3:decode:1"
@@ -487,7 +472,7 @@ static bool planner_world(void)
     settings.router_count = 2;
     struct planner_core *core = planner_core_new(&settings, 600);
     struct core_fixture *f = ts_xcalloc(1, sizeof *f);
-    core_begin(f, (struct core_driver){core, planner_step, planner_deadline, planner_check});
+    core_begin(f, planner_driver(core));
     core_step_one(f, 0, "start", "*");
     core_step_one(f, 0, "planner:1 welcome", "");
     bool passed = run(f, "planner", lines, TS_ARRAY_SIZE(lines), TS_MSG_PLAN);

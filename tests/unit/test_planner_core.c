@@ -6,8 +6,7 @@
 #include <cmocka.h>
 
 #include "common/base/ts_mem.h"
-#include "core_fixture.h"
-#include "services/planner/planner_core.h"
+#include "planner_core_fixture.h"
 
 #define HELLO "planner:1 hello role=planner id=pl0"
 /* id, host, model, relay, incarnation, phases, phase, ready */
@@ -18,49 +17,6 @@
     {                                                                                                        \
         0, "start", "planner:1 connect endpoint=tcp://router\n" HELLO                                        \
     }
-
-static void step(void *core, ts_time now, const struct ts_event *event, struct ts_actions *out)
-{
-    planner_core_step(core, now, event, out);
-}
-
-static ts_time deadline(const void *core)
-{
-    return planner_core_deadline(core);
-}
-
-static bool check(const void *core, struct ts_error *err)
-{
-    return planner_core_check(core, err);
-}
-
-static struct planner_settings test_settings(void)
-{
-    struct planner_settings s = planner_settings_defaults();
-    s.id = "pl0";
-    s.routers[0] = "tcp://router";
-    s.router_count = 1;
-    s.heartbeat_ms = s.timeout_ms = 100000000;
-    return s;
-}
-
-static struct core_fixture *begin(const struct planner_settings *settings)
-{
-    struct core_fixture *f = ts_xcalloc(1, sizeof *f);
-    core_text_router = 500;
-    core_begin(f, (struct core_driver){planner_core_new(settings, 600), step, deadline, check});
-    return f;
-}
-
-static void end(struct core_fixture **f)
-{
-    struct planner_core *core = (*f)->driver.core;
-    assert_true(planner_core_idle(core));
-    core_end(*f);
-    planner_core_destroy(&core);
-    ts_free(*f);
-    *f = NULL;
-}
 
 /* A snapshot is answered with a plan under a term of its own; each change of the cluster with the next
  * number. */
@@ -88,10 +44,10 @@ static void test_plans(void **state)
         {8, "planner:1 update version=12 term=5 holder=pl0 workers=", ""}, /* nobody there: no plan */
         {9, "drain", "planner:1 drain\nstop"},
     };
-    struct planner_settings settings = test_settings();
-    struct core_fixture *f = begin(&settings);
+    struct planner_settings settings = planner_test_settings();
+    struct core_fixture *f = planner_begin(&settings);
     CORE_RUN(f, "plans", steps);
-    end(&f);
+    planner_end(&f);
 }
 
 /* Superseded: it stands by while the other lives, and takes over when that is lost. */
@@ -119,13 +75,13 @@ static void test_standby(void **state)
         {4, "planner:1 update version=3 term=2 holder=other " WORKERS, ""},
         {5, "planner:1 update version=4 term=2 holder= " WORKERS, "planner:1 plan term=3 number=1"},
     };
-    struct planner_settings settings = test_settings();
-    struct core_fixture *f = begin(&settings);
+    struct planner_settings settings = planner_test_settings();
+    struct core_fixture *f = planner_begin(&settings);
     CORE_RUN(f, "refused", refused);
-    end(&f);
-    f = begin(&settings);
+    planner_end(&f);
+    f = planner_begin(&settings);
     CORE_RUN(f, "seen", seen);
-    end(&f);
+    planner_end(&f);
 }
 
 static void test_sessions(void **state)
@@ -151,12 +107,12 @@ static void test_sessions(void **state)
         {4703, "planner:1 welcome", ""},
         {4704, "planner:1 drain", "planner:1 drain\nstop"},
     };
-    struct planner_settings settings = test_settings();
+    struct planner_settings settings = planner_test_settings();
     settings.heartbeat_ms = 500;
     settings.timeout_ms = 3000;
-    struct core_fixture *f = begin(&settings);
+    struct core_fixture *f = planner_begin(&settings);
     CORE_RUN(f, "sessions", steps);
-    end(&f);
+    planner_end(&f);
 }
 
 /* Several routers: one term above all of them, numbers that rise over all, equal for what is planned at once.
@@ -180,12 +136,12 @@ static void test_two_routers(void **state)
          "planner:1 plan term=11 number=1 snapshot_version=6\nplanner:2 plan term=11 number=1 "
          "snapshot_version=8"},
     };
-    struct planner_settings settings = test_settings();
+    struct planner_settings settings = planner_test_settings();
     settings.routers[1] = "tcp://second";
     settings.router_count = 2;
-    struct core_fixture *f = begin(&settings);
+    struct core_fixture *f = planner_begin(&settings);
     CORE_RUN(f, "two routers", steps);
-    end(&f);
+    planner_end(&f);
 }
 
 /* Routers that know different workers: one plan, over those of the router that knows most; the other one gets
@@ -207,12 +163,12 @@ static void test_two_clusters(void **state)
         {7, "planner:1 update version=10 term=1 holder=pl0 " MORE,
          "planner:1 plan term=1 number=4 snapshot_version=10 replicas=*3"},
     };
-    struct planner_settings settings = test_settings();
+    struct planner_settings settings = planner_test_settings();
     settings.routers[1] = "tcp://second";
     settings.router_count = 2;
-    struct core_fixture *f = begin(&settings);
+    struct core_fixture *f = planner_begin(&settings);
     CORE_RUN(f, "two clusters", steps);
-    end(&f);
+    planner_end(&f);
 }
 
 /* --- a search that needs several steps --- */
@@ -290,10 +246,10 @@ static void test_slow_search(void **state)
          "planner:1 plan number=2 snapshot_version=5"}, /* nothing that matters: it goes on */
         {5, "planner:1 update version=6 term=1 holder=pl0 " SHAPED, ""},
     };
-    struct planner_settings settings = test_settings();
+    struct planner_settings settings = planner_test_settings();
     settings.plan.algorithm = &slow;
     settings.step_work = 10;
-    struct core_fixture *f = begin(&settings);
+    struct core_fixture *f = planner_begin(&settings);
     f->busy = true;
     CORE_RUN(f, "slow search", steps);
     assert_int_equal(planner_core_deadline(f->driver.core), f->now);
@@ -302,7 +258,7 @@ static void test_slow_search(void **state)
     core_step_one(f, 6, "planner:1 plan_reply term=1 number=2 verdict=refused reason=stale_plan", "");
     assert_int_equal(open_searches, 0);
     core_step_one(f, 7, "planner:1 unreachable", HELLO);
-    end(&f);
+    planner_end(&f);
 }
 
 int main(void)

@@ -10,9 +10,7 @@
 
 #include <cmocka.h>
 
-#include "common/base/ts_mem.h"
-#include "core_fixture.h"
-#include "services/planner/planner_core.h"
+#include "planner_core_fixture.h"
 
 #define HELLO "planner:1 hello role=planner id=pl0"
 #define BEGIN                                                                                                \
@@ -43,28 +41,9 @@
 #define HOLDER               " term=1 holder=pl0 "
 #define UP(at, number, with) "planner:1 update version=" number HOLDER with
 
-static void step(void *core, ts_time now, const struct ts_event *event, struct ts_actions *out)
-{
-    planner_core_step(core, now, event, out);
-}
-
-static ts_time deadline(const void *core)
-{
-    return planner_core_deadline(core);
-}
-
-static bool check(const void *core, struct ts_error *err)
-{
-    return planner_core_check(core, err);
-}
-
 static struct planner_settings test_settings(void)
 {
-    struct planner_settings s = planner_settings_defaults();
-    s.id = "pl0";
-    s.routers[0] = "tcp://router";
-    s.router_count = 1;
-    s.heartbeat_ms = s.timeout_ms = 1000000000;
+    struct planner_settings s = planner_test_settings();
     s.step_work = 1000000;
     s.plan.colocate = false;
     return s;
@@ -72,20 +51,9 @@ static struct planner_settings test_settings(void)
 
 static struct core_fixture *begin(const struct planner_settings *settings)
 {
-    struct core_fixture *f = ts_xcalloc(1, sizeof *f);
-    core_text_router = 500;
-    core_begin(f, (struct core_driver){planner_core_new(settings, 600), step, deadline, check});
+    struct core_fixture *f = planner_begin(settings);
     f->busy = true; /* a flip is searched for in the step after the re-route */
     return f;
-}
-
-static void end(struct core_fixture *f)
-{
-    struct planner_core *core = f->driver.core;
-    assert_true(planner_core_idle(core));
-    core_end(f);
-    planner_core_destroy(&core);
-    ts_free(f);
 }
 
 /* The workload moves: a re-route; back within the threshold: nothing; a look each half minute: nothing new.
@@ -114,7 +82,7 @@ static void test_drift(void **state)
     settings.plan.flips = false;
     struct core_fixture *f = begin(&settings);
     CORE_RUN(f, "drift", steps);
-    end(f);
+    planner_end(&f);
 }
 
 /* A worker is lost: at once, whatever was sent when. */
@@ -131,7 +99,7 @@ static void test_lost(void **state)
     settings.plan.flips = false;
     struct core_fixture *f = begin(&settings);
     CORE_RUN(f, "lost", steps);
-    end(f);
+    planner_end(&f);
 }
 
 /* From coding to conversation: a worker of prefill turns to decode, once its turn pays. Until it has arrived
@@ -167,11 +135,11 @@ static void test_flip(void **state)
     struct planner_settings settings = test_settings();
     struct core_fixture *f = begin(&settings);
     CORE_RUN(f, "pays", pays);
-    end(f);
+    planner_end(&f);
     settings.plan.adopt.window_s = 11;
     f = begin(&settings);
     CORE_RUN(f, "short window", short_window);
-    end(f);
+    planner_end(&f);
 }
 
 /* Settings that contradict each other: the longer time counts, and it does not wake for nothing. */
@@ -192,7 +160,7 @@ static void test_slow(void **state)
     f->busy = false;
     CORE_RUN(f, "slow", steps);
     assert_int_equal(planner_core_deadline(f->driver.core), 60002 * TS_MS);
-    end(f);
+    planner_end(&f);
 }
 
 /* The last worker of decode is lost: another one turns, unless it comes back in time. */
@@ -226,7 +194,7 @@ static void test_pair_lost(void **state)
     core_step_one(f, 12999, "planner:1 snapshot version=5 term=1 holder=pl0 " ALONE, "");
     f->busy = true;
     CORE_RUN(f, "turns", turns);
-    end(f);
+    planner_end(&f);
 }
 
 /* A flip that the router aborts, or refuses, or that never comes: phases are as they are, and stay so. */
@@ -253,7 +221,7 @@ static void test_flip_fails(void **state)
         struct planner_settings settings = test_settings();
         struct core_fixture *f = begin(&settings);
         CORE_RUN(f, "flip fails", steps);
-        end(f);
+        planner_end(&f);
     }
     static const struct core_step never[] = {
         BEGIN,
@@ -266,7 +234,7 @@ static void test_flip_fails(void **state)
     struct planner_settings settings = test_settings();
     struct core_fixture *f = begin(&settings);
     CORE_RUN(f, "never", never);
-    end(f);
+    planner_end(&f);
 }
 
 /* Ten minutes of swings between two loads, one each ten seconds, in a cluster that turns when told; the
@@ -298,7 +266,7 @@ static int plans_of_swings(const char *one, const char *other)
             }
         }
     }
-    end(f);
+    planner_end(&f);
     return plans;
 }
 

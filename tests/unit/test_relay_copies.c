@@ -107,9 +107,7 @@ static void test_refused(void **state)
         {11, "relay:1 release rid=1.0", ""},
         {12, "relay:1 release rid=1.7", GONE}, /* a later attempt, so all before it too */
     };
-    struct core_fixture *f = relay_begin();
-    CORE_RUN(f, "refused", steps);
-    relay_end(&f);
+    RELAY_CASE(relay_begin(), "refused", steps);
 }
 
 /* Who may not or need not be kept: another session is told what is there, another router's copies go. */
@@ -151,16 +149,8 @@ static void test_routers(void **state)
         {7, "kv:1000 kv_credit rid=1.1 bytes=84", ""},
         {8, "kv:1000 kv_done rid=1.1", GONE},
     };
-#define CASE(steps)                                                                                          \
-    {                                                                                                        \
-#steps, steps, TS_ARRAY_SIZE(steps)                                                                  \
-    }
-    static const struct {
-        const char *name;
-        const struct core_step *steps;
-        size_t count;
-    } cases[] = {CASE(told), CASE(restarted), CASE(fenced), CASE(lost), CASE(drained), CASE(nobody)};
-#undef CASE
+    static const struct core_table cases[] = {CORE_TABLE(told), CORE_TABLE(restarted), CORE_TABLE(fenced),
+                                              CORE_TABLE(lost), CORE_TABLE(drained),   CORE_TABLE(nobody)};
     for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
         struct core_fixture *f = relay_begin();
         core_run(f, cases[i].name, cases[i].steps, cases[i].count);
@@ -255,9 +245,7 @@ static void test_one_for_each_request(void **state)
         {17, "relay:1 release rid=1.1", ""},
         {18, "relay:1 release rid=1.2", "drop #7\ndrop #8"},
     };
-    struct core_fixture *f = relay_begin();
-    CORE_RUN(f, "one for each request", steps);
-    relay_end(&f);
+    RELAY_CASE(relay_begin(), "one for each request", steps);
 }
 
 int main(void)

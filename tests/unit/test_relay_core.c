@@ -53,9 +53,7 @@ static void test_life(void **state)
         /* The copy is the router's: it stays until the router releases the request. */
         {16, "relay:1 release rid=1.1", "drop #5\ndrop #6\ndrop #7\ndrop #8"},
     };
-    struct core_fixture *f = relay_begin();
-    CORE_RUN(f, "life", steps);
-    relay_end(&f);
+    RELAY_CASE(relay_begin(), "life", steps);
 }
 
 /* A damaged chunk goes again, three times in all; nothing else may be asked for. */
@@ -100,12 +98,8 @@ static void test_nacked_chunks(void **state)
     assert_int_equal(relay_core_counts(f->driver.core).chunks_repeated, 2);
     assert_int_equal(relay_core_counts(f->driver.core).credits_missing, 0);
     relay_end(&f);
-    f = relay_begin();
-    CORE_RUN(f, "nacked", steps);
-    relay_end(&f);
-    f = relay_begin();
-    CORE_RUN(f, "not sent yet", unsent);
-    relay_end(&f);
+    RELAY_CASE(relay_begin(), "nacked", steps);
+    RELAY_CASE(relay_begin(), "not sent yet", unsent);
 }
 
 /* A chunk larger than the whole window goes when nothing else is under way. */
@@ -163,12 +157,8 @@ static void test_no_assign(void **state)
         {5000, "tick", "kv:1000 hello"},
         {5001, "tick", FAILED("1.1", "kv_timeout") "\n" FREED("1.1")}, /* decode never heard of it */
     };
-    struct core_fixture *f = relay_begin();
-    CORE_RUN(f, "no assign", steps);
-    relay_end(&f);
-    f = relay_begin();
-    CORE_RUN(f, "no link", no_link);
-    relay_end(&f);
+    RELAY_CASE(relay_begin(), "no assign", steps);
+    RELAY_CASE(relay_begin(), "no link", no_link);
 }
 
 /* Every end of a transfer that decode or the router brings about. While the codec reads, the worker's blocks
@@ -207,9 +197,7 @@ static void test_ends(void **state)
             {7, "encoded job=2 #6/40 digests=1,2", "drop #6\n" FREED("1.1")},
             {8, "encoded job=2 #6/40 digests=1,2", "drop #6"},
         };
-        struct core_fixture *f = relay_begin();
-        CORE_RUN(f, cases[i].event, steps);
-        relay_end(&f);
+        RELAY_CASE(relay_begin(), cases[i].event, steps);
     }
 }
 
@@ -223,9 +211,7 @@ static void test_codec_failed(void **state)
          "kv:1000 kv_abort rid=1.1 reason=kv_corrupt\n" FAILED("1.1", "kv_corrupt")},
         {5, "encoded job=2 #6/40 digests=1,2", "drop #6\n" FREED("1.1")},
     };
-    struct core_fixture *f = relay_begin();
-    CORE_RUN(f, "codec failed", steps);
-    relay_end(&f);
+    RELAY_CASE(relay_begin(), "codec failed", steps);
 }
 
 /* What the worker may not announce. The faulty transfer never begins, or ends. */
@@ -287,12 +273,8 @@ static void test_pool_lost(void **state)
             {8, "kv:1000 kv_done rid=1.1", OVER("1.1", "none")},
             {9, "relay:1 release rid=1.1", "drop #5\ndrop #6"},
         };
-        struct core_fixture *f = relay_begin();
-        CORE_RUN(f, cases[i].event, incomplete);
-        relay_end(&f);
-        f = relay_begin();
-        CORE_RUN(f, cases[i].event, complete);
-        relay_end(&f);
+        RELAY_CASE(relay_begin(), cases[i].event, incomplete);
+        RELAY_CASE(relay_begin(), cases[i].event, complete);
     }
 }
 
@@ -327,14 +309,10 @@ static void test_bounds(void **state)
     struct relay_settings settings = relay_test_settings();
     settings.encode_jobs_max = 1;
     settings.chunk_tokens_max = 31;
-    struct core_fixture *f = relay_begin_with(&settings);
-    CORE_RUN(f, "jobs", jobs);
-    relay_end(&f);
+    RELAY_CASE(relay_begin_with(&settings), "jobs", jobs);
     settings = relay_test_settings();
     settings.encoded_bytes_max = 80;
-    f = relay_begin_with(&settings);
-    CORE_RUN(f, "memory", memory);
-    relay_end(&f);
+    RELAY_CASE(relay_begin_with(&settings), "memory", memory);
 }
 
 static void test_sessions(void **state)
@@ -368,9 +346,7 @@ static void test_sessions(void **state)
     struct relay_settings settings = relay_test_settings();
     settings.heartbeat_ms = 500;
     settings.timeout_ms = 3000;
-    struct core_fixture *f = relay_begin_alone(&settings);
-    CORE_RUN(f, "sessions", steps);
-    relay_end(&f);
+    RELAY_CASE(relay_begin_alone(&settings), "sessions", steps);
 }
 
 /* Silence of decode ends its transfers; an unused connection is closed. */
@@ -394,9 +370,7 @@ static void test_links(void **state)
     settings.heartbeat_ms = 500;
     settings.timeout_ms = 3000;
     settings.idle_link_ms = 1000;
-    struct core_fixture *f = relay_begin_with(&settings);
-    CORE_RUN(f, "links", steps);
-    relay_end(&f);
+    RELAY_CASE(relay_begin_with(&settings), "links", steps);
 }
 
 static void test_drain(void **state)
@@ -411,12 +385,8 @@ static void test_drain(void **state)
         {4, "kv:1000 kv_abort rid=1.1", FAILED("1.1", "cancelled") "\n" FREED("1.1") "\nstop"},
     };
     static const struct core_step idle[] = {{1, "relay:1 drain", "relay:1 drain\nstop"}};
-    struct core_fixture *f = relay_begin();
-    CORE_RUN(f, "drain", steps);
-    relay_end(&f);
-    f = relay_begin();
-    CORE_RUN(f, "idle", idle);
-    relay_end(&f);
+    RELAY_CASE(relay_begin(), "drain", steps);
+    RELAY_CASE(relay_begin(), "idle", idle);
 }
 
 int main(void)

@@ -87,9 +87,7 @@ static void test_attempts_used_up(void **state)
     };
     struct router_settings settings = router_test_settings();
     settings.max_attempts = 2;
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "attempts used up", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "attempts used up", steps);
 }
 
 static void test_final(void **state)
@@ -101,9 +99,7 @@ static void test_final(void **state)
          RELEASED("1.1", "prompt_too_long") "\ndrop #1\nclient:9 end finish=error reason=prompt_too_long "
                                             "text=long\ntrace"},
     };
-    struct core_fixture *f = begin(false);
-    CORE_RUN(f, "final", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(false), "final", steps);
 }
 
 /* Who failed is avoided while others are there; who was preempted did nothing wrong. */
@@ -125,9 +121,7 @@ static void test_avoid(void **state)
         {155, "tick", ASSIGN("worker:4", "worker:2", "1.5", "d0", "")}, /* both failed: better than nobody */
         CANCEL(156, "worker:4 release rid=1.5\nworker:2 release rid=1.5"),
     };
-    struct core_fixture *f = begin(true);
-    CORE_RUN(f, "avoid", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(true), "avoid", steps);
 }
 
 /* Late messages of an earlier attempt, and those of a worker that has no part in it, change nothing. */
@@ -258,15 +252,9 @@ static void test_prefill_released(void **state)
         CANCEL(5, "worker:1 release rid=1.1 reason=cancelled"),
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = begin(false);
-    CORE_RUN(f, "report last", report_last);
-    router_end(&f);
-    f = begin(false);
-    CORE_RUN(f, "token last", token_last);
-    router_end(&f);
-    f = router_begin(&settings);
-    CORE_RUN(f, "both", both);
-    router_end(&f);
+    ROUTER_CASE(begin(false), "report last", report_last);
+    ROUTER_CASE(begin(false), "token last", token_last);
+    ROUTER_CASE(router_begin(&settings), "both", both);
 }
 
 static void test_relay_drains(void **state)
@@ -279,9 +267,7 @@ static void test_relay_drains(void **state)
         {13, "as=88 " HELLO_R0, "relay:1 welcome\n" ASSIGN_0("1.2", "")},
         CANCEL(14, RELEASED("1.2", "cancelled")),
     };
-    struct core_fixture *f = begin(false);
-    CORE_RUN(f, "relay drains", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(false), "relay drains", steps);
 }
 
 /* Whoever leaves says so: nobody is sent there, whatever it does until it is gone. */
@@ -303,9 +289,7 @@ static void test_leaving(void **state)
         {9, "planner:1 drain", "planner:1 update holder= term=1"},
         {10, "client:9 cancel client=c request_id=b", "drop #2\nclient:9 end\ntrace"},
     };
-    struct core_fixture *f = begin(false);
-    CORE_RUN(f, "leaving", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(false), "leaving", steps);
 }
 
 static void test_worker_drains(void **state)
@@ -319,9 +303,7 @@ static void test_worker_drains(void **state)
         {13, "worker:3 resync", "worker:3 resync_reply\n" ASSIGN("worker:1", "worker:3", "1.2", "d1", "")},
         CANCEL(14, "worker:1 release rid=1.2\nworker:3 release rid=1.2"),
     };
-    struct core_fixture *f = begin(false);
-    CORE_RUN(f, "worker drains", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(false), "worker drains", steps);
 }
 
 static void test_resync(void **state)
@@ -360,9 +342,7 @@ static void test_resync(void **state)
         {18, "client:9 cancel client=c request_id=b",
          RELEASED("2.2", "cancelled") "\ndrop #2\nclient:9 end\ntrace"},
     };
-    struct core_fixture *f = begin(false);
-    CORE_RUN(f, "resync", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(false), "resync", steps);
 }
 
 /* Both workers come back. What prefill says meanwhile is not what decode was asked for. */
@@ -419,9 +399,7 @@ static void test_limits(void **state)
     struct router_settings settings = router_test_settings();
     settings.prefill_inflight_max = 1;
     settings.decode_inflight_max = 2;
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "limits", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "limits", steps);
 }
 
 int main(void)

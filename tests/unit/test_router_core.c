@@ -47,9 +47,7 @@ static void test_session(void **state)
         {6803, HELLO_P0, "worker:1 reset fenced=1"},
     };
     struct router_settings settings = ticking();
-    struct core_fixture *f = router_begin(&settings);
-    CORE_RUN(f, "session", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin(&settings), "session", steps);
 }
 
 /* The same name from another process: the newer one is right, the older one is fenced. */
@@ -63,9 +61,7 @@ static void test_replaced(void **state)
         {3, "worker:5 heartbeat", ""},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin(&settings);
-    CORE_RUN(f, "replaced", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin(&settings), "replaced", steps);
 }
 
 #define PAIR      "replicas=1:p0:prefill,2:d0:decode"
@@ -114,9 +110,7 @@ static void test_plans(void **state)
          "trace.codec_why=plan\ntrace"},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "plans", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "plans", steps);
 }
 
 /* A plan is taken whole or not at all. */
@@ -172,9 +166,7 @@ static void test_status(void **state)
     };
     struct router_settings settings = router_test_settings();
     settings.prefill_inflight_max = 1;
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "status", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "status", steps);
 }
 
 /* An action may point into what the same step has declared dead. */
@@ -187,9 +179,7 @@ static void test_status_of_the_dead(void **state)
         {3001, "admin:1 status id=2", "admin:1 status_reply services=router0"},
     };
     struct router_settings settings = ticking();
-    struct core_fixture *f = router_begin(&settings);
-    CORE_RUN(f, "status of the dead", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin(&settings), "status of the dead", steps);
 }
 
 static void test_drain_by_operator(void **state)
@@ -204,9 +194,7 @@ static void test_drain_by_operator(void **state)
         {6, "client:9 cancel client=c request_id=a", "drop #1\nclient:9 end\ntrace\nstop"},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "drain", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "drain", steps);
 }
 
 /* The word may be lost with a session: each new one of that member says it again. */
@@ -219,9 +207,7 @@ static void test_drain_is_said_again(void **state)
         {3, HELLO_P0, "worker:1 welcome"},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "drain again", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "drain again", steps);
 }
 
 /* A router does not tokenise: it asks a worker that does. */
@@ -241,9 +227,7 @@ static void test_tokenize(void **state)
         {10003, "worker:1 tokenize_reply id=2 text=x", ""},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin(&settings);
-    CORE_RUN(f, "tokenize", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin(&settings), "tokenize", steps);
 }
 
 int main(void)

@@ -82,9 +82,7 @@ static void test_off(void **state)
     struct router_settings settings = router_test_settings();
     settings.overload_ttft_factor = 0;
     settings.queue_wait_ms = 0;
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "off", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "off", steps);
 }
 
 /* Blocks of KV: those of all who decode, against those that are given back while it is full. */
@@ -130,9 +128,7 @@ static void test_busy_is_not_absent(void **state)
     };
     struct router_settings settings = router_test_settings();
     settings.prefill_inflight_max = 1;
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "busy", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "busy", steps);
 }
 
 /* Faster samples are believed sooner than slower ones. */

@@ -69,9 +69,7 @@ static void test_flip(void **state)
         CANCEL(10, "d", "worker:1 release\nworker:2 release\n" END("#4")),
         CANCEL(10, "e", "worker:3 release\nworker:2 release\n" END("#5")),
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "flip", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(), "flip", steps);
 }
 
 /* Towards both phases it keeps what it has. */
@@ -90,9 +88,7 @@ static void test_to_both(void **state)
         CANCEL(10, "a", "worker:1 release\nworker:3 release\n" END("#1")),
         CANCEL(10, "b", "worker:3 release\n" END("#2")),
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "to both", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(), "to both", steps);
 }
 
 /* Each way in which a plan is not applied. Routing goes on over what is ready in its actual phase. */
@@ -143,21 +139,11 @@ static void test_aborted(void **state)
         {5, "worker:3 phase_reply term=1 plan=2 phase=decode", APPLIED("2") "\nplanner:1 update"},
         CANCEL(6, "a", "worker:1 release\nworker:2 release\n" END("#1")),
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "refused", refused);
-    router_end(&f);
-    f = begin();
-    CORE_RUN(f, "dies", dies);
-    router_end(&f);
-    f = begin();
-    CORE_RUN(f, "another dies", other_dies);
-    router_end(&f);
-    f = begin();
-    CORE_RUN(f, "silent", silent);
-    router_end(&f);
-    f = begin();
-    CORE_RUN(f, "superseded", superseded);
-    router_end(&f);
+    ROUTER_CASE(begin(), "refused", refused);
+    ROUTER_CASE(begin(), "dies", dies);
+    ROUTER_CASE(begin(), "another dies", other_dies);
+    ROUTER_CASE(begin(), "silent", silent);
+    ROUTER_CASE(begin(), "superseded", superseded);
 }
 
 /* The word or its answer may be lost with the session. */
@@ -185,15 +171,9 @@ static void test_session_breaks(void **state)
         {3, "worker:3 resync", "worker:3 resync_reply\nworker:3 set_phase phase=prefill\nplanner:1 update"},
         {4, "worker:3 phase_reply term=1 plan=1 phase=prefill", APPLIED("1") "\nplanner:1 update"},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "again", again);
-    router_end(&f);
-    f = begin();
-    CORE_RUN(f, "taken", taken);
-    router_end(&f);
-    f = begin();
-    CORE_RUN(f, "before", before);
-    router_end(&f);
+    ROUTER_CASE(begin(), "again", again);
+    ROUTER_CASE(begin(), "taken", taken);
+    ROUTER_CASE(begin(), "before", before);
 }
 
 static void test_not_willing(void **state)
@@ -207,9 +187,7 @@ static void test_not_willing(void **state)
         {3, "admin:1 set_phase service=nobody phase=decode", "admin:1 phase_reply reason=not_found"},
         {4, "admin:1 set_phase service=p0 phase=none", "admin:1 phase_reply reason=unsupported"},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "not willing", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(), "not willing", steps);
 }
 
 /* An operator's word goes with the plan in force, which a later one overrules. */
@@ -231,9 +209,7 @@ static void test_operator(void **state)
         {10, "as=88 worker:3 " WORKER("d1", "decode", "profile.relay=r0"),
          "admin:1 phase_reply phase=decode reason=peer_lost\nworker:3 welcome\nplanner:1 update"},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "operator", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(), "operator", steps);
 }
 
 /* One that takes another replica to another phase before all are in theirs: the plan is not applied, and says

@@ -64,9 +64,7 @@ static void test_classes(void **state)
         CANCEL(8, "d", "worker:1 release\nworker:2 release"),
         CANCEL(8, "e", "worker:4 release\nworker:3 release"),
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "classes", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(), "classes", steps);
 }
 
 /* Who is not there is not picked; whoever comes back has its shares again. */
@@ -88,9 +86,7 @@ static void test_come_and_go(void **state)
         CANCEL(8, "b", "worker:1 release\nworker:2 release"),
         CANCEL(8, "c", "worker:1 release\nworker:3 release"),
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "come and go", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(), "come and go", steps);
 }
 
 /* Without a plan: prompt tokens decide, not requests. */
@@ -109,9 +105,7 @@ static void test_by_load(void **state)
         CANCEL(8, "c", "worker:4 release\nworker:5 release"),
         CANCEL(8, "d", "worker:1 release\nworker:2 release"),
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "by load", steps);
-    router_end(&f);
+    ROUTER_CASE(begin(), "by load", steps);
 }
 
 /* One worker of both phases serves alone: one Assign, one record at Resync, one loss. */
@@ -140,9 +134,7 @@ static void test_alone(void **state)
          "trace.decode=b0 trace.relay=\ntrace"},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin(&settings);
-    CORE_RUN(f, "alone", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin(&settings), "alone", steps);
 }
 
 /* A plan is taken whole or not at all. */

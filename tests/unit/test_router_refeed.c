@@ -138,16 +138,8 @@ static void test_no_copy(void **state)
          "relay:1 release rid=1.1 reason=finished\nworker:3 assign role=decode rid=1.2\n"
          "worker:4 assign role=prefill rid=1.2 #1"},
         CANCEL(17, "worker:4 release rid=1.2\nworker:3 release rid=1.2\n")};
-#define CASE(steps)                                                                                          \
-    {                                                                                                        \
-#steps, steps, TS_ARRAY_SIZE(steps)                                                                  \
-    }
-    static const struct {
-        const char *name;
-        const struct core_step *steps;
-        size_t count;
-    } cases[] = {CASE(evicted), CASE(session), CASE(replaced), CASE(drains)};
-#undef CASE
+    static const struct core_table cases[] = {CORE_TABLE(evicted), CORE_TABLE(session), CORE_TABLE(replaced),
+                                              CORE_TABLE(drains)};
     for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
         struct core_fixture *f = begin();
         core_run(f, cases[i].name, cases[i].steps, cases[i].count);
@@ -189,12 +181,8 @@ static void test_sessions(void **state)
         {39, "tick", REFED("worker:3", "1.3", "", "1.2")},
         CANCEL(40, "relay:1 release rid=1.3\nworker:3 release rid=1.3\n"),
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "told again", told_again);
-    router_end(&f);
-    f = begin();
-    CORE_RUN(f, "end lost", end_lost);
-    router_end(&f);
+    ROUTER_CASE(begin(), "told again", told_again);
+    ROUTER_CASE(begin(), "end lost", end_lost);
 }
 
 /* The news of a copy may come when the request has gone on: while it waits it counts, later it is let go. */
@@ -222,12 +210,8 @@ static void test_late_news(void **state)
         {14, "relay:1 transfer rid=1.1", "relay:1 release rid=1.1 reason=finished"},
         CANCEL(15, "worker:1 release rid=1.2\nworker:3 release rid=1.2\n"),
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "waits", waits);
-    router_end(&f);
-    f = begin();
-    CORE_RUN(f, "too late", too_late);
-    router_end(&f);
+    ROUTER_CASE(begin(), "waits", waits);
+    ROUTER_CASE(begin(), "too late", too_late);
 }
 
 int main(void)

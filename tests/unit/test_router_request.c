@@ -144,9 +144,7 @@ static void test_silent_request(void **state)
          "client:9 refused request_id=x reason=bad_request retry_after_ms=0\ndrop #3"},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "silent", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "silent", steps);
 }
 
 static void test_draining(void **state)
@@ -162,9 +160,7 @@ static void test_draining(void **state)
          "client:9 tokens\n" ENDED("1.1", "#1", "finished", "finish=stop") "\nstop"},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "draining", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "draining", steps);
 }
 
 /* Nobody there: it waits, and ends when nobody came. An idle router drains at once. */
@@ -180,9 +176,7 @@ static void test_no_worker(void **state)
         {30002, "drain", "stop"},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin(&settings);
-    CORE_RUN(f, "no worker", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin(&settings), "no worker", steps);
 }
 
 static void test_attach(void **state)
@@ -214,9 +208,7 @@ static void test_attach(void **state)
         {60009, "client:7 cancel client=c request_id=a", "client:7 end finish=error reason=not_found"},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "attach", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "attach", steps);
 }
 
 /* The stream of another router goes on here: its tokens are produced already and are not sent again. */
@@ -237,9 +229,7 @@ static void test_resumed(void **state)
          "reason=none\ntrace"},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "resumed", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "resumed", steps);
 }
 
 static void test_detached(void **state)
@@ -265,9 +255,7 @@ static void test_detached(void **state)
     };
     struct router_settings settings = router_test_settings();
     settings.client_timeout_ms = 1000;
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "detached", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "detached", steps);
 }
 
 static void test_deadline_and_cancel(void **state)
@@ -290,9 +278,7 @@ static void test_deadline_and_cancel(void **state)
         {104, "client:9 cancel client=c request_id=c", ""},
     };
     struct router_settings settings = router_test_settings();
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "deadline and cancel", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "deadline and cancel", steps);
 }
 
 /* Ended records are bounded by number as well as by age. */
@@ -312,9 +298,7 @@ static void test_ended_kept(void **state)
     };
     struct router_settings settings = router_test_settings();
     settings.ended_keep_count = 2;
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "ended", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "ended", steps);
 
     static const struct core_step none_kept[] = {
         {1, "client:9 " GENERATE("a") "#1", "client:9 accepted\n*"},
@@ -322,9 +306,7 @@ static void test_ended_kept(void **state)
         {3, "client:9 cancel client=c request_id=a", "client:9 end reason=not_found"},
     };
     settings.ended_keep_count = 0;
-    f = router_begin_cluster(&settings);
-    CORE_RUN(f, "none kept", none_kept);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "none kept", none_kept);
 }
 
 int main(void)

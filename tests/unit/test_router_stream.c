@@ -72,9 +72,7 @@ static void test_lost_while_pending(void **state)
     };
     struct router_settings settings = router_test_settings();
     settings.client_timeout_ms = 1000;
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "lost while pending", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "lost while pending", steps);
 }
 
 int main(void)

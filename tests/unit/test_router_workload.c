@@ -127,9 +127,7 @@ static void test_updates(void **state)
     };
     struct router_settings settings = router_test_settings();
     settings.queue_max = 1;
-    struct core_fixture *f = router_begin_cluster(&settings);
-    CORE_RUN(f, "updates", steps);
-    router_end(&f);
+    ROUTER_CASE(router_begin_cluster(&settings), "updates", steps);
 }
 
 int main(void)

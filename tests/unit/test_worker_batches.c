@@ -46,9 +46,7 @@ static void test_chunks_in_a_row(void **state)
         {9, "worker:1 release rid=1.1", "pool:1 release"},
         {9, "worker:1 release rid=2.1", "pool:1 release"},
     };
-    struct core_fixture *f = begin(TS_PHASE_PREFILL, 2, 32);
-    CORE_RUN(f, "chunks in a row", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(TS_PHASE_PREFILL, 2, 32), "chunks in a row", steps);
 }
 
 /* Released or failed with two chunks under way: the blocks stay until the last of them is over. */
@@ -133,9 +131,7 @@ static void test_spread(void **state)
         {12, "batch_done batch=8 samples=2:9", ""},
         {12, "batch_done batch=9 samples=5:9", ""},
     };
-    struct core_fixture *f = begin_colocated(32);
-    CORE_RUN(f, "spread", steps);
-    worker_end(&f);
+    WORKER_CASE(begin_colocated(32), "spread", steps);
 }
 
 /* The youngest gives way while it is in a batch: its blocks come with the end of that, for the one that
@@ -252,9 +248,7 @@ static void test_output_batch_of_each(void **state)
     settings.relay_endpoint = "";
     settings.routers[1] = "tcp://router2";
     settings.router_count = 2;
-    struct core_fixture *f = worker_begin(&settings);
-    CORE_RUN(f, "output batch of each", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin(&settings), "output batch of each", steps);
 }
 
 /* The profile says how many batches the engine takes. */

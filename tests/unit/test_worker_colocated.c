@@ -73,9 +73,7 @@ static void test_ends_at_once(void **state)
          "worker:1 report role=both\nworker:1 output first_index=0 items=42 finish=length\ntext_close tag=1"},
         {4, "worker:1 release rid=1.1", ""},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "ends at once", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(), "ends at once", steps);
 }
 
 /* Produced tokens are not drawn again: they are computed after the prompt, and what follows them is drawn. */
@@ -103,12 +101,8 @@ static void test_produced(void **state)
          "worker:1 output first_index=2 items= finish=stop\ntext_close tag=1"},
         {5, "worker:1 release rid=1.2", ""},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "goes on", goes_on);
-    worker_end(&f);
-    f = begin();
-    CORE_RUN(f, "complete", complete);
-    worker_end(&f);
+    WORKER_CASE(begin(), "goes on", goes_on);
+    WORKER_CASE(begin(), "complete", complete);
 }
 
 static void test_refused(void **state)
@@ -186,21 +180,11 @@ static void test_release(void **state)
          "worker:1 report\nworker:1 output finish=stop\ntext_close"},
         {5, "worker:1 release rid=1.1", "stop"},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "tokenising", tokenising);
-    worker_end(&f);
-    f = begin();
-    CORE_RUN(f, "prefilling", prefilling);
-    worker_end(&f);
-    f = begin();
-    CORE_RUN(f, "ready", ready);
-    worker_end(&f);
-    f = begin();
-    CORE_RUN(f, "failed", failed);
-    worker_end(&f);
-    f = begin();
-    CORE_RUN(f, "drained", drained);
-    worker_end(&f);
+    WORKER_CASE(begin(), "tokenising", tokenising);
+    WORKER_CASE(begin(), "prefilling", prefilling);
+    WORKER_CASE(begin(), "ready", ready);
+    WORKER_CASE(begin(), "failed", failed);
+    WORKER_CASE(begin(), "drained", drained);
 }
 
 /* Beside tasks of one phase: the session with the relay is theirs, its end no matter of a colocated one. */
@@ -225,9 +209,7 @@ static void test_relay_lost(void **state)
         {8, "batch_done batch=3 samples=1:44,3:5", ""},
     };
     struct worker_settings settings = worker_test_settings(TS_PHASE_BOTH);
-    struct core_fixture *f = worker_begin_joined(&settings);
-    CORE_RUN(f, "relay lost", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_joined(&settings), "relay lost", steps);
 }
 
 /* Out of blocks, the youngest gives way, also while its prompt is computed. */
@@ -289,12 +271,8 @@ static void test_leaves_room(void **state)
         {3, "worker:1 release rid=1.1", "text_close tag=1"},
         {4, "batch_done batch=1", ""},
     };
-    struct core_fixture *f = begin_with(5);
-    CORE_RUN(f, "leaves room", steps);
-    worker_end(&f);
-    f = begin_with(5);
-    CORE_RUN(f, "alone", alone);
-    worker_end(&f);
+    WORKER_CASE(begin_with(5), "leaves room", steps);
+    WORKER_CASE(begin_with(5), "alone", alone);
 }
 
 int main(void)

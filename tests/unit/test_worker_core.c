@@ -47,9 +47,7 @@ static void test_session(void **state)
         {4403, "worker:1 release rid=1.1", ""},
     };
     struct worker_settings settings = ticking();
-    struct core_fixture *f = worker_begin(&settings);
-    CORE_RUN(f, "session", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin(&settings), "session", steps);
 }
 
 /* The load is told at every interval, however much else the router hears. */
@@ -154,12 +152,8 @@ static void test_drain(void **state)
     };
     static const struct core_step by_signal[] = {{1, "drain", "worker:1 drain\nstop"}};
     struct worker_settings settings = worker_test_settings(TS_PHASE_DECODE);
-    struct core_fixture *f = worker_begin_joined(&settings);
-    CORE_RUN(f, "drained by the router", by_router);
-    worker_end(&f);
-    f = worker_begin_joined(&settings);
-    CORE_RUN(f, "drained by a signal", by_signal);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_joined(&settings), "drained by the router", by_router);
+    WORKER_CASE(worker_begin_joined(&settings), "drained by a signal", by_signal);
 }
 
 /* What a worker cannot do is refused in words. */
@@ -176,9 +170,7 @@ static void test_unsupported(void **state)
     };
     struct worker_settings settings = worker_test_settings(TS_PHASE_DECODE);
     settings.profile.tokenizer = true;
-    struct core_fixture *f = worker_begin_joined(&settings);
-    CORE_RUN(f, "unsupported", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_joined(&settings), "unsupported", steps);
 }
 
 /* A worker of both phases: one pool, one batch with decode rows first. */
@@ -216,9 +208,7 @@ static void test_both_phases(void **state)
         {15, "batch_done batch=3 samples=1:44,3:5", ""},
     };
     struct worker_settings settings = worker_test_settings(TS_PHASE_BOTH);
-    struct core_fixture *f = worker_begin_joined(&settings);
-    CORE_RUN(f, "both phases", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_joined(&settings), "both phases", steps);
 }
 
 int main(void)

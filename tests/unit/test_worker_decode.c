@@ -78,9 +78,7 @@ static void test_life(void **state)
         {9, "kv:1 kv_abort rid=1.1", ""}, /* it owns the attempt alone now */
         {9, "worker:1 release rid=1.1 reason=finished", ""},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "life", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(), "life", steps);
 }
 
 /* Finished: the blocks go at once, the record stays for Resync until Release. */
@@ -157,9 +155,7 @@ static void test_open_twice(void **state)
         {3, "kv:1 " OPEN("1.1"), ""},
         {4, "worker:1 release rid=1.1", "kv:1 kv_abort rid=1.1 reason=cancelled"},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "open twice", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(), "open twice", steps);
 }
 
 /* All or nothing, oldest first; who waits too long goes back to the router. */
@@ -191,9 +187,7 @@ static void test_grants(void **state)
         {2107, "worker:1 release rid=3.1", "kv:1 kv_abort rid=3.1"},
         {2107, "worker:1 release rid=5.1", "kv:1 kv_abort rid=5.1"},
     };
-    struct core_fixture *f = begin_with(6, 500);
-    CORE_RUN(f, "grants", steps);
-    worker_end(&f);
+    WORKER_CASE(begin_with(6, 500), "grants", steps);
 }
 
 /* What a chunk may not be: each is the end of the attempt. */
@@ -344,9 +338,7 @@ static void test_other_sender(void **state)
         {4, "kv:2 unreachable", ""},
         {5, "worker:1 release rid=1.1", "kv:1 kv_abort rid=1.1"},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "other sender", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(), "other sender", steps);
 }
 
 /* An attempt with produced tokens computes them in one row and draws what follows. */
@@ -375,9 +367,7 @@ static void test_replay(void **state)
         {11, "worker:1 release rid=1.3", "text_close tag=1"},
         {12, "batch_done batch=2 samples=1:46", ""},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "replay", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(), "replay", steps);
 }
 
 /* A resumed stream that had ended within its produced tokens: only its end is told. */
@@ -396,9 +386,7 @@ static void test_complete(void **state)
          "worker:1 output rid=1.1 first_index=2 items= finish=stop\ntext_close tag=1"},
         {8, "worker:1 release rid=1.1", ""},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "complete", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(), "complete", steps);
 }
 
 #define GRANTED(at, rid)                                                                                     \
@@ -490,9 +478,7 @@ static void test_leaves_room(void **state)
         {11, "worker:1 release rid=1.1", "text_close tag=1"},
         {12, "batch_done batch=1 samples=1:50", ""},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "leaves room", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(), "leaves room", steps);
 }
 
 static void test_engine_failed(void **state)
@@ -503,9 +489,7 @@ static void test_engine_failed(void **state)
         {7, "batch_done batch=9 reason=engine", ""}, /* not the one under way */
         {8, "batch_done batch=1 reason=engine", FAILED("1.1", "engine") "\ntext_close tag=1"},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "engine failed", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(), "engine failed", steps);
 }
 
 /* Prompt and output together fit the context: max_tokens is clipped. */
@@ -526,9 +510,7 @@ static void test_clipped(void **state)
         {11, "worker:1 release rid=1.1", "text_close"},
         {12, "batch_done batch=1 samples=1:5", ""},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "clipped", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(), "clipped", steps);
 }
 
 int main(void)

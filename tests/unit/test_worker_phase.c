@@ -49,9 +49,7 @@ static void test_flip(void **state)
         {15, "tokenised job=3 ids=*20", ""},
     };
     struct worker_settings settings = worker_test_settings(TS_PHASE_PREFILL);
-    struct core_fixture *f = worker_begin_joined(&settings);
-    CORE_RUN(f, "flip", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_joined(&settings), "flip", steps);
 }
 
 /* An older plan than the newest seen does not count, whichever message brought that. */
@@ -73,9 +71,7 @@ static void test_stale(void **state)
         {9, SET("1", "1", "both"), REPLY("both", "none")},
     };
     struct worker_settings settings = worker_test_settings(TS_PHASE_DECODE);
-    struct core_fixture *f = worker_begin_joined(&settings);
-    CORE_RUN(f, "stale", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_joined(&settings), "stale", steps);
 }
 
 /* What it is not willing to serve, or cannot; a refused plan is not counted as seen. */
@@ -106,18 +102,12 @@ static void test_unsupported(void **state)
     };
     struct worker_settings settings = worker_test_settings(TS_PHASE_DECODE);
     settings.profile.phases = TS_PHASE_DECODE;
-    struct core_fixture *f = worker_begin_joined(&settings);
-    CORE_RUN(f, "decode only", decode_only);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_joined(&settings), "decode only", decode_only);
     settings = worker_test_settings(TS_PHASE_DECODE);
     settings.relay_endpoint = "";
-    f = worker_begin_alone(&settings);
-    CORE_RUN(f, "no relay", no_relay);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_alone(&settings), "no relay", no_relay);
     settings = worker_test_settings(TS_PHASE_PREFILL);
-    f = worker_begin_joined(&settings);
-    CORE_RUN(f, "relay lost", relay_lost);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_joined(&settings), "relay lost", relay_lost);
 }
 
 /* Each router counts its own plans; the one that did not ask hears of the phase in a new Hello. */
@@ -141,9 +131,7 @@ static void test_two_routers(void **state)
     settings.relay_endpoint = "";
     settings.routers[1] = "tcp://router2";
     settings.router_count = 2;
-    struct core_fixture *f = worker_begin(&settings);
-    CORE_RUN(f, "two routers", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin(&settings), "two routers", steps);
 }
 
 int main(void)

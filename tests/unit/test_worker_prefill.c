@@ -61,9 +61,7 @@ static void test_life(void **state)
     };
     struct worker_settings settings = worker_test_settings(TS_PHASE_PREFILL);
     settings.max_batch_tokens = 19;
-    struct core_fixture *f = worker_begin_joined(&settings);
-    CORE_RUN(f, "life", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_joined(&settings), "life", steps);
 }
 
 /* With produced tokens nothing is drawn again; where token 0 ends the request no KV is handed over. */
@@ -84,10 +82,8 @@ static void test_no_seal_no_sample(void **state)
         {4, "worker:1 release rid=1.1 reason=finished", "pool:1 release rid=1.1"},
         {5, "pool:1 kv_freed rid=1.1", ""},
     };
+    WORKER_CASE(begin(), "produced", produced);
     struct core_fixture *f = begin();
-    CORE_RUN(f, "produced", produced);
-    worker_end(&f);
-    f = begin();
     CORE_RUN(f, "token 0 ends", ends);
     assert_int_equal(worker_core_blocks_used(worker_of(f)), 0);
     worker_end(&f);
@@ -151,9 +147,7 @@ static void test_refusals(void **state)
     };
     struct worker_settings settings = worker_test_settings(TS_PHASE_PREFILL);
     settings.requests_max = 2;
-    struct core_fixture *f = worker_begin_joined(&settings);
-    CORE_RUN(f, "refusals", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_joined(&settings), "refusals", steps);
 }
 
 /* A router that was replaced counts its plans from the start. */
@@ -170,9 +164,7 @@ static void test_new_router(void **state)
         {6, "worker:1 release rid=1.7", ""},
         {7, "tokenised job=2 ids=*20", ""},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "new router", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(), "new router", steps);
 }
 
 /* Blocks go by age of acceptance: a large prompt is not starved by small ones behind it. */
@@ -207,9 +199,7 @@ static void test_waits_in_order(void **state)
         {1013, "pool:1 kv_freed rid=1.1", ""},
         {1013, "pool:1 kv_freed rid=4.1", ""},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "waits", steps);
-    worker_end(&f);
+    WORKER_CASE(begin(), "waits", steps);
 }
 
 /* Released in every state: the blocks stay until the batch is over and the relay has let go. */
@@ -303,12 +293,8 @@ static void test_failures(void **state)
          FAILED("1.1", "peer_lost") "\ntext_close tag=1\npool:1 release rid=1.1"},
         {4, "batch_done batch=1 samples=1:42", ""},
     };
-    struct core_fixture *f = begin();
-    CORE_RUN(f, "engine", engine);
-    worker_end(&f);
-    f = begin();
-    CORE_RUN(f, "freed", freed);
-    worker_end(&f);
+    WORKER_CASE(begin(), "engine", engine);
+    WORKER_CASE(begin(), "freed", freed);
 }
 
 static void test_refused_pool(void **state)
@@ -323,9 +309,7 @@ static void test_refused_pool(void **state)
         {3, "worker:1 " PREFILL("1.2") "#1", FAILED("1.2", "peer_lost") "\ndrop #1"},
     };
     struct worker_settings settings = worker_test_settings(TS_PHASE_PREFILL);
-    struct core_fixture *f = worker_begin(&settings);
-    CORE_RUN(f, "refused pool", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin(&settings), "refused pool", steps);
 }
 
 /* What the request does not name is the model's, in the profile, or neutral. */
@@ -351,9 +335,7 @@ static void test_defaults_of_the_model(void **state)
                              .top_p = 0.5f,
                              .min_p = 0.25f,
                              .given = TS_SAMPLING_TEMPERATURE | TS_SAMPLING_TOP_K | TS_SAMPLING_MIN_P};
-    struct core_fixture *f = worker_begin_joined(&settings);
-    CORE_RUN(f, "defaults", steps);
-    worker_end(&f);
+    WORKER_CASE(worker_begin_joined(&settings), "defaults", steps);
 }
 
 int main(void)

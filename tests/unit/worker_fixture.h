@@ -28,4 +28,6 @@ struct core_fixture *worker_begin_alone(
 struct worker_core *worker_of(const struct core_fixture *f);
 void worker_end(struct core_fixture **f); /* no task and no block may be left */
 
+#define WORKER_CASE(begun, name, steps) CORE_CASE(begun, name, steps, worker_end)
+
 #endif
