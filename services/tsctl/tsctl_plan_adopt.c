@@ -36,7 +36,7 @@ static enum ts_status search(struct adopt *a, const struct tsctl_plan_flags *f, 
                              const struct plan_algorithm *algorithm, struct ts_error *err)
 {
     struct tsctl_plan_search run = {
-        .algorithm = algorithm, .seconds = f->time_limit, .progress = f->progress};
+        .algorithm = algorithm, .seconds = f->time_limit, .max_work = f->max_work, .progress = f->progress};
     struct plan_change *change = &a->changes[depth];
     double then = served_by(a->world.current);
     a->world.problem.depth = depth;

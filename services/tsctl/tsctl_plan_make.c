@@ -38,6 +38,8 @@ static const struct ts_option options[] = {
     {"load", TS_OPTION_STRING, F(load), NULL, 0, 0,
      "an algorithm of your own: shared object, see services/planner"},
     {"time_limit", TS_OPTION_F64, F(time_limit), "600", 0.001, 1e6, "seconds; then the best so far counts"},
+    {"max_work", TS_OPTION_U64, F(max_work), "0", 0, 9e15,
+     "evaluations and simplex iterations of the search; then the best so far counts; 0 = no bound"},
     {"no_bound", TS_OPTION_BOOL, F(no_bound), "false", 0, 0, "do not prove how good the plan is"},
     {"budget", TS_OPTION_F64, F(budget), NULL, 1e-3, 1e9,
      "$/h: the devices to rent for the most requests in time"},
@@ -169,8 +171,8 @@ int tsctl_plan_flags_check(const struct tsctl_plan_flags *f, const struct plan_a
 int tsctl_plan_make(const struct tsctl_plan_flags *f, struct tsctl_plan_world *world,
                     struct tsctl_plan_search *search, struct ts_error *err)
 {
-    *search =
-        (struct tsctl_plan_search){.seconds = f->time_limit, .bound = !f->no_bound, .progress = f->progress};
+    *search = (struct tsctl_plan_search){
+        .seconds = f->time_limit, .max_work = f->max_work, .bound = !f->no_bound, .progress = f->progress};
     int code = tsctl_plan_flags_check(f, &search->algorithm, err);
     if (code)
         return code;

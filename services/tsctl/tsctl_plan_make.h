@@ -14,6 +14,7 @@ struct tsctl_plan_flags {
     const char *algorithm, *load, *depth, *current, *out, *svg;
     double time_limit, budget;                       /* budget 0 = not given */
     double window_s, load_gb_per_s, flip_s, since_s; /* of adopt */
+    uint64_t max_work;
     uint32_t points;
     bool no_bound, min_cost, frontier, json, by_class, progress;
 };

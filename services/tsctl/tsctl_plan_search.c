@@ -61,6 +61,10 @@ static enum ts_status no_plan(const struct tsctl_plan_world *world, const struct
     if (!search->finished && tsctl_plan_clock_interrupted())
         return ts_error_set(err, TS_ENOTFOUND, "%s was stopped before it found a plan; give it more time",
                             search->algorithm->name);
+    if (!search->finished && search->max_work > 0 && search->work == search->max_work)
+        return ts_error_set(err, TS_ENOTFOUND,
+                            "%s found no plan in %llu units of work; give it more (--max-work)",
+                            search->algorithm->name, (unsigned long long)search->max_work);
     if (!search->finished)
         return ts_error_set(err, TS_ENOTFOUND, "%s found no plan in %g s; give it more (--time-limit)",
                             search->algorithm->name, search->seconds);
@@ -92,11 +96,14 @@ enum ts_status tsctl_plan_search(const struct tsctl_plan_world *world, struct ts
     search->work = 0;
     do {
         char words[160] = "";
-        search->finished = search->algorithm->step(run, STEP_WORK);
-        search->work += STEP_WORK;
+        uint64_t work = STEP_WORK;
+        if (search->max_work > 0 && search->max_work - search->work < work)
+            work = search->max_work - search->work;
+        search->finished = search->algorithm->step(run, work);
+        search->work += work;
         search->algorithm->describe(run, words, sizeof words);
         tsctl_plan_clock_show(&clock, search->algorithm->name, words);
-    } while (!search->finished && !tsctl_plan_clock_out(&clock));
+    } while (!search->finished && search->work != search->max_work && !tsctl_plan_clock_out(&clock));
     search->plan = search->algorithm->best(run);
     search->algorithm->close(&run);
     if (search->plan && search->bound && isnan(search->plan->bound) && !tsctl_plan_clock_interrupted())

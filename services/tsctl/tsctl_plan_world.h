@@ -34,9 +34,10 @@ struct tsctl_plan_doc tsctl_plan_world_doc(const struct tsctl_plan_world *world,
 
 struct tsctl_plan_search {
     const struct plan_algorithm *algorithm;
-    double seconds; /* of search and bound together */
-    bool bound;     /* find one when the algorithm has none */
-    bool progress;  /* one line on stderr even when that is no terminal */
+    double seconds;    /* of search and bound together */
+    uint64_t max_work; /* of the search; 0 = no bound */
+    bool bound;        /* find one when the algorithm has none */
+    bool progress;     /* one line on stderr even when that is no terminal */
     /* Results. */
     struct ts_plan *plan; /* the caller's */
     uint64_t work;

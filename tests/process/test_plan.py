@@ -170,6 +170,17 @@ def test_one_gpu_and_many():
     assert many["replicas"]
 
 
+def test_max_work_gives_the_same_plan_everywhere():
+    whole = plan(algorithm="paper")
+    cut = plan(algorithm="paper", max_work=whole["work"] // 2)
+    assert whole["finished"] is True and cut["finished"] is False
+    assert cut["work"] == whole["work"] // 2
+    assert plan(algorithm="paper", max_work=whole["work"] // 2) == cut
+    assert plan(algorithm="paper", max_work=10 * whole["work"]) == whole
+    early = tsctl("--json", cluster="gpus-256", max_work=1, check=False)
+    assert early.returncode == 1 and "--max-work" in early.stderr
+
+
 def test_explain(made):
     why = json.loads(run("plan", "explain", made["path"], "--json").stdout)
     doc = made["doc"]
