@@ -136,8 +136,10 @@ static bool same_classes(const struct ts_plan_classes *a, const struct ts_plan_c
     return same;
 }
 
-/* What each replica gets of each class, for prefill and for decode: [(class * replicas + replica) * 2 +
- * role]. `index` gives a replica of the plan its number in both. */
+enum role { ROLE_PREFILL, ROLE_DECODE, ROLE_EXACT, ROLES }; /* exact: prefill whose KV is sent as it is */
+
+/* What each replica gets of each class in each role: [(class * replicas + replica) * ROLES + role]. `index`
+ * gives a replica of the plan its number in both. */
 static void add_loads(const struct ts_msg_plan *plan, const struct ts_map *index, uint32_t replicas,
                       const struct ts_plan_replica *first, double sign, double *loads)
 {
@@ -149,29 +151,32 @@ static void add_loads(const struct ts_msg_plan *plan, const struct ts_map *index
         const struct ts_plan_replica *p = ts_map_get_u64(by_id, z->prefill),
                                      *d = ts_map_get_u64(by_id, z->decode);
         size_t row = (size_t)z->length_class * replicas;
-        loads[2 * (row + (size_t)((const struct ts_plan_replica *)find(index, p->worker) - first))] +=
-            sign * z->share;
-        loads[2 * (row + (size_t)((const struct ts_plan_replica *)find(index, d->worker) - first)) + 1] +=
-            sign * z->share;
+        double *from =
+            loads + ROLES * (row + (size_t)((const struct ts_plan_replica *)find(index, p->worker) - first));
+        double *to =
+            loads + ROLES * (row + (size_t)((const struct ts_plan_replica *)find(index, d->worker) - first));
+        from[ROLE_PREFILL] += sign * z->share;
+        to[ROLE_DECODE] += sign * z->share;
+        from[ROLE_EXACT] += ts_str_equal(z->codec, ts_str_of("none")) ? sign * z->share : 0;
     }
     ts_map_destroy(&by_id);
 }
 
-/* The share of requests that go to other replicas, of all classes alike. */
+/* The share of requests that go to other replicas, or as another codec, of all classes alike. */
 static double moved_share(const struct ts_msg_plan *a, const struct ts_msg_plan *b)
 {
     uint32_t classes = a->classes.count ? a->classes.count : 1, replicas = a->replicas.count;
     struct ts_map *index = replicas_by_worker(a);
-    double *loads = ts_xcalloc((size_t)classes * replicas * 2 + 1, sizeof *loads), sums[2] = {0, 0};
+    double *loads = ts_xcalloc((size_t)classes * replicas * ROLES + 1, sizeof *loads), sums[ROLES] = {0};
     add_loads(a, index, replicas, a->replicas.data, 1, loads);
     add_loads(b, index, replicas, a->replicas.data, -1, loads);
-    for (uint32_t k = 0; k < 2 * classes; k++) {
-        for (uint32_t i = 0; i < replicas; i++)
-            sums[k % 2] += fabs(loads[2 * ((size_t)(k / 2) * replicas + i) + k % 2]) / 2;
+    for (size_t i = 0; i < (size_t)classes * replicas; i++) {
+        for (int role = 0; role < ROLES; role++)
+            sums[role] += fabs(loads[ROLES * i + role]) / (role == ROLE_EXACT ? 1 : 2);
     }
     ts_free(loads);
     ts_map_destroy(&index);
-    return fmax(sums[0], sums[1]) / classes; /* for prefill, for decode */
+    return fmax(sums[ROLE_PREFILL], fmax(sums[ROLE_DECODE], sums[ROLE_EXACT])) / classes;
 }
 
 bool plan_differs(const struct ts_msg_plan *before, const struct ts_msg_plan *after, double share)

@@ -42,9 +42,7 @@ static void add(struct live_shares *out, const struct live_share *share)
         struct live_share *old = &out->items[i];
         if (old->length_class != share->length_class)
             break;
-        if (old->prefill == share->prefill && old->decode == share->decode) {
-            if (share->share > old->share)
-                old->codec = share->codec; /* one codec for each pair: that of most requests */
+        if (old->prefill == share->prefill && old->decode == share->decode && old->codec == share->codec) {
             old->share += share->share;
             return;
         }

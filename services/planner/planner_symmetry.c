@@ -99,10 +99,15 @@ static size_t slot_of(const struct symmetry *s, uint32_t p, uint32_t d)
     return ((size_t)s->orbit[p] * s->groups + s->orbit[d]) * RELATIONS + relation;
 }
 
-static void add_pair(struct live_shares *to, uint32_t p, uint32_t d, uint32_t length_class, double share)
+/* `like`: class and codec. */
+static void add_pair(struct live_shares *to, uint32_t p, uint32_t d, const struct live_share *like,
+                     double share)
 {
-    live_shares_add(
-        to, &(struct live_share){.prefill = p, .decode = d, .length_class = length_class, .share = share});
+    struct live_share item = *like;
+    item.prefill = p;
+    item.decode = d;
+    item.share = share;
+    live_shares_add(to, &item);
 }
 
 static uint32_t next_of_orbit(const struct symmetry *s, uint32_t orbit, uint32_t g)
@@ -114,8 +119,8 @@ static uint32_t next_of_orbit(const struct symmetry *s, uint32_t orbit, uint32_t
 
 /* In a large cluster, where each unit is on nodes of its own: a + b - 1 pairs of two orbits are enough for
  * equal shares of each unit. Both rows of units are laid beside each other, and where two meet is a pair. */
-static void spread_thinly(struct symmetry *s, uint32_t p_orbit, uint32_t d_orbit, uint32_t length_class,
-                          double share, struct live_shares *to)
+static void spread_thinly(struct symmetry *s, uint32_t p_orbit, uint32_t d_orbit,
+                          const struct live_share *like, double share, struct live_shares *to)
 {
     uint64_t a = 0, b = 0, i = 0, j = 0;
     for (uint32_t g = 0; g < s->groups; g++) {
@@ -126,7 +131,7 @@ static void spread_thinly(struct symmetry *s, uint32_t p_orbit, uint32_t d_orbit
     while (i < a && j < b) {
         uint64_t begin = i * b > j * a ? i * b : j * a;
         uint64_t end_i = (i + 1) * b, end_j = (j + 1) * a, end = end_i < end_j ? end_i : end_j;
-        add_pair(to, p, d, length_class, share * (double)(end - begin) / ((double)a * (double)b));
+        add_pair(to, p, d, like, share * (double)(end - begin) / ((double)a * (double)b));
         if (end == end_i && ++i < a)
             p = next_of_orbit(s, p_orbit, p + 1);
         if (end == end_j && ++j < b)
@@ -134,14 +139,19 @@ static void spread_thinly(struct symmetry *s, uint32_t p_orbit, uint32_t d_orbit
     }
 }
 
-/* The pairs of the orbits that shares of the class go to, each with its mean. */
-static void spread_class(struct symmetry *s, const struct live_shares *from, uint32_t length_class,
-                         struct live_shares *to)
+static bool same_kind(const struct live_share *a, const struct live_share *b)
+{
+    return a->length_class == b->length_class && a->codec == b->codec && a->codec_known == b->codec_known;
+}
+
+/* The pairs of the orbits that shares of one class and codec go to, each with its mean. */
+static void spread_kind(struct symmetry *s, const struct live_shares *from, const struct live_share *like,
+                        struct live_shares *to)
 {
     memset(s->sums, 0, (size_t)s->groups * s->groups * RELATIONS * sizeof *s->sums);
     for (uint32_t i = 0; i < from->count; i++) {
         const struct live_share *share = &from->items[i];
-        if (share->length_class == length_class)
+        if (same_kind(share, like))
             s->sums[slot_of(s, share->prefill, share->decode)] += share->share;
     }
     for (uint32_t p = 0; p < s->groups; p++) {
@@ -151,26 +161,11 @@ static void spread_class(struct symmetry *s, const struct live_shares *from, uin
             if (!(s->sums[slot] > 0))
                 continue;
             if (!thin)
-                add_pair(to, p, d, length_class, s->sums[slot] / s->pairs[slot]);
+                add_pair(to, p, d, like, s->sums[slot] / s->pairs[slot]);
             else if (s->orbit[p] == p && s->orbit[d] == d)
-                spread_thinly(s, p, d, length_class, s->sums[slot], to);
+                spread_thinly(s, p, d, like, s->sums[slot], to);
         }
     }
-}
-
-/* One codec for each pair of orbits: that of its first share; equal links have equal ones as a rule. */
-static void name_codecs(const struct symmetry *s, const struct live_shares *from, struct live_shares *to)
-{
-    uint32_t *first = ts_xcalloc((size_t)s->groups * s->groups * RELATIONS, sizeof *first); /* index + 1 */
-    for (uint32_t i = from->count; i-- > 0;)
-        first[slot_of(s, from->items[i].prefill, from->items[i].decode)] = i + 1;
-    for (uint32_t i = 0; i < to->count; i++) {
-        const struct live_share *like =
-            &from->items[first[slot_of(s, to->items[i].prefill, to->items[i].decode)] - 1];
-        to->items[i].codec = like->codec;
-        to->items[i].codec_known = like->codec_known;
-    }
-    ts_free(first);
 }
 
 static void symmetry_init(struct symmetry *s, const struct planner_live *live, const struct live_model *m,
@@ -213,9 +208,13 @@ void live_shares_even(const struct planner_live *live, const struct live_model *
     struct symmetry s;
     struct live_shares even = {.items = NULL};
     symmetry_init(&s, live, m, plan);
-    for (uint32_t k = 0; k < m->demand.class_count; k++)
-        spread_class(&s, shares, k, &even);
-    name_codecs(&s, shares, &even);
+    for (uint32_t i = 0; i < shares->count; i++) {
+        uint32_t first = 0;
+        while (!same_kind(&shares->items[first], &shares->items[i]))
+            first++;
+        if (first == i)
+            spread_kind(&s, shares, &shares->items[i], &even);
+    }
     symmetry_fini(&s);
     ts_free(shares->items);
     *shares = even;

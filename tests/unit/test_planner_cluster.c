@@ -118,6 +118,73 @@ static void test_stages(void **state)
     ts_arena_fini(&arena);
 }
 
+/* --- Codecs --- */
+
+/* Of prefill 0 and decode 1: one class exact, of the other three quarters in four bits. */
+static struct ts_plan *plan_two_codecs(struct plan_search *search)
+{
+    const struct plan_problem *problem = (const struct plan_problem *)search;
+    struct ts_plan *plan = ts_plan_new(2, 3);
+    memcpy(plan->groups, problem->current->groups, 2 * sizeof *plan->groups);
+    plan->flows[0] = (struct ts_flow){0, 1, 0, 1, 1, TS_COST_CODEC_NONE};
+    plan->flows[1] = (struct ts_flow){0, 1, 1, 0.75, 0.75, TS_COST_CODEC_I4};
+    plan->flows[2] = (struct ts_flow){0, 1, 1, 0.25, 0.25, TS_COST_CODEC_NONE};
+    plan->objective = plan->rate = 2;
+    return plan;
+}
+
+static struct plan_search *open_two_codecs(const struct plan_problem *problem, struct ts_error *err)
+{
+    (void)err;
+    return (struct plan_search *)(uintptr_t)problem;
+}
+
+static bool step_two_codecs(struct plan_search *search, uint64_t budget)
+{
+    (void)search;
+    (void)budget;
+    return true;
+}
+
+static void close_two_codecs(struct plan_search **search)
+{
+    *search = NULL;
+}
+
+/* Each flow keeps its codec: named by the first class, all KV went exact, over cards too slow for that. */
+static void test_codecs(void **state)
+{
+    (void)state;
+    static const struct plan_algorithm two_codecs = {.version = PLAN_ALGORITHM_VERSION,
+                                                     .name = "two codecs",
+                                                     .summary = "",
+                                                     .open = open_two_codecs,
+                                                     .step = step_two_codecs,
+                                                     .best = plan_two_codecs,
+                                                     .close = close_two_codecs};
+    static const struct ts_plan_worker workers[] = {{WORKER("p0", "h1", TS_PHASE_PREFILL)},
+                                                    {WORKER("d0", "h2", TS_PHASE_DECODE)}};
+    static const struct ts_link_item links[] = {{STR("h1"), STR("h2"), 1e9, 200000, 1},
+                                                {STR("h2"), STR("h1"), 1e9, 200000, 1}};
+    const struct ts_msg_snapshot snapshot = {.workers = {workers, 2}, .links = {links, 2}};
+    struct planner_live_inputs inputs = planner_live_defaults();
+    struct ts_msg_plan plan;
+    struct ts_arena arena;
+    double shares[2][2] = {{0}}; /* [class][in four bits] */
+    ts_arena_init(&arena);
+    inputs.algorithm = &two_codecs;
+    plan_of(&inputs, &snapshot, &arena, &plan);
+    assert_int_equal(plan.shares.count, 3);
+    for (uint32_t i = 0; i < plan.shares.count; i++) {
+        const struct ts_plan_share *z = &plan.shares.data[i];
+        assert_in_range(z->length_class, 0, 1);
+        shares[z->length_class][ts_str_equal(z->codec, ts_str_of("i4"))] += z->share;
+    }
+    assert_true(fabs(shares[0][0] - 1) < 1e-9 && fabs(shares[1][0] - 0.25) < 1e-9);
+    assert_true(fabs(shares[1][1] - 0.75) < 1e-9);
+    ts_arena_fini(&arena);
+}
+
 static void see_equal(const struct plan_problem *problem)
 {
     fail_msg("a problem with %u groups was opened", problem->current->group_count);
@@ -315,6 +382,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stages),  cmocka_unit_test(test_bad_stages), cmocka_unit_test(test_file),
         cmocka_unit_test(test_classes), cmocka_unit_test(test_equals),     cmocka_unit_test(test_large),
+        cmocka_unit_test(test_codecs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
