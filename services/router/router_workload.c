@@ -4,8 +4,11 @@
 
 #include "common/base/ts_mem.h"
 
-#define PROMPT_FIRST 32 /* the first cell ends there, each other at four times the one before */
-#define OUTPUT_FIRST 8
+#define PROMPT_FIRST 32  /* the first range ends there, each other at half as much again as the one before */
+#define OUTPUT_FIRST 32  /* the first range ends there, each other at eight times the one before */
+#define PROMPT_MOST  1e8 /* the end of the last one */
+#define USED_PROMPT  32  /* of the coarser grid: at four times the one before */
+#define USED_OUTPUT  8
 #define ALLOWED_MAX  1e6 /* tokens: what was learned earlier then counts half */
 #define BURST_LEAST  10  /* seconds and arrivals: with less there is no telling */
 
@@ -22,17 +25,35 @@ void workload_fini(struct workload *w)
     w->buckets = NULL;
 }
 
-static uint32_t step_of(uint32_t tokens, uint32_t first)
+static uint32_t step_of(uint32_t tokens, uint32_t first, uint32_t factor, uint32_t count)
 {
     uint32_t step = 0;
-    for (uint64_t end = first; tokens >= end && step < WORKLOAD_SIDE - 1; end *= 4)
+    for (uint64_t end = first; tokens >= end && step < count - 1; end *= factor)
         step++;
     return step;
 }
 
+/* Where a range of prompts ends, and the next one begins. */
+static uint32_t prompt_end(uint32_t range)
+{
+    uint32_t end = PROMPT_FIRST;
+    for (uint32_t i = 0; i < range; i++)
+        end += end / 2;
+    return end;
+}
+
 static uint32_t cell_of(uint32_t prompt_tokens, uint32_t output_tokens)
 {
-    return step_of(prompt_tokens, PROMPT_FIRST) * WORKLOAD_SIDE + step_of(output_tokens, OUTPUT_FIRST);
+    uint32_t range = 0;
+    for (uint32_t end = PROMPT_FIRST; prompt_tokens >= end && range < WORKLOAD_PROMPTS - 1; end += end / 2)
+        range++;
+    return range * WORKLOAD_OUTPUTS + step_of(output_tokens, OUTPUT_FIRST, 8, WORKLOAD_OUTPUTS);
+}
+
+static uint32_t used_cell(uint32_t prompt_tokens, uint32_t max_tokens)
+{
+    return step_of(prompt_tokens, USED_PROMPT, 4, WORKLOAD_SIDE) * WORKLOAD_SIDE +
+           step_of(max_tokens, USED_OUTPUT, 4, WORKLOAD_SIDE);
 }
 
 /* What has left the window is forgotten. */
@@ -78,7 +99,7 @@ static void take(struct workload_bucket *bucket, const struct workload_entry *e)
 
 uint32_t workload_expected(const struct workload *w, uint32_t prompt_tokens, uint32_t max_tokens)
 {
-    uint32_t cell = cell_of(prompt_tokens, max_tokens);
+    uint32_t cell = used_cell(prompt_tokens, max_tokens);
     double share = w->allowed[cell] > 0 ? w->used[cell] / w->allowed[cell] : 1;
     double tokens = share * max_tokens + 0.5;
     return tokens < 1 ? 1 : tokens < max_tokens ? (uint32_t)tokens : max_tokens;
@@ -116,7 +137,7 @@ void workload_correct(struct workload *w, ts_time now, struct workload_entry *en
 
 void workload_learn(struct workload *w, uint32_t prompt_tokens, uint32_t output_tokens, uint32_t max_tokens)
 {
-    uint32_t cell = cell_of(prompt_tokens, max_tokens);
+    uint32_t cell = used_cell(prompt_tokens, max_tokens);
     w->used[cell] += output_tokens;
     w->allowed[cell] += max_tokens;
     if (w->allowed[cell] > ALLOWED_MAX) {
@@ -162,14 +183,17 @@ static double burst_of(struct workload *w, ts_time now, ts_time from)
     return (sum_sq - sum * sum / n) / (n - 1) / (sum / n);
 }
 
-static struct ts_workload_class class_of(const struct workload_cell *sum, double window_s)
+static struct ts_workload_class class_of(const struct workload_cell *sum, uint32_t range, double window_s)
 {
     double n = (double)sum->count;
+    bool last = range == WORKLOAD_PROMPTS - 1;
     return (struct ts_workload_class){.rate = n / window_s,
                                       .prompt_tokens = (double)sum->prompt / n,
                                       .prompt_tokens_sq = (double)sum->prompt_sq / n,
                                       .output_tokens = (double)sum->output / n,
-                                      .output_tokens_sq = (double)sum->output_sq / n};
+                                      .output_tokens_sq = (double)sum->output_sq / n,
+                                      .prompt_begin = range ? prompt_end(range - 1) : 0,
+                                      .prompt_end = last ? PROMPT_MOST : prompt_end(range)};
 }
 
 static struct workload_cell cell_sum(const struct workload *w, size_t cell)
@@ -202,7 +226,7 @@ struct ts_workload workload_of(struct workload *w, ts_time now, struct ts_arena 
         const struct workload_cell sum = cell_sum(w, c);
         if (sum.count == 0)
             continue;
-        classes[count++] = class_of(&sum, window_s);
+        classes[count++] = class_of(&sum, (uint32_t)(c / WORKLOAD_OUTPUTS), window_s);
         arrivals += (double)sum.count;
         out.prompt_tokens_mean += (double)sum.prompt;
         out.output_tokens_mean += (double)sum.output;

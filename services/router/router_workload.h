@@ -12,8 +12,10 @@
 #include "common/core/ts_event.h"
 
 #define WORKLOAD_BUCKETS   12 /* the window moves on by one at a time */
-#define WORKLOAD_SIDE      8  /* of the grid of lengths */
-#define WORKLOAD_CELLS     (WORKLOAD_SIDE * WORKLOAD_SIDE)
+#define WORKLOAD_PROMPTS   21 /* ranges of prompts, which deadlines and work go by */
+#define WORKLOAD_OUTPUTS   3  /* ranges of outputs in each */
+#define WORKLOAD_CELLS     (WORKLOAD_PROMPTS * WORKLOAD_OUTPUTS)
+#define WORKLOAD_SIDE      8 /* of the coarser grid of what is used of max_tokens */
 #define WORKLOAD_SECONDS   600
 #define WORKLOAD_WINDOW_MS (1000 * WORKLOAD_SECONDS) /* at most */
 
@@ -40,8 +42,8 @@ struct workload {
     struct workload_bucket *buckets;
     int64_t second; /* the newest */
     uint32_t seconds[WORKLOAD_SECONDS];
-    double used[WORKLOAD_CELLS],
-        allowed[WORKLOAD_CELLS]; /* output tokens of ended requests, and max_tokens */
+    double used[WORKLOAD_SIDE * WORKLOAD_SIDE],
+        allowed[WORKLOAD_SIDE * WORKLOAD_SIDE]; /* output tokens of ended requests, and max_tokens */
 };
 
 void workload_init(struct workload *w, uint32_t window_ms);

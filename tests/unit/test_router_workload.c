@@ -27,7 +27,7 @@ static void test_classes(void **state)
     for (int i = 0; i < 600; i++, now += 100 * TS_MS) /* 60 s that are forgotten */
         workload_arrived(&w, now, 5, 5);
     for (int i = 0; i < 600; i++, now += 100 * TS_MS) {
-        workload_arrived(&w, now, i % 2 ? 600 : 1000, 100);
+        workload_arrived(&w, now, i % 2 ? 600 : 800, 100);
         if (i % 5 == 0)
             workload_arrived(&w, now, 40, 2000);
     }
@@ -37,14 +37,38 @@ static void test_classes(void **state)
     assert_true(got.window_s > 55 && got.window_s <= 60);
     const struct ts_workload_class *a = &got.classes.data[0], *b = &got.classes.data[1];
     assert_true(relative(a->rate, 2) < 0.03 && a->prompt_tokens == 40 && a->output_tokens == 2000);
-    assert_true(relative(b->rate, 10) < 0.02 && relative(b->prompt_tokens, 800) < 1e-3);
-    assert_true(relative(b->prompt_tokens_sq, (600.0 * 600 + 1000.0 * 1000) / 2) < 1e-3);
+    assert_true(relative(b->rate, 10) < 0.02 && relative(b->prompt_tokens, 700) < 1e-3);
+    assert_true(relative(b->prompt_tokens_sq, (600.0 * 600 + 800.0 * 800) / 2) < 1e-3);
+    assert_true(b->prompt_begin <= 600 && b->prompt_end > 800 && b->prompt_end < 1.6 * b->prompt_begin);
     assert_true(relative(got.output_tokens_mean, (10 * 100 + 2 * 2000) / 12.0) < 0.02);
     assert_true(got.attained == -1 && got.refused_per_s == 0);
     assert_false(workload_idle(&w, now));
     assert_true(workload_idle(&w, now + 61 * TS_S));
     got = workload_of(&w, now + 61 * TS_S, &arena);
     assert_true(got.classes.count == 0 && got.arrivals_per_s == 0);
+    workload_fini(&w);
+}
+
+/* Classes are ranges of prompts without a gap, narrow enough that one deadline fits all in it; the last one
+ * has no end. */
+static void test_ranges(void **state)
+{
+    (void)state;
+    struct workload w;
+    double end = 0;
+    workload_init(&w, 60000);
+    for (uint32_t prompt = 1; prompt < 200000; prompt += 1 + prompt / 8)
+        workload_arrived(&w, TS_S, prompt, 20);
+    struct ts_workload got = workload_of(&w, 2 * TS_S, &arena);
+    assert_in_range(got.classes.count, 16, WORKLOAD_PROMPTS);
+    for (uint32_t k = 0; k < got.classes.count; k++) {
+        const struct ts_workload_class *c = &got.classes.data[k];
+        assert_true(c->prompt_begin == end && c->prompt_tokens >= c->prompt_begin);
+        assert_true(c->prompt_tokens < c->prompt_end);
+        assert_true(k == 0 || k + 1 == got.classes.count || c->prompt_end <= 1.5 * c->prompt_begin);
+        end = c->prompt_end;
+    }
+    assert_true(end == 1e8);
     workload_fini(&w);
 }
 
@@ -132,8 +156,9 @@ static void test_updates(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_classes), cmocka_unit_test(test_burst),
-                                       cmocka_unit_test(test_outputs), cmocka_unit_test(test_updates)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_classes), cmocka_unit_test(test_ranges),
+                                       cmocka_unit_test(test_burst), cmocka_unit_test(test_outputs),
+                                       cmocka_unit_test(test_updates)};
     ts_arena_init(&arena);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ts_arena_fini(&arena);
