@@ -160,7 +160,8 @@ struct plan { /* in force, resolved to workers; count 0 = none */
     enum ts_phase *phases; /* and its phase */
     bool applying;         /* not all are in theirs yet */
     size_t replica_count;
-    double seen;                         /* of all classes, since the flows were last counted */
+    double seen;                         /* of all classes */
+    double recount;                      /* of `seen`, at which flows are counted anew */
     uint64_t newest_term, newest_number; /* of all plans that were ever in force */
 };
 

@@ -10,7 +10,9 @@
 #include "common/base/ts_math.h"
 #include "services/router/router_impl.h"
 
-#define SEEN_MAX 1024 /* requests: what was seen earlier then counts half */
+#define SEEN_MAX   1024 /* requests: what was seen earlier then counts half */
+#define UNSEEN     0.01 /* of the requests of a window: a class of which there was none */
+#define SEEN_FIRST 32   /* after so many flows are counted anew, then after twice as many, and so on */
 
 void plan_changed(struct router_core *core)
 {
@@ -217,18 +219,46 @@ static void count_flows(struct plan *plan)
     }
 }
 
+/* Requests of the last window: how often each class will be seen is known from the start. */
+static void take_workload(struct router_core *core)
+{
+    struct plan *plan = &core->plan;
+    struct ts_workload workload = workload_of(&core->workload, core->now, &core->out->arena);
+    double requests = workload.arrivals_per_s * workload.window_s, sum = 0;
+    double scale = requests > SEEN_MAX / 2 ? SEEN_MAX / 2 / requests : 1;
+    double unseen = requests * scale * UNSEEN; /* less than the 1 that a class has where nothing is known */
+    for (size_t c = 0; c < plan->class_count && requests > 0; c++)
+        plan->lengths[c].seen = unseen < 1 ? unseen : 1;
+    for (uint32_t i = 0; i < workload.classes.count; i++) {
+        const struct ts_workload_class *from = &workload.classes.data[i];
+        size_t class_ = route_class_of(plan->classes, plan->class_count, (uint32_t)from->prompt_tokens,
+                                       (uint32_t)from->output_tokens);
+        double seen = from->rate * workload.window_s * scale;
+        plan->lengths[class_].seen += seen;
+        sum += seen;
+    }
+    plan->seen = sum;
+    plan->recount = SEEN_FIRST;
+    while (plan->recount <= plan->seen)
+        plan->recount *= 2;
+}
+
 void plan_sent(struct router_core *core, size_t share, size_t length_class)
 {
     struct plan *plan = &core->plan;
     plan->shares[share].sent++;
     plan->lengths[length_class].seen++;
-    if (++plan->seen < SEEN_MAX)
+    if (++plan->seen < plan->recount)
         return;
-    plan->seen /= 2;
-    for (size_t i = 0; i < plan->share_count; i++)
-        plan->shares[i].sent /= 2;
-    for (size_t c = 0; c < plan->class_count; c++)
-        plan->lengths[c].seen = at_least_one(plan->lengths[c].seen / 2);
+    plan->recount *= 2;
+    if (plan->seen >= SEEN_MAX) {
+        plan->seen /= 2;
+        plan->recount = SEEN_MAX;
+        for (size_t i = 0; i < plan->share_count; i++)
+            plan->shares[i].sent /= 2;
+        for (size_t c = 0; c < plan->class_count; c++)
+            plan->lengths[c].seen = at_least_one(plan->lengths[c].seen / 2);
+    }
     count_flows(plan);
 }
 
@@ -261,7 +291,7 @@ static void adopt(struct router_core *core, const struct ts_msg_plan *m, const s
     take_classes(plan, m);
     take_replicas(core, m);
     take_shares(plan, m, named);
-    plan->seen = 0;
+    take_workload(core);
     count_flows(plan);
     core->term = m->term;
     core->number = m->number;

@@ -67,6 +67,34 @@ static void test_classes(void **state)
     ROUTER_CASE(begin(), "classes", steps);
 }
 
+/* What the plan sends to a worker is counted by the classes that were seen before it came: no long prompt
+ * was, so p1, which all of them are for, gets hardly more of the short ones than p0. */
+static void test_seen(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {1, "client:9 " OF("a", "20") "#1/80", "client:9 accepted\n*"},
+        CANCEL(2, "a", "worker:1 release\nworker:2 release"),
+        {3, "client:9 " OF("b", "20") "#2/80", "client:9 accepted\n*"},
+        CANCEL(4, "b", "*"),
+        {5,
+         "planner:1 plan term=1 number=1 snapshot_version=13 " REPLICAS
+         "classes=20:20,200:20 shares=10:20:0:0.5,11:20:0:0.5,11:20:1:1.0",
+         TAKEN},
+        {6, "client:9 " OF("c", "20") "#3/80", "client:9 accepted\nworker:2 assign\nworker:1 assign #3"},
+        {7, "client:9 " OF("d", "20") "#4/80", "client:9 accepted\nworker:2 assign\nworker:4 assign #4"},
+        {8, "client:9 " OF("e", "20") "#5/80", "client:9 accepted\nworker:2 assign\nworker:4 assign #5"},
+        {9, "client:9 " OF("f", "20") "#6/80", "client:9 accepted\nworker:2 assign\nworker:1 assign #6"},
+        CANCEL(10, "c", "worker:1 release\nworker:2 release"),
+        CANCEL(10, "d", "worker:4 release\nworker:2 release"),
+        CANCEL(10, "e", "worker:4 release\nworker:2 release"),
+        CANCEL(10, "f", "worker:1 release\nworker:2 release"),
+    };
+    struct core_fixture *f = begin();
+    CORE_RUN(f, "seen", steps);
+    router_end(&f);
+}
+
 /* Who is not there is not picked; whoever comes back has its shares again. */
 static void test_come_and_go(void **state)
 {
@@ -161,8 +189,8 @@ static void test_bad_plans(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_classes), cmocka_unit_test(test_come_and_go), cmocka_unit_test(test_by_load),
-        cmocka_unit_test(test_alone),   cmocka_unit_test(test_bad_plans),
+        cmocka_unit_test(test_classes), cmocka_unit_test(test_seen),  cmocka_unit_test(test_come_and_go),
+        cmocka_unit_test(test_by_load), cmocka_unit_test(test_alone), cmocka_unit_test(test_bad_plans),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
