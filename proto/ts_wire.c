@@ -74,11 +74,6 @@ static enum ts_status unpack(const struct ts_wire_type *type, const void *data, 
     return *out ? TS_OK : ts_error_set(err, TS_EINVAL, "%s: malformed", type->wire->short_name);
 }
 
-void ts_wire_init(void)
-{
-    ts_wire_pairs();
-}
-
 /* --- messages ------------------------------------------------------------------------------------------ */
 
 enum ts_status ts_wire_pack(const struct ts_envelope *envelope, const struct ts_msg *msg,

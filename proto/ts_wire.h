@@ -31,11 +31,9 @@ static inline uint64_t ts_wire_refused(const struct ts_wire_counters *c)
     return c->malformed + c->oversized + c->unknown + c->wrong_channel + c->bad_version;
 }
 
-/* Pairs tables and descriptors; stops the process where they disagree. The other functions call it
- * themselves. */
-void ts_wire_init(void);
-
-/* TS_EINVAL: a value outside of its bounds, or no kind. TS_ELIMIT: larger than TS_WIRE_BYTES_MAX. `out`
+/* The first call of any of these pairs tables and descriptors, and stops the process where they disagree.
+ *
+ * TS_EINVAL: a value outside of its bounds, or no kind. TS_ELIMIT: larger than TS_WIRE_BYTES_MAX. `out`
  * points into the arena. */
 enum ts_status ts_wire_pack(const struct ts_envelope *envelope, const struct ts_msg *msg,
                             struct ts_arena *arena, struct ts_bytes *out);

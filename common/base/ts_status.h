@@ -5,7 +5,6 @@
 #ifndef TS_BASE_STATUS_H
 #define TS_BASE_STATUS_H
 
-#define TS_MUST_USE     __attribute__((warn_unused_result))
 #define TS_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 enum ts_status {

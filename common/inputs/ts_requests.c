@@ -186,11 +186,6 @@ bool ts_requests_next(struct ts_requests *r, struct ts_request_item *out)
     return true;
 }
 
-double ts_requests_rate(const struct ts_requests *requests)
-{
-    return requests->rate;
-}
-
 /* --- Opening --- */
 
 static enum ts_status open_trace(struct ts_requests *r, const char *path, struct ts_error *err)

@@ -45,9 +45,6 @@ enum ts_status ts_requests_open(const char *conf_dir, const char *name,
                                 const struct ts_requests_options *options, struct ts_requests **out,
                                 struct ts_error *err);
 bool ts_requests_next(struct ts_requests *requests, struct ts_request_item *out); /* false: over */
-/* Requests/s: a trace's mean, after `skip_s`; a workload's, steps and diurnal aside. 0 = the trace is at one
- * time. */
-double ts_requests_rate(const struct ts_requests *requests);
 void ts_requests_close(struct ts_requests **requests);
 
 #endif

@@ -44,7 +44,6 @@ struct ts_bulk_table {
     size_t capacity;
     uint32_t used; /* slots ever used, slot 0 included */
     uint32_t free_head;
-    size_t count;
 };
 
 struct ts_bulk_table *ts_bulk_table_new(void)
@@ -80,7 +79,6 @@ struct ts_bulk ts_bulk_put(struct ts_bulk_table *table, struct ts_frame **frame)
     s->frame = *frame;
     s->generation++;
     *frame = NULL;
-    table->count++;
     return (struct ts_bulk){.slot = slot, .generation = s->generation, .bytes = s->frame->bytes};
 }
 
@@ -106,11 +104,5 @@ enum ts_status ts_bulk_drop(struct ts_bulk_table *table, struct ts_bulk bulk)
     ts_frame_unref(&s->frame);
     s->next_free = table->free_head;
     table->free_head = bulk.slot;
-    table->count--;
     return TS_OK;
-}
-
-size_t ts_bulk_count(const struct ts_bulk_table *table)
-{
-    return table->count;
 }

@@ -30,6 +30,5 @@ struct ts_bulk ts_bulk_put(struct ts_bulk_table *table, struct ts_frame **frame)
 struct ts_frame *ts_bulk_frame(const struct ts_bulk_table *table, struct ts_bulk bulk);
 enum ts_status ts_bulk_drop(struct ts_bulk_table *table,
                             struct ts_bulk bulk); /* TS_ENOTFOUND: dropped twice */
-size_t ts_bulk_count(const struct ts_bulk_table *table);
 
 #endif

@@ -41,7 +41,7 @@ enum ts_status ts_codec_parse(const char *name, struct ts_codec *out, struct ts_
     return ts_error_set(err, TS_EUNSUPPORTED, "unknown KV codec \"%s\": expected none or i4", name);
 }
 
-const char *ts_codec_name(const struct ts_codec *codec)
+static const char *name_of(const struct ts_codec *codec)
 {
     for (size_t i = 0; i < TS_ARRAY_SIZE(presets); i++) {
         if (presets[i].codec.id == codec->id)
@@ -73,7 +73,7 @@ enum ts_status ts_codec_check(const struct ts_codec *codec, uint32_t head_dim, s
     if (!none && group_of(codec, head_dim) < GROUP_MIN)
         return ts_error_set(err, TS_EUNSUPPORTED,
                             "codec %s needs a head_dim that 16 divides, not %u: use codec none",
-                            ts_codec_name(codec), head_dim);
+                            name_of(codec), head_dim);
     return TS_OK;
 }
 
@@ -457,9 +457,4 @@ static const struct codec_level *level(void)
         atomic_store(&current, levels[i]);
     }
     return atomic_load(&current);
-}
-
-const char *ts_codec_level(void)
-{
-    return level()->name;
 }

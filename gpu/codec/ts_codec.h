@@ -67,7 +67,6 @@ struct ts_codec_chunk {
 };
 
 enum ts_status ts_codec_parse(const char *name, struct ts_codec *out, struct ts_error *err);
-const char *ts_codec_name(const struct ts_codec *codec);
 enum ts_status ts_codec_check(const struct ts_codec *codec, uint32_t head_dim, struct ts_error *err);
 
 /* Whether a chunk announced by a peer is one that the functions below take: begins on a block, and its sizes
@@ -97,6 +96,5 @@ enum ts_status ts_codec_digest(const struct ts_codec *codec, uint32_t head_dim, 
 /* Dispatch: "scalar", "avx2", "avx512". The best level the processor has is used unless TS_CPU_LEVEL or this
  * call lowers it. */
 enum ts_status ts_codec_set_level(const char *level);
-const char *ts_codec_level(void);
 
 #endif

@@ -78,7 +78,7 @@ struct transfer {
     struct pool *pool;  /* NULL once its session is over */
     struct ts_msg_pool layout;
     struct link *link; /* NULL once it is over */
-    uint64_t pool_peer, pool_id;
+    uint64_t pool_id;
     ts_time began_at, open_at, open_until, backoff;
     bool opened; /* decode heard of it in this session */
     struct piece *pieces;

@@ -172,16 +172,6 @@ class Streams:
                     raise AssertionError(f"never {count} streams under way: {first} started, {ended} ended {''.join(self.words)}")
                 self.changed.wait(left)
 
-    def wait_ended(self, count, seconds=600):
-        """Returns once at least `count` streams have ended."""
-        until = time.monotonic() + seconds
-        with self.changed:
-            while self.counts[1] < count and self.reader is not None:
-                left = until - time.monotonic()
-                if left <= 0:
-                    raise AssertionError(f"only {self.counts[1]} streams ended")
-                self.changed.wait(left)
-
     def results(self, timeout=600):
         try:
             self.process.wait(timeout)

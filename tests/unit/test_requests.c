@@ -248,7 +248,6 @@ static void test_hand_traces(void **state)
     const char *path = inputs_write("traces", "hand.csv", "5,1,10\n6,2,20\n8,3,30\n9,4,40\n");
     struct ts_requests *r = open_stream(
         inputs_conf, path, &(struct ts_requests_options){.skip_s = 1, .rate = 6, .repeat = true, .count = 7});
-    assert_float_equal(ts_requests_rate(r), 6, 1e-12);
     /* 3 rows in 3 s: their own rate is 1, so times are a sixth; a lap adds a gap of 1 s. */
     static const double at[] = {0, 2, 3, 4, 6, 7, 8};
     for (size_t i = 0; i < TS_ARRAY_SIZE(at); i++) {

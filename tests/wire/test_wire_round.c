@@ -20,14 +20,6 @@ static int reset_arena(void **state)
     return 0;
 }
 
-/* Pairing happens once in the process and stops it where a table and a .proto file disagree, either way. */
-static void test_every_field_has_its_twin(void **state)
-{
-    (void)state;
-    ts_wire_init();
-    ts_wire_init();
-}
-
 static void test_messages(void **state)
 {
     (void)state;
@@ -170,7 +162,6 @@ static void test_record_of_every_event_and_action(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_field_has_its_twin),
         cmocka_unit_test_setup(test_messages, reset_arena),
         cmocka_unit_test_setup(test_empty_messages, reset_arena),
         cmocka_unit_test_setup(test_text_with_nul, reset_arena),
