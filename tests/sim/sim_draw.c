@@ -36,6 +36,13 @@ static ts_time within(struct draw *d, ts_time most)
     return (ts_time)(ts_rng_unit(&d->rng) * (double)most);
 }
 
+/* Every eighth world, on fast and on slow devices: prompts are long enough at the tokeniser that what aims at
+ * nobody (cancels, deadlines, who leaves) meets them there, and who leaves aims. Draws nothing. */
+static bool slow_text(const struct sim_script *s)
+{
+    return s->seed % 16 == 3 || s->seed % 16 == 8;
+}
+
 /* --- the cluster ------------------------------------------------------------------------------------- */
 
 static struct router_settings draw_router(struct draw *d)
@@ -165,6 +172,8 @@ static void draw_cloud(struct draw *d, const char *fast, const char *slow)
 {
     struct sim_script *s = d->script;
     s->cloud = cloud_settings_defaults();
+    if (slow_text(s))
+        s->cloud.tokenise_ns = TS_MS;
     s->cloud.seed = ts_rng_u64(&d->rng);
     s->cloud.device_conf = s->seed % 2 ? fast : slow;
     s->cloud.context_tokens = one_in(d, 4) ? draw(d, d->prompt_max - 8, d->prompt_max + 48) : 512;
@@ -379,8 +388,12 @@ static void draw_fault(struct draw *d, enum sim_fault_kind kind, ts_time at)
         draw_burst(d, at);
     } else if (kind == SIM_LEAVE) {
         uint32_t node = draw_node(d, KIND(WORKER));
-        if (!s->nodes[node].joins && may_leave(s, node))
-            new_fault(d, kind, at)->node = node;
+        if (s->nodes[node].joins || !may_leave(s, node))
+            return;
+        struct sim_fault *f = new_fault(d, kind, at);
+        f->node = node;
+        if (slow_text(s))
+            f->aim = s->seed / 16 % 2 ? SIM_AT_d_dying : (int)(s->seed / 32 % SIM_STATE_COUNT);
     } else {
         fill_fault(d, new_fault(d, kind, at));
         uint32_t node = s->faults[s->fault_count - 1].node;

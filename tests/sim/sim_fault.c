@@ -178,7 +178,20 @@ static bool suits(enum sim_fault_kind kind, enum cloud_kind node)
     }
 }
 
-/* Turns the fault to who serves a request in the state it aims at. False: nobody does. */
+/* A worker whose pool a transfer that is over reads. */
+static uint32_t owner_of_over(const struct sim_world *w)
+{
+    struct cloud_node *owner = NULL;
+    for (uint32_t i = 0; i < w->script.node_count; i++) {
+        if (w->nodes[i] && w->script.nodes[i].kind == CLOUD_RELAY && sim_over(w->nodes[i], &owner, 1) &&
+            owner)
+            return sim_index_of(w, owner);
+    }
+    return SIM_NODE_NONE;
+}
+
+/* Turns the fault to who serves a request in the state it aims at. False: nobody does. Who leaves for good
+ * stays the one that may. */
 static bool turn(struct sim_world *w, struct sim_fault *f)
 {
     struct ts_rid rid;
@@ -198,13 +211,15 @@ static bool turn(struct sim_world *w, struct sim_fault *f)
     for (uint32_t i = 0; i < w->script.node_count && state >= SIM_AT_c_tokenising; i++) {
         const struct cloud_node *node = w->nodes[i];
         enum cloud_kind kind = w->script.nodes[i].kind;
-        if (node && suits(f->kind, kind) &&
+        if (node && suits(f->kind, kind) && (f->kind != SIM_LEAVE || i == f->node) &&
             (kind == CLOUD_WORKER
                  ? state < SIM_AT_t_opening && sim_task_in(node, state, &rid)
                  : kind == CLOUD_RELAY && state >= SIM_AT_t_opening && sim_transfer_in(node, state, &rid)))
             found = i;
     }
-    if (found == SIM_NODE_NONE)
+    if (found == SIM_NODE_NONE && state == SIM_AT_t_over)
+        found = owner_of_over(w);
+    if (found == SIM_NODE_NONE || (f->kind == SIM_LEAVE && found != f->node))
         return false;
     bool from_router = link && f->node == SIM_ROUTER;
     f->node = link && from_router ? SIM_ROUTER : found;
@@ -222,7 +237,8 @@ static void fault_happens(void *context)
 {
     const struct sim_fault_call *call = context;
     struct sim_world *w = call->w;
-    if (w->script.faults[call->number].aim < 0) {
+    const struct sim_fault *f = &w->script.faults[call->number];
+    if (f->aim < 0 || f->kind == SIM_ABSENCE) { /* which the client does at its time */
         strikes(context);
         return;
     }

@@ -189,7 +189,8 @@ void sim_see_relay(struct sim_world *w, struct cloud_node *node, const struct ts
                    const struct ts_actions *actions);
 int sim_transfer_state(const struct cloud_node *node, struct ts_rid rid);
 bool sim_transfer_in(const struct cloud_node *node, enum sim_state state, struct ts_rid *rid);
-uint32_t sim_over(const struct cloud_node *node); /* its transfers in that state */
+/* Its transfers in that state: from whose pool each reads, NULL = from nobody's that is there. */
+uint32_t sim_over(const struct cloud_node *node, struct cloud_node **owners, uint32_t most);
 void sim_relay_books_free(struct sim_world *w);
 
 /* sim_session.c */

@@ -20,6 +20,8 @@ const char *const sim_fault_words[SIM_FAULT_KIND_COUNT] = {
 #undef SIM_FAULT_WORDS
 };
 
+#define OVER_MAX 16 /* transfers that are over at one relay: as many as it has jobs */
+
 struct served { /* one request where it is at this instant */
     struct cloud_node *client, *prefill, *decode, *relay;
     struct ts_rid rid;
@@ -52,18 +54,29 @@ static int colocated(int state)
     }
 }
 
-/* What is over but still in use is there beside the present attempt. */
-static void count_dying(const struct sim_world *w, const struct cloud_node *target, uint64_t *met)
+static bool meets(const struct sim_world *w, const struct cloud_node *target, const struct cloud_node *other,
+                  const struct served *s)
+{
+    return (!target || serves(w, target, s)) && (!other || serves(w, other, s));
+}
+
+/* What is over but still in use is there beside the present attempt: a prefill task until its relay has given
+ * back the blocks, a decode task until its batch is, a transfer until its encodes of a worker's pool are. */
+static void count_dying(const struct sim_world *w, const struct cloud_node *target,
+                        const struct cloud_node *other, uint64_t *met)
 {
     for (uint32_t i = 0; i < w->script.node_count; i++) {
-        const struct cloud_node *node = w->nodes[i];
-        if (!node || (target && target != node && target != w->router))
-            continue;
-        if (cloud_node_kind(node) == CLOUD_WORKER) {
-            met[SIM_AT_p_dying] += sim_dying(node, TS_PHASE_PREFILL);
-            met[SIM_AT_d_dying] += sim_dying(node, TS_PHASE_DECODE);
-        } else if (cloud_node_kind(node) == CLOUD_RELAY) {
-            met[SIM_AT_t_over] += sim_over(node);
+        struct cloud_node *node = w->nodes[i], *owners[OVER_MAX];
+        uint32_t host = w->script.nodes[i].host;
+        if (node && cloud_node_kind(node) == CLOUD_WORKER) {
+            struct served s = {.prefill = node, .relay = host == SIM_NODE_NONE ? NULL : w->nodes[host]};
+            met[SIM_AT_p_dying] += meets(w, target, other, &s) ? sim_dying(node, TS_PHASE_PREFILL) : 0;
+            s = (struct served){.decode = node};
+            met[SIM_AT_d_dying] += meets(w, target, other, &s) ? sim_dying(node, TS_PHASE_DECODE) : 0;
+        } else if (node && cloud_node_kind(node) == CLOUD_RELAY) {
+            for (uint32_t k = sim_over(node, owners, OVER_MAX); k-- > 0;)
+                met[SIM_AT_t_over] +=
+                    meets(w, target, other, &(struct served){.prefill = owners[k], .relay = node});
         }
     }
 }
@@ -74,14 +87,14 @@ void sim_met(struct sim_world *w, enum sim_fault_kind kind, const struct cloud_n
     uint64_t *met = w->result->matrix.met[kind];
     w->result->matrix.happened[kind]++;
     if (!only)
-        count_dying(w, target, met);
+        count_dying(w, target, other, met);
     for (uint32_t i = 0; i < w->script.request_count; i++) {
         const struct sim_ask *ask = &w->asks[i];
         if (!ask->live || (only && ask != only))
             continue;
         struct served s = {.client = w->clients[ask->client]};
         s.record = sim_record_state(w, ask, &s.rid, &s.prefill, &s.decode, &s.relay);
-        if (s.record < 0 || (target && !serves(w, target, &s)) || (other && !serves(w, other, &s)))
+        if (s.record < 0 || !meets(w, target, other, &s))
             continue;
         count(met, s.record);
         bool one = s.prefill && s.prefill == s.decode; /* perhaps one task for both */

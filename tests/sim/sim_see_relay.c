@@ -320,12 +320,13 @@ bool sim_transfer_in(const struct cloud_node *node, enum sim_state state, struct
     return t != NULL;
 }
 
-uint32_t sim_over(const struct cloud_node *node)
+uint32_t sim_over(const struct cloud_node *node, struct cloud_node **owners, uint32_t most)
 {
     const struct relay_core *core = cloud_node_core(node);
     uint32_t count = 0;
-    for (const struct transfer *t = core ? core->over.head : NULL; t; t = t->near[LIST_ALL].next)
-        count++;
+    for (const struct transfer *t = core ? core->over.head : NULL; t && count < most;
+         t = t->near[LIST_ALL].next)
+        owners[count++] = t->pool ? cloud_peer_of(node, TS_CHANNEL_POOL, t->pool->peer) : NULL;
     return count;
 }
 
