@@ -9,7 +9,7 @@
 
 static const struct ts_option options[] = {
     O(router, TS_OPTION_STRINGS, "tcp://127.0.0.1:5555", 0, 0, "client endpoints of the routers"),
-    O(id, TS_OPTION_STRING, "worker", 0, 0, "name of this worker"),
+    O(id, TS_OPTION_STRING, NULL, 0, 0, "name of this worker (default: prefill or decode)"),
     O(host, TS_OPTION_STRING, "localhost", 0, 0, "name of this machine"),
     O(model, TS_OPTION_STRING, NULL, 0, 0, "Hugging Face folder"),
     O(served_model_name, TS_OPTION_STRING, NULL, 0, 0, "name for clients (default: the folder's)"),
@@ -85,6 +85,8 @@ enum ts_conf_outcome worker_conf_load(const char *service, int argc, char **argv
     *out = (struct worker_conf){.conf = NULL};
     enum ts_conf_outcome outcome =
         ts_conf_load(service, options, TS_ARRAY_SIZE(options), argc, argv, out, NULL, &out->conf, err);
+    if (outcome != TS_CONF_ERROR && (!out->id || !*out->id))
+        out->id = service; /* one of each needs no names */
     if (outcome != TS_CONF_ERROR && fill(out, pid, err) != TS_OK) {
         ts_conf_destroy(&out->conf);
         return TS_CONF_ERROR;

@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,23 @@ def use_python_client():
     """Makes `import thunderserve` find the package of this build."""
     if str(BUILD / "python") not in sys.path:
         sys.path.insert(0, str(BUILD / "python"))
+
+
+def free_ports():
+    """The first of five in a row."""
+    for _ in range(100):
+        base = random.randrange(20000, 32000)
+        sockets = [socket.socket() for _ in range(5)]
+        try:
+            for i, s in enumerate(sockets):
+                s.bind(("127.0.0.1", base + i))
+            return base
+        except OSError:
+            continue
+        finally:
+            for s in sockets:
+                s.close()
+    raise AssertionError("no five free ports in a row")
 
 
 def run(*args, timeout=120, check=True):

@@ -3,7 +3,6 @@ without gap or repeat whatever happens."""
 
 import json
 import os
-import random
 import socket
 import subprocess
 import threading
@@ -12,7 +11,7 @@ import time
 import pytest
 
 import harness
-from harness import BUILD, DEMO, ROOT, TSCTL, Cluster, engine, random_requests, run
+from harness import BUILD, DEMO, ROOT, TSCTL, Cluster, engine, free_ports, random_requests, run
 
 harness.use_python_client()
 
@@ -503,23 +502,6 @@ class TwoRouters:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def free_ports():
-    """The first of five in a row."""
-    for _ in range(100):
-        base = random.randrange(20000, 32000)
-        sockets = [socket.socket() for _ in range(5)]
-        try:
-            for i, s in enumerate(sockets):
-                s.bind(("127.0.0.1", base + i))
-            return base
-        except OSError:
-            continue
-        finally:
-            for s in sockets:
-                s.close()
-    raise AssertionError("no five free ports in a row")
 
 
 def test_streams_outlive_their_router(tmp_path):
