@@ -161,7 +161,7 @@ static bool sent_abort(const struct ts_actions *actions, struct ts_rid rid)
     return false;
 }
 
-/* A damaged chunk goes again, three times in all. */
+/* A damaged chunk goes again, three times in all; also if a lease ends the transfer in the same step. */
 static void check_again(struct sim_world *w, struct cloud_node *node, const struct ts_msg_kv_nack *m,
                         const struct ts_actions *actions)
 {
@@ -174,7 +174,7 @@ static void check_again(struct sim_world *w, struct cloud_node *node, const stru
                           s->msg.kv_chunk.number == m->chunk && ts_rid_equal(s->msg.kv_chunk.rid, m->rid));
     }
     bool ended = !t && sent_abort(actions, m->rid);
-    if (known && ((t && !again) || (ended && b->tries[m->chunk] < TRIES_MAX)))
+    if (known && !again && (t || (ended && b->tries[m->chunk] < TRIES_MAX)))
         cloud_fail(w->cloud, "%s does not send chunk %llu of request %llu again", cloud_node_id(node),
                    (unsigned long long)m->chunk, (unsigned long long)m->rid.request);
 }

@@ -15,17 +15,19 @@
 /* Seeds beyond those of sim.cmake that found something, and what. A change of what is drawn makes other
  * worlds of them: look for such seeds again. */
 static const uint64_t cases[] = {
-    2682,  3644, /* found it: a Welcome that came again started its session over */
-    199,   489,   1899,
+    2682,   3644, /* found it: a Welcome that came again started its session over */
+    199,    489,    1899,
     4284,  /* found it: a cancel that met a router started anew was forgotten, and its stream ended twice */
     542,   /* found it: who waited for memory behind an older request waited on when its time was over */
     35701, /* found it: token 0 of prefill ended the wait for what decode was asked for: a gap, it seemed */
-    16583, 18783, /* the harness: a relay tells again, if asked, what is at decode */
-    18352, /* the harness: a repeated assignment, ignored in the instant in which the first of it came */
-    23450, /* the harness: a link that is closed brings what was under way, and its Reset reaches nobody */
-    32193, /* the harness: the end of the longest fault, not of the last, begins the rest */
-    19946, 33338, 33958, /* found it: a Welcome of an earlier session came late and became the session */
-    37824, 39978, 40813,
+    16583,  18783, /* the harness: a relay tells again, if asked, what is at decode */
+    18352,  /* the harness: a repeated assignment, ignored in the instant in which the first of it came */
+    23450,  /* the harness: a link that is closed brings what was under way, and its Reset reaches nobody */
+    32193,  /* the harness: the end of the longest fault, not of the last, begins the rest */
+    119668, /* the harness: a chunk was sent again, and in the same step the pool was found to be lost */
+    19946,  33338,  33958,
+    56376,  100954, /* found it: a Welcome of an earlier session came late and became the session */
+    37824,  39978,  40813,
     42717, /* found it: an operator's word for another replica left a plan without end */
 };
 
