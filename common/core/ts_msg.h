@@ -1,6 +1,6 @@
 /*
  * Every message that crosses a socket, as our own plain structs: one header for each .proto file (proto/),
- * which mirrors it field by field, and here what joins them. ts_msg_tables.c holds the schema tables. A
+ * which mirrors it field by field, with the schema tables beside it, and here what joins them. A
  * message travels in an envelope; bulk bytes (prompt, KV chunk, activations) follow as one raw frame and are
  * never inside a message: cores see them as struct ts_bulk handles.
  *

@@ -1,5 +1,5 @@
 /*
- * Macros that write the rows of schema tables, private to common/core (ts_msg_tables.c, ts_event.c) and
+ * Macros that write the rows of schema tables, private to common/core (ts_msg_*.c, ts_event.c) and
  * proto/ts_wire.c. The type of a plain field is taken from the member itself, so a table cannot
  * disagree with its struct; sizes of enums and lists are checked by the compiler. TS_SCHEMA_* take the
  * struct's name without `struct ts_`.
@@ -79,5 +79,10 @@
 #define TS_MSG_DECLARE(KIND, number, member, suffix) extern const struct ts_schema ts_msg_##suffix##_schema;
 TS_MSG_KINDS(TS_MSG_DECLARE)
 #undef TS_MSG_DECLARE
+
+/* Parts of messages of more than one file. */
+extern const struct ts_schema ts_load_schema;
+extern const struct ts_schema ts_stage_item_schema;
+extern const struct ts_schema ts_link_item_schema;
 
 #endif
