@@ -6,6 +6,7 @@ commit the same bytes, but for the experiments that say that they measure time.
 """
 
 import concurrent.futures
+import importlib.util
 import json
 import math
 import os
@@ -17,9 +18,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TSCTL = ROOT / os.environ.get("TS_BUILD", "build/release") / "bin/tsctl"
 OUT = ROOT / "tests/experiments"
 
+if importlib.util.find_spec("matplotlib") is None:  # said before the work, not at the first picture
+    sys.exit("matplotlib draws the pictures and is missing: scripts/setup --experiments installs it")
+
 
 def run(*arguments, check=True):
     """One call of tsctl, from the root; its standard output."""
+    if not TSCTL.exists():
+        sys.exit(f"{TSCTL} is missing: scripts/run or scripts/test build it")
     done = subprocess.run([TSCTL, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
     if check and done.returncode:
         sys.exit(f"tsctl {' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stderr}")

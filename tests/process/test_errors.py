@@ -201,3 +201,13 @@ def test_the_manual_lists_every_setting():
         keys = [line.split()[0] for line in printed.splitlines()[1:-1]]
         section = next(body for title, body in sections.items() if name in title.split())
         assert keys == [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")], name
+
+
+def test_experiments_say_what_is_missing(tmp_path):
+    drawing = [ROOT / "scripts/plot-simulation", "run.json", "out.svg"]
+    done = subprocess.run(["/usr/bin/python3", "-B", "-S", *drawing], capture_output=True, text=True, cwd=tmp_path, check=False)  # without Debian's packages
+    assert done.returncode == 1 and done.stderr == "matplotlib draws the pictures and is missing: scripts/setup --experiments installs it\n"
+    (tmp_path / "matplotlib.py").touch()
+    done = subprocess.run(["/usr/bin/python3", "-B", ROOT / "scripts/experiments/optimum"], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path), "TS_BUILD": str(tmp_path)})
+    assert done.returncode == 1 and done.stderr == f"{tmp_path}/bin/tsctl is missing: scripts/run or scripts/test build it\n"
