@@ -20,7 +20,23 @@ struct ts_plan *ts_plan_new(uint32_t groups, uint32_t flows)
     plan->group_count = groups;
     plan->flow_count = flows;
     plan->bound = NAN;
+    plan->attained_all = NAN;
     return plan;
+}
+
+struct ts_plan *ts_plan_copy(const struct ts_plan *plan)
+{
+    struct ts_plan *copy = ts_plan_new(plan->group_count, plan->flow_count);
+    struct ts_group *groups = copy->groups;
+    struct ts_flow *flows = copy->flows;
+    for (uint32_t i = 0; i < plan->group_count; i++)
+        groups[i] = plan->groups[i];
+    for (uint32_t i = 0; i < plan->flow_count; i++)
+        flows[i] = plan->flows[i];
+    *copy = *plan;
+    copy->groups = groups;
+    copy->flows = flows;
+    return copy;
 }
 
 void ts_plan_destroy(struct ts_plan **plan)

@@ -45,6 +45,7 @@ struct ts_plan {
     double bound;     /* no plan of this problem is better; NAN = not computed */
     double attained_ttft, attained_tpot,
         attained_e2e;      /* shares of all requests, refused ones count as misses */
+    double attained_all;   /* within all deadlines; NAN = what the flows add up to */
     double price_per_hour; /* of the devices used */
     char limit[160];       /* the binding resource, in words */
 };
@@ -52,6 +53,7 @@ struct ts_plan {
 uint32_t ts_group_gpus(const struct ts_group *group); /* devices of all its stages */
 
 struct ts_plan *ts_plan_new(uint32_t groups, uint32_t flows); /* zeroed, counts set, bound NAN */
+struct ts_plan *ts_plan_copy(const struct ts_plan *plan);
 void ts_plan_destroy(struct ts_plan **plan);
 
 /* Every device exists, lives and stands in one group at most; stages are of one node and type, tp is a power

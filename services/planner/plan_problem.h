@@ -30,7 +30,8 @@ struct plan_problem {
     enum plan_depth depth;
     const struct ts_plan *current; /* needed for REROUTE and FLIP, a start for REGROUP; may be NULL */
     uint64_t seed;
-    double effort; /* of thunder: times its usual bound of work; 1, and 0 is taken as 1 */
+    uint32_t trial_requests; /* of a trial of plans (plan_trial.h) at the end of thunder's search; 0 = none */
+    double effort;           /* of thunder: times its usual bound of work; 1, and 0 is taken as 1 */
     const uint32_t
         *willing; /* for FLIP, of each group of `current`: mask of phases it may turn to; NULL = all */
 };

@@ -217,6 +217,7 @@ static void evaluate_start(struct plan_search *search)
         bool affordable = search->best_objective < 0 || search->effort < search->effort_most;
         start->used = start->state.count == 0 || !affordable;
         start->objective = start->used ? -1 : evaluate(search, &start->state, NULL);
+        plan_thunder_trial_offer(search, &start->state, start->objective);
         if (!start->used)
             seen_add(search, plan_state_hash(&start->state))->objective = start->objective;
         return;
@@ -291,8 +292,9 @@ static void next_run(struct plan_search *search)
         search->kicks_stalled = gained ? 0 : search->kicks_stalled + 1;
     }
     search->best_before = search->best_objective;
+    plan_thunder_trial_offer(search, &search->run_best, search->run_objective);
     if (is_over(search)) {
-        search->stage = PLAN_THUNDER_DONE;
+        search->stage = search->trials ? PLAN_THUNDER_TRIALS : PLAN_THUNDER_DONE;
         return;
     }
     if (restrained_run(search))
@@ -340,6 +342,7 @@ static struct plan_search *thunder_open(const struct plan_problem *problem, stru
         if (problem->current)
             plan_thunder_add_start(search, problem->current);
         plan_thunder_scale_open(search);
+        plan_thunder_trial_open(search);
     }
     return search;
 }
@@ -350,6 +353,7 @@ static void thunder_close(struct plan_search **ptr)
     if (!search)
         return;
     plan_thunder_scale_close(search);
+    plan_thunder_trial_close(search);
     for (uint32_t i = 0; i < search->start_count; i++)
         plan_state_fini(&search->starts[i].state);
     plan_state_fini(&search->best);
@@ -385,6 +389,10 @@ static bool thunder_step(struct plan_search *search, uint64_t budget)
         case PLAN_THUNDER_GO:
             go(search);
             break;
+        case PLAN_THUNDER_TRIALS:
+            if (plan_thunder_trial_step(search))
+                search->stage = PLAN_THUNDER_DONE;
+            break;
         case PLAN_THUNDER_KICK:
             next_run(search);
             break;
@@ -401,6 +409,11 @@ static struct ts_plan *thunder_best(struct plan_search *search)
 {
     if (search->best_objective < 0)
         return plan_thunder_scale_best(search);
+    struct ts_plan *tried = plan_thunder_trial_best(search);
+    if (tried) {
+        plan_thunder_keep_devices(search, tried);
+        return tried;
+    }
     bool done = search->stage == PLAN_THUNDER_DONE;
     struct plan_eval *fresh = done ? NULL : plan_eval_new(search->shapes);
     struct ts_plan *plan =

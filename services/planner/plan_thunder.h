@@ -30,6 +30,7 @@ enum plan_thunder_stage {
     PLAN_THUNDER_TRY,
     PLAN_THUNDER_GO,
     PLAN_THUNDER_KICK,
+    PLAN_THUNDER_TRIALS,
     PLAN_THUNDER_DONE
 };
 
@@ -40,6 +41,7 @@ struct plan_seen { /* states evaluated, by hash; 0 = free */
 };
 
 struct plan_scale;
+struct plan_trials;
 
 struct plan_start {
     struct plan_state state;
@@ -88,7 +90,8 @@ struct plan_search {
     uint32_t *fixed_from;     /* index of the group in problem->current */
     uint32_t fixed_count;
 
-    struct plan_scale *scale; /* while a smaller cluster is searched in the place of this one */
+    struct plan_scale *scale;   /* while a smaller cluster is searched in the place of this one */
+    struct plan_trials *trials; /* where plans are tried at the end */
     uint64_t evaluations, scale_evaluations;
 };
 
@@ -107,6 +110,14 @@ const struct plan_search *plan_thunder_scale_search(const struct plan_search *se
 /* What the search of the small cluster has found so far, on the cluster itself; NULL when there is nothing.
  */
 struct ts_plan *plan_thunder_scale_best(const struct plan_search *search);
+/* plan_thunder_trial.c: which of the plans found is best by trials. Nothing where the problem asks for none.
+ */
+void plan_thunder_trial_open(struct plan_search *search);
+void plan_thunder_trial_close(struct plan_search *search);
+/* The end of a run, or a start: the best of each kind are tried. */
+void plan_thunder_trial_offer(struct plan_search *search, const struct plan_state *state, double objective);
+bool plan_thunder_trial_step(struct plan_search *search);                  /* one plan; true after the last */
+struct ts_plan *plan_thunder_trial_best(const struct plan_search *search); /* the caller's; NULL = none yet */
 /* plan_thunder_fixed.c: the groups of the plan in force. */
 bool plan_thunder_alive(const struct ts_cluster *cluster, const struct ts_group *group);
 void plan_thunder_fix(struct plan_search *search);

@@ -139,6 +139,7 @@ void plan_thunder_scale_open(struct plan_search *search)
         scale->problem.cluster = scale->cluster;
         scale->problem.demand = &scale->demand;
         scale->problem.current = NULL;
+        scale->problem.trial_requests = 0;
         if (scale->cluster->gpu_count < devices && ts_cluster_seal(scale->cluster, NULL) == TS_OK)
             scale->search = plan_algorithm_thunder.open(&scale->problem, NULL);
     }

@@ -17,7 +17,8 @@ static const char *const depth_names[DEPTHS] = {
 
 struct adopt {
     struct tsctl_plan_world world;
-    double served; /* requests/s within deadlines, by the flows of the plan in force */
+    double served;       /* requests/s within deadlines, by the flows of the plan in force */
+    struct ts_plan *now; /* the plan in force under the present demand */
     struct ts_plan *plans[DEPTHS];
     struct plan_change changes[DEPTHS];
     struct plan_adopt_candidate candidates[DEPTHS];
@@ -32,6 +33,22 @@ static double served_by(const struct ts_plan *plan)
     return served;
 }
 
+/* What a plan is said to serve: by trials where it was tried, else by its flows. */
+static double promised(const struct ts_plan *plan)
+{
+    return isfinite(plan->attained_all) ? plan->attained_all * plan->rate : served_by(plan);
+}
+
+/* A deeper change may keep what a shallower one does, and re-routing the flows that there are. */
+static void keep_better(struct adopt *a, enum plan_depth depth)
+{
+    const struct ts_plan *before = depth == PLAN_REROUTE ? a->now : a->plans[depth - 1];
+    if (a->world.problem.trial_requests == 0 || promised(before) <= promised(a->plans[depth]))
+        return;
+    ts_plan_destroy(&a->plans[depth]);
+    a->plans[depth] = ts_plan_copy(before);
+}
+
 static enum ts_status search(struct adopt *a, const struct tsctl_plan_flags *f, enum plan_depth depth,
                              const struct plan_algorithm *algorithm, struct ts_error *err)
 {
@@ -43,12 +60,14 @@ static enum ts_status search(struct adopt *a, const struct tsctl_plan_flags *f, 
     if (tsctl_plan_search(&a->world, &run, err) != TS_OK)
         return ts_error_prefix(err, "%s", depth_names[depth]);
     a->plans[depth] = run.plan;
-    plan_change_of(a->world.cluster, &a->world.model, a->world.current, run.plan, f->load_gb_per_s * 1e9,
-                   f->flip_s, change);
+    tsctl_plan_promise(&a->world, run.plan);
+    keep_better(a, depth);
+    plan_change_of(a->world.cluster, &a->world.model, a->world.current, a->plans[depth],
+                   f->load_gb_per_s * 1e9, f->flip_s, change);
     /* The change counts what flowed when the plan was made: its share of what flows now. */
     a->candidates[depth] = (struct plan_adopt_candidate){
         .depth = depth,
-        .served = served_by(run.plan),
+        .served = promised(a->plans[depth]),
         .reload_s = change->reload_s,
         .served_meanwhile = then > 0 ? a->served * change->served_meanwhile / then : 0};
     return TS_OK;
@@ -84,8 +103,9 @@ static enum ts_status score_current(struct adopt *a, const struct ts_demand *was
     }
     struct ts_plan *now =
         plan_eval_fixed_plan(score.eval, &score.state, shares, current->flow_count, current->algorithm);
-    a->served = now ? served_by(now) : 0;
-    ts_plan_destroy(&now);
+    tsctl_plan_promise(&a->world, now);
+    a->served = promised(now);
+    a->now = now;
     ts_free(shares);
     tsctl_plan_score_fini(&score);
     return TS_OK;
@@ -108,7 +128,7 @@ static enum ts_status decide(struct adopt *a, const struct tsctl_plan_flags *f,
         return status;
     rule.window_s = f->window_s;
     const struct plan_adopt_now now = {.served = a->served,
-                                       .served_adopted = served_by(a->world.current),
+                                       .served_adopted = promised(a->world.current),
                                        .since_s = f->since_s > 0 ? f->since_s : INFINITY};
     plan_adopt_decide(&rule, &now, a->candidates, DEPTHS, &a->verdict);
     return TS_OK;
@@ -184,11 +204,14 @@ static int run(const struct tsctl_plan_flags *f, struct ts_error *err)
     }
     if (tsctl_plan_world_load(&f->inputs, &a.world, err) != TS_OK)
         return 1;
+    if (a.world.problem.objective == PLAN_ATTAINMENT)
+        a.world.problem.trial_requests = f->trial;
     enum ts_status status = decide(&a, f, algorithm, err);
     if (status == TS_OK)
         status = print(&a, f, err);
     for (int i = 0; i < DEPTHS; i++)
         ts_plan_destroy(&a.plans[i]);
+    ts_plan_destroy(&a.now);
     tsctl_plan_world_fini(&a.world);
     return status == TS_OK ? 0 : 1;
 }

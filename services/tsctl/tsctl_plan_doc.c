@@ -16,6 +16,8 @@ double tsctl_plan_gap(const struct ts_plan *plan)
 double tsctl_plan_attained(const struct tsctl_plan_doc *doc)
 {
     double attained = 0;
+    if (isfinite(doc->plan->attained_all))
+        return doc->plan->attained_all;
     for (uint32_t i = 0; i < doc->plan->flow_count; i++)
         attained += doc->plan->flows[i].attained;
     return doc->plan->rate > 0 ? attained / doc->plan->rate : 0;

@@ -2,8 +2,11 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
+#include "services/planner/plan_trial.h"
 #include "services/tsctl/tsctl.h"
 #include "services/tsctl/tsctl_plan_money.h"
+
+#define PROMISE_TRIALS 4 /* that a promise is the mean of */
 
 #define F(field) offsetof(struct tsctl_plan_flags, field)
 
@@ -34,6 +37,8 @@ static const struct ts_option options[] = {
     {"seed", TS_OPTION_U64, F(inputs.seed), "1", 0, 9e15, "same seed, same plan"},
     {"effort", TS_OPTION_F64, F(inputs.effort), "1", 0.01, 1e4,
      "thunder: times its usual work; 10 often finds one or two points more"},
+    {"trial", TS_OPTION_U32, F(trial), "2000", 0, 1000000,
+     "requests that plans are tried on; 0 = only the linear program judges"},
     {"algorithm", TS_OPTION_STRING, F(algorithm), "thunder", 0, 0, "who plans: one of the above"},
     {"load", TS_OPTION_STRING, F(load), NULL, 0, 0,
      "an algorithm of your own: shared object, see services/planner"},
@@ -168,6 +173,19 @@ int tsctl_plan_flags_check(const struct tsctl_plan_flags *f, const struct plan_a
     return *algorithm ? 0 : 2;
 }
 
+void tsctl_plan_promise(const struct tsctl_plan_world *world, struct ts_plan *plan)
+{
+    const struct plan_problem *problem = &world->problem;
+    if (problem->trial_requests == 0)
+        return;
+    uint32_t requests = plan_trial_requests(plan, problem->trial_requests);
+    struct plan_trial trial = plan_trial_mean(problem, plan, requests, PROMISE_TRIALS, problem->seed);
+    plan->attained_ttft = trial.ttft;
+    plan->attained_tpot = trial.tpot;
+    plan->attained_e2e = trial.e2e;
+    plan->attained_all = trial.all;
+}
+
 int tsctl_plan_make(const struct tsctl_plan_flags *f, struct tsctl_plan_world *world,
                     struct tsctl_plan_search *search, struct ts_error *err)
 {
@@ -181,11 +199,14 @@ int tsctl_plan_make(const struct tsctl_plan_flags *f, struct tsctl_plan_world *w
     world->problem.depth = strcmp(f->depth, "reroute") == 0 ? PLAN_REROUTE
                            : strcmp(f->depth, "flip") == 0  ? PLAN_FLIP
                                                             : PLAN_REGROUP;
+    if (world->problem.objective == PLAN_ATTAINMENT)
+        world->problem.trial_requests = f->trial;
     if ((*f->current && tsctl_plan_world_current(world, f->current, err) != TS_OK) ||
         tsctl_plan_search(world, search, err) != TS_OK) {
         tsctl_plan_world_fini(world);
         return 1;
     }
+    tsctl_plan_promise(world, search->plan);
     if (!search->finished)
         fprintf(stderr, "tsctl plan: stopped before the end of the search; this is the best plan so far\n");
     if (search->plan->objective <= 0)

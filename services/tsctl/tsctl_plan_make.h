@@ -15,7 +15,7 @@ struct tsctl_plan_flags {
     double time_limit, budget;                       /* budget 0 = not given */
     double window_s, load_gb_per_s, flip_s, since_s; /* of adopt */
     uint64_t max_work;
-    uint32_t points;
+    uint32_t points, trial;
     bool no_bound, min_cost, frontier, json, by_class, progress;
 };
 
@@ -29,6 +29,10 @@ int tsctl_plan_flags_check(const struct tsctl_plan_flags *flags, const struct pl
 /* 0 = `world` and `search->plan` are the caller's; otherwise the exit code, and `err` says why. */
 int tsctl_plan_make(const struct tsctl_plan_flags *flags, struct tsctl_plan_world *world,
                     struct tsctl_plan_search *search, struct ts_error *err);
+
+/* Where plans are tried: what this one attains by trials. What the program thinks of it stays in its
+ * objective and flows. */
+void tsctl_plan_promise(const struct tsctl_plan_world *world, struct ts_plan *plan);
 
 int tsctl_plan_main(int argc, char **argv);    /* tsctl plan --cluster ... */
 int tsctl_plan_explain(int argc, char **argv); /* tsctl plan explain: tsctl_plan_explain.c */

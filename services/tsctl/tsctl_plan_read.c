@@ -344,6 +344,7 @@ static enum ts_status read_summary(const struct ts_json *root, struct tsctl_plan
         read_amount(attained, "ttft", &plan->attained_ttft, err) != TS_OK ||
         read_amount(attained, "tpot", &plan->attained_tpot, err) != TS_OK ||
         read_amount(attained, "e2e", &plan->attained_e2e, err) != TS_OK ||
+        read_amount(attained, "all", &plan->attained_all, err) != TS_OK ||
         read_amount(root, "rate", &plan->rate, err) != TS_OK ||
         ts_json_read_integer(root, "seed", 0, INT64_MAX, &seed, err) != TS_OK ||
         ts_json_read_integer(root, "work", 0, INT64_MAX, &work, err) != TS_OK ||

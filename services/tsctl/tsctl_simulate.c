@@ -1,4 +1,5 @@
 #include "services/tsctl/tsctl_simulate.h"
+#include "services/planner/plan_trial.h"
 
 #include <math.h>
 #include <string.h>
@@ -151,6 +152,7 @@ static int make_plan(struct flags *f, struct made *m, struct ts_error *err)
                                  .out = "",
                                  .svg = "",
                                  .time_limit = f->time_limit,
+                                 .trial = PLAN_TRIAL_REQUESTS,
                                  .no_bound = true,
                                  .progress = f->progress};
     struct tsctl_plan_search search;

@@ -71,6 +71,17 @@ def test_light_load_is_served_in_its_own_time(tmp_path):
     assert run["replicas"][0]["output_tokens_per_s"] == pytest.approx(run["output_tokens_per_s"], rel=0.1)
 
 
+def test_promise(tmp_path):
+    """What a plan promises by trials is what its simulation brings, near the limit of the cluster and where a program in equilibrium is far off."""
+    for workload, algorithm, rate in (("conv", "colocated", "8.2"), ("code", "hexgen", "7.99"), ("code", "distserve", "7"), ("conv", "thunder", "4")):
+        path = str(tmp_path / f"{workload}-{algorithm}.json")
+        same = ["--cluster", "paper-inhouse", "--model", "llama-30b", "--slo", "scale-5", "--rate", rate]
+        plan = json.loads(tsctl("plan", *same, "--workload", f"tests/data/workloads/azure-{workload}-poisson.conf", "--algorithm", algorithm, "--no-bound", "--json", "--out", path))
+        run = simulate(*same, "--workload", f"tests/data/traces/AzureLLMInferenceTrace_{workload}.csv", "--poisson", "--shuffle", "--requests", "1500", "--plan", path)
+        seen = next(point for point in run["attainment"] if point["scale"] == 5)["all"]["share"]
+        assert abs(plan["attained"]["all"] - seen) < 0.08, (workload, algorithm, plan["attained"], seen)
+
+
 def test_plan_from_a_file(tmp_path):
     plan = str(tmp_path / "plan.json")
     tsctl("plan", *SPLIT, "--slo", "scale-5", "--no-bound", "--out", plan)

@@ -1,0 +1,225 @@
+/*
+ * The last stage of a search, where the problem asks for it: plans that stand for the ways a cluster can be
+ * laid out are tried (plan_trial.h), and the best is the answer. The program ranks well among plans of one
+ * kind and less well across kinds (all split, all colocated, some of both), and near saturation it is too
+ * hopeful of some and too shy of others. So the ends of the best runs of each kind come in, each with the
+ * program's flows and with shares by score, and what the planners of others find for little work.
+ *
+ *   short trial of each -> a longer one of the best few, at the demand's rates and above -> the best
+ *
+ * What counts is the share in time at the demand's rates, and to a fifth that at rates a tenth higher: of two
+ * plans that serve all, the one further from its limit is chosen.
+ */
+#include <string.h>
+
+#include "common/base/ts_mem.h"
+#include "services/planner/baseline_common.h"
+#include "services/planner/plan_thunder.h"
+#include "services/planner/plan_trial.h"
+
+#define KEPT_PER_KIND 4
+#define KINDS         3
+#define KEPT          (KEPT_PER_KIND * KINDS)
+#define FINALISTS     6
+#define PLANS_MAX     (2 * KEPT + 8)
+#define ABOVE         1.1 /* of the demand's rates */
+#define ABOVE_WEIGHT  0.2
+#define SHORT         4 /* a short trial has a fourth of the requests */
+#define SEED          1000
+#define GPUS_MAX      72 /* above, planners of others take too long */
+
+struct tried {
+    struct ts_plan *plan; /* NULL = out */
+    double value;
+};
+
+struct plan_trials {
+    struct plan_state kept[KEPT]; /* by kind */
+    uint64_t hash[KEPT];
+    double objective[KEPT]; /* below 0 = free */
+    struct tried plans[PLANS_MAX];
+    uint32_t plan_count, next_source, next_short, next_long;
+    bool sorted;
+    struct ts_plan *best;
+    double best_value;
+};
+
+static const struct plan_algorithm *const others[] = {&plan_algorithm_colocated, &plan_algorithm_distserve,
+                                                      &plan_algorithm_splitwise, &plan_algorithm_hexgen2,
+                                                      &plan_algorithm_helix};
+
+#define OTHERS (sizeof others / sizeof others[0])
+
+void plan_thunder_trial_open(struct plan_search *search)
+{
+    const struct plan_problem *problem = search->problem;
+    if (problem->trial_requests == 0 || problem->depth != PLAN_REGROUP ||
+        problem->objective != PLAN_ATTAINMENT)
+        return;
+    search->trials = ts_xcalloc(1, sizeof *search->trials);
+    for (uint32_t i = 0; i < KEPT; i++) {
+        plan_state_init(&search->trials->kept[i]);
+        search->trials->objective[i] = -1;
+    }
+}
+
+void plan_thunder_trial_close(struct plan_search *search)
+{
+    struct plan_trials *trials = search->trials;
+    if (!trials)
+        return;
+    for (uint32_t i = 0; i < KEPT; i++)
+        plan_state_fini(&trials->kept[i]);
+    for (uint32_t i = 0; i < trials->plan_count; i++)
+        ts_plan_destroy(&trials->plans[i].plan);
+    ts_plan_destroy(&trials->best);
+    ts_free(trials);
+    search->trials = NULL;
+}
+
+/* All split, some of both, all colocated. */
+static uint32_t kind_of(const struct plan_state *state)
+{
+    uint32_t both = 0;
+    for (uint32_t i = 0; i < state->count; i++)
+        both += state->groups[i].phase == TS_PHASE_BOTH;
+    return both == 0 ? 0 : both < state->count ? 1 : 2;
+}
+
+void plan_thunder_trial_offer(struct plan_search *search, const struct plan_state *state, double objective)
+{
+    struct plan_trials *trials = search->trials;
+    if (!trials || state->count == 0 || objective <= 0)
+        return;
+    uint64_t hash = plan_state_hash(state);
+    uint32_t first = kind_of(state) * KEPT_PER_KIND, worst = first;
+    for (uint32_t i = first; i < first + KEPT_PER_KIND; i++) {
+        if (trials->objective[i] >= 0 && trials->hash[i] == hash)
+            return;
+        if (trials->objective[i] < trials->objective[worst])
+            worst = i;
+    }
+    if (objective <= trials->objective[worst])
+        return;
+    plan_state_copy(&trials->kept[worst], state);
+    trials->hash[worst] = hash;
+    trials->objective[worst] = objective;
+}
+
+/* --- Plans to try --- */
+
+static void add_plan(struct plan_trials *trials, struct ts_plan *plan)
+{
+    if (plan && plan->flow_count > 0 && trials->plan_count < PLANS_MAX)
+        trials->plans[trials->plan_count++] = (struct tried){.plan = plan};
+    else
+        ts_plan_destroy(&plan);
+}
+
+static struct plan_share *shares_by_score(const struct plan_search *search, const struct plan_state *state,
+                                          uint32_t *count)
+{
+    double *weight = ts_xcalloc(state->count + 1, sizeof *weight);
+    for (uint32_t i = 0; i < state->count; i++)
+        weight[i] = plan_shape_score(search->shapes, state->groups[i].shape);
+    struct plan_share *shares = baseline_shares(state, NULL, weight, TS_COST_CODEC_NONE, count);
+    ts_free(weight);
+    return shares;
+}
+
+static void add_state(struct plan_search *search, const struct plan_state *state)
+{
+    uint32_t count;
+    struct plan_share *shares = shares_by_score(search, state, &count);
+    add_plan(search->trials, plan_eval_plan(search->eval, state, plan_algorithm_thunder.name));
+    if (shares)
+        add_plan(search->trials,
+                 plan_eval_fixed_plan(search->eval, state, shares, count, plan_algorithm_thunder.name));
+    ts_free(shares);
+}
+
+static void add_other(struct plan_search *search, const struct plan_algorithm *other)
+{
+    struct plan_problem problem = *search->problem;
+    problem.trial_requests = 0;
+    if (problem.cluster->gpu_count > GPUS_MAX || (!problem.colocate && other == &plan_algorithm_colocated))
+        return;
+    struct plan_search *run = other->open(&problem, NULL);
+    if (!run)
+        return;
+    while (!other->step(run, UINT64_MAX))
+        ;
+    struct ts_plan *plan = other->best(run);
+    other->close(&run);
+    if (plan)
+        memcpy(plan->algorithm, plan_algorithm_thunder.name, strlen(plan_algorithm_thunder.name) + 1);
+    add_plan(search->trials, plan);
+}
+
+/* --- Trials --- */
+
+static double value_of(const struct plan_search *search, const struct ts_plan *plan, double scale,
+                       uint32_t part, uint64_t seed)
+{
+    uint32_t requests = plan_trial_requests(plan, search->problem->trial_requests) / part;
+    return plan_trial_run(search->problem, plan, scale, requests, search->problem->seed + SEED + seed).all;
+}
+
+/* The best first; ties by order. */
+static void sort_plans(struct plan_trials *trials)
+{
+    for (uint32_t i = 1; i < trials->plan_count; i++) {
+        struct tried one = trials->plans[i];
+        uint32_t at = i;
+        for (; at > 0 && trials->plans[at - 1].value < one.value; at--)
+            trials->plans[at] = trials->plans[at - 1];
+        trials->plans[at] = one;
+    }
+    trials->sorted = true;
+}
+
+static void try_long(struct plan_search *search, struct tried *tried)
+{
+    struct plan_trials *trials = search->trials;
+    double now = (value_of(search, tried->plan, 1, 1, 0) + value_of(search, tried->plan, 1, 1, 1)) / 2;
+    double above = value_of(search, tried->plan, ABOVE, 1, 2);
+    tried->value = (1 - ABOVE_WEIGHT) * now + ABOVE_WEIGHT * above;
+    if (!trials->best || tried->value > trials->best_value) {
+        ts_plan_destroy(&trials->best);
+        trials->best = tried->plan;
+        trials->best_value = tried->value;
+        tried->plan = NULL;
+    }
+}
+
+bool plan_thunder_trial_step(struct plan_search *search)
+{
+    struct plan_trials *trials = search->trials;
+    search->spent++;
+    if (trials->next_source < KEPT + OTHERS) {
+        uint32_t i = trials->next_source++;
+        if (i >= KEPT)
+            add_other(search, others[i - KEPT]);
+        else if (trials->objective[i] >= 0)
+            add_state(search, &trials->kept[i]);
+        return false;
+    }
+    if (trials->next_short < trials->plan_count) {
+        struct tried *tried = &trials->plans[trials->next_short++];
+        tried->value =
+            value_of(search, tried->plan, 1, SHORT, 0) + value_of(search, tried->plan, ABOVE, SHORT, 0);
+        return false;
+    }
+    if (!trials->sorted)
+        sort_plans(trials);
+    if (trials->next_long < trials->plan_count && trials->next_long < FINALISTS) {
+        try_long(search, &trials->plans[trials->next_long++]);
+        return false;
+    }
+    return true;
+}
+
+struct ts_plan *plan_thunder_trial_best(const struct plan_search *search)
+{
+    return search->trials && search->trials->best ? ts_plan_copy(search->trials->best) : NULL;
+}
