@@ -1,6 +1,7 @@
 #include "common/core/ts_plan.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "common/base/ts_mem.h"
 
@@ -10,6 +11,17 @@ uint32_t ts_group_gpus(const struct ts_group *group)
     for (uint32_t s = 0; s < group->stage_count; s++)
         count += group->stages[s].tp;
     return count;
+}
+
+bool ts_group_same_devices(const struct ts_group *a, const struct ts_group *b)
+{
+    bool same = a->stage_count == b->stage_count;
+    for (uint32_t s = 0; same && s < a->stage_count; s++) {
+        const struct ts_stage *x = &a->stages[s], *y = &b->stages[s];
+        same = x->tp == y->tp && x->layers == y->layers &&
+               memcmp(x->gpus, y->gpus, x->tp * sizeof x->gpus[0]) == 0;
+    }
+    return same;
 }
 
 struct ts_plan *ts_plan_new(uint32_t groups, uint32_t flows)

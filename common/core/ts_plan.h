@@ -51,6 +51,8 @@ struct ts_plan {
 };
 
 uint32_t ts_group_gpus(const struct ts_group *group); /* devices of all its stages */
+/* Stages, layers and devices are the same, in the same order: what one holds in memory the other needs. */
+bool ts_group_same_devices(const struct ts_group *a, const struct ts_group *b);
 
 struct ts_plan *ts_plan_new(uint32_t groups, uint32_t flows); /* zeroed, counts set, bound NAN */
 struct ts_plan *ts_plan_copy(const struct ts_plan *plan);

@@ -1,8 +1,6 @@
 /*
  * What changes while a site runs: plans, losses, regroupings.
  */
-#include <string.h>
-
 #include "common/base/ts_mem.h"
 #include "services/cloud/cloud_site_impl.h"
 #include "services/planner/plan_adopt.h"
@@ -117,19 +115,6 @@ void cloud_site_lose(struct cloud_site *site, ts_time when, uint32_t gpu)
 
 /* --- regrouping -------------------------------------------------------------------------------------- */
 
-static bool same_devices(const struct ts_group *a, const struct ts_group *b)
-{
-    if (a->stage_count != b->stage_count)
-        return false;
-    for (uint32_t s = 0; s < a->stage_count; s++) {
-        const struct ts_stage *x = &a->stages[s], *y = &b->stages[s];
-        if (x->tp != y->tp || x->layers != y->layers ||
-            memcmp(x->gpus, y->gpus, x->tp * sizeof *x->gpus) != 0)
-            return false;
-    }
-    return true;
-}
-
 static void leave(struct replica *r)
 {
     r->leaving = true;
@@ -167,7 +152,7 @@ static void regroup_happens(void *context)
     site->joining_count = 0;
     for (uint32_t g = 0; g < to->group_count; g++) {
         uint32_t k = 0;
-        while (k < before_count && !(before[k] && same_devices(&before[k]->group, &to->groups[g])))
+        while (k < before_count && !(before[k] && ts_group_same_devices(&before[k]->group, &to->groups[g])))
             k++;
         if (k == before_count) {
             site->joining[site->joining_count++] = (struct joining){

@@ -2,7 +2,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "common/base/ts_mem.h"
 
@@ -117,17 +116,6 @@ static double bytes_to_load(const struct ts_model *model, const struct holding *
     return bytes / after->tp;
 }
 
-static bool same_stages(const struct ts_group *a, const struct ts_group *b)
-{
-    bool same = a->stage_count == b->stage_count;
-    for (uint32_t s = 0; same && s < a->stage_count; s++) {
-        const struct ts_stage *x = &a->stages[s], *y = &b->stages[s];
-        same = x->tp == y->tp && x->layers == y->layers &&
-               memcmp(x->gpus, y->gpus, x->tp * sizeof x->gpus[0]) == 0;
-    }
-    return same;
-}
-
 void plan_change_bytes(const struct ts_cluster *cluster, const struct ts_model *model,
                        const struct ts_plan *from, const struct ts_plan *to, double *bytes)
 {
@@ -158,7 +146,7 @@ void plan_change_of(const struct ts_cluster *cluster, const struct ts_model *mod
     }
     for (uint32_t i = 0; i < to->group_count; i++) {
         for (uint32_t j = 0; j < from->group_count; j++) {
-            if (!same_stages(&to->groups[i], &from->groups[j]))
+            if (!ts_group_same_devices(&to->groups[i], &from->groups[j]))
                 continue;
             kept[j] = to->groups[i].phase == from->groups[j].phase;
             out->groups_kept += kept[j];

@@ -72,16 +72,6 @@ static bool same_place(const struct ts_cluster *cluster, const struct ts_group *
     return same;
 }
 
-static bool same_devices(const struct ts_group *a, const struct ts_group *b)
-{
-    bool same = a->stage_count == b->stage_count;
-    for (uint32_t s = 0; same && s < a->stage_count; s++)
-        same =
-            a->stages[s].tp == b->stages[s].tp && a->stages[s].layers == b->stages[s].layers &&
-            memcmp(a->stages[s].gpus, b->stages[s].gpus, a->stages[s].tp * sizeof a->stages[s].gpus[0]) == 0;
-    return same;
-}
-
 /* Which group of `current` each group of an algorithm's plan is: the same number, with devices like its own
  * (equal devices are not told apart), or else the same devices. False when one is none of them. */
 static bool find_groups(const struct live_model *m, const struct ts_plan *plan, uint32_t *group_of)
@@ -96,7 +86,7 @@ static bool find_groups(const struct live_model *m, const struct ts_plan *plan, 
     for (uint32_t g = 0; !parallel && found && g < plan->group_count; g++) {
         group_of[g] = 0;
         while (group_of[g] < current->group_count &&
-               !same_devices(&plan->groups[g], &current->groups[group_of[g]]))
+               !ts_group_same_devices(&plan->groups[g], &current->groups[group_of[g]]))
             group_of[g]++;
         found = group_of[g] < current->group_count;
     }

@@ -27,16 +27,6 @@ struct diff {
     double reload_bytes;
 };
 
-static bool same_stages(const struct ts_group *a, const struct ts_group *b)
-{
-    bool same = a->stage_count == b->stage_count;
-    for (uint32_t s = 0; same && s < a->stage_count; s++)
-        same =
-            a->stages[s].tp == b->stages[s].tp && a->stages[s].layers == b->stages[s].layers &&
-            memcmp(a->stages[s].gpus, b->stages[s].gpus, a->stages[s].tp * sizeof a->stages[s].gpus[0]) == 0;
-    return same;
-}
-
 /* The replica of `a` that this one of `b` is, but for its phase; UINT32_MAX if there is none. `any`: at least
  * one of its devices was in use. */
 static uint32_t predecessor(const struct diff *d, const struct ts_group *group, bool *any)
@@ -50,7 +40,7 @@ static uint32_t predecessor(const struct diff *d, const struct ts_group *group, 
         }
     }
     for (uint32_t g = 0; g < d->from->group_count; g++)
-        if (from != UINT32_MAX && same_stages(&d->from->groups[g], group))
+        if (from != UINT32_MAX && ts_group_same_devices(&d->from->groups[g], group))
             return from;
     return UINT32_MAX;
 }

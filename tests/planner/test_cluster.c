@@ -160,6 +160,30 @@ static void check_plan(struct ts_plan *plan, const struct ts_cluster *cluster, c
     ts_plan_destroy(&plan);
 }
 
+static void test_same_devices(void **state)
+{
+    (void)state;
+    struct ts_group one = {
+        .phase = TS_PHASE_PREFILL,
+        .stage_count = 2,
+        .stages = {{.tp = 2, .layers = 4, .gpus = {0, 1}}, {.tp = 1, .layers = 6, .gpus = {4}}}};
+    struct ts_group other = one;
+    other.phase = TS_PHASE_DECODE;
+    other.stages[1].gpus[1] = 9; /* beyond tp */
+    assert_true(ts_group_same_devices(&one, &other));
+    other.stages[0].gpus[1] = 2;
+    assert_false(ts_group_same_devices(&one, &other));
+    other = one;
+    other.stage_count = 1;
+    assert_false(ts_group_same_devices(&one, &other));
+    other = one;
+    other.stages[0].layers = 5;
+    assert_false(ts_group_same_devices(&one, &other));
+    other = one;
+    other.stages[1].tp = 2;
+    assert_false(ts_group_same_devices(&one, &other));
+}
+
 static void test_plans(void **state)
 {
     (void)state;
@@ -198,6 +222,7 @@ int main(void)
         cmocka_unit_test(test_cells_follow_what_is_alive),
         cmocka_unit_test(test_absurd_clusters_are_refused),
         cmocka_unit_test(test_demands),
+        cmocka_unit_test(test_same_devices),
         cmocka_unit_test(test_plans),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
