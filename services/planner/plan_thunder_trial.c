@@ -5,13 +5,14 @@
  * hopeful of some and too shy of others. So the ends of the best runs of each kind come in, each with the
  * program's flows and with shares by score, and what the planners of others find for little work.
  *
- *   short trial of each -> a longer one of the best few, at the demand's rates and above -> the best
+ *   a short trial of each -> long ones of the best six, then again of the best three, twice, and two
  *
  * What counts is the share in time at the demand's rates, and to a fifth that at rates a tenth higher: of two
  * plans that serve all, the one further from its limit is chosen.
  */
 #include <string.h>
 
+#include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "services/planner/baseline_common.h"
 #include "services/planner/plan_thunder.h"
@@ -20,7 +21,6 @@
 #define KEPT_PER_KIND 4
 #define KINDS         3
 #define KEPT          (KEPT_PER_KIND * KINDS)
-#define FINALISTS     6
 #define PLANS_MAX     (2 * KEPT + 8)
 #define ABOVE         1.1 /* of the demand's rates */
 #define ABOVE_WEIGHT  0.2
@@ -29,8 +29,8 @@
 #define GPUS_MAX      72 /* above, planners of others take too long */
 
 struct tried {
-    struct ts_plan *plan; /* NULL = out */
-    double value;
+    struct ts_plan *plan;
+    double value, now, above; /* what counts; in time by long trials at the demand's rates, and above */
 };
 
 struct plan_trials {
@@ -38,10 +38,8 @@ struct plan_trials {
     uint64_t hash[KEPT];
     double objective[KEPT]; /* below 0 = free */
     struct tried plans[PLANS_MAX];
-    uint32_t plan_count, next_source, next_short, next_long;
-    bool sorted;
-    struct ts_plan *best;
-    double best_value;
+    uint32_t plan_count, next_source;
+    uint32_t round, next; /* short trials, then rounds of long ones; the next plan of the round */
 };
 
 static const struct plan_algorithm *const others[] = {&plan_algorithm_colocated, &plan_algorithm_distserve,
@@ -72,7 +70,6 @@ void plan_thunder_trial_close(struct plan_search *search)
         plan_state_fini(&trials->kept[i]);
     for (uint32_t i = 0; i < trials->plan_count; i++)
         ts_plan_destroy(&trials->plans[i].plan);
-    ts_plan_destroy(&trials->best);
     ts_free(trials);
     search->trials = NULL;
 }
@@ -166,34 +163,44 @@ static double value_of(const struct plan_search *search, const struct ts_plan *p
 }
 
 /* The best first; ties by order. */
-static void sort_plans(struct plan_trials *trials)
+static void sort_plans(struct tried *plans, uint32_t count)
 {
-    for (uint32_t i = 1; i < trials->plan_count; i++) {
-        struct tried one = trials->plans[i];
+    for (uint32_t i = 1; i < count; i++) {
+        struct tried one = plans[i];
         uint32_t at = i;
-        for (; at > 0 && trials->plans[at - 1].value < one.value; at--)
-            trials->plans[at] = trials->plans[at - 1];
-        trials->plans[at] = one;
+        for (; at > 0 && plans[at - 1].value < one.value; at--)
+            plans[at] = plans[at - 1];
+        plans[at] = one;
     }
-    trials->sorted = true;
 }
 
-static void try_long(struct plan_search *search, struct tried *tried)
+/* The mean of the first `times` long trials is known; adds one. */
+static void try_long(struct plan_search *search, struct tried *tried, uint32_t times)
+{
+    if (times == 0)
+        tried->above = value_of(search, tried->plan, ABOVE, 1, 0);
+    double one = value_of(search, tried->plan, 1, 1, times);
+    tried->now = (tried->now * times + one) / (times + 1);
+    tried->value = (1 - ABOVE_WEIGHT) * tried->now + ABOVE_WEIGHT * tried->above;
+}
+
+/* Of the plans left, `count` are tried once more; then they are in order. */
+static void round_step(struct plan_search *search, uint32_t count, uint32_t times)
 {
     struct plan_trials *trials = search->trials;
-    double now = (value_of(search, tried->plan, 1, 1, 0) + value_of(search, tried->plan, 1, 1, 1)) / 2;
-    double above = value_of(search, tried->plan, ABOVE, 1, 2);
-    tried->value = (1 - ABOVE_WEIGHT) * now + ABOVE_WEIGHT * above;
-    if (!trials->best || tried->value > trials->best_value) {
-        ts_plan_destroy(&trials->best);
-        trials->best = tried->plan;
-        trials->best_value = tried->value;
-        tried->plan = NULL;
+    count = count < trials->plan_count ? count : trials->plan_count;
+    if (trials->next < count) {
+        try_long(search, &trials->plans[trials->next++], times);
+        return;
     }
+    sort_plans(trials->plans, count);
+    trials->next = 0;
+    trials->round++;
 }
 
 bool plan_thunder_trial_step(struct plan_search *search)
 {
+    static const uint32_t finalists[] = {6, 3, 3, 2};
     struct plan_trials *trials = search->trials;
     search->spent++;
     if (trials->next_source < KEPT + OTHERS) {
@@ -204,22 +211,24 @@ bool plan_thunder_trial_step(struct plan_search *search)
             add_state(search, &trials->kept[i]);
         return false;
     }
-    if (trials->next_short < trials->plan_count) {
-        struct tried *tried = &trials->plans[trials->next_short++];
+    if (trials->round == 0 && trials->next < trials->plan_count) {
+        struct tried *tried = &trials->plans[trials->next++];
         tried->value =
             value_of(search, tried->plan, 1, SHORT, 0) + value_of(search, tried->plan, ABOVE, SHORT, 0);
         return false;
     }
-    if (!trials->sorted)
-        sort_plans(trials);
-    if (trials->next_long < trials->plan_count && trials->next_long < FINALISTS) {
-        try_long(search, &trials->plans[trials->next_long++]);
-        return false;
+    if (trials->round == 0) {
+        sort_plans(trials->plans, trials->plan_count);
+        trials->next = 0;
+        trials->round = 1;
     }
-    return true;
+    if (trials->round <= TS_ARRAY_SIZE(finalists))
+        round_step(search, finalists[trials->round - 1], trials->round - 1);
+    return trials->round > TS_ARRAY_SIZE(finalists);
 }
 
 struct ts_plan *plan_thunder_trial_best(const struct plan_search *search)
 {
-    return search->trials && search->trials->best ? ts_plan_copy(search->trials->best) : NULL;
+    const struct plan_trials *trials = search->trials;
+    return trials && trials->round > 1 && trials->plan_count > 0 ? ts_plan_copy(trials->plans[0].plan) : NULL;
 }
