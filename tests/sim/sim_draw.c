@@ -393,7 +393,7 @@ static void draw_fault(struct draw *d, enum sim_fault_kind kind, ts_time at)
         struct sim_fault *f = new_fault(d, kind, at);
         f->node = node;
         if (slow_text(s))
-            f->aim = s->seed / 16 % 2 ? SIM_AT_d_dying : (int)(s->seed / 32 % SIM_STATE_COUNT);
+            f->aim = s->seed / 16 % 4 ? SIM_AT_c_tokenising : SIM_AT_d_dying;
     } else {
         fill_fault(d, new_fault(d, kind, at));
         uint32_t node = s->faults[s->fault_count - 1].node;
