@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import pathlib
 import re
@@ -24,6 +25,7 @@ class Plans:
 
     def __init__(self):
         self.folder = tempfile.TemporaryDirectory()
+        self.cpu_s = {}  # of the search, by name
 
     def path(self, name):
         return pathlib.Path(self.folder.name) / (re.sub(r"[^\w.-]", "_", name) + ".json")
@@ -31,7 +33,7 @@ class Plans:
     def make(self, name, *flags):
         """The path of the plan, or None where the algorithm cannot treat the problem."""
         path = self.path(name)
-        common.run("plan", "--no-bound", *(CLASSES.get(flag, flag) for flag in flags), "--out", path, check=False)
+        self.cpu_s[name] = common.cpu_seconds("plan", "--no-bound", *(CLASSES.get(flag, flag) for flag in flags), "--out", path)
         return path if path.exists() else None
 
 
@@ -54,15 +56,20 @@ def rounded(rate):
     return float(f"{rate:.3g}")
 
 
-def compare(plans, cluster, model, workload, slo, rate, algorithms=ALGORITHMS, flags=(), requests=REQUESTS):
-    """Reports by algorithm: each plans for this rate, and its plan is simulated."""
-    def one(algorithm):
-        name = f"{cluster}-{model}-{workload}-{rate:.4g}-{algorithm}"
-        plan = plans.make(name, "--cluster", cluster, "--model", model, "--workload", workload, "--slo", slo, "--rate", rate, "--algorithm",
-                          algorithm, *flags)
-        return simulate(plan, cluster, model, workload, slo, rate, requests=requests)
+def plan_name(cluster, model, workload, rate, algorithm):
+    return f"{cluster}-{model}-{workload}-{rate:.4g}-{algorithm}"
 
-    return dict(zip(algorithms, common.run_all([(a,) for a in algorithms], one)))
+
+def judge(plans, cluster, model, workload, slo, rate, algorithm, *flags, requests=REQUESTS):
+    """The report of one algorithm, which plans for this rate."""
+    plan = plans.make(plan_name(cluster, model, workload, rate, algorithm), "--cluster", cluster, "--model", model, "--workload", workload, "--slo", slo,
+                      "--rate", rate, "--algorithm", algorithm, *flags)
+    return simulate(plan, cluster, model, workload, slo, rate, requests=requests)
+
+
+def compare(plans, cluster, model, workload, slo, rate, algorithms=ALGORITHMS):
+    """Reports by algorithm."""
+    return dict(zip(algorithms, common.run_all([(plans, cluster, model, workload, slo, rate, a) for a in algorithms], judge)))
 
 
 def share_at(report, scale, of="all"):
@@ -101,6 +108,28 @@ def records(path):
         rows = list(csv.DictReader(file))
     text = {"finish", "reason", "prefill", "relay", "decode", "codec"}
     return [{key: value if key in text else float(value) if value else None for key, value in row.items()} for row in rows]
+
+
+def timeline(folder, name, seed, events, *flags):
+    """The records of one run of `tsctl simulate` with these events."""
+    events_file, records_file = (pathlib.Path(folder) / f"{name}-{seed}{ending}" for ending in ("-events.json", ".csv"))
+    events_file.write_text(json.dumps(events))
+    common.run("simulate", *flags, "--seed", seed, "--events", events_file, "--csv", records_file, "--json")
+    return records(records_file)
+
+
+def seeds_for(rate, span_s):
+    """How many runs give every span of them enough requests."""
+    return math.ceil(1.1 * REQUESTS / (rate * span_s))
+
+
+def pooled(names, seeds, one):
+    """The records of each case, of runs with the seeds 1, 2, ...: one(name, seed)."""
+    calls = [(name, seed) for name in names for seed in range(1, seeds + 1)]
+    found = {name: [] for name in names}
+    for (name, _), run in zip(calls, common.run_all(calls, one)):
+        found[name] += run
+    return found
 
 
 def in_time(record, scale):
