@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "services/planner/planner_demand.h"
 #include "services/planner/planner_live_impl.h"
 
 #define HEADROOM         1.1
@@ -36,6 +37,16 @@ static double meanwhile(const struct live_model *m, const struct ts_plan *flip)
     return attained > 0 ? m->route.served * fmin(1, change.served_meanwhile / attained) : 0;
 }
 
+/* A rate estimated from n requests is off by 1 / sqrt(n) of itself, and a gain within that is none. */
+static struct plan_adopt_rule rule_of(const struct planner_live *live)
+{
+    struct plan_adopt_rule rule = live->inputs->adopt;
+    double requests = planner_workload_requests(&live->snapshot->workload);
+    if (live->measured && requests > 0)
+        rule.gain_min = fmax(rule.gain_min, 1 / sqrt(requests));
+    return rule;
+}
+
 static void decide(const struct planner_live *live, struct live_model *m)
 {
     const struct planner_live_inputs *inputs = live->inputs;
@@ -44,7 +55,7 @@ static void decide(const struct planner_live *live, struct live_model *m)
                                              .served = m->flip.served * m->per_unit,
                                              .reload_s = inputs->flip_s,
                                              .served_meanwhile = meanwhile(m, m->flip.plan) * m->per_unit};
-    struct plan_adopt_rule rule = inputs->adopt;
+    struct plan_adopt_rule rule = rule_of(live);
     struct plan_adopt_verdict verdict;
     /* Things are expected to stay as they are for no longer than the last flip has lasted. */
     rule.window_s = fmin(rule.window_s, fmax(live->past->since_s, rule.quiet_s));
@@ -148,10 +159,10 @@ bool live_settle_flip(const struct planner_live *live, struct live_model *m)
 /* Whether it could pay at all, whatever is found: the search is spared else. */
 bool live_worth_a_flip(const struct planner_live *live, struct live_model *m)
 {
-    const struct plan_adopt_rule *rule = &live->inputs->adopt;
+    const struct plan_adopt_rule rule = rule_of(live);
     struct plan_adopt_now now = now_of(live, m);
     bool pair = live_has_pair(live, m);
-    bool collapsed = !pair || now.served < rule->collapse * now.served_adopted;
+    bool collapsed = !pair || now.served < rule.collapse * now.served_adopted;
     double rate = ts_demand_rate(&m->demand) * m->per_unit;
     if (!m->cluster || m->current->group_count == 0 || !live->inputs->flips)
         return false;
@@ -159,12 +170,12 @@ bool live_worth_a_flip(const struct planner_live *live, struct live_model *m)
         return false;
     if (pair && !live->measured)
         return false; /* what the expected mix would gain is not known to be there */
-    if (!collapsed && now.since_s < rule->quiet_s) {
+    if (!collapsed && now.since_s < rule.quiet_s) {
         snprintf(m->verdict, sizeof m->verdict,
-                 "hold: the last flip is %.0f s ago and %.0f s are to be quiet", now.since_s, rule->quiet_s);
+                 "hold: the last flip is %.0f s ago and %.0f s are to be quiet", now.since_s, rule.quiet_s);
         return false;
     }
-    if (pair && rate - now.served <= rule->gain_min * now.served) {
+    if (pair && rate - now.served <= rule.gain_min * now.served) {
         snprintf(m->verdict, sizeof m->verdict,
                  "hold: %.3g of %.3g requests/s are served within deadlines as it is", now.served, rate);
         return false;

@@ -7,6 +7,7 @@
 
 #include "common/core/ts_session.h"
 #include "services/planner/planner_core.h"
+#include "services/planner/planner_measure.h"
 
 #define PLANNER_WORDS 160
 
@@ -45,6 +46,7 @@ struct planner_loop {
     enum planner_cause cause;
     char words[PLANNER_WORDS]; /* why */
     struct planner_basis basis;
+    struct planner_measure measure;
     bool fresh;              /* a snapshot came since the basis was looked at */
     ts_time reviewed_at;     /* when the last plan was made */
     ts_time wake_at;         /* the next look, if nothing comes before */

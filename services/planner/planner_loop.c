@@ -51,6 +51,7 @@ void loop_claimed(struct planner_core *core)
 {
     loop_stop(core);
     planner_basis_forget(&core->loop.basis);
+    core->loop.measure = (struct planner_measure){.count = 0};
     core->loop.flipped_at = TS_TIME_NEVER;
     core->loop.attained_adopted = 0;
 }
@@ -191,6 +192,13 @@ static struct ts_workload workload_of(struct planner_core *core, struct ts_arena
     return planner_workload_sum(all, count, arena);
 }
 
+static void measure(struct planner_core *core)
+{
+    const struct ts_workload workload = workload_of(core, &core->out->arena);
+    planner_measure_see(&core->loop.measure, &core->settings.trigger, &workload,
+                        core->settings.plan.adopt.window_s, seconds(core->now));
+}
+
 static enum planner_cause urgent_cause(struct planner_core *core, char *words, size_t size)
 {
     for (size_t i = 0; i < core->settings.router_count; i++) {
@@ -268,7 +276,8 @@ static void open_search(struct planner_core *core, const struct router_link *lea
     struct planner_loop *loop = &core->loop;
     struct ts_msg message = {.kind = TS_MSG_SNAPSHOT}, copy = {.kind = TS_MSG_SNAPSHOT};
     message.snapshot = lead->snapshot;
-    message.snapshot.workload = workload_of(core, &core->out->arena);
+    const struct ts_workload workload = workload_of(core, &core->out->arena);
+    message.snapshot.workload = planner_measure_of(&loop->measure, &workload);
     ts_arena_reset(&loop->arena);
     ts_schema_copy(&ts_msg_schema, &copy, &message, &loop->arena);
     struct ts_plan_worker *workers = (struct ts_plan_worker *)(uintptr_t)copy.snapshot.workers.data;
@@ -414,6 +423,8 @@ void loop_step(struct planner_core *core)
         return;
     if (loop->fresh)
         look_for_pairs(core, lead);
+    if (loop->fresh)
+        measure(core);
     if (!loop->live) {
         loop->wake_at = TS_TIME_NEVER;
         loop->cause = pair_is_due(core, loop->words, sizeof loop->words)

@@ -25,6 +25,25 @@ struct planner_trigger_rule planner_trigger_defaults(void)
 
 /* --- What is measured --- */
 
+/* Those of one range of prompts are one class. */
+static void add_class(struct planner_basis *out, const struct ts_class *class_)
+{
+    uint32_t k = 0;
+    while (k < out->class_count &&
+           !(class_->prompt_end > 0 && out->classes[k].prompt_begin == class_->prompt_begin &&
+             out->classes[k].prompt_end == class_->prompt_end))
+        k++;
+    struct ts_workload_class *c = &out->classes[k];
+    double rate = (k < out->class_count ? c->rate : 0) + class_->rate, weight = class_->rate / rate;
+    if (k == out->class_count)
+        *c = (struct ts_workload_class){.prompt_begin = class_->prompt_begin,
+                                        .prompt_end = class_->prompt_end};
+    out->class_count += k == out->class_count;
+    c->prompt_tokens += weight * (class_->prompt_tokens - c->prompt_tokens);
+    c->output_tokens += weight * (class_->output_tokens - c->output_tokens);
+    c->rate = rate;
+}
+
 /* Classes that make sense, and their sums. False when too few requests were seen. */
 static bool read_workload(const struct planner_trigger_rule *rule, const struct ts_workload *workload,
                           struct planner_basis *out)
@@ -39,9 +58,7 @@ static bool read_workload(const struct planner_trigger_rule *rule, const struct 
         if (out->class_count == TS_WORKLOAD_CLASSES_MAX ||
             !planner_demand_class(&workload->classes.data[k], &class_))
             continue;
-        out->classes[out->class_count++] = (struct ts_workload_class){.rate = class_.rate,
-                                                                      .prompt_tokens = class_.prompt_tokens,
-                                                                      .output_tokens = class_.output_tokens};
+        add_class(out, &class_);
         out->rate += class_.rate;
         out->prompt_tokens += class_.rate * class_.prompt_tokens;
         out->prompt_tokens_sq += class_.rate * class_.prompt_tokens_sq;
@@ -148,6 +165,15 @@ static enum planner_cause check_workload(const struct planner_basis *basis,
         return PLANNER_CAUSE_MIX;
     }
     return PLANNER_CAUSE_NONE;
+}
+
+bool planner_trigger_moved(const struct planner_trigger_rule *rule, const struct ts_workload *before,
+                           const struct ts_workload *now)
+{
+    struct planner_basis a = {.class_count = 0}, b = {.class_count = 0};
+    char words[160];
+    return read_workload(rule, before, &a) && read_workload(rule, now, &b) &&
+           check_workload(&a, rule, &b, words, sizeof words) != PLANNER_CAUSE_NONE;
 }
 
 static enum planner_cause check_links(const struct planner_basis *basis,

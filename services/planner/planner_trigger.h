@@ -52,6 +52,10 @@ void planner_basis_set(struct planner_basis *basis, const struct planner_trigger
                        const struct ts_workload *workload, const struct ts_link_items *links, double promised,
                        double now_s);
 void planner_basis_forget(struct planner_basis *basis);
+/* Whether rates, lengths or mix of two measurements differ beyond thresholds and chance; false where too few
+ * requests were seen. */
+bool planner_trigger_moved(const struct planner_trigger_rule *rule, const struct ts_workload *before,
+                           const struct ts_workload *now);
 /* Whether anything has changed since; `words` says what, as a clause. */
 enum planner_cause planner_basis_check(const struct planner_basis *basis,
                                        const struct planner_trigger_rule *rule,
