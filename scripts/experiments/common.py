@@ -22,11 +22,15 @@ if importlib.util.find_spec("matplotlib") is None:  # said before the work, not 
     sys.exit("matplotlib draws the pictures and is missing: scripts/setup --experiments installs it")
 
 
-def run(*arguments, check=True):
-    """One call of tsctl, from the root; its standard output."""
+def command(arguments):
     if not TSCTL.exists():
         sys.exit(f"{TSCTL} is missing: scripts/run or scripts/test build it")
-    done = subprocess.run([TSCTL, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+    return [TSCTL, *map(str, arguments)]
+
+
+def run(*arguments, check=True):
+    """One call of tsctl, from the root; its standard output."""
+    done = subprocess.run(command(arguments), cwd=ROOT, capture_output=True, text=True)
     if check and done.returncode:
         sys.exit(f"tsctl {' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stderr}")
     return done.stdout
@@ -34,7 +38,7 @@ def run(*arguments, check=True):
 
 def cpu_seconds(*arguments):
     """Processor time of one call of tsctl whose output does not matter."""
-    child = subprocess.Popen([TSCTL, *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(command(arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     return usage.ru_utime + usage.ru_stime
