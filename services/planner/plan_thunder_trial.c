@@ -7,6 +7,8 @@
  *
  *   a short trial of each -> long ones of the best six, then again of the best three, twice, and two
  *
+ * The search ends with the first plan that has nothing late in these.
+ *
  * What counts is the share in time at the demand's rates, and to a fifth that at rates a tenth higher: of two
  * plans that serve all, the one further from its limit is chosen.
  */
@@ -26,6 +28,7 @@
 #define ABOVE_WEIGHT  0.2
 #define SHORT         4 /* a short trial has a fourth of the requests */
 #define SEED          1000
+#define ALL_IN_TIME   1e-3
 #define GPUS_MAX      72 /* above, planners of others take too long */
 
 struct tried {
@@ -198,33 +201,59 @@ static void round_step(struct plan_search *search, uint32_t count, uint32_t time
     trials->round++;
 }
 
+/* The best by the program first. */
+static uint32_t next_kept(const struct plan_trials *trials)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < KEPT; i++)
+        best = trials->objective[i] > trials->objective[best] ? i : best;
+    return best;
+}
+
+static void next_source(struct plan_search *search)
+{
+    struct plan_trials *trials = search->trials;
+    uint32_t i = trials->next_source++, kept = next_kept(trials);
+    if (i >= KEPT) {
+        add_other(search, others[i - KEPT]);
+    } else if (trials->objective[kept] >= 0) {
+        trials->objective[kept] = -1;
+        add_state(search, &trials->kept[kept]);
+    }
+}
+
+/* True when all are in time, above the rates and at length too: there is nothing to gain then. */
+static bool try_short(const struct plan_search *search, struct tried *tried)
+{
+    tried->value =
+        value_of(search, tried->plan, 1, SHORT, 0) + value_of(search, tried->plan, ABOVE, SHORT, 0);
+    return tried->value > 2 - ALL_IN_TIME && value_of(search, tried->plan, ABOVE, 1, 0) > 1 - ALL_IN_TIME;
+}
+
+static void short_over(struct plan_trials *trials, uint32_t round)
+{
+    sort_plans(trials->plans, trials->plan_count);
+    trials->next = 0;
+    trials->round = round;
+}
+
 bool plan_thunder_trial_step(struct plan_search *search)
 {
     static const uint32_t finalists[] = {6, 3, 3, 2};
+    const uint32_t over = TS_ARRAY_SIZE(finalists) + 1;
     struct plan_trials *trials = search->trials;
     search->spent++;
-    if (trials->next_source < KEPT + OTHERS) {
-        uint32_t i = trials->next_source++;
-        if (i >= KEPT)
-            add_other(search, others[i - KEPT]);
-        else if (trials->objective[i] >= 0)
-            add_state(search, &trials->kept[i]);
-        return false;
-    }
-    if (trials->round == 0 && trials->next < trials->plan_count) {
-        struct tried *tried = &trials->plans[trials->next++];
-        tried->value =
-            value_of(search, tried->plan, 1, SHORT, 0) + value_of(search, tried->plan, ABOVE, SHORT, 0);
-        return false;
-    }
-    if (trials->round == 0) {
-        sort_plans(trials->plans, trials->plan_count);
-        trials->next = 0;
-        trials->round = 1;
-    }
-    if (trials->round <= TS_ARRAY_SIZE(finalists))
+    if (trials->round > 0) {
         round_step(search, finalists[trials->round - 1], trials->round - 1);
-    return trials->round > TS_ARRAY_SIZE(finalists);
+    } else if (trials->next < trials->plan_count) {
+        if (try_short(search, &trials->plans[trials->next++]))
+            short_over(trials, over);
+    } else if (trials->next_source < KEPT + OTHERS) {
+        next_source(search);
+    } else {
+        short_over(trials, 1);
+    }
+    return trials->round == over;
 }
 
 struct ts_plan *plan_thunder_trial_best(const struct plan_search *search)
