@@ -90,7 +90,6 @@ static inline struct packet *queue_take(struct packet_queue *queue)
 /* cloud_net_send.c */
 void packet_pass_on(struct cloud *cloud,
                     struct packet *p); /* over the connection, or once there is one again */
-void packet_free(struct packet *p);
 void packets_lose(struct packet_queue *queue);
 void direction_lose(struct direction *way); /* what waits on it */
 

@@ -8,7 +8,7 @@
 
 /* --- packets ----------------------------------------------------------------------------------------- */
 
-void packet_free(struct packet *p)
+static void packet_free(struct packet *p)
 {
     struct cloud_conn *conn = p->conn;
     struct cloud *cloud = conn->dialler->cloud;

@@ -166,7 +166,6 @@ void transfer_aborted(struct relay_core *core, struct link *link, const struct t
 void transfer_link_up(struct relay_core *core, struct link *link);
 void transfer_link_lost(struct relay_core *core, struct link *link);
 void transfer_pool_lost(struct relay_core *core, struct pool *pool);
-void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text);
 void transfer_abort(struct relay_core *core, struct transfer *t, enum ts_reason reason,
                     const char *text);                             /* ends it and tells decode */
 void transfer_settle(struct relay_core *core, struct transfer *t); /* frees one that is over and quiet */

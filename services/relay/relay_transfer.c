@@ -171,7 +171,7 @@ void transfer_over(struct relay_core *core, struct transfer *t)
     transfer_settle(core, t);
 }
 
-void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
+static void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
 {
     core->counts.failed++;
     transfer_report(core, t->rid, t, reason, text);

@@ -329,8 +329,8 @@ static void avoid(struct record *r, uint64_t key)
     r->avoid[r->avoid_count++] = key;
 }
 
-void attempt_fail(struct router_core *core, struct record *r, enum ts_reason reason,
-                  const struct member *blame, const char *text)
+static void attempt_fail(struct router_core *core, struct record *r, enum ts_reason reason,
+                         const struct member *blame, const char *text)
 {
     ts_time wait = RETRY_MIN << (r->attempt < 8 ? r->attempt : 8);
     ts_actions_log(core->out, TS_LOG_INFO, "event=attempt_failed request=%llu attempt=%u reason=%s worker=%s",

@@ -289,8 +289,6 @@ struct member *attempt_pick_decode(struct router_core *core, struct record *r);
 bool attempt_only_waits(const struct router_core *core, const struct record *r);
 void attempt_dispatch(struct router_core *core);
 void attempt_release(struct router_core *core, struct record *r, enum ts_reason reason);
-void attempt_fail(struct router_core *core, struct record *r, enum ts_reason reason,
-                  const struct member *blame, const char *text);
 void attempt_output(struct router_core *core, struct member *from, const struct ts_msg_output *m);
 void attempt_outputs(struct router_core *core, struct member *from, const struct ts_msg_output_batch *m);
 void attempt_failed(struct router_core *core, struct member *from, const struct ts_msg_attempt_failed *m);

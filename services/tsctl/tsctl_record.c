@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,7 +163,8 @@ static void write_cell(const struct tsctl_records *records, const struct tsctl_r
     }
 }
 
-void tsctl_records_write(const struct tsctl_records *records, FILE *to)
+/* FILE errors are left in the stream. */
+static void write_all(const struct tsctl_records *records, FILE *to)
 {
     for (size_t c = 0; c < TS_ARRAY_SIZE(columns); c++)
         fprintf(to, "%s%s", c > 0 ? "," : "", columns[c].name);
@@ -182,7 +184,7 @@ enum ts_status tsctl_records_save(const struct tsctl_records *records, const cha
     FILE *file = fopen(path, "w");
     if (!file)
         return ts_error_set(err, TS_EIO, "cannot write %s: %s", path, strerror(errno));
-    tsctl_records_write(records, file);
+    write_all(records, file);
     bool failed = ferror(file) != 0;
     if (fclose(file) != 0 || failed)
         return ts_error_set(err, TS_EIO, "cannot write %s: %s", path, strerror(errno));

@@ -10,7 +10,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include "common/base/ts_error.h"
 #include "common/base/ts_map.h"
@@ -56,8 +55,7 @@ static inline bool tsctl_record_completed(const struct tsctl_record *r)
     return r->finish == TS_FINISH_STOP || r->finish == TS_FINISH_LENGTH;
 }
 
-/* The header line and one line for each. FILE errors are left in the stream. */
-void tsctl_records_write(const struct tsctl_records *records, FILE *to);
+/* The header line and one line for each. */
 enum ts_status tsctl_records_save(const struct tsctl_records *records, const char *path,
                                   struct ts_error *err);
 /* Adds the rows of a file. A bad row is named by its line; unknown columns are errors, absent ones are unset.

@@ -11,6 +11,8 @@
 #ifndef TSCTL_REPORT_H
 #define TSCTL_REPORT_H
 
+#include <stdio.h>
+
 #include "common/core/ts_plan.h"
 #include "common/text/ts_json.h"
 #include "services/tsctl/tsctl_record.h"

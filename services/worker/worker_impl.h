@@ -174,7 +174,6 @@ void task_release(struct worker_core *core, struct ts_rid rid);
 struct task *task_find(const struct worker_core *core, struct ts_rid rid, enum ts_phase role);
 struct task *task_by_tag(const struct worker_core *core, uint64_t tag);
 void task_fail(struct worker_core *core, struct task *t, enum ts_reason reason, bool final, const char *text);
-void task_kill(struct worker_core *core, struct task *t);   /* drop it as soon as nothing uses its blocks */
 void task_settle(struct worker_core *core, struct task *t); /* frees a dying task that is quiet */
 void task_give_blocks(struct worker_core *core, struct task *t);
 bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens);

@@ -300,7 +300,8 @@ void task_settle(struct worker_core *core, struct task *t)
     core->dead = t;
 }
 
-void task_kill(struct worker_core *core, struct task *t)
+/* Drops it as soon as nothing uses its blocks. */
+static void task_kill(struct worker_core *core, struct task *t)
 {
     struct task_key key = key_of(t->rid, t->role);
     if (t->state == TASK_DYING)
