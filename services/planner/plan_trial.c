@@ -146,6 +146,15 @@ static void add_lanes(struct trial *trial, struct trial_share *share)
     }
 }
 
+void trial_add_share(struct trial *trial, uint32_t prefill, uint32_t decode, enum ts_cost_codec codec)
+{
+    ts_array_reserve((void **)&trial->shares, &trial->share_capacity, (size_t)trial->share_count + 1,
+                     sizeof *trial->shares);
+    struct trial_share *share = &trial->shares[trial->share_count++];
+    *share = (struct trial_share){.prefill = prefill, .decode = decode, .codec = codec};
+    add_lanes(trial, share);
+}
+
 /* The flows of a class; those of all classes where it has none. */
 static void make_shares(struct trial *trial)
 {
@@ -153,7 +162,6 @@ static void make_shares(struct trial *trial)
     const struct ts_demand *demand = trial->problem->demand;
     size_t most = (size_t)plan->flow_count * (demand->class_count + 1) + 1;
     trial->route_shares = ts_xcalloc(most, sizeof *trial->route_shares);
-    trial->shares = ts_xcalloc(most, sizeof *trial->shares);
     for (uint32_t k = 0; k < demand->class_count; k++) {
         uint32_t first = trial->share_count;
         double sum = 0;
@@ -162,12 +170,9 @@ static void make_shares(struct trial *trial)
                 const struct ts_flow *flow = &plan->flows[f];
                 if (!(flow->rate > 0) || (!all && flow->length_class != k))
                     continue;
-                struct trial_share *share = &trial->shares[trial->share_count];
-                *share = (struct trial_share){
-                    .prefill = flow->prefill, .decode = flow->decode, .codec = flow->codec};
-                add_lanes(trial, share);
-                trial->route_shares[trial->share_count++] =
+                trial->route_shares[trial->share_count] =
                     (struct route_share){flow->prefill, flow->decode, flow->rate, 0, ""};
+                trial_add_share(trial, flow->prefill, flow->decode, flow->codec);
                 sum += flow->rate;
             }
         }
@@ -209,6 +214,7 @@ static void open_trial(const struct plan_problem *problem, const struct ts_plan 
     *out = (struct trial){.problem = problem, .plan = plan, .request_count = requests};
     out->requests = ts_xcalloc((size_t)requests + 1, sizeof *out->requests);
     out->replicas = ts_xcalloc((size_t)plan->group_count + 1, sizeof *out->replicas);
+    out->workers = ts_xcalloc((size_t)plan->group_count + 1, sizeof *out->workers);
     out->routes = ts_xcalloc((size_t)plan->group_count + 1, sizeof *out->routes);
     out->out_free = ts_xcalloc((size_t)problem->cluster->node_count + 1, sizeof *out->out_free);
     out->in_free = ts_xcalloc((size_t)problem->cluster->node_count + 1, sizeof *out->in_free);
@@ -216,7 +222,8 @@ static void open_trial(const struct plan_problem *problem, const struct ts_plan 
     for (uint32_t g = 0; g < plan->group_count; g++) {
         make_replica(problem, &plan->groups[g], &out->replicas[g]);
         out->replicas[g].route.key = g + 1;
-        out->routes[g].worker = &out->replicas[g].route;
+        out->workers[g] = &out->replicas[g].route;
+        out->routes[g].worker = out->workers[g];
     }
     make_shares(out);
     count_flows(out);
@@ -235,6 +242,7 @@ static void close_trial(struct trial *trial)
     }
     ts_free(trial->requests);
     ts_free(trial->replicas);
+    ts_free(trial->workers);
     ts_free(trial->routes);
     ts_free(trial->route_shares);
     ts_free(trial->shares);

@@ -25,7 +25,7 @@ struct plan_trial {
 };
 
 /* Flows of the plan are its shares, whatever part of the rates they carry; the requests come at the rates of
- * the problem's demand times `scale`. A plan without a flow has nothing in time. */
+ * the problem's demand times `scale`. Without a flow they go by load. */
 struct plan_trial plan_trial_run(const struct plan_problem *problem, const struct ts_plan *plan, double scale,
                                  uint32_t requests, uint64_t seed);
 /* At least so many, and more for many replicas: each must see its share. */

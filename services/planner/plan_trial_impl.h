@@ -80,11 +80,13 @@ struct trial {
     struct trial_request *requests;
     uint32_t request_count;
     struct trial_replica *replicas;
+    struct route_worker **workers; /* of the replicas */
     struct route_replica *routes;
     struct route_class classes[TS_CLASSES_MAX];
     struct route_share *route_shares; /* by class; what they stand for: */
-    struct trial_share *shares;
-    uint32_t share_count, sent;
+    struct trial_share *shares;       /* after them, pairs that the router made itself */
+    size_t share_capacity;
+    uint32_t share_count;
     struct trial_lane *lanes;
     size_t lane_count, lane_capacity;
     double *out_free, *in_free; /* of each node's card */
@@ -97,7 +99,8 @@ struct trial {
 };
 
 void trial_draw(struct trial *trial, double scale, uint64_t seed); /* the requests */
-void trial_play(struct trial *trial);                              /* all of them, to their ends */
+void trial_add_share(struct trial *trial, uint32_t prefill, uint32_t decode, enum ts_cost_codec codec);
+void trial_play(struct trial *trial); /* all of them, to their ends */
 /* Seconds until the batch is through all stages, and the token back at the first; holds the stages. */
 double trial_pass(struct trial *trial, struct trial_replica *replica, const struct trial_batch *batch);
 

@@ -314,46 +314,73 @@ static void avoid(uint64_t *keys, size_t *count, const struct trial_replica *rep
     keys[(*count)++] = replica->route.key;
 }
 
-/* A share whose replicas can hold the prompt: where it is too large for one, the router tries again and
- * avoids that one, until it gives up. SIZE_MAX: it gave up; `busy`: all may take it later. */
-static size_t pick_share(struct trial *trial, const struct trial_request *r, bool *busy)
+/* The pair of two replicas, of the plan or not. */
+static uint32_t pair_of(struct trial *trial, size_t prefill, size_t decode)
+{
+    uint32_t i = 0;
+    while (i < trial->share_count &&
+           (trial->shares[i].prefill != prefill || trial->shares[i].decode != decode))
+        i++;
+    if (i == trial->share_count)
+        trial_add_share(trial, (uint32_t)prefill, (uint32_t)decode, TS_COST_CODEC_NONE);
+    return i;
+}
+
+/* As the router assigns: by the plan's shares, and where these have no place or only replicas that failed the
+ * request before, whoever is best of all. */
+static uint32_t assign(struct trial *trial, const struct trial_request *r, const struct route_request *wish)
 {
     static const struct route_limits limits = {UNSTARTED_MAX, DECODING_MAX};
     const struct route_class *of = &trial->classes[r->length_class];
-    uint64_t avoided[2 * ATTEMPTS_MAX];
+    struct route_pair any;
+    unsigned avoided = 0;
+    size_t picked =
+        of->share_count ? route_pick_share(of, trial->routes, wish, limits, &avoided) : ROUTE_NONE;
+    if ((picked == ROUTE_NONE || avoided > 0) &&
+        route_pick_any(trial->workers, trial->plan->group_count, wish, limits, &any) &&
+        (picked == ROUTE_NONE || any.avoided < avoided))
+        return pair_of(trial, any.prefill, any.decode);
+    if (picked == ROUTE_NONE)
+        return TRIAL_NONE;
+    struct route_share *share = &trial->route_shares[of->shares + picked - trial->route_shares];
+    share->sent++;
+    return (uint32_t)(share - trial->route_shares);
+}
+
+/* A pair that can hold the prompt: where it is too large for a replica, the router tries again and avoids
+ * that one, until it gives up. TRIAL_NONE: it gave up, or, `busy`, some may take it later. */
+static uint32_t pick_pair(struct trial *trial, const struct trial_request *r, bool *busy)
+{
+    uint64_t avoided[ATTEMPTS_MAX];
     struct route_request wish = {
         .prompt_tokens = r->total, .kv_blocks = ts_kv_blocks_for(r->prompt + r->output), .avoid = avoided};
     *busy = false;
-    for (int attempt = 0; attempt < ATTEMPTS_MAX && of->share_count > 0; attempt++) {
-        unsigned count;
-        size_t picked = route_pick_share(of, trial->routes, &wish, limits, &count);
-        *busy = picked == ROUTE_NONE;
+    for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+        uint32_t picked = assign(trial, r, &wish);
+        *busy = picked == TRIAL_NONE;
         if (*busy)
-            return ROUTE_NONE;
-        const struct route_share *share = &of->shares[picked];
-        const struct trial_replica *prefill = &trial->replicas[share->prefill];
-        const struct trial_replica *decode = &trial->replicas[share->decode];
+            return TRIAL_NONE;
+        const struct trial_replica *prefill = &trial->replicas[trial->shares[picked].prefill];
+        const struct trial_replica *decode = &trial->replicas[trial->shares[picked].decode];
         if (ts_kv_blocks_for(r->total + (prefill == decode)) > prefill->blocks)
             avoid(avoided, &wish.avoid_count, prefill);
         else if (ts_kv_blocks_for(r->total + 1) > decode->blocks)
             avoid(avoided, &wish.avoid_count, decode);
         else
-            return (size_t)(share - trial->route_shares);
+            return picked;
     }
-    return ROUTE_NONE;
+    return TRIAL_NONE;
 }
 
 static void route(struct trial *trial, uint32_t request)
 {
     struct trial_request *r = &trial->requests[request];
     bool busy;
-    size_t picked = pick_share(trial, r, &busy);
+    r->share = pick_pair(trial, r, &busy);
     if (busy)
         insert_by_age(&trial->held, request);
-    if (picked == ROUTE_NONE)
+    if (r->share == TRIAL_NONE)
         return;
-    trial->route_shares[picked].sent++;
-    r->share = (uint32_t)picked;
     struct trial_replica *prefill = prefill_of(trial, r), *decode = decode_of(trial, r);
     prefill->route.unstarted++;
     prefill->route.prompt_tokens += r->total;
