@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "services/planner/plan_trial_impl.h"
 
@@ -34,17 +35,17 @@ static void make_replica(const struct plan_problem *problem, const struct ts_gro
                          struct trial_replica *out)
 {
     const struct ts_cluster *cluster = problem->cluster;
-    uint32_t count = group->stage_count, type = 0;
+    uint32_t count = group->stage_count;
+    TS_ASSERT(count > 0 && count <= TS_STAGES_MAX);
     out->phase = group->phase;
     out->stage_count = count;
     for (uint32_t i = 0; i < count; i++) {
         const struct ts_gpu *gpu = &cluster->gpus[group->stages[i].gpus[0]];
         const struct ts_gpu *next = &cluster->gpus[group->stages[(i + 1) % count].gpus[0]];
         const struct ts_link *to = link_between(cluster, gpu->node, next->node, gpu->type);
-        type = gpu->type;
-        out->stages[i] = (struct trial_stage){.device = &cluster->types[type],
-                                              .type = type,
-                                              .inner = ts_cluster_inner(cluster, gpu->node, type),
+        out->stages[i] = (struct trial_stage){.device = &cluster->types[gpu->type],
+                                              .type = gpu->type,
+                                              .inner = ts_cluster_inner(cluster, gpu->node, gpu->type),
                                               .next = i + 1 < count ? to : NULL,
                                               .tp = group->stages[i].tp,
                                               .layers = group->stages[i].layers,
