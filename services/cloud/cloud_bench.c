@@ -9,6 +9,9 @@
  *   large-part      20,000 requests on 1,024 GPUs
  *   large           1,000,000 of them: seconds, and the memory of the process
  *
+ * Requests that did not get all their tokens are counted, and named on stderr: what became of them, and what
+ * the router's trace says.
+ *
  *   ts-sim-bench [--conf FOLDER] [--traces FOLDER] [NAME ...]     without names: the first three
  */
 #include <stdio.h>
@@ -25,6 +28,7 @@
 #define CONVERSATION_RATE 5.4 /* requests/s of the trace */
 #define SEARCH_WORK       20000
 #define LARGE             UINT64_C(1000000) /* requests */
+#define NAMED             20                /* failed requests, at most */
 
 struct bench {
     const char *conf_dir, *traces;
@@ -57,7 +61,7 @@ struct stream {
     struct ts_requests *requests; /* NULL: equal ones */
     uint32_t prompt_tokens, output_tokens;
     ts_time every;
-    uint64_t count, asked, ended, refused, tokens;
+    uint64_t count, asked, ended, failed, tokens;
 };
 
 static bool next(void *context, struct cloud_request *out)
@@ -74,13 +78,40 @@ static bool next(void *context, struct cloud_request *out)
     return true;
 }
 
+static double seconds(int64_t ns)
+{
+    return ns < 0 ? -1 : (double)ns / 1e9;
+}
+
+static void name_failed(const struct cloud_request *request, const struct cloud_outcome *outcome)
+{
+    const struct ts_trace *t = outcome->trace;
+    fprintf(stderr, "ts-sim-bench: request %llu, %.3f s: %u of %u tokens, prompt of %u; %s, %s",
+            (unsigned long long)request->sampling.seed, (double)request->at / 1e9, outcome->token_count,
+            request->sampling.max_tokens, request->prompt_count,
+            outcome->refused ? "refused" : ts_finish_name(outcome->finish), ts_reason_name(outcome->reason));
+    if (t)
+        fprintf(
+            stderr,
+            "; %u attempts, %.*s -> %.*s -> %.*s; assigned %.3f, prefill %.3f to %.3f, first token %.3f, KV "
+            "%.3f to %.3f, decode %.3f, end %.3f s",
+            t->attempts, (int)t->prefill.count, (const char *)t->prefill.data, (int)t->relay.count,
+            (const char *)t->relay.data, (int)t->decode.count, (const char *)t->decode.data,
+            seconds(t->assigned_ns), seconds(t->prefill_begin_ns), seconds(t->prefill_end_ns),
+            seconds(t->first_token_ns), seconds(t->kv_open_ns), seconds(t->kv_commit_ns),
+            seconds(t->decode_begin_ns), seconds(t->end_ns));
+    fputc('\n', stderr);
+}
+
 static void ended(void *context, const struct cloud_request *request, const struct cloud_outcome *outcome)
 {
     struct stream *s = context;
-    (void)request;
+    const bool failed = outcome->refused || outcome->finish != TS_FINISH_LENGTH;
     s->ended++;
-    s->refused += outcome->refused || outcome->finish != TS_FINISH_LENGTH;
+    s->failed += failed;
     s->tokens += outcome->token_count;
+    if (failed && s->failed <= NAMED)
+        name_failed(request, outcome);
 }
 
 /* --- one row ----------------------------------------------------------------------------------------- */
@@ -129,7 +160,7 @@ static void play(struct bench *b, const char *what, struct stream *stream, doubl
     double cpu = cpu_s(&peak_mb) - start, tokens = (double)stream->tokens;
     double events = (double)cloud_steps(cloud_site_cloud(site));
     printf("%s,%u,%llu,%llu,%.0f,%.0f,%.2f,%.0f,%.0f,", what, b->cluster->gpu_count,
-           (unsigned long long)stream->ended, (unsigned long long)stream->refused, tokens, events, cpu,
+           (unsigned long long)stream->ended, (unsigned long long)stream->failed, tokens, events, cpu,
            tokens / cpu, events / cpu);
     print_target(target, seconds ? cpu : tokens / cpu, seconds);
     printf("%.0f,%.1f\n", (double)cloud_now(cloud_site_cloud(site)) / 1e9, peak_mb);
