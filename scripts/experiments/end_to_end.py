@@ -94,11 +94,16 @@ def cell(point):
     return f"{100 * point['share']:.1f} ({100 * point['low']:.1f}-{100 * point['high']:.1f})"
 
 
+def curve(axis, places, points, *style, **options):
+    """Shares in % with their intervals as a band."""
+    line, = axis.plot(places, [100 * p["share"] for p in points], *style, **options)
+    axis.fill_between(places, [100 * p["low"] for p in points], [100 * p["high"] for p in points], color=line.get_color(), alpha=0.15, linewidth=0)
+
+
 def draw(axis, reports, title, of="all"):
     for algorithm, report in reports.items():
         if report:
-            axis.plot([p["scale"] for p in report["attainment"]], [100 * p[of]["share"] for p in report["attainment"]], STYLES[algorithm],
-                      label=algorithm)
+            curve(axis, [p["scale"] for p in report["attainment"]], [p[of] for p in report["attainment"]], STYLES[algorithm], label=algorithm)
     axis.set(title=title, xscale="log", xlabel="SLO scale", ylabel="% in time", ylim=(0, 101))
 
 
@@ -140,15 +145,13 @@ def in_time(record, scale):
                for key in ("ttft", "tpot", "e2e"))
 
 
-def by_time(rows, step, scale):
-    """[(begin, share in time, requests)] of requests sent in each step."""
-    found = {}
-    for row in rows:
-        found.setdefault(int(row["at_s"] // step), []).append(in_time(row, scale))
-    return [(step * k, sum(hits) / len(hits), len(hits)) for k, hits in sorted(found.items())]
-
-
 def window(rows, begin, end, scale):
     hits = [in_time(row, scale) for row in rows if begin <= row["at_s"] < end]
     low, high = common.wilson(sum(hits), len(hits))
     return {"share": sum(hits) / max(1, len(hits)), "low": low, "high": high}
+
+
+def draw_time(axis, rows, span, step, scale, label):
+    """Shares in time of the requests sent in each step."""
+    begins = range(0, span, step)
+    curve(axis, [begin + step / 2 for begin in begins], [window(rows, begin, begin + step, scale) for begin in begins], label=label)
