@@ -27,9 +27,10 @@
 #define ABOVE         1.1 /* of the demand's rates */
 #define ABOVE_WEIGHT  0.2
 #define SHORT         4 /* a short trial has a fourth of the requests */
+#define LARGE_GPUS    256
+#define LARGE_STATES  3 /* of a large cluster that are tried */
 #define SEED          1000
 #define ALL_IN_TIME   1e-3
-#define GPUS_MAX      72 /* above, planners of others take too long */
 
 struct tried {
     struct ts_plan *plan;
@@ -45,9 +46,15 @@ struct plan_trials {
     uint32_t round, next; /* short trials, then rounds of long ones; the next plan of the round */
 };
 
-static const struct plan_algorithm *const others[] = {&plan_algorithm_colocated, &plan_algorithm_distserve,
-                                                      &plan_algorithm_splitwise, &plan_algorithm_hexgen2,
-                                                      &plan_algorithm_helix};
+/* Planners of others, for clusters of so many devices: above, they take too long. */
+static const struct {
+    const struct plan_algorithm *algorithm;
+    uint32_t gpus_max;
+} others[] = {{&plan_algorithm_colocated, UINT32_MAX},
+              {&plan_algorithm_splitwise, UINT32_MAX},
+              {&plan_algorithm_helix, UINT32_MAX},
+              {&plan_algorithm_distserve, 256},
+              {&plan_algorithm_hexgen2, 256}};
 
 #define OTHERS (sizeof others / sizeof others[0])
 
@@ -138,11 +145,13 @@ static void add_state(struct plan_search *search, const struct plan_state *state
     ts_free(shares);
 }
 
-static void add_other(struct plan_search *search, const struct plan_algorithm *other)
+static void add_other(struct plan_search *search, uint32_t index)
 {
+    const struct plan_algorithm *other = others[index].algorithm;
     struct plan_problem problem = *search->problem;
     problem.trial_requests = 0;
-    if (problem.cluster->gpu_count > GPUS_MAX || (!problem.colocate && other == &plan_algorithm_colocated))
+    if (problem.cluster->gpu_count > others[index].gpus_max ||
+        (!problem.colocate && other == &plan_algorithm_colocated))
         return;
     struct plan_search *run = other->open(&problem, NULL);
     if (!run)
@@ -201,6 +210,12 @@ static void round_step(struct plan_search *search, uint32_t count, uint32_t time
     trials->round++;
 }
 
+/* On a large cluster each trial has many requests: fewer will do. */
+static bool is_large(const struct plan_search *search)
+{
+    return search->problem->cluster->gpu_count > LARGE_GPUS;
+}
+
 /* The best by the program first. */
 static uint32_t next_kept(const struct plan_trials *trials)
 {
@@ -215,8 +230,8 @@ static void next_source(struct plan_search *search)
     struct plan_trials *trials = search->trials;
     uint32_t i = trials->next_source++, kept = next_kept(trials);
     if (i >= KEPT) {
-        add_other(search, others[i - KEPT]);
-    } else if (trials->objective[kept] >= 0) {
+        add_other(search, i - KEPT);
+    } else if (trials->objective[kept] >= 0 && (!is_large(search) || i < LARGE_STATES)) {
         trials->objective[kept] = -1;
         add_state(search, &trials->kept[kept]);
     }
@@ -225,9 +240,12 @@ static void next_source(struct plan_search *search)
 /* True when all are in time, above the rates and at length too: there is nothing to gain then. */
 static bool try_short(const struct plan_search *search, struct tried *tried)
 {
-    tried->value =
-        value_of(search, tried->plan, 1, SHORT, 0) + value_of(search, tried->plan, ABOVE, SHORT, 0);
-    return tried->value > 2 - ALL_IN_TIME && value_of(search, tried->plan, ABOVE, 1, 0) > 1 - ALL_IN_TIME;
+    uint32_t part = is_large(search) ? 2 * SHORT : SHORT;
+    tried->value = value_of(search, tried->plan, 1, part, 0) + value_of(search, tried->plan, ABOVE, part, 0);
+    if (tried->value < 2 - ALL_IN_TIME || value_of(search, tried->plan, ABOVE, 1, 0) < 1 - ALL_IN_TIME)
+        return false;
+    tried->value = 3; /* before those that looked as good */
+    return true;
 }
 
 static void short_over(struct plan_trials *trials, uint32_t round)
@@ -239,12 +257,13 @@ static void short_over(struct plan_trials *trials, uint32_t round)
 
 bool plan_thunder_trial_step(struct plan_search *search)
 {
-    static const uint32_t finalists[] = {6, 3, 3, 2};
-    const uint32_t over = TS_ARRAY_SIZE(finalists) + 1;
+    static const uint32_t finalists[] = {6, 3, 3, 2}, of_large[] = {3, 2};
     struct plan_trials *trials = search->trials;
+    bool large = is_large(search);
+    const uint32_t over = 1 + (large ? TS_ARRAY_SIZE(of_large) : TS_ARRAY_SIZE(finalists));
     search->spent++;
     if (trials->round > 0) {
-        round_step(search, finalists[trials->round - 1], trials->round - 1);
+        round_step(search, (large ? of_large : finalists)[trials->round - 1], trials->round - 1);
     } else if (trials->next < trials->plan_count) {
         if (try_short(search, &trials->plans[trials->next++]))
             short_over(trials, over);

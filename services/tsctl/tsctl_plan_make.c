@@ -6,7 +6,7 @@
 #include "services/tsctl/tsctl.h"
 #include "services/tsctl/tsctl_plan_money.h"
 
-#define PROMISE_TRIALS 4 /* that a promise is the mean of */
+#define PROMISE_TRIALS 4 /* that a promise is the mean of; fewer where each has more requests */
 
 #define F(field) offsetof(struct tsctl_plan_flags, field)
 
@@ -179,7 +179,8 @@ void tsctl_plan_promise(const struct tsctl_plan_world *world, struct ts_plan *pl
     if (problem->trial_requests == 0)
         return;
     uint32_t requests = plan_trial_requests(plan, problem->trial_requests);
-    struct plan_trial trial = plan_trial_mean(problem, plan, requests, PROMISE_TRIALS, problem->seed);
+    uint32_t times = PROMISE_TRIALS * problem->trial_requests / requests;
+    struct plan_trial trial = plan_trial_mean(problem, plan, requests, times > 0 ? times : 1, problem->seed);
     plan->attained_ttft = trial.ttft;
     plan->attained_tpot = trial.tpot;
     plan->attained_e2e = trial.e2e;
