@@ -493,6 +493,15 @@ static struct member *member_of_peer(const struct router_core *core, enum ts_cha
     return NULL;
 }
 
+/* In a session that the router has not ended: else it hears of it again, behind Resync. */
+static void drained(struct sim_world *w, const struct router_core *core, const struct ts_event_message *m)
+{
+    const struct member *from = member_of_peer(core, m->channel, m->peer);
+    if (from && from->session.up && from->session.id == m->envelope.session &&
+        w->drained_count < TS_ARRAY_SIZE(w->drained))
+        w->drained[w->drained_count++] = m->envelope.incarnation;
+}
+
 /* --- leases ------------------------------------------------------------------------------------------ */
 
 static void look_at_lease(struct sim_world *w, struct sim_ask *ask)
@@ -633,8 +642,8 @@ void sim_see_router(struct sim_world *w, const struct ts_event *event, const str
         sim_router_died(w);
         w->router_incarnation = core->incarnation;
     }
-    if (m && m->msg.kind == TS_MSG_DRAIN && w->delivered && w->drained_count < TS_ARRAY_SIZE(w->drained))
-        w->drained[w->drained_count++] = m->envelope.incarnation;
+    if (m && m->msg.kind == TS_MSG_DRAIN && w->delivered)
+        drained(w, core, m);
     if (m && m->channel == TS_CHANNEL_CLIENT)
         on_client(w, core, m);
     else if (m && m->channel == TS_CHANNEL_RELAY && w->delivered)

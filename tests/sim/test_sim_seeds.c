@@ -24,6 +24,7 @@ static const uint64_t cases[] = {
     18352,  /* the harness: a repeated assignment, ignored in the instant in which the first of it came */
     23450,  /* the harness: a link that is closed brings what was under way, and its Reset reaches nobody */
     32193,  /* the harness: the end of the longest fault, not of the last, begins the rest */
+    171366, /* the harness: a Drain in a session that the router had ended, for want of a PhaseReply */
     119668, /* the harness: a chunk was sent again, and in the same step the pool was found to be lost */
     19946,  33338,  33958,
     56376,  100954, /* found it: a Welcome of an earlier session came late and became the session */
