@@ -2,6 +2,7 @@
  * The books of the harness about planners: plans of one incarnation only go up, and one that was told that
  * its term is over does not go on with it.
  */
+#include "services/planner/planner_impl.h"
 #include "tests/sim/sim_impl.h"
 
 static void plan_sent(struct sim_world *w, struct cloud_node *node, struct sim_planner *p,
@@ -21,6 +22,19 @@ static void plan_sent(struct sim_world *w, struct cloud_node *node, struct sim_p
     p->number = m->number;
 }
 
+static void heard(struct sim_world *w, struct cloud_node *node, struct sim_planner *p,
+                  const struct ts_event_message *m)
+{
+    const struct planner_core *core = cloud_node_core(node);
+    const struct ts_session *session = &core->routers[m->peer - 1].session;
+    sim_session_check(w, node, m->channel, m->peer, session);
+    bool taken = session->up && m->envelope.session == session->id; /* its silence may have ended it before */
+    if (w->delivered && taken && m->msg.kind == TS_MSG_PLAN_REPLY &&
+        m->msg.plan_reply.verdict == TS_PLAN_REFUSED && m->msg.plan_reply.reason == TS_REASON_STALE_PLAN &&
+        m->msg.plan_reply.term == p->term)
+        p->refused_term = m->msg.plan_reply.term;
+}
+
 void sim_see_planner(struct sim_world *w, struct cloud_node *node, const struct ts_event *event,
                      const struct ts_actions *actions)
 {
@@ -31,8 +45,6 @@ void sim_see_planner(struct sim_world *w, struct cloud_node *node, const struct 
         if (a->kind == TS_ACTION_SEND && a->send.msg.kind == TS_MSG_PLAN && !sim_altered(w, &a->send, &role))
             plan_sent(w, node, p, &a->send);
     }
-    const struct ts_msg *msg = event->kind == TS_EVENT_MESSAGE && w->delivered ? &event->message.msg : NULL;
-    if (msg && msg->kind == TS_MSG_PLAN_REPLY && msg->plan_reply.verdict == TS_PLAN_REFUSED &&
-        msg->plan_reply.reason == TS_REASON_STALE_PLAN && msg->plan_reply.term == p->term)
-        p->refused_term = msg->plan_reply.term;
+    if (event->kind == TS_EVENT_MESSAGE)
+        heard(w, node, p, &event->message);
 }

@@ -29,7 +29,8 @@ static const uint64_t cases[] = {
     19946,  33338,  33958,
     56376,  100954, /* found it: a Welcome of an earlier session came late and became the session */
     37824,  39978,  40813,
-    42717, /* found it: an operator's word for another replica left a plan without end */
+    42717,  /* found it: an operator's word for another replica left a plan without end */
+    250013, /* the harness: a refusal came in a session that its planner had given up */
 };
 
 static struct sim_result result, other;
