@@ -153,7 +153,7 @@ enum ts_status cloud_run(struct cloud *cloud, ts_time until, struct ts_error *er
         struct occurrence *o = ts_heap_pop(&cloud->heap, &cloud->now);
         if (o->node && o->life != o->node->life)
             o->forget(o);
-        else if (o->node && o->node->frozen_until > cloud->now)
+        else if (o->node && cloud_node_frozen(o->node))
             ts_heap_push(&cloud->heap, o->node->frozen_until, o);
         else
             o->happen(cloud, o);

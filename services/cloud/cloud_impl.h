@@ -75,8 +75,8 @@ struct cloud_node {
     struct ts_map *conns;                  /* channel, peer -> struct cloud_conn */
     struct cloud_conn *dialled, *accepted; /* those that are not closed; all */
     uint64_t next_peer;
-    ts_time tick_at; /* of the tick that is due */
-    ts_time frozen_until;
+    ts_time tick_at;                    /* of the tick that is due */
+    ts_time frozen_until, frozen_again; /* again: from then to when, for a freeze that came meanwhile */
     uint32_t jobs_to_fail;
     uint32_t spins; /* ticks without time passing */
     struct unreachable *failed;
@@ -114,6 +114,7 @@ bool cloud_chance(struct cloud *cloud, double chance);    /* only while faults h
 /* cloud_node.c */
 void cloud_step(struct cloud_node *node, const struct ts_event *event);
 void cloud_unreachable(struct cloud_node *node, enum ts_channel channel, uint64_t peer);
+bool cloud_node_frozen(struct cloud_node *node);
 bool cloud_job_fails(struct cloud_node *node,
                      double chance); /* a batch or an encode: as told, or by chance */
 struct cloud_node *cloud_find(const struct cloud *cloud, struct ts_str endpoint);

@@ -70,7 +70,7 @@ static void packet_happens(struct cloud *cloud, struct occurrence *o)
         packet_free(p);
         return;
     }
-    if (to->frozen_until > cloud->now) {
+    if (cloud_node_frozen(to)) {
         cloud_push(cloud, to->frozen_until, o);
         return;
     }

@@ -431,7 +431,7 @@ static void die(struct cloud_node *node, bool abrupt)
     bulk_fini(&node->bulks);
     node->failed_count = 0;
     node->tick_at = TS_TIME_NEVER;
-    node->frozen_until = 0;
+    node->frozen_until = node->frozen_again = 0;
     node->jobs_to_fail = 0;
     node->alive = node->stopping = false;
     node->life++;
@@ -477,10 +477,23 @@ void cloud_drain(struct cloud_node *node)
         cloud_step(node, &drain);
 }
 
+/* What was put off to the end of one freeze stays ahead of what comes during the next. */
+bool cloud_node_frozen(struct cloud_node *node)
+{
+    ts_time now = node->cloud->now;
+    if (node->frozen_until <= now && node->frozen_again > now)
+        node->frozen_until = node->frozen_again;
+    return node->frozen_until > now;
+}
+
 void cloud_freeze(struct cloud_node *node, ts_time until)
 {
-    if (node->alive && until > node->frozen_until)
+    if (!node->alive)
+        return;
+    if (!cloud_node_frozen(node))
         node->frozen_until = until;
+    else if (until > node->frozen_until && until > node->frozen_again)
+        node->frozen_again = until;
 }
 
 void cloud_fail_jobs(struct cloud_node *node, uint32_t count)

@@ -31,6 +31,7 @@ static const uint64_t cases[] = {
     37824,  39978,  40813,
     42717,  /* found it: an operator's word for another replica left a plan without end */
     250013, /* the harness: a refusal came in a session that its planner had given up */
+    251044, /* the cloud: a second freeze turned the order of a worker's batches */
 };
 
 static struct sim_result result, other;
