@@ -39,7 +39,7 @@ static const struct ts_option options[] = {
     O(window_s, TS_OPTION_U32, "600", 1, 1000000, "for how long things are expected to stay as they are"),
     O(margin, TS_OPTION_F64, "0.2", 0, 1e6,
       "by which a flip must gain more than it loses, a share of the loss"),
-    O(gain_min, TS_OPTION_F64, "0.02", 0, 1e6, "gains below this share of what is served are noise"),
+    O(gain_min, TS_OPTION_F64, "0.1", 0, 1e6, "gains below this share of what is served are noise"),
     O(quiet_s, TS_OPTION_U32, "120", 0, 1000000, "between two flips"),
     O(collapse, TS_OPTION_F64, "0.5", 0, 1,
       "share in time, of that at the last flip, below which no quiet is kept"),

@@ -13,6 +13,8 @@
 #define EQUAL        0.998
 #define REROUTE_WORK 1000000
 #define CEILING_MIN  1e-3
+/* What the program is off by near saturation, where a flip that brings nothing costs minutes of queues. */
+#define GAIN_MIN 0.1
 
 /* Half short, half long; deadlines that people would accept. Programs read a workload file instead. */
 static struct ts_demand expected_demand(void)
@@ -32,6 +34,8 @@ static struct ts_demand expected_demand(void)
 
 struct planner_live_inputs planner_live_defaults(void)
 {
+    struct plan_adopt_rule adopt = plan_adopt_defaults();
+    adopt.gain_min = GAIN_MIN;
     return (struct planner_live_inputs){
         .algorithm = &plan_algorithm_thunder,
         .demand = expected_demand(),
@@ -41,7 +45,7 @@ struct planner_live_inputs planner_live_defaults(void)
         .flips = true,
         .colocate = true,
         .codec_allowed = {[TS_COST_CODEC_NONE] = true, [TS_COST_CODEC_I4] = true},
-        .adopt = plan_adopt_defaults(),
+        .adopt = adopt,
         .flip_s = 10,
     };
 }

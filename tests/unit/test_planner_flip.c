@@ -140,6 +140,7 @@ static void test_noise(void **state)
     struct ts_arena arena;
     ts_arena_init(&arena);
     inputs.colocate = false;
+    inputs.adopt.gain_min = 0.02;
     class_.rate = 3.25;
     struct ts_msg_snapshot snapshot = {.workers = {workers, WORKERS}, .workload = workload_of(&class_)};
     for (uint32_t i = 0; i < WORKERS; i++) {
@@ -150,6 +151,8 @@ static void test_noise(void **state)
     assert_non_null(strstr(plan.binding.data, "are served within deadlines as it is"));
     snapshot.workload.window_s = 15000;
     assert_true(flip_of(&inputs, &snapshot, &past, &arena, &plan));
+    inputs.adopt.gain_min = planner_live_defaults().adopt.gain_min; /* nor what plans are off by */
+    assert_false(flip_of(&inputs, &snapshot, &past, &arena, &plan));
     ts_arena_fini(&arena);
 }
 
