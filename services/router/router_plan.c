@@ -225,7 +225,7 @@ static void take_workload(struct router_core *core)
     struct plan *plan = &core->plan;
     struct ts_workload workload = workload_of(&core->workload, core->now, &core->out->arena);
     double requests = workload.arrivals_per_s * workload.window_s, sum = 0;
-    double scale = requests > SEEN_MAX / 2 ? SEEN_MAX / 2 / requests : 1;
+    double scale = requests > SEEN_MAX / 2.0 ? SEEN_MAX / 2.0 / requests : 1;
     double unseen = requests * scale * UNSEEN; /* less than the 1 that a class has where nothing is known */
     for (size_t c = 0; c < plan->class_count && requests > 0; c++)
         plan->lengths[c].seen = unseen < 1 ? unseen : 1;
