@@ -48,6 +48,12 @@ static bool next_request(void *context, struct cloud_request *out)
         s->dry = true;
         return false;
     }
+    if (item.prompt_tokens > TS_PROMPT_TOKENS_MAX) {
+        ts_error_set(&s->err, TS_EINVAL, "request %zu has a prompt of %u tokens; at most %u can be sent",
+                     s->records.count, item.prompt_tokens, TS_PROMPT_TOKENS_MAX);
+        s->dry = true;
+        return false;
+    }
     struct tsctl_record *r = tsctl_records_add(&s->records);
     r->number = s->records.count - 1;
     r->at_s = item.at_s;

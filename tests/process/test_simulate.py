@@ -35,6 +35,21 @@ def test_same_seed_same_bytes(tmp_path):
     assert tsctl(*words, "--csv", files[2], "--seed", "2") != first
 
 
+def test_reports_say_why_requests_were_not_served(tmp_path):
+    path, plan = tmp_path / "trace.jsonl", str(tmp_path / "plan.json")
+    lines = [json.dumps({"timestamp": 1000 * i, "input_length": p, "output_length": 5}) + "\n" for i, p in enumerate((100, 1 << 20, 100, 1 << 20))]
+    path.write_text("".join(lines))  # the context of simulations ends at 1 << 20
+    tsctl("plan", *SMALL, "--slo", "scale-5", "--no-bound", "--out", plan)  # one for such prompts would be refused itself
+    words = ["--plan", plan, "--workload", str(path)]
+    run = simulate(*words)
+    assert run["requests"] == 4 and run["completed"] == 2 and run["refused"] + run["failed"] == 2
+    assert run["reasons"] == {"prompt_too_long": 1, "overloaded": 1}  # by the worker; by the router, which knows by then what such prompts take
+    shown = tsctl("simulate", *words)
+    assert "prompt_too_long: 1\n" in shown and "overloaded: 1\n" in shown
+    path.write_text("".join(lines).replace(str(1 << 20), str((1 << 20) + 1)))
+    assert "request 1 has a prompt of 1048577 tokens; at most 1048576 can be sent" in tsctl("simulate", *words, code=1)
+
+
 def test_records_say_what_the_report_says(tmp_path):
     path = str(tmp_path / "run.csv")
     run = simulate(*SPLIT, "--requests", "400", "--csv", path)
