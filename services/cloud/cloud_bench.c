@@ -29,6 +29,7 @@
 #define SEARCH_WORK       20000
 #define LARGE             UINT64_C(1000000) /* requests */
 #define NAMED             20                /* failed requests, at most */
+#define CONTEXT           16384u            /* the longest request of the trace has 14,050 + 1,000 tokens */
 
 struct bench {
     const char *conf_dir, *traces;
@@ -153,7 +154,7 @@ static void play(struct bench *b, const char *what, struct stream *stream, doubl
     settings.plan = b->plan;
     settings.demand = &b->demand;
     settings.cloud.checks = b->checks;
-    settings.cloud.context_tokens = 16384; /* the longest request of the trace has 14,050 + 1,000 */
+    settings.cloud.context_tokens = CONTEXT;
     if (cloud_site_new(&settings, &source, &site, &err) != TS_OK ||
         cloud_site_run(site, 24 * 3600 * TS_S, &err) != TS_OK)
         fatal(&err);
@@ -259,7 +260,9 @@ static void bench_conversation(struct bench *b)
 static void bench_large(struct bench *b, uint64_t count)
 {
     struct stream stream = {.count = 0};
-    struct ts_requests_options options = {.seed = 1, .rate = 400, .count = count};
+    /* Length classes have no longest prompt: one that fills the context is refused as too long. */
+    struct ts_requests_options options = {
+        .seed = 1, .rate = 400, .count = count, .prompt_tokens_max = CONTEXT - 1};
     struct ts_error err = {0};
     load(b, "gpus-1024", "llama-3-70b");
     b->plan = rings(b->cluster, &b->model);
