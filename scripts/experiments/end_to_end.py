@@ -61,9 +61,10 @@ def plan_name(cluster, model, workload, rate, algorithm):
 
 
 def judge(plans, cluster, model, workload, slo, rate, algorithm, *flags, requests=REQUESTS):
-    """The report of one algorithm, which plans for this rate."""
+    """The report of one algorithm, which plans for this rate. Trials are part of thunder's search; those of others would only be a promise that nobody reads."""
+    trial = () if algorithm == "thunder" else ("--trial", 0)
     plan = plans.make(plan_name(cluster, model, workload, rate, algorithm), "--cluster", cluster, "--model", model, "--workload", workload, "--slo", slo,
-                      "--rate", rate, "--algorithm", algorithm, *flags)
+                      "--rate", rate, "--algorithm", algorithm, *trial, *flags)
     return simulate(plan, cluster, model, workload, slo, rate, requests=requests)
 
 
