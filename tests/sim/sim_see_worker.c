@@ -377,19 +377,36 @@ static void output_sent(struct sim_world *w, const struct cloud_node *node, cons
                    m->first_index + m->items.count);
 }
 
-/* All that it has of this router, with what it has. */
-static void resync_sent(struct sim_world *w, struct cloud_node *node, const struct ts_action_send *s)
+static bool lists(const struct ts_msg_resync *m, struct ts_rid rid)
+{
+    for (uint32_t i = 0; i < m->items.count; i++) {
+        if (ts_rid_equal(m->items.data[i].rid, rid))
+            return true;
+    }
+    return false;
+}
+
+/* All that it has of this router, with what it has; or had, if it says in the same step that this fails. */
+static void resync_sent(struct sim_world *w, struct cloud_node *node, const struct ts_action_send *s,
+                        const struct ts_actions *actions)
 {
     const struct worker_core *core = cloud_node_core(node);
     uint32_t held = 0;
     for (const struct task *t = core->head; t; t = t->next)
         held += t->state != TASK_DYING && t->router->peer == s->peer;
+    for (size_t i = actions->count; i > 0 && &actions->items[i - 1].send != s; i--) {
+        const struct ts_action_send *later = &actions->items[i - 1].send;
+        held += actions->items[i - 1].kind == TS_ACTION_SEND && later->channel == s->channel &&
+                later->peer == s->peer && later->msg.kind == TS_MSG_ATTEMPT_FAILED &&
+                lists(&s->msg.resync, later->msg.attempt_failed.rid);
+    }
     if (held != s->msg.resync.items.count)
         cloud_fail(w->cloud, "%s lists %u of %u requests", cloud_node_id(node), s->msg.resync.items.count,
                    held);
 }
 
-static void on_send(struct sim_world *w, struct cloud_node *node, const struct ts_action_send *s)
+static void on_send(struct sim_world *w, struct cloud_node *node, const struct ts_action_send *s,
+                    const struct ts_actions *actions)
 {
     switch (s->msg.kind) {
     case TS_MSG_OUTPUT:
@@ -400,7 +417,7 @@ static void on_send(struct sim_world *w, struct cloud_node *node, const struct t
             output_sent(w, node, &s->msg.output_batch.outputs.data[i]);
         break;
     case TS_MSG_RESYNC:
-        resync_sent(w, node, s);
+        resync_sent(w, node, s, actions);
         break;
     case TS_MSG_KV_BEGIN:
         lend(w, node, &s->msg.kv_begin);
@@ -548,7 +565,7 @@ void sim_see_worker(struct sim_world *w, struct cloud_node *node, const struct t
     for (size_t i = 0; i < actions->count; i++) {
         const struct ts_action *a = &actions->items[i];
         if (a->kind == TS_ACTION_SEND) {
-            on_send(w, node, &a->send);
+            on_send(w, node, &a->send, actions);
         } else if (a->kind == TS_ACTION_FREE_BLOCKS) {
             freed(w, node, a->free_blocks.blocks);
         } else if (a->kind == TS_ACTION_TEXT_OPEN || a->kind == TS_ACTION_TEXT_CLOSE) {

@@ -30,6 +30,8 @@ static const uint64_t cases[] = {
     56376,  100954, /* found it: a Welcome of an earlier session came late and became the session */
     37824,  39978,  40813,
     42717,  /* found it: an operator's word for another replica left a plan without end */
+    78616,  /* the harness: in the step of its Resync a worker found its relay lost, and failed what it had
+               listed */
     250013, /* the harness: a refusal came in a session that its planner had given up */
     251044, /* the cloud: a second freeze turned the order of a worker's batches */
 };
