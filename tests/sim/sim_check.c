@@ -85,6 +85,7 @@ static bool allowed_end(const struct sim_world *w, const struct sim_ask *ask, co
             return allowed_refusal(w, ask, o->reason);
         return (ask->finish == TS_FINISH_ERROR && o->reason == TS_REASON_PROMPT_TOO_LONG) ||
                (w->faulty && (o->reason == TS_REASON_RETRIES || o->reason == TS_REASON_NO_WORKER)) ||
+               (o->reason == TS_REASON_RETRIES && ask->short_of_memory == ask->attempts) ||
                (cancelled && o->reason == TS_REASON_NOT_FOUND);
     default:
         return false;

@@ -35,6 +35,7 @@ struct sim_ask { /* one request: what it must give, what its router has of it */
     struct cloud_node *holder[2]; /* prefill, decode of the present attempt: a Release is owed */
     uint64_t holder_peer[2], holder_session[2];
     ts_time missing_since[2];
+    uint32_t short_of_memory;  /* attempts that failed for want of KV memory */
     uint32_t blamed;           /* bit per node of the script: it failed this request */
     uint32_t refed;            /* the last attempt that was fed by a copy */
     uint32_t copy_given_up;    /* attempt whose copy its relay has lost */

@@ -40,7 +40,7 @@ static void accepted(struct sim_world *w, struct sim_ask *ask, const struct reco
     ask->rid_number = r->number;
     ask->accepted_at = ask->waiting_since = now;
     ask->deadline = m->msg.generate.remaining_ms ? now + m->msg.generate.remaining_ms * TS_MS : TS_TIME_NEVER;
-    ask->attempts = ask->blamed = ask->copy_given_up = ask->refed = 0;
+    ask->attempts = ask->blamed = ask->short_of_memory = ask->copy_given_up = ask->refed = 0;
     ask->feeder = NULL;
     memset(ask->holder, 0, sizeof ask->holder);
     memset(ask->missing_since, 0, sizeof ask->missing_since);
@@ -303,11 +303,13 @@ static void on_log(struct sim_world *w, const struct ts_event *event, struct ts_
         return;
     if (output && strcmp(reason, "internal") == 0)
         cloud_fail(w->cloud, "an output fails its attempt: %s", line);
-    for (uint32_t i = 0; request < SIM_NUMBERS_MAX && w->by_number[request] && i < w->script.node_count;
-         i++) {
+    struct sim_ask *ask = request < SIM_NUMBERS_MAX ? w->by_number[request] : NULL;
+    for (uint32_t i = 0; ask && i < w->script.node_count; i++) {
         if (strcmp(w->script.nodes[i].id, worker) == 0)
-            w->by_number[request]->blamed |= 1u << i;
+            ask->blamed |= 1u << i;
     }
+    if (ask && (strcmp(reason, "kv_no_memory") == 0 || strcmp(reason, "preempted") == 0))
+        ask->short_of_memory++;
 }
 
 static void refed(struct sim_world *w, const struct ts_action_send *s)

@@ -24,16 +24,17 @@ static const uint64_t cases[] = {
     18352,  /* the harness: a repeated assignment, ignored in the instant in which the first of it came */
     23450,  /* the harness: a link that is closed brings what was under way, and its Reset reaches nobody */
     32193,  /* the harness: the end of the longest fault, not of the last, begins the rest */
+    200475, /* the harness: calm, but one small decode worker: all attempts failed for want of memory */
     171366, /* the harness: a Drain in a session that the router had ended, for want of a PhaseReply */
     119668, /* the harness: a chunk was sent again, and in the same step the pool was found to be lost */
     19946,  33338,  33958,
     56376,  100954, /* found it: a Welcome of an earlier session came late and became the session */
     37824,  39978,  40813,
-    42717,  /* found it: an operator's word for another replica left a plan without end */
-    78616,  /* the harness: in the step of its Resync a worker found its relay lost, and failed what it had
-               listed */
-    250013, /* the harness: a refusal came in a session that its planner had given up */
-    251044, /* the cloud: a second freeze turned the order of a worker's batches */
+    42717,          /* found it: an operator's word for another replica left a plan without end */
+    78616,  199712, /* the harness: in the step of its Resync a worker found its relay lost, and failed what
+               it had listed */
+    250013,         /* the harness: a refusal came in a session that its planner had given up */
+    251044,         /* the cloud: a second freeze turned the order of a worker's batches */
 };
 
 static struct sim_result result, other;
