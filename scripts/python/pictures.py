@@ -16,7 +16,7 @@ import tempfile
 import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ASK = ("simulate", "--cluster", "paper-cloud", "--model", "llama-30b", "--workload", "azure-conv", "--slo", "scale-5", "--rate", "5", "--requests", "200",
+ASK = ("simulate", "--cluster", "paper-cloud", "--model", "llama-30b", "--workload", "azure-code", "--slo", "scale-5", "--rate", "6", "--requests", "200",
        "--timeline-s", "5", "--json")
 ALGORITHMS = ("thunder", "uniform")
 TITLES = ("Attainment (95 % interval)", "Latency of completed requests", "Where the time goes", "Busiest links",
