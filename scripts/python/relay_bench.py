@@ -1,0 +1,137 @@
+"""What scripts/bench relay measures: ts-relay-bench on loopback and on shaped links, and the same KV by others beside it. CSV on stdout.
+
+relay_bench.py BUILD [NAME ...] [flags of ts-relay-bench]; names: loopback, 1gbit, 100mbit, 1gbit-10ms, peers (default: all but
+1gbit-10ms). Shaped links need root, veth and tbf; what cannot run is named on stderr.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "process"))
+
+import relay_peers
+import shaped
+
+# Name -> (wire, or None for loopback; what is measured; flags)
+LINKS = {
+    "loopback": (None, "parts,visible", []),
+    "1gbit": ({"rate": "1gbit"}, "link,visible", []),
+    "100mbit": ({"rate": "100mbit"}, "link,visible", ["--tokens", "1024", "--rounds", "3"]),
+    "1gbit-10ms": ({"rate": "1gbit", "delay": 10}, "link", []),
+}
+DEFAULT = ["loopback", "1gbit", "100mbit", "peers"]
+PEER_ROUNDS = 3
+PEER_TOKENS = 8192
+
+
+def say(*words):
+    print("relay bench:", *words, file=sys.stderr, flush=True)
+
+
+def program(build, name, net, flags):
+    """The command of one ts-relay-bench."""
+    args = [str(build / "bin" / "ts-relay-bench"), "--dir", str(build.parent / "bench"), "--link", name]
+    if net:
+        args += ["--send-netns", net.names["a"], "--receive-netns", net.names["b"], "--address", shaped.ADDRESS["b"]]
+    return args + flags
+
+
+class Table:
+    """Lines of CSV under one header."""
+
+    def __init__(self):
+        self.header = None
+
+    def take(self, line):
+        if self.header is None:
+            self.header = line
+            print(line, flush=True)
+        elif line != self.header:
+            print(line, flush=True)
+
+    def run(self, args):
+        """Prints what it says, and returns its lines as dicts."""
+        rows = []
+        with subprocess.Popen(args, stdout=subprocess.PIPE, text=True) as process:
+            for line in map(str.rstrip, process.stdout):
+                self.take(line)
+                if line != self.header:
+                    rows.append(dict(zip(self.header.split(","), line.split(","))))
+        if process.returncode != 0:
+            raise SystemExit(f"{args[0]} ended with {process.returncode}")
+        return rows
+
+
+def with_net(wire, use):
+    """Calls use(net), with None for loopback."""
+    if wire is None:
+        return use(None)
+    with shaped.Net(**wire) as net:
+        return use(net)
+
+
+def measure_link(table, build, name, flags):
+    wire, what, own = LINKS[name]
+    with_net(wire, lambda net: table.run(program(build, name, net, ["--what", what, *own, *flags])))
+
+
+def measure_peers(table, build, name, flags):
+    """In each round ours, then each of the others, on the same link; medians."""
+    wire = LINKS[name][0]
+    folder = build.parent / "peers"
+
+    def rounds(net):
+        results = {}
+        for _ in range(PEER_ROUNDS):
+            args = program(build, name, net, ["--what", "link", "--rounds", "1", "--tokens", str(PEER_TOKENS), "--codecs", "i4", *flags])
+            ours = [dict(zip(table.header.split(","), line.split(","))) for line in
+                    subprocess.run(args, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[1:]]
+            goodput = next(row for row in ours if row["what"] == "goodput")
+            floor = float(goodput["floor"])
+            results.setdefault("ours i4", []).append((floor, float(goodput["reached"])))
+            for peer in relay_peers.PEERS:
+                try:
+                    rate = relay_peers.measure(folder, peer, net, PEER_TOKENS)
+                except relay_peers.NotRun as reason:
+                    results[peer] = str(reason)
+                else:
+                    results.setdefault(peer, []).append((floor, rate))
+        return results
+
+    for peer, pairs in with_net(wire, rounds).items():
+        if isinstance(pairs, str):
+            say(f"{peer} on {name} not run: {pairs}")
+            continue
+        floor, reached, ratio = (sorted(values)[len(values) // 2] for values in
+                                 ([f for f, _ in pairs], [r for _, r in pairs], [r / f for f, r in pairs]))
+        what, _, codec = peer.partition(" ")
+        table.take(f"{what},{name},{codec or 'none'},{PEER_TOKENS},MB/s,{floor:.2f},{reached:.2f},{ratio:.3f}")
+
+
+def main():
+    build, words = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2:]
+    names = []
+    while words and not words[0].startswith("--"):
+        names.append(words.pop(0))
+    if unknown := [name for name in names if name not in LINKS and name != "peers"]:
+        raise SystemExit(f"no link {unknown[0]}; there are: {', '.join(LINKS)}, peers")
+    (build.parent / "bench").mkdir(exist_ok=True)
+    table = Table()
+    for name in names or DEFAULT:
+        try:
+            if name != "peers":
+                measure_link(table, build, name, words)
+                continue
+            table.take("what,link,codec,tokens,unit,floor,reached,ratio")
+            for link in ("loopback", "1gbit"):
+                measure_peers(table, build, link, words)
+        except shaped.Missing as reason:
+            say(f"{name} not run: {reason}")
+
+
+if __name__ == "__main__":
+    main()
