@@ -4,11 +4,12 @@ relay_bench.py BUILD [NAME ...] [flags of ts-relay-bench]; names: loopback, 1gbi
 1gbit-10ms). Shaped links need root, veth and tbf; what cannot run is named on stderr.
 """
 
-import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "process"))
@@ -38,6 +39,24 @@ def program(build, name, net, flags):
     if net:
         args += ["--send-netns", net.names["a"], "--receive-netns", net.names["b"], "--address", shaped.ADDRESS["b"]]
     return args + flags
+
+
+class Watch:
+    """How much of the cores others took (steal included) while this measured: beyond 3 % its figures say little."""
+
+    def __init__(self):
+        self.began = self.now()
+
+    @staticmethod
+    def now():
+        with open("/proc/stat") as stat:
+            ticks = list(map(int, stat.readline().split()[1:9]))
+        own = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.monotonic(), (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK"), own.ru_utime + own.ru_stime
+
+    def others(self):
+        wall, busy, own = (after - before for before, after in zip(self.began, self.now()))
+        return max(0.0, busy - own) / (wall * os.cpu_count())
 
 
 class Table:
@@ -122,15 +141,18 @@ def main():
     (build.parent / "bench").mkdir(exist_ok=True)
     table = Table()
     for name in names or DEFAULT:
+        watch = Watch()
         try:
             if name != "peers":
                 measure_link(table, build, name, words)
-                continue
-            table.take("what,link,codec,tokens,unit,floor,reached,ratio")
-            for link in ("loopback", "1gbit"):
-                measure_peers(table, build, link, words)
+            else:
+                table.take("what,link,codec,tokens,unit,floor,reached,ratio")
+                for link in ("loopback", "1gbit"):
+                    measure_peers(table, build, link, words)
         except shaped.Missing as reason:
             say(f"{name} not run: {reason}")
+        else:
+            say(f"{name}: others took {watch.others():.1%} of the cores")
 
 
 if __name__ == "__main__":
