@@ -15,7 +15,8 @@ struct bench_kv_options {
     struct bench_link link;
     uint32_t layers, heads, head_dim; /* KV heads */
     uint32_t tokens_max;
-    uint32_t encode_threads;
+    uint32_t encode_threads, chunk_tokens_max; /* of the relay */
+    uint32_t credit_kib;                       /* of decode */
 };
 
 struct bench_kv;

@@ -5,15 +5,18 @@ import json
 import os
 import re
 import tempfile
+import threading
 import time
 
 import pytest
 import shaped
 from harness import BUILD, CONF, DEMO, TSCTL, Cluster, Streams, random_requests, requests_file, same_tokens, wait_for
 from shaped import ADDRESS
+from test_kill import QUICK
 
 VOCAB = json.load(open(os.path.join(DEMO, "config.json")))["vocab_size"]
 ROUTER = f"tcp://{ADDRESS['b']}:5555"
+MIB = 1 << 20
 BURST = 256 << 10  # what tbf lets pass at once
 # Name -> (wire, its bytes/s, codec)
 LINKS = {
@@ -28,8 +31,9 @@ LINKS = {
 class ShapedCluster:
     """One process of each service, on the two sides of a Net."""
 
-    def __init__(self, net, codec, folder):
+    def __init__(self, net, codec, folder, env=None):
         self.net = net
+        self.env = {**os.environ, **(env or {})}
         pool = f"ipc://{folder}/pool"
         self.trace = f"{folder}/trace"
         self.services = {
@@ -43,7 +47,7 @@ class ShapedCluster:
         wait_for(self.ready, 60)
 
     def start(self, side, service, *flags):
-        return self.net.start(side, [BUILD / "bin" / f"ts-{service}", "--config", CONF, "--id", service, *flags])
+        return self.net.start(side, [BUILD / "bin" / f"ts-{service}", "--config", CONF, "--id", service, *flags], env=self.env)
 
     def status(self):
         return json.loads(self.net.run("b", [TSCTL, "status", "--router", ROUTER, "--json"]).stdout)
@@ -118,3 +122,28 @@ def test_tokens_do_not_depend_on_the_link(link, load, unshaped):
     assert carried >= kv
     assert carried <= bytes_per_s * seconds + BURST, "it came past the link"
     assert len(traces) == len(load)
+
+
+@pytest.mark.parametrize("seconds,quick", [(0.5, False), (2.5, True)])
+def test_a_link_that_is_cut_for_a_while(seconds, quick, load, unshaped):
+    """Shorter than the timeout: nobody notices but TCP. Longer: sessions end, work is repeated or given up and done again."""
+    with shaped.net(rate="100mbit") as net, tempfile.TemporaryDirectory(prefix="ts-shaped-") as folder:
+        cluster = ShapedCluster(net, "none", folder, QUICK if quick else None)
+        before = net.sent_bytes("a")
+        answer = threading.Thread(target=lambda: answers.extend(cluster.answer(load)))
+        answers = []
+        answer.start()
+        wait_for(lambda: net.sent_bytes("a") > before + MIB, 60)  # some KV is there, most is not
+        net.cut()
+        time.sleep(seconds)
+        net.join()
+        answer.join()
+        cluster.settle()
+        traces = cluster.traces()
+        cluster.stop()
+    same_tokens(answers, unshaped["none"])
+    print(f"cut for {seconds} s: attempts {sorted(t['attempts'] for t in traces)}")
+    if quick:
+        assert max(t["attempts"] for t in traces) > 1, "nothing was lost"
+    else:
+        assert max(t["attempts"] for t in traces) == 1
