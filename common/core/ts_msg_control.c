@@ -58,8 +58,12 @@ const struct ts_schema ts_msg_welcome_schema = TS_SCHEMA(msg_welcome, "Welcome",
 static const struct ts_field heartbeat_fields[] = {TS_F_MSG(msg_heartbeat, load, ts_load_schema)};
 const struct ts_schema ts_msg_heartbeat_schema = TS_SCHEMA(msg_heartbeat, "Heartbeat", heartbeat_fields);
 
-static const struct ts_field reset_fields[] = {TS_F(msg_reset, fenced),
-                                               TS_F_ENUM(msg_reset, reason, TS_REASON_LAST)};
+static const struct ts_field reset_fields[] = {
+    TS_F(msg_reset, fenced),
+    TS_F_ENUM(msg_reset, reason, TS_REASON_LAST),
+    TS_F(msg_reset, incarnation),
+    TS_F(msg_reset, session),
+};
 const struct ts_schema ts_msg_reset_schema = TS_SCHEMA(msg_reset, "Reset", reset_fields);
 
 static const struct ts_field resync_item_fields[] = {

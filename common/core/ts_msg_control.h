@@ -53,6 +53,9 @@ struct ts_msg_reset { /* the session is unknown or broken: say Hello again (fenc
                          after dropping all work) */
     bool fenced;
     enum ts_reason reason;
+    /* Of the receiver, as the message that is answered had them; 0 = whatever there is. Several may answer
+     * what was sent before the end (ts_session_reset). */
+    uint64_t incarnation, session;
 };
 
 struct ts_resync_item {

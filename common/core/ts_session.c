@@ -56,6 +56,21 @@ bool ts_session_repeats(const struct ts_session *s, const struct ts_envelope *en
     return s->id != 0 && envelope->incarnation == s->remote && envelope->session <= s->id;
 }
 
+struct ts_msg_reset ts_session_reset(const struct ts_envelope *answered, bool fenced, enum ts_reason reason)
+{
+    return (struct ts_msg_reset){.fenced = fenced,
+                                 .reason = reason,
+                                 .incarnation = answered->incarnation,
+                                 .session = answered->session};
+}
+
+bool ts_session_ended(const struct ts_session *s, const struct ts_msg_reset *reset)
+{
+    if (reset->incarnation && reset->incarnation != s->self)
+        return false;
+    return reset->fenced || (s->up && (reset->session == 0 || reset->session == s->id));
+}
+
 enum ts_session_verdict ts_session_receive(struct ts_session *s, ts_time now,
                                            const struct ts_envelope *envelope)
 {

@@ -45,6 +45,11 @@ void ts_session_welcomed(struct ts_session *s, ts_time now, const struct ts_enve
 /* Dialler: a Welcome of this session, or of an earlier one of that incarnation: it comes again or late, and
  * must not start a session over, since what is sent then would be taken for repeats. */
 bool ts_session_repeats(const struct ts_session *s, const struct ts_envelope *envelope);
+/* Acceptor: the body of the Reset that answers a message. */
+struct ts_msg_reset ts_session_reset(const struct ts_envelope *answered, bool fenced, enum ts_reason reason);
+/* Dialler: whether a Reset is for what there is now. One that answers what was sent before an earlier end
+ * comes late, and several come for one end. */
+bool ts_session_ended(const struct ts_session *s, const struct ts_msg_reset *reset);
 /* For every message but Hello, Welcome and Reset. Advances rx_next and last_rx on DELIVER. */
 enum ts_session_verdict ts_session_receive(struct ts_session *s, ts_time now,
                                            const struct ts_envelope *envelope);

@@ -149,6 +149,8 @@ static void on_message(struct cloud_publisher *p, ts_time now, const struct ts_e
         p->version = 0;
         p->wanted = true;
     } else if (m->msg.kind == TS_MSG_RESET) {
+        if (!ts_session_ended(&p->session, &m->msg.reset))
+            return;
         if (m->msg.reset.fenced)
             p->session.self = ts_splitmix64(p->session.self) | 1;
         ts_session_down(&p->session, now);

@@ -177,6 +177,8 @@ static void on_message(struct planner_core *core, const struct ts_event_message 
                             m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
         r->term = m->msg.welcome.term > r->term ? m->msg.welcome.term : r->term;
     } else if (m->msg.kind == TS_MSG_RESET) {
+        if (!ts_session_ended(&r->session, &m->msg.reset))
+            return;
         if (m->msg.reset.fenced)
             r->session.self = ts_splitmix64(r->session.self) | 1;
         down(core, r);

@@ -61,11 +61,11 @@ struct ts_action_send *relay_send_link(struct relay_core *core, struct link *lin
     return link ? send_on(core, TS_CHANNEL_KV, link->peer, &link->session, kind) : NULL;
 }
 
-static void send_reset(struct relay_core *core, uint64_t peer)
+static void send_reset(struct relay_core *core, const struct ts_event_message *m)
 {
-    struct ts_action_send *s = ts_actions_send(core->out, TS_CHANNEL_POOL, peer, TS_MSG_RESET);
+    struct ts_action_send *s = ts_actions_send(core->out, m->channel, m->peer, TS_MSG_RESET);
     s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
-    s->msg.reset.reason = TS_REASON_PEER_LOST;
+    s->msg.reset = ts_session_reset(&m->envelope, false, TS_REASON_PEER_LOST);
 }
 
 void relay_link_start(struct relay_core *core)
@@ -130,6 +130,8 @@ void relay_link_router_message(struct relay_core *core, const struct ts_event_me
     if (m->msg.kind == TS_MSG_WELCOME && !ts_session_repeats(&r->session, &m->envelope)) {
         router_welcomed(core, r, m);
     } else if (m->msg.kind == TS_MSG_RESET) {
+        if (!ts_session_ended(&r->session, &m->msg.reset))
+            return;
         if (m->msg.reset.fenced) { /* declared dead: come back as somebody else; transfers are judged by their
                                       attempts */
             r->session.self = ts_splitmix64(r->session.self) | 1;
@@ -249,7 +251,7 @@ void relay_link_pool_message(struct relay_core *core, const struct ts_event_mess
     if (m->msg.kind == TS_MSG_RESET)
         return;
     if (!pool) {
-        send_reset(core, m->peer);
+        send_reset(core, m);
         return;
     }
     switch (ts_session_receive(&pool->session, core->now, &m->envelope)) {
@@ -257,7 +259,7 @@ void relay_link_pool_message(struct relay_core *core, const struct ts_event_mess
         pool_deliver(core, pool, m);
         break;
     case TS_SESSION_BROKEN:
-        send_reset(core, m->peer);
+        send_reset(core, m);
         pool_lost(core, pool);
         break;
     case TS_SESSION_DROP:
@@ -359,7 +361,8 @@ void relay_link_kv_message(struct relay_core *core, const struct ts_event_messag
         return;
     }
     if (m->msg.kind == TS_MSG_RESET) {
-        link_down(core, link);
+        if (ts_session_ended(&link->session, &m->msg.reset))
+            link_down(core, link);
         return;
     }
     switch (ts_session_receive(&link->session, core->now, &m->envelope)) {

@@ -192,8 +192,7 @@ static void send_reset(struct router_core *core, const struct ts_event_message *
 {
     struct ts_action_send *s = ts_actions_send(core->out, m->channel, m->peer, TS_MSG_RESET);
     s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
-    s->msg.reset.fenced = fenced;
-    s->msg.reset.reason = TS_REASON_PEER_LOST;
+    s->msg.reset = ts_session_reset(&m->envelope, fenced, TS_REASON_PEER_LOST);
 }
 
 static void forget_peer(struct router_core *core, struct member *member)
@@ -353,7 +352,8 @@ void member_ask_again(struct router_core *core, struct member *member)
         return;
     struct ts_action_send *s = ts_actions_send(core->out, member->channel, member->peer, TS_MSG_RESET);
     s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
-    s->msg.reset.reason = TS_REASON_PEER_LOST;
+    s->msg.reset = (struct ts_msg_reset){
+        .reason = TS_REASON_PEER_LOST, .incarnation = member->incarnation, .session = member->session.id};
     session_lost(core, member);
 }
 

@@ -78,12 +78,11 @@ struct ts_action_send *worker_send_kv(struct worker_core *core, struct kv_peer *
     return send_on(core, TS_CHANNEL_KV, peer->peer, &peer->session, kind);
 }
 
-static void send_reset(struct worker_core *core, enum ts_channel channel, uint64_t peer,
-                       enum ts_reason reason)
+static void send_reset(struct worker_core *core, const struct ts_event_message *m)
 {
-    struct ts_action_send *s = ts_actions_send(core->out, channel, peer, TS_MSG_RESET);
+    struct ts_action_send *s = ts_actions_send(core->out, m->channel, m->peer, TS_MSG_RESET);
     s->envelope = (struct ts_envelope){.version = TS_PROTOCOL_VERSION, .incarnation = core->incarnation};
-    s->msg.reset.reason = reason;
+    s->msg.reset = ts_session_reset(&m->envelope, false, TS_REASON_PEER_LOST);
 }
 
 /* --- routers --- */
@@ -97,6 +96,8 @@ static void router_down(struct worker_core *core, struct router_link *link)
 
 static void router_reset(struct worker_core *core, struct router_link *link, const struct ts_msg_reset *reset)
 {
+    if (!ts_session_ended(&link->session, reset))
+        return;
     if (reset->fenced) { /* declared dead: start over as somebody else towards this router */
         ts_actions_log(core->out, TS_LOG_WARN, "event=fenced incarnation=%016llx",
                        (unsigned long long)link->session.self);
@@ -228,7 +229,8 @@ void worker_link_pool_message(struct worker_core *core, const struct ts_event_me
         if (s)
             s->msg.pool = core->settings.pool;
     } else if (m->msg.kind == TS_MSG_RESET) {
-        pool_down(core);
+        if (ts_session_ended(&pool->session, &m->msg.reset))
+            pool_down(core);
     } else if (ts_session_receive(&pool->session, core->now, &m->envelope) == TS_SESSION_DELIVER) {
         if (m->msg.kind == TS_MSG_POOL_REPLY) {
             pool->usable = m->msg.pool_reply.reason == TS_REASON_NONE;
@@ -321,7 +323,7 @@ void worker_link_kv_message(struct worker_core *core, const struct ts_event_mess
     if (m->msg.kind == TS_MSG_RESET)
         return;
     if (!peer) {
-        send_reset(core, TS_CHANNEL_KV, m->peer, TS_REASON_PEER_LOST);
+        send_reset(core, m);
         return;
     }
     switch (ts_session_receive(&peer->session, core->now, &m->envelope)) {
@@ -329,7 +331,7 @@ void worker_link_kv_message(struct worker_core *core, const struct ts_event_mess
         kv_deliver(core, peer, m);
         break;
     case TS_SESSION_BROKEN:
-        send_reset(core, TS_CHANNEL_KV, m->peer, TS_REASON_PEER_LOST);
+        send_reset(core, m);
         kv_lost(core, peer);
         break;
     case TS_SESSION_DROP:

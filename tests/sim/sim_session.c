@@ -9,6 +9,7 @@
 
 struct sim_session {
     uint64_t id, remote, next;
+    uint64_t self; /* dialler: as its last Hello named it */
     bool over;
     ts_time heard_at, timeout;
 };
@@ -33,12 +34,22 @@ static struct sim_session *session_of(struct sim_world *w, const struct cloud_no
 /* The acceptor begins it. */
 void sim_session_sent(struct sim_world *w, struct cloud_node *node, const struct ts_action *action)
 {
+    if (action->kind == TS_ACTION_SEND && action->send.msg.kind == TS_MSG_HELLO)
+        session_of(w, node, action->send.channel, action->send.peer, true)->self =
+            action->send.envelope.incarnation;
     if (action->kind != TS_ACTION_SEND || action->send.msg.kind != TS_MSG_WELCOME)
         return;
     const struct ts_msg_welcome *m = &action->send.msg.welcome;
     struct sim_session *s = session_of(w, node, action->send.channel, action->send.peer, true);
     *s = (struct sim_session){
         .id = m->session, .next = 1, .heard_at = cloud_now(w->cloud), .timeout = m->timeout_ms * TS_MS};
+}
+
+/* Several Resets may answer what was sent before one end; those that name what is gone end nothing. */
+static bool is_meant(const struct sim_session *s, const struct ts_msg_reset *m)
+{
+    return (m->incarnation == 0 || m->incarnation == s->self) &&
+           (m->fenced || m->session == 0 || m->session == s->id);
 }
 
 /* Whether it comes in its turn. */
@@ -49,6 +60,7 @@ bool sim_session_heard(struct sim_world *w, struct cloud_node *node, const struc
         if (s->remote == m->envelope.incarnation && m->msg.welcome.session <= s->id) /* again, or late */
             return false;
         *s = (struct sim_session){.id = m->msg.welcome.session,
+                                  .self = s->self,
                                   .remote = m->envelope.incarnation,
                                   .next = m->envelope.seq + 1,
                                   .heard_at = cloud_now(w->cloud),
@@ -56,7 +68,7 @@ bool sim_session_heard(struct sim_world *w, struct cloud_node *node, const struc
         return true;
     }
     struct sim_session *s = session_of(w, node, m->channel, m->peer, false);
-    if (s && m->msg.kind == TS_MSG_RESET)
+    if (s && m->msg.kind == TS_MSG_RESET && is_meant(s, &m->msg.reset))
         s->over = true;
     if (!s || m->envelope.session != s->id || s->over || m->msg.kind == TS_MSG_HELLO)
         return false;

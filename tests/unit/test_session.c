@@ -37,6 +37,38 @@ static enum ts_session_verdict receive(struct ts_session *s, ts_time now, uint64
     return ts_session_receive(s, now, &envelope);
 }
 
+static void test_resets(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        struct ts_msg_reset reset;
+        bool ends_up, ends_down; /* a session that is up; one that is not */
+    } cases[] = {
+        {"of whatever there is", {.fenced = false}, true, false},
+        {"of this session", {.incarnation = SELF, .session = ID}, true, false},
+        {"of an earlier session", {.incarnation = SELF, .session = ID - 1}, false, false},
+        {"of an earlier incarnation", {.incarnation = STRANGER, .session = ID}, false, false},
+        {"fenced, whatever there is", {.fenced = true}, true, true},
+        {"fenced, this one", {.fenced = true, .incarnation = SELF, .session = ID}, true, true},
+        {"fenced, its Hello", {.fenced = true, .incarnation = SELF}, true, true},
+        {"fenced, an earlier one", {.fenced = true, .incarnation = STRANGER}, false, false},
+    };
+    for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
+        struct ts_session s = dialled(0, 0, 0);
+        if (ts_session_ended(&s, &cases[i].reset) != cases[i].ends_up)
+            fail_msg("up: %s", cases[i].name);
+        ts_session_down(&s, 0);
+        if (ts_session_ended(&s, &cases[i].reset) != cases[i].ends_down)
+            fail_msg("down: %s", cases[i].name);
+    }
+    struct ts_envelope answered = {.incarnation = SELF, .session = ID, .seq = 9};
+    struct ts_msg_reset reset = ts_session_reset(&answered, true, TS_REASON_PEER_LOST);
+    assert_true(reset.fenced && reset.reason == TS_REASON_PEER_LOST);
+    assert_int_equal(reset.incarnation, SELF);
+    assert_int_equal(reset.session, ID);
+}
+
 static void test_receive(void **state)
 {
     (void)state;
@@ -228,6 +260,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_receive),
+        cmocka_unit_test(test_resets),
         cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_down_drops_all),

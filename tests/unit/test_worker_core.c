@@ -100,8 +100,10 @@ static void test_fenced(void **state)
         {0, "start", "*"},
         {1, "worker:1 welcome", "worker:1 resync items="},
         {2, "worker:1 " DECODE("1.1"), ""},
-        {3, "worker:1 reset fenced=1", HELLO},
+        {3, "worker:1 reset fenced=1 incarnation=800", HELLO},
+        {3, "worker:1 reset fenced=1 incarnation=800", ""}, /* each message of before is answered */
         {4, "worker:1 welcome", "worker:1 resync items="},
+        {4, "worker:1 reset fenced=1 incarnation=800 session=1", ""},
     };
     struct worker_settings settings = ticking();
     struct core_fixture *f = worker_begin(&settings);
