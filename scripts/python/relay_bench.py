@@ -1,12 +1,13 @@
 """What scripts/bench relay measures: ts-relay-bench on loopback and on shaped links, and the same KV by others beside it. CSV on stdout.
 
-relay_bench.py BUILD [NAME ...] [flags of ts-relay-bench]; names: loopback, 1gbit, 100mbit, 1gbit-10ms, peers (default: all but
-1gbit-10ms). Shaped links need root, veth and tbf; what cannot run is named on stderr.
+relay_bench.py BUILD [NAME ...] [flags of ts-relay-bench]; names: loopback, 1gbit, 100mbit (these by default), 1gbit-10ms, peers. The
+last downloads their wheels the first time. Shaped links need root, veth and tbf; what cannot run is named on stderr.
 """
 
 import os
 import pathlib
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -24,9 +25,9 @@ LINKS = {
     "100mbit": ({"rate": "100mbit"}, "link,visible", ["--tokens", "1024", "--rounds", "3"]),
     "1gbit-10ms": ({"rate": "1gbit", "delay": 10}, "link", []),
 }
-DEFAULT = ["loopback", "1gbit", "100mbit", "peers"]
+DEFAULT = ["loopback", "1gbit", "100mbit"]
 PEER_ROUNDS = 3
-PEER_TOKENS = 8192
+PEER_TOKENS = {"loopback": 8192, "1gbit": 2048}
 
 
 def say(*words):
@@ -100,21 +101,21 @@ def measure_link(table, build, name, flags):
 
 def measure_peers(table, build, name, flags):
     """In each round ours, then each of the others, on the same link; medians."""
-    wire = LINKS[name][0]
+    wire, tokens = LINKS[name][0], PEER_TOKENS[name]
     folder = build.parent / "peers"
 
     def rounds(net):
         results = {}
         for _ in range(PEER_ROUNDS):
-            args = program(build, name, net, ["--what", "link", "--rounds", "1", "--tokens", str(PEER_TOKENS), "--codecs", "i4", *flags])
-            ours = [dict(zip(table.header.split(","), line.split(","))) for line in
-                    subprocess.run(args, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[1:]]
-            goodput = next(row for row in ours if row["what"] == "goodput")
-            floor = float(goodput["floor"])
-            results.setdefault("ours i4", []).append((floor, float(goodput["reached"])))
+            args = program(build, name, net, ["--what", "link", "--rounds", "1", "--tokens", str(tokens), *flags])
+            lines = subprocess.run(args, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+            for row in (dict(zip(table.header.split(","), line.split(","))) for line in lines[1:]):
+                if row["what"] == "goodput":
+                    floor = float(row["floor"])
+                    results.setdefault(f"ours {row['codec']}", []).append((floor, float(row["reached"])))
             for peer in relay_peers.PEERS:
                 try:
-                    rate = relay_peers.measure(folder, peer, net, PEER_TOKENS)
+                    rate = relay_peers.measure(folder, peer, net, tokens)
                 except relay_peers.NotRun as reason:
                     results[peer] = str(reason)
                 else:
@@ -128,7 +129,7 @@ def measure_peers(table, build, name, flags):
         floor, reached, ratio = (sorted(values)[len(values) // 2] for values in
                                  ([f for f, _ in pairs], [r for _, r in pairs], [r / f for f, r in pairs]))
         what, _, codec = peer.partition(" ")
-        table.take(f"{what},{name},{codec or 'none'},{PEER_TOKENS},MB/s,{floor:.2f},{reached:.2f},{ratio:.3f}")
+        table.take(f"{what},{name},{codec or 'none'},{tokens},MB/s,{floor:.2f},{reached:.2f},{ratio:.3f}")
 
 
 def main():
@@ -138,6 +139,7 @@ def main():
         names.append(words.pop(0))
     if unknown := [name for name in names if name not in LINKS and name != "peers"]:
         raise SystemExit(f"no link {unknown[0]}; there are: {', '.join(LINKS)}, peers")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that namespaces go with us
     (build.parent / "bench").mkdir(exist_ok=True)
     table = Table()
     for name in names or DEFAULT:
@@ -147,7 +149,7 @@ def main():
                 measure_link(table, build, name, words)
             else:
                 table.take("what,link,codec,tokens,unit,floor,reached,ratio")
-                for link in ("loopback", "1gbit"):
+                for link in PEER_TOKENS:
                     measure_peers(table, build, link, words)
         except shaped.Missing as reason:
             say(f"{name} not run: {reason}")

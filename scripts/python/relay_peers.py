@@ -22,7 +22,7 @@ PEERS = {
 DEBIAN = {"mooncake": ["libibverbs1", "libnl-3-200", "libnl-route-3-200"], "nixl": []}
 TOKEN_BYTES = 12 * 12 * 64 * 2 * 2  # as ts-relay-bench: 110 M parameters
 PIECES = [512 * TOKEN_BYTES // 12, 16 << 20]  # a chunk of ours; large ones. The better one counts
-REPEATS = 3
+REPEATS = 2
 
 
 class NotRun(Exception):
