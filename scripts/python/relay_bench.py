@@ -26,7 +26,7 @@ LINKS = {
     "1gbit-10ms": ({"rate": "1gbit", "delay": 10}, "link", []),
 }
 DEFAULT = ["loopback", "1gbit", "100mbit"]
-PEER_ROUNDS = 3
+PEER_ROUNDS = 2
 PEER_TOKENS = {"loopback": 8192, "1gbit": 2048}
 
 
@@ -107,7 +107,7 @@ def measure_peers(table, build, name, flags):
     def rounds(net):
         results = {}
         for _ in range(PEER_ROUNDS):
-            args = program(build, name, net, ["--what", "link", "--rounds", "1", "--tokens", str(tokens), *flags])
+            args = program(build, name, net, ["--what", "link", "--rounds", "3", "--tokens", str(tokens), *flags])
             lines = subprocess.run(args, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
             for row in (dict(zip(table.header.split(","), line.split(","))) for line in lines[1:]):
                 if row["what"] == "goodput":
