@@ -1,8 +1,146 @@
 /*
- * AVX2 and F16C. Decoding looks values up instead of computing them: a group has sixteen, held as two byte
- * tables for pshufb.
+ * AVX2 and F16C. Plain sides are restored by looking values up instead of computing them: a group has
+ * sixteen, held as two byte tables for pshufb.
  */
 #include "gpu/codec/codec_simd.inc"
+
+typedef __m256 vec;
+typedef struct {
+    vec zero, step;
+} table;
+
+#define LANES 8u
+
+static inline vec vec_load(const float *at)
+{
+    return _mm256_loadu_ps(at);
+}
+
+static inline void vec_store(float *at, vec x)
+{
+    _mm256_storeu_ps(at, x);
+}
+
+static inline vec vec_set(float x)
+{
+    return _mm256_set1_ps(x);
+}
+
+static inline vec vec_add(vec a, vec b)
+{
+    return _mm256_add_ps(a, b);
+}
+
+static inline vec vec_sub(vec a, vec b)
+{
+    return _mm256_sub_ps(a, b);
+}
+
+static inline vec vec_mul(vec a, vec b)
+{
+    return _mm256_mul_ps(a, b);
+}
+
+static inline vec vec_min(vec a, vec b)
+{
+    return _mm256_min_ps(a, b);
+}
+
+static inline vec vec_max(vec a, vec b)
+{
+    return _mm256_max_ps(a, b);
+}
+
+static inline vec vec_widen(const uint16_t *in, enum ts_dtype dtype)
+{
+    return codec_widen8(_mm_loadu_si128((const __m128i *)in), dtype);
+}
+
+static inline void vec_narrow(vec x, enum ts_dtype dtype, uint16_t *out)
+{
+    __m128i bits;
+    if (dtype == TS_DTYPE_F16) {
+        bits = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+    } else {
+        __m256i r = codec_round_bf16(x);
+        bits = _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
+    }
+    _mm_storeu_si128((__m128i *)out, bits);
+}
+
+/* Of each pair the sum, then the difference: the partner plus oneself, oneself negated in the second place.
+ */
+static inline vec vec_butterflies(vec x)
+{
+    const vec odd = _mm256_setr_ps(0.0f, -0.0f, 0.0f, -0.0f, 0.0f, -0.0f, 0.0f, -0.0f);
+    const vec upper = _mm256_setr_ps(0.0f, 0.0f, -0.0f, -0.0f, 0.0f, 0.0f, -0.0f, -0.0f);
+    const vec high = _mm256_setr_ps(0.0f, 0.0f, 0.0f, 0.0f, -0.0f, -0.0f, -0.0f, -0.0f);
+    x = _mm256_add_ps(_mm256_permute_ps(x, 0xb1), _mm256_xor_ps(x, odd));
+    x = _mm256_add_ps(_mm256_permute_ps(x, 0x4e), _mm256_xor_ps(x, upper));
+    return _mm256_add_ps(_mm256_permute2f128_ps(x, x, 1), _mm256_xor_ps(x, high));
+}
+
+static inline vec extreme(vec a, vec b, bool most)
+{
+    return most ? _mm256_max_ps(a, b) : _mm256_min_ps(a, b);
+}
+
+static inline vec vec_reduce(const vec *in, bool most)
+{
+    vec r[4];
+    for (int i = 0; i < 4; i++)
+        r[i] = extreme(_mm256_permute2f128_ps(in[i], in[i + 4], 0x20),
+                       _mm256_permute2f128_ps(in[i], in[i + 4], 0x31), most);
+    for (int i = 0; i < 2; i++)
+        r[i] = extreme(_mm256_unpacklo_ps(r[i], r[i + 2]), _mm256_unpackhi_ps(r[i], r[i + 2]), most);
+    return extreme(_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]), most);
+}
+
+static inline __m256i integers(const float *x, vec zero, vec inverse)
+{
+    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x), zero), inverse));
+}
+
+static inline void vec_codes(const float *x, uint32_t half, vec zero, vec inverse, int bias, uint8_t *out)
+{
+    __m256i both = _mm256_packs_epi32(integers(x, zero, inverse), integers(x + half, zero, inverse));
+    both = _mm256_adds_epi16(both, _mm256_set1_epi16((short)bias));
+    both = _mm256_min_epu8(_mm256_packus_epi16(both, both), _mm256_set1_epi8(15));
+    both =
+        _mm256_or_si256(both, _mm256_srli_epi64(both, 28)); /* four low codes, four high ones beside them */
+    __m128i bytes = _mm_unpacklo_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    _mm_storel_epi64((__m128i *)out, bytes);
+}
+
+static inline void vec_bytes(const float *x, vec inverse, uint8_t *out)
+{
+    __m256i c = integers(x, _mm256_setzero_ps(), inverse);
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
+    words = _mm_max_epi16(_mm_min_epi16(words, _mm_set1_epi16(127)), _mm_set1_epi16(-127));
+    _mm_storel_epi64((__m128i *)out, _mm_packs_epi16(words, words));
+}
+
+static inline table vec_table(float zero, float step)
+{
+    return (table){_mm256_set1_ps(zero), _mm256_set1_ps(step)};
+}
+
+static inline vec vec_restore(const uint8_t *codes, table t, bool high)
+{
+    __m256i c = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)codes));
+    c = high ? _mm256_srli_epi32(c, 4) : _mm256_and_si256(c, _mm256_set1_epi32(15));
+    return _mm256_add_ps(t.zero, _mm256_mul_ps(_mm256_cvtepi32_ps(c), t.step));
+}
+
+static inline vec vec_restore_bytes(const uint8_t *codes, vec step)
+{
+    __m256i c = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)codes));
+    return _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(c), step), _mm256_setzero_ps());
+}
+
+#include "gpu/codec/codec_rows.inc"
+
+/* --- plain sides ---------------------------------------------------------------------------------------- */
 
 static inline __m256i codes8(const uint16_t *in, enum ts_dtype dtype, __m256 zero, __m256 inverse)
 {
@@ -47,29 +185,29 @@ static inline void encode_group(const uint16_t *in, enum ts_dtype dtype, uint32_
     }
 }
 
-static inline bool encode_as(const uint16_t *in, enum ts_dtype dtype, uint32_t head_dim, uint32_t group,
-                             uint16_t *scales, uint16_t *minima, uint8_t *codes)
+static inline bool encode_as(const struct codec_side *side, const uint16_t *in, enum ts_dtype dtype,
+                             uint32_t group, uint16_t *scales, uint16_t *minima, uint8_t *codes)
 {
     struct codec_groups g;
-    uint32_t count = TS_KV_BLOCK_TOKENS * (head_dim / group);
-    for (uint32_t i = 0; i < count; i++)
-        codec_extremes(in + (size_t)i * group, group, &g.low[i], &g.high[i]);
-    if (!codec_parameters(&g, dtype, count, scales, minima))
+    codec_plain_extremes(side, in, group, &g);
+    if (!codec_asymmetric(&g, dtype, side->groups, scales, minima))
         return false;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < side->groups; i++)
         encode_group(in + (size_t)i * group, dtype, group, g.zero[i], g.inverse[i],
                      codes + (size_t)i * (group / 2));
     return true;
 }
 
-static bool encode_tile(const uint16_t *in, enum ts_dtype dtype, uint32_t head_dim, uint32_t group,
+static bool encode_tile(const struct codec_side *side, const uint16_t *in, const struct codec_centre *centre,
                         uint16_t *scales, uint16_t *minima, uint8_t *codes)
 {
-    if (dtype == TS_DTYPE_F16 && group == 64) /* the common ones with their loops unrolled */
-        return encode_as(in, TS_DTYPE_F16, head_dim, 64, scales, minima, codes);
-    if (dtype == TS_DTYPE_BF16 && group == 64)
-        return encode_as(in, TS_DTYPE_BF16, head_dim, 64, scales, minima, codes);
-    return encode_as(in, dtype, head_dim, group, scales, minima, codes);
+    if (!codec_is_plain(side))
+        return encode_moved(side, in, centre, scales, minima, codes);
+    if (side->dtype == TS_DTYPE_F16 && side->group == 64) /* the common ones with their loops unrolled */
+        return encode_as(side, in, TS_DTYPE_F16, 64, scales, minima, codes);
+    if (side->dtype == TS_DTYPE_BF16 && side->group == 64)
+        return encode_as(side, in, TS_DTYPE_BF16, 64, scales, minima, codes);
+    return encode_as(side, in, side->dtype, side->group, scales, minima, codes);
 }
 
 struct byte_tables {
@@ -107,14 +245,18 @@ static inline void decode_group(struct byte_tables t, const uint8_t *codes, uint
     }
 }
 
-static void decode_tile(const uint16_t *scales, const uint16_t *minima, const uint8_t *codes,
-                        enum ts_dtype dtype, uint32_t rows, uint32_t head_dim, uint32_t group, uint16_t *out)
+static void decode_tile(const struct codec_side *side, const uint16_t *scales, const uint16_t *minima,
+                        const uint8_t *codes, const struct codec_centre *centre, uint32_t rows, uint16_t *out)
 {
     const __m128i byte = _mm_set1_epi16(255);
-    uint32_t count = rows * (head_dim / group);
+    uint32_t group = side->group, count = rows * (side->head_dim / group);
+    if (!codec_is_plain(side)) {
+        decode_moved(side, scales, minima, codes, centre, rows, out);
+        return;
+    }
     for (uint32_t i = 0; i < count; i++) {
-        __m256i table = codec_table(scales[i], minima[i], dtype);
-        __m128i a = _mm256_castsi256_si128(table), b = _mm256_extracti128_si256(table, 1);
+        __m256i values = codec_table(scales[i], minima[i], side->dtype);
+        __m128i a = _mm256_castsi256_si128(values), b = _mm256_extracti128_si256(values, 1);
         struct byte_tables t = {
             .low = _mm_packus_epi16(_mm_and_si128(a, byte), _mm_and_si128(b, byte)),
             .high = _mm_packus_epi16(_mm_srli_epi16(a, 8), _mm_srli_epi16(b, 8)),
@@ -123,4 +265,7 @@ static void decode_tile(const uint16_t *scales, const uint16_t *minima, const ui
     }
 }
 
-const struct codec_level codec_avx2 = {"avx2", encode_tile, decode_tile};
+#include "gpu/codec/codec_lossless.inc"
+
+const struct codec_level codec_avx2 = {"avx2",   codec_within, encode_tile, decode_tile,
+                                       add_rows, pack_tile,    unpack_tile};

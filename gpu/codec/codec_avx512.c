@@ -3,6 +3,149 @@
  */
 #include "gpu/codec/codec_simd.inc"
 
+typedef __m512 vec;
+typedef __m512 table;
+
+#define LANES 16u
+
+static inline vec vec_load(const float *at)
+{
+    return _mm512_loadu_ps(at);
+}
+
+static inline void vec_store(float *at, vec x)
+{
+    _mm512_storeu_ps(at, x);
+}
+
+static inline vec vec_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+static inline vec vec_add(vec a, vec b)
+{
+    return _mm512_add_ps(a, b);
+}
+
+static inline vec vec_sub(vec a, vec b)
+{
+    return _mm512_sub_ps(a, b);
+}
+
+static inline vec vec_mul(vec a, vec b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+static inline vec vec_min(vec a, vec b)
+{
+    return _mm512_min_ps(a, b);
+}
+
+static inline vec vec_max(vec a, vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+static inline vec vec_widen(const uint16_t *in, enum ts_dtype dtype)
+{
+    __m256i bits = _mm256_loadu_si256((const __m256i *)in);
+    if (dtype == TS_DTYPE_F16)
+        return _mm512_cvtph_ps(bits);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+static inline void vec_narrow(vec x, enum ts_dtype dtype, uint16_t *out)
+{
+    __m256i bits;
+    if (dtype == TS_DTYPE_F16) {
+        bits = _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+    } else {
+        __m512i v = _mm512_castps_si512(x);
+        __m512i odd = _mm512_and_si512(_mm512_srli_epi32(v, 16), _mm512_set1_epi32(1));
+        v = _mm512_add_epi32(v, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        bits = _mm512_cvtepi32_epi16(_mm512_srli_epi32(v, 16));
+    }
+    _mm256_storeu_si256((__m256i *)out, bits);
+}
+
+/* Of each pair the sum, then the difference: the partner plus oneself times 1 or -1. The product is exact, so
+ * the fused operation rounds as a sum does. */
+static inline vec vec_butterflies(vec x)
+{
+    const vec odd = _mm512_setr_ps(1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1);
+    const vec upper = _mm512_setr_ps(1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1);
+    const vec second = _mm512_setr_ps(1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1);
+    const vec high = _mm512_setr_ps(1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1);
+    x = _mm512_fmadd_ps(x, odd, _mm512_permute_ps(x, 0xb1));
+    x = _mm512_fmadd_ps(x, upper, _mm512_permute_ps(x, 0x4e));
+    x = _mm512_fmadd_ps(x, second, _mm512_shuffle_f32x4(x, x, 0xb1));
+    return _mm512_fmadd_ps(x, high, _mm512_shuffle_f32x4(x, x, 0x4e));
+}
+
+static inline vec extreme(vec a, vec b, bool most)
+{
+    return most ? _mm512_max_ps(a, b) : _mm512_min_ps(a, b);
+}
+
+static inline vec vec_reduce(const vec *in, bool most)
+{
+    vec r[8];
+    for (int i = 0; i < 8; i++)
+        r[i] = extreme(_mm512_shuffle_f32x4(in[i], in[i + 8], 0x44),
+                       _mm512_shuffle_f32x4(in[i], in[i + 8], 0xee), most);
+    for (int i = 0; i < 4; i++)
+        r[i] = extreme(_mm512_shuffle_f32x4(r[i], r[i + 4], 0x88), _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd),
+                       most);
+    for (int i = 0; i < 2; i++)
+        r[i] = extreme(_mm512_unpacklo_ps(r[i], r[i + 2]), _mm512_unpackhi_ps(r[i], r[i + 2]), most);
+    r[0] = extreme(_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpackhi_ps(r[0], r[1]), most);
+    return _mm512_shuffle_f32x4(r[0], r[0], 0xd8); /* fours 0, 8, 4, 12 in order */
+}
+
+static inline __m512i integers(const float *x, vec zero, vec inverse, int bias)
+{
+    __m512i c = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x), zero), inverse));
+    c = bias ? _mm512_add_epi32(c, _mm512_set1_epi32(bias)) : c;
+    return _mm512_min_epi32(_mm512_max_epi32(c, _mm512_setzero_si512()), _mm512_set1_epi32(15));
+}
+
+static inline void vec_codes(const float *x, uint32_t half, vec zero, vec inverse, int bias, uint8_t *out)
+{
+    __m512i low = integers(x, zero, inverse, bias), high = integers(x + half, zero, inverse, bias);
+    _mm_storeu_si128((__m128i *)out, _mm512_cvtepi32_epi8(_mm512_or_si512(low, _mm512_slli_epi32(high, 4))));
+}
+
+static inline void vec_bytes(const float *x, vec inverse, uint8_t *out)
+{
+    __m512i c = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inverse));
+    _mm_storeu_si128((__m128i *)out, _mm512_cvtsepi32_epi8(_mm512_max_epi32(c, _mm512_set1_epi32(-127))));
+}
+
+static inline table vec_table(float zero, float step)
+{
+    const vec codes = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_add_ps(_mm512_set1_ps(zero), _mm512_mul_ps(codes, _mm512_set1_ps(step)));
+}
+
+/* The look-up reads only the low four bits of an index. */
+static inline vec vec_restore(const uint8_t *codes, table t, bool high)
+{
+    __m512i c = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codes));
+    return _mm512_permutexvar_ps(high ? _mm512_srli_epi32(c, 4) : c, t);
+}
+
+static inline vec vec_restore_bytes(const uint8_t *codes, vec step)
+{
+    __m512i c = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)codes));
+    return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(c), step), _mm512_setzero_ps());
+}
+
+#include "gpu/codec/codec_rows.inc"
+
+/* --- plain sides ---------------------------------------------------------------------------------------- */
+
 static inline __m512i codes16(const uint16_t *in, enum ts_dtype dtype, __m512 zero, __m512 inverse)
 {
     __m256i bits = _mm256_loadu_si256((const __m256i *)in);
@@ -13,16 +156,15 @@ static inline __m512i codes16(const uint16_t *in, enum ts_dtype dtype, __m512 ze
     return _mm512_min_epi32(_mm512_max_epi32(c, _mm512_setzero_si512()), _mm512_set1_epi32(15));
 }
 
-static inline bool encode_as(const uint16_t *in, enum ts_dtype dtype, uint32_t head_dim, uint32_t group,
-                             uint16_t *scales, uint16_t *minima, uint8_t *codes)
+static inline bool encode_as(const struct codec_side *side, const uint16_t *in, enum ts_dtype dtype,
+                             uint32_t group, uint16_t *scales, uint16_t *minima, uint8_t *codes)
 {
     struct codec_groups g;
-    uint32_t count = TS_KV_BLOCK_TOKENS * (head_dim / group), half = group / 2;
-    for (uint32_t i = 0; i < count; i++)
-        codec_extremes(in + (size_t)i * group, group, &g.low[i], &g.high[i]);
-    if (!codec_parameters(&g, dtype, count, scales, minima))
+    uint32_t half = group / 2;
+    codec_plain_extremes(side, in, group, &g);
+    if (!codec_asymmetric(&g, dtype, side->groups, scales, minima))
         return false;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < side->groups; i++) {
         const uint16_t *from = in + (size_t)i * group;
         __m512 zero = _mm512_set1_ps(g.zero[i]), inverse = _mm512_set1_ps(g.inverse[i]);
         for (uint32_t j = 0; j < half; j += 16) {
@@ -35,38 +177,47 @@ static inline bool encode_as(const uint16_t *in, enum ts_dtype dtype, uint32_t h
     return true;
 }
 
-static bool encode_tile(const uint16_t *in, enum ts_dtype dtype, uint32_t head_dim, uint32_t group,
+static bool encode_tile(const struct codec_side *side, const uint16_t *in, const struct codec_centre *centre,
                         uint16_t *scales, uint16_t *minima, uint8_t *codes)
 {
-    if (group < 32)
-        return codec_avx2.encode_tile(in, dtype, head_dim, group, scales, minima, codes);
-    if (dtype == TS_DTYPE_F16 && group == 64) /* the common ones with their loops unrolled */
-        return encode_as(in, TS_DTYPE_F16, head_dim, 64, scales, minima, codes);
-    if (dtype == TS_DTYPE_BF16 && group == 64)
-        return encode_as(in, TS_DTYPE_BF16, head_dim, 64, scales, minima, codes);
-    return encode_as(in, dtype, head_dim, group, scales, minima, codes);
+    if (side->bits == 4 && side->group < 32)
+        return codec_avx2.encode_tile(side, in, centre, scales, minima, codes);
+    if (!codec_is_plain(side))
+        return encode_moved(side, in, centre, scales, minima, codes);
+    if (side->dtype == TS_DTYPE_F16 && side->group == 64) /* the common ones with their loops unrolled */
+        return encode_as(side, in, TS_DTYPE_F16, 64, scales, minima, codes);
+    if (side->dtype == TS_DTYPE_BF16 && side->group == 64)
+        return encode_as(side, in, TS_DTYPE_BF16, 64, scales, minima, codes);
+    return encode_as(side, in, side->dtype, side->group, scales, minima, codes);
 }
 
-static void decode_tile(const uint16_t *scales, const uint16_t *minima, const uint8_t *codes,
-                        enum ts_dtype dtype, uint32_t rows, uint32_t head_dim, uint32_t group, uint16_t *out)
+static void decode_tile(const struct codec_side *side, const uint16_t *scales, const uint16_t *minima,
+                        const uint8_t *codes, const struct codec_centre *centre, uint32_t rows, uint16_t *out)
 {
-    uint32_t count = rows * (head_dim / group), half = group / 2;
-    if (group < 32) {
-        codec_avx2.decode_tile(scales, minima, codes, dtype, rows, head_dim, group, out);
+    uint32_t group = side->group, count = rows * (side->head_dim / group), half = group / 2;
+    if (side->bits == 4 && group < 32) {
+        codec_avx2.decode_tile(side, scales, minima, codes, centre, rows, out);
+        return;
+    }
+    if (!codec_is_plain(side)) {
+        decode_moved(side, scales, minima, codes, centre, rows, out);
         return;
     }
     for (uint32_t i = 0; i < count; i++) {
-        __m256i table = codec_table(scales[i], minima[i], dtype);
+        __m256i values = codec_table(scales[i], minima[i], side->dtype);
         uint16_t *to = out + (size_t)i * group;
         for (uint32_t j = 0; j < half; j += 16) {
             /* The look-up reads only the low four bits of an index. */
             __m256i pairs =
                 _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(codes + (size_t)i * half + j)));
-            _mm256_storeu_si256((__m256i *)(to + j), _mm256_permutexvar_epi16(pairs, table));
+            _mm256_storeu_si256((__m256i *)(to + j), _mm256_permutexvar_epi16(pairs, values));
             _mm256_storeu_si256((__m256i *)(to + half + j),
-                                _mm256_permutexvar_epi16(_mm256_srli_epi16(pairs, 4), table));
+                                _mm256_permutexvar_epi16(_mm256_srli_epi16(pairs, 4), values));
         }
     }
 }
 
-const struct codec_level codec_avx512 = {"avx512", encode_tile, decode_tile};
+#include "gpu/codec/codec_lossless.inc"
+
+const struct codec_level codec_avx512 = {"avx512", codec_within, encode_tile, decode_tile,
+                                         add_rows, pack_tile,    unpack_tile};

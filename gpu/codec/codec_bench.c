@@ -1,9 +1,11 @@
 /*
- * ts-codec-bench: throughput of the codec at each dispatch level against one-thread memcpy from DRAM. Pieces
- * of both alternate, so that a neighbour on the machine slows both alike. Bytes are those of the 16-bit
- * cache.
+ * ts-codec-bench [CODEC ...]: throughput of encoding and of restoring into scattered blocks, for each preset
+ * and dispatch level, against one-thread memcpy from DRAM. Pieces of all three alternate, so that a neighbour
+ * on the machine slows all alike, and the median piece counts. Bytes are those of the 16-bit cache.
  */
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/ts_clock.h"
@@ -14,86 +16,160 @@
 #define TOKENS 65536u
 #define HEADS  4u
 #define PIECE  1024u /* tokens between turns */
-#define ROUNDS 3
+#define PIECES (TOKENS / PIECE)
+#define ROUNDS 4 /* the first one fills payloads and pages */
+
+enum { ENCODE, DECODE, COPY, KINDS };
 
 struct bench {
     struct ts_codec codec;
     struct ts_codec_view view;
+    struct ts_codec_rope *rope;
     uint8_t *payload, *copy;
-    size_t bytes;
+    size_t bytes, used[PIECES];
+    ts_time spent[KINDS][ROUNDS * PIECES];
 };
+
+static uint16_t element(struct ts_rng *rng, enum ts_dtype dtype)
+{
+    float x = (float)ts_rng_normal(rng);
+    return dtype == TS_DTYPE_F16 ? codec_f32_to_f16(x) : codec_f32_to_bf16(x);
+}
 
 static void bench_init(struct bench *b, enum ts_dtype dtype, uint32_t head_dim)
 {
     uint32_t count = TOKENS / TS_KV_BLOCK_TOKENS, *blocks = ts_xcalloc(count, sizeof *blocks);
+    float frequencies[CODEC_DIM_MAX / 2];
+    uint16_t values[4096];
     struct ts_rng rng;
-    ts_codec_parse("i4", &b->codec, NULL);
-    for (uint32_t i = 0; i < count; i++)
-        blocks[i] = i;
-    b->bytes = (size_t)TOKENS * HEADS * head_dim * 2 * 2;
-    b->view = (struct ts_codec_view){ts_xaligned(64, b->bytes), count, HEADS, head_dim, dtype, blocks, count};
-    b->copy = ts_xaligned(64, b->bytes);
-    b->payload = ts_xaligned(64, b->bytes);
-    memset(b->copy, 1, b->bytes);
-    memset(b->payload, 1, b->bytes);
     ts_rng_init(&rng, 1);
-    for (size_t i = 0; i < b->bytes / 8; i++)
-        ((uint64_t *)b->view.pool)[i] = ts_rng_u64(&rng) & 0xbbffbbffbbffbbff;
+    for (uint32_t i = 0; i < count; i++)
+        blocks[i] = (uint32_t)((uint64_t)i * 1237 % count); /* scattered; 1237 is odd, count a power of two */
+    for (uint32_t i = 0; i < head_dim / 2; i++)
+        frequencies[i] = (float)pow(10000, -2.0 * i / head_dim);
+    b->rope = ts_codec_rope_new(frequencies, head_dim);
+    b->bytes = (size_t)TOKENS * HEADS * head_dim * 2 * 2;
+    b->view = (struct ts_codec_view){.pool = ts_xaligned(64, b->bytes),
+                                     .pool_blocks = count,
+                                     .pool_heads = HEADS,
+                                     .head_dim = head_dim,
+                                     .dtype = dtype,
+                                     .blocks = blocks,
+                                     .block_count = count,
+                                     .rope = b->rope};
+    b->copy = ts_xaligned(64, b->bytes);
+    b->payload = ts_xaligned(64, 2 * b->bytes);
+    memset(b->copy, 1, b->bytes);
+    memset(b->payload, 1, 2 * b->bytes);
+    for (size_t i = 0; i < 4096; i++)
+        values[i] = element(&rng, dtype);
+    for (size_t i = 0; i < b->bytes / 2; i++)
+        ((uint16_t *)(void *)b->view.pool)[i] = values[ts_rng_u64(&rng) % 4096];
 }
 
 static void bench_fini(struct bench *b)
 {
+    ts_codec_rope_destroy(&b->rope);
     ts_free((void *)b->view.blocks);
     ts_free(b->view.pool);
     ts_free(b->copy);
     ts_free(b->payload);
 }
 
-static void bench_line(struct bench *b, const char *level)
+/* One piece of each kind; what is restored was encoded three quarters of a round before, so that neither lies
+ * in a cache. */
+static void turn(struct bench *b, uint32_t i)
 {
-    ts_time spent[3] = {0}; /* encode, decode, copy */
-    uint32_t pieces = TOKENS / PIECE, escapes;
-    size_t step = b->bytes / pieces, used;
-    for (uint32_t i = 0; i < (ROUNDS + 1) * pieces; i++) {
-        struct ts_codec_chunk chunk = {
-            .head_count = HEADS, .token_begin = i % pieces * PIECE, .token_count = PIECE};
-        size_t at = i % pieces * step, far = (i + pieces / 2) % pieces * step;
-        /* Decodes what was encoded a round of 3/4 before, so that neither lies in a cache. */
-        size_t old = (i + pieces / 4) % pieces * step;
-        struct ts_codec_chunk other = chunk;
-        other.token_begin = (i + pieces / 4) % pieces * PIECE;
-        ts_time t0 = ts_clock_now();
-        used = ts_codec_encode(&b->codec, &b->view, &chunk, b->payload + at, &escapes);
-        ts_time t1 = ts_clock_now();
-        memcpy(b->copy + far, b->view.pool + far, step);
-        ts_time t2 = ts_clock_now();
-        if (i < pieces) /* the first round only fills the payloads */
-            continue;
-        ts_codec_decode(&b->codec, b->payload + old, used, &other, &b->view);
-        ts_time t3 = ts_clock_now();
-        spent[0] += t1 - t0, spent[2] += t2 - t1, spent[1] += t3 - t2;
-    }
-    double copy = (double)b->bytes * ROUNDS / (double)spent[2];
-    for (int what = 0; what < 2; what++) {
-        double rate = (double)b->bytes * ROUNDS / (double)spent[what];
-        printf("%s,%s,%s,%u,%zu,%.2f,%.2f,%.2f\n", what ? "decode" : "encode", level,
-               b->view.dtype == TS_DTYPE_F16 ? "f16" : "bf16", b->view.head_dim, b->bytes, rate, copy,
-               rate / copy);
-    }
+    struct ts_codec_chunk chunk = {
+        .head_count = HEADS, .token_begin = i % PIECES * PIECE, .token_count = PIECE};
+    uint32_t now = i % PIECES, far = (i + PIECES / 2) % PIECES, old = (i + PIECES / 4) % PIECES, escapes;
+    size_t step = b->bytes / PIECES;
+    ts_time t0 = ts_clock_now();
+    b->used[now] = ts_codec_encode(&b->codec, &b->view, &chunk, b->payload + now * 2 * step, &escapes);
+    ts_time t1 = ts_clock_now();
+    memcpy(b->copy + far * step, b->view.pool + far * step, step);
+    ts_time t2 = ts_clock_now();
+    b->spent[ENCODE][i] = t1 - t0;
+    b->spent[COPY][i] = t2 - t1;
+    if (i < PIECES)
+        return;
+    chunk.token_begin = old * PIECE;
+    t2 = ts_clock_now();
+    enum ts_status status =
+        ts_codec_decode(&b->codec, b->payload + old * 2 * step, b->used[old], &chunk, &b->view);
+    b->spent[DECODE][i] = ts_clock_now() - t2;
+    if (status != TS_OK)
+        abort();
 }
 
-int main(void)
+static int by_time(const void *a, const void *b)
 {
-    static const char *const levels[] = {"scalar", "avx2", "avx512"};
+    const ts_time *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+static double median(ts_time *times, size_t count)
+{
+    qsort(times, count, sizeof *times, by_time);
+    return (double)times[count / 2];
+}
+
+static void bench_line(struct bench *b, const char *level)
+{
+    /* The first round has nothing to restore; the reference is slow and needs few pieces. */
+    uint32_t turns = strcmp(level, "scalar") == 0 ? PIECES + 8 : ROUNDS * PIECES;
+    double time[KINDS], step = (double)b->bytes / PIECES;
+    for (uint32_t i = strcmp(level, "scalar") == 0 ? PIECES - 8 : 0; i < turns; i++)
+        turn(b, i);
+    for (int kind = 0; kind < KINDS; kind++)
+        time[kind] = median(b->spent[kind] + PIECES, turns - PIECES);
+    for (int kind = ENCODE; kind <= DECODE; kind++)
+        printf("%s,%s,%s,%s,%u,%.2f,%.2f,%.2f\n", kind == ENCODE ? "encode" : "decode",
+               ts_codec_name(&b->codec), level, b->view.dtype == TS_DTYPE_F16 ? "f16" : "bf16",
+               b->view.head_dim, step / time[kind], step / time[COPY], time[COPY] / time[kind]);
+    fflush(stdout);
+}
+
+static bool wanted(const char *name, int argc, char **argv)
+{
+    bool found = argc < 2;
+    for (int i = 1; i < argc; i++)
+        found |= strcmp(argv[i], name) == 0;
+    return found;
+}
+
+/* All levels, the fastest first: payloads that the reference restores are theirs. */
+static void bench_codec(struct bench *b, const char *codec)
+{
+    static const char *const levels[] = {"avx512", "avx2", "scalar"};
+    ts_codec_parse(codec, &b->codec, NULL);
+    for (size_t l = 0; l < 3; l++) {
+        if (ts_codec_set_level(levels[l]) != TS_OK)
+            continue;
+        for (uint32_t i = 0; l == 2 && i < PIECES; i++) { /* where there are no others */
+            struct ts_codec_chunk chunk = {
+                .head_count = HEADS, .token_begin = i * PIECE, .token_count = PIECE};
+            uint32_t escapes;
+            if (b->used[i] == 0)
+                b->used[i] = ts_codec_encode(&b->codec, &b->view, &chunk,
+                                             b->payload + i * 2 * (b->bytes / PIECES), &escapes);
+        }
+        bench_line(b, levels[l]);
+    }
+    memset(b->used, 0, sizeof b->used);
+}
+
+int main(int argc, char **argv)
+{
     static const enum ts_dtype dtypes[] = {TS_DTYPE_F16, TS_DTYPE_BF16};
-    printf("what,level,dtype,head_dim,bytes,gb_per_s,memcpy_gb_per_s,ratio\n");
+    static struct bench b;
+    printf("what,codec,level,dtype,head_dim,gb_per_s,memcpy_gb_per_s,ratio\n");
     for (size_t d = 0; d < 2; d++) {
         for (uint32_t head_dim = 64; head_dim <= 128; head_dim *= 2) {
-            struct bench b;
             bench_init(&b, dtypes[d], head_dim);
-            for (size_t l = 0; l < 3; l++) {
-                if (ts_codec_set_level(levels[l]) == TS_OK)
-                    bench_line(&b, levels[l]);
+            for (size_t c = 0; ts_codec_preset(c); c++) {
+                if (wanted(ts_codec_preset(c), argc, argv))
+                    bench_codec(&b, ts_codec_preset(c));
             }
             bench_fini(&b);
         }

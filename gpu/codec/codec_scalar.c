@@ -1,8 +1,6 @@
 /*
- * The reference. Written to be read; every other level must give the same bytes (kernels.md 1.7):
- * widen exactly; zero = RN16(min); scale = RN16((max - zero) / 15); inv = 1 / scale from the rounded scale;
- * code = RNE((x - zero) * inv) clamped to 0..15; restored value = zero + code * scale, rounded to the cache
- * type to nearest even. Built with -ffp-contract=off.
+ * The reference. Written to be read; every other level must give the same bytes. The arithmetic is that of
+ * README.md, step by step in this order. Built with -ffp-contract=off.
  */
 #include <math.h>
 #include <string.h>
@@ -74,78 +72,208 @@ static uint16_t narrow(float value, enum ts_dtype dtype)
     return dtype == TS_DTYPE_F16 ? codec_f32_to_f16(value) : codec_f32_to_bf16(value);
 }
 
-/* False: the tile must escape. The last test covers the restored values between, which lie in order. */
-static bool group_parameters(const float *x, enum ts_dtype dtype, uint32_t group, uint16_t *scale,
-                             uint16_t *minimum)
+static bool within(const uint16_t *in, uint32_t count, uint16_t limit)
 {
-    float low = x[0], high = x[0];
-    for (uint32_t i = 0; i < group; i++) {
-        if (!isfinite(x[i]))
+    for (uint32_t i = 0; i < count; i++) {
+        if ((in[i] & 0x7fff) >= limit)
             return false;
-        low = x[i] < low ? x[i] : low;
-        high = x[i] > high ? x[i] : high;
     }
-    *minimum = codec_f32_to_f16(low + 0.0f);
+    return true;
+}
+
+/* --- transforms of one row ------------------------------------------------------------------------------ */
+
+/* Back by the rotation of its position: each product and sum is rounded. */
+static void turn_back(float *x, const float *turns, uint32_t half)
+{
+    for (uint32_t i = 0; turns && i < half; i++) {
+        float c = turns[i], s = turns[half + i], a = x[i], b = x[half + i];
+        float ac = a * c, bs = b * s, bc = b * c, as = a * s;
+        x[i] = ac + bs;
+        x[half + i] = bc - as;
+    }
+}
+
+static void turn(float *x, const float *turns, uint32_t half)
+{
+    for (uint32_t i = 0; turns && i < half; i++) {
+        float c = turns[i], s = turns[half + i], a = x[i], b = x[half + i];
+        float ac = a * c, bs = b * s, bc = b * c, as = a * s;
+        x[i] = ac - bs;
+        x[half + i] = bc + as;
+    }
+}
+
+/* Stages in the order of the bits of the index; its own inverse but for the factor. */
+static void hadamard(float *x, uint32_t head_dim, uint32_t n, float factor)
+{
+    for (uint32_t block = 0; block < head_dim; block += n) {
+        for (uint32_t step = 1; step < n; step *= 2) {
+            for (uint32_t i = 0; i < n; i++) {
+                float *a = x + block + i, *b = a + step, sum, difference;
+                if (i & step)
+                    continue;
+                sum = *a + *b, difference = *a - *b;
+                *a = sum, *b = difference;
+            }
+        }
+        for (uint32_t i = 0; i < n; i++)
+            x[block + i] *= factor;
+    }
+}
+
+/* --- one group ------------------------------------------------------------------------------------------ */
+
+struct group {
+    float zero, inverse; /* code = round((x - zero) * inverse) + bias */
+    int bias, least, most;
+};
+
+/* False: the tile must escape. The test of the top covers the restored values between, which lie in order. */
+static bool asymmetric(const struct codec_side *side, float low, float high, uint16_t *scale,
+                       uint16_t *minimum, struct group *g)
+{
+    *minimum = codec_f32_to_f16(low);
     float zero = codec_f16_to_f32(*minimum);
     if (!isfinite(zero))
         return false;
-    *scale = codec_f32_to_f16((high + 0.0f - zero) / 15.0f);
+    float range = high - zero > 0 ? high - zero : 0; /* zero may have been rounded up beyond all of them */
+    *scale = codec_f32_to_f16(range / 15.0f);
     float step = codec_f16_to_f32(*scale), top = zero + 15.0f * step;
-    return isfinite(step) && isfinite(widen(narrow(zero, dtype), dtype)) &&
-           isfinite(widen(narrow(top, dtype), dtype));
+    *g = (struct group){zero, step == 0 ? 0 : 1.0f / step, 0, 0, 15};
+    return isfinite(step) && isfinite(widen(narrow(zero, side->dtype), side->dtype)) &&
+           isfinite(widen(narrow(top, side->dtype), side->dtype));
 }
 
-static uint8_t code_of(float x, float zero, float inverse)
+/* 4 bits: the value that lies farther from zero gets code 0, with its sign in the scale. */
+static bool symmetric(const struct codec_side *side, float low, float high, uint16_t *scale, struct group *g)
 {
-    float scaled = nearbyintf((x - zero) * inverse);
-    return (uint8_t)(scaled < 0 ? 0 : scaled > 15 ? 15 : scaled);
+    float extreme = side->bits == 8 ? (high >= -low ? high : -low) : high >= -low ? high : low;
+    *scale = codec_f32_to_f16(side->bits == 8 ? extreme / 127.0f : extreme / -8.0f);
+    *scale = *scale == 0x8000 ? 0 : *scale;
+    float step = codec_f16_to_f32(*scale), inverse = step == 0 ? 0 : 1.0f / step;
+    *g = side->bits == 8 ? (struct group){0, inverse, 0, -127, 127} : (struct group){0, inverse, 8, 0, 15};
+    return isfinite(step);
 }
 
-static bool encode_group(const uint16_t *in, enum ts_dtype dtype, uint32_t group, uint16_t *scale,
-                         uint16_t *minimum, uint8_t *codes)
+static uint8_t code_of(const struct group *g, float x)
 {
-    float x[256] = {0};
-    for (uint32_t i = 0; i < group; i++)
-        x[i] = widen(in[i], dtype);
-    if (!group_parameters(x, dtype, group, scale, minimum))
+    float scaled = nearbyintf((x - g->zero) * g->inverse) + (float)g->bias;
+    return (uint8_t)(int)(scaled < (float)g->least  ? (float)g->least
+                          : scaled > (float)g->most ? (float)g->most
+                                                    : scaled);
+}
+
+static bool encode_group(const struct codec_side *side, const float *x, uint16_t *scale, uint16_t *minimum,
+                         uint8_t *codes)
+{
+    struct group g;
+    float low = x[0], high = x[0];
+    uint32_t half = side->group / 2;
+    for (uint32_t i = 0; i < side->group; i++) {
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
+    }
+    low += 0.0f, high += 0.0f; /* -0 and +0 are one */
+    if (side->asym ? !asymmetric(side, low, high, scale, minimum, &g)
+                   : !symmetric(side, low, high, scale, &g))
         return false;
-    if ((*scale & 0x7fff) == 0) {
-        *scale = 0;
-        memset(codes, 0, group / 2);
+    if (side->bits == 8) {
+        for (uint32_t i = 0; i < side->group; i++)
+            codes[i] = code_of(&g, x[i]);
         return true;
     }
-    float zero = codec_f16_to_f32(*minimum), inverse = 1.0f / codec_f16_to_f32(*scale);
-    for (uint32_t i = 0; i < group / 2; i++)
-        codes[i] = (uint8_t)(code_of(x[i], zero, inverse) | code_of(x[i + group / 2], zero, inverse) << 4);
+    for (uint32_t i = 0; i < half; i++)
+        codes[i] = (uint8_t)(code_of(&g, x[i]) | code_of(&g, x[i + half]) << 4);
     return true;
 }
 
-static bool encode_tile(const uint16_t *in, enum ts_dtype dtype, uint32_t head_dim, uint32_t group,
+static void decode_group(const struct codec_side *side, uint16_t scale_bits, uint16_t minimum,
+                         const uint8_t *codes, float *x)
+{
+    float scale = codec_f16_to_f32(scale_bits);
+    uint32_t half = side->group / 2;
+    if (side->bits == 8) {
+        for (uint32_t i = 0; i < side->group; i++)
+            x[i] = (float)(int8_t)codes[i] * scale + 0.0f;
+        return;
+    }
+    float zero = side->asym ? codec_f16_to_f32(minimum) : -8.0f * scale;
+    for (uint32_t i = 0; i < half; i++) {
+        x[i] = zero + (float)(codes[i] & 15) * scale;
+        x[i + half] = zero + (float)(codes[i] >> 4) * scale;
+    }
+}
+
+/* --- tiles ---------------------------------------------------------------------------------------------- */
+
+static void load_row(const struct codec_side *side, const uint16_t *in, const struct codec_centre *c,
+                     uint32_t row, float *x)
+{
+    in += (size_t)row * side->head_dim;
+    for (uint32_t i = 0; i < side->head_dim; i++)
+        x[i] = widen(in[i], side->dtype);
+    if (c)
+        turn_back(x, c->turns ? c->turns + (size_t)row * side->head_dim : NULL, side->head_dim / 2);
+}
+
+static bool encode_tile(const struct codec_side *side, const uint16_t *in, const struct codec_centre *c,
                         uint16_t *scales, uint16_t *minima, uint8_t *codes)
 {
-    uint32_t groups = TS_KV_BLOCK_TOKENS * (head_dim / group);
-    for (uint32_t g = 0; g < groups; g++) {
-        if (!encode_group(in + (size_t)g * group, dtype, group, &scales[g], &minima[g],
-                          codes + (size_t)g * (group / 2)))
-            return false;
+    float x[CODEC_DIM_MAX];
+    uint32_t per_row = side->head_dim / side->group, code_bytes = side->group * side->bits / 8;
+    if (!within(in, CODEC_ROWS * side->head_dim, side->limit))
+        return false;
+    for (uint32_t row = 0; row < CODEC_ROWS; row++) {
+        load_row(side, in, c, row, x);
+        for (uint32_t i = 0; c && i < side->head_dim; i++)
+            x[i] = row >= c->row_begin && row < c->row_end ? x[i] - c->mean[i] : 0;
+        if (side->hadamard)
+            hadamard(x, side->head_dim, side->hadamard, codec_factor_in(side->hadamard));
+        for (uint32_t i = 0; i < per_row; i++) {
+            uint32_t g = row * per_row + i;
+            if (!encode_group(side, x + i * side->group, &scales[g], side->asym ? &minima[g] : NULL,
+                              codes + (size_t)g * code_bytes))
+                return false;
+        }
     }
     return true;
 }
 
-static void decode_tile(const uint16_t *scales, const uint16_t *minima, const uint8_t *codes,
-                        enum ts_dtype dtype, uint32_t rows, uint32_t head_dim, uint32_t group, uint16_t *out)
+static void decode_tile(const struct codec_side *side, const uint16_t *scales, const uint16_t *minima,
+                        const uint8_t *codes, const struct codec_centre *c, uint32_t rows, uint16_t *out)
 {
-    uint32_t groups = rows * (head_dim / group), half = group / 2;
-    for (uint32_t g = 0; g < groups; g++) {
-        float scale = codec_f16_to_f32(scales[g]), zero = codec_f16_to_f32(minima[g]);
-        for (uint32_t i = 0; i < half; i++) {
-            uint8_t pair = codes[(size_t)g * half + i];
-            float low = zero + (float)(pair & 15) * scale, high = zero + (float)(pair >> 4) * scale;
-            uint16_t *at = out + (size_t)g * group + i;
-            at[0] = narrow(low, dtype);
-            at[half] = narrow(high, dtype);
+    float x[CODEC_DIM_MAX];
+    uint32_t per_row = side->head_dim / side->group, code_bytes = side->group * side->bits / 8;
+    for (uint32_t row = 0; row < rows; row++) {
+        for (uint32_t i = 0; i < per_row; i++) {
+            uint32_t g = row * per_row + i;
+            decode_group(side, scales[g], side->asym ? minima[g] : 0, codes + (size_t)g * code_bytes,
+                         x + i * side->group);
         }
+        if (side->hadamard)
+            hadamard(x, side->head_dim, side->hadamard, codec_factor_out(side->hadamard));
+        for (uint32_t i = 0; c && i < side->head_dim; i++)
+            x[i] += c->mean[i];
+        if (c)
+            turn(x, c->turns ? c->turns + (size_t)row * side->head_dim : NULL, side->head_dim / 2);
+        for (uint32_t i = 0; i < side->head_dim; i++)
+            out[(size_t)row * side->head_dim + i] = narrow(x[i], side->dtype);
     }
 }
 
-const struct codec_level codec_scalar = {"scalar", encode_tile, decode_tile};
+static void add_rows(const struct codec_side *side, const uint16_t *in, const struct codec_centre *c,
+                     float *sums)
+{
+    float x[CODEC_DIM_MAX];
+    for (uint32_t row = c->row_begin; row < c->row_end; row++) {
+        load_row(side, in, c, row, x);
+        for (uint32_t i = 0; i < side->head_dim; i++)
+            sums[i] += x[i];
+    }
+}
+
+#include "gpu/codec/codec_lossless.inc"
+
+const struct codec_level codec_scalar = {"scalar", within,    encode_tile, decode_tile,
+                                         add_rows, pack_tile, unpack_tile};

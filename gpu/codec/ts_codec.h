@@ -1,27 +1,22 @@
 /*
  * The KV codec: what the wire carries instead of 16-bit keys and values. A *tile* is one (layer, K|V,
  * kv_head, 16 tokens) run of the paged pool; a *chunk* is one layer, K and V, a head range and a token range
- * that begins on a block boundary. The encoded payload of a chunk is structure-of-arrays with sizes that
- * follow from its shape alone, so a receiver can compute every offset before reading a byte:
+ * that begins on a block boundary. A codec is a description of its two *sides*, keys and values; the names
+ * none, i8, i4, ... are presets (README.md has the format, the exact arithmetic and the table of presets).
  *
- *     escape bitmap (1 bit per tile) | scales fp16 | minima fp16 | codes | raw 16-bit tiles of the escaped
- * ones
+ * The encoded payload of a chunk is structure-of-arrays with sizes that follow from its shape alone, so a
+ * receiver can compute every offset before reading a byte:
  *
- * each section 16-byte aligned; tiles in the order [K|V][head][block]. Only the escape section depends on the
- * data; its length is declared in the chunk header and checked against the bitmap's population count.
+ *     escape bitmap | means | scales | minima | codes | first tokens | exceptions | raw tiles of escaped ones
  *
- * Codec `i4`: 4 bits in groups along head_dim, asymmetric, fp16 scale and fp16 minimum. The group in effect
- * is the descriptor's (64) or, when smaller, the largest power of two that divides head_dim; groups never
- * cross a head. Per group: zero = RN16(min), scale = RN16((max - zero) / 15), inv = 1 / scale, code =
- * RNE((x - zero) * inv) clamped to 0..15, restored = RN_dtype(zero + code * scale). Byte j of a group's codes
- * holds element j (low nibble) and j + group/2 (high nibble). A tile escapes, at every dispatch level, when
- * an element is NaN or infinite, when zero or scale is not finite, or when RN_dtype(zero) or RN_dtype(zero +
- * 15 * scale) is not finite. Codec `none` is the raw tiles.
+ * each section 16-byte aligned, tiles in the order [K|V][head][block]. Only the last two depend on the data:
+ * exceptions are of lossless sides, the number of escaped tiles is declared in the chunk header; both are
+ * checked. A tile escapes, at every dispatch level, when it cannot be restored to finite numbers.
  *
  * Anything that no encoder writes is refused on decoding: bytes other than zero in padding or in the
- * parameters and codes of escaped tiles, scales that are negative or not finite, minima that are not finite.
- * All functions are pure and thread-safe, whatever rounding mode the caller has set; every dispatch level
- * writes equal bytes.
+ * parameters and codes of escaped tiles, parameters that are not finite or of the wrong sign. All functions
+ * are pure and thread-safe, whatever rounding mode the caller has set; every dispatch level writes equal
+ * bytes, and they depend on absolute token positions alone, not on how a transfer was cut.
  */
 #ifndef TS_GPU_CODEC_H
 #define TS_GPU_CODEC_H
@@ -33,17 +28,39 @@
 #include "common/base/ts_error.h"
 #include "common/core/ts_model.h"
 
-enum ts_codec_id { TS_CODEC_NONE = 1, TS_CODEC_I4 = 2 };
+#define TS_CODEC_ASYM     1u /* 4 bits: a minimum beside the scale */
+#define TS_CODEC_HADAMARD 2u /* Walsh-Hadamard transform over head_dim before, its inverse after */
+#define TS_CODEC_CENTRE   4u /* keys: without their rotation, less the mean of a span of tokens */
+#define TS_CODEC_LOSSLESS 8u /* 16 bits, exponents coded */
 
-#define TS_CODEC_ASYM 1u
+#define TS_CODEC_SPAN_TOKENS 256 /* absolute tokens that share a mean */
 
-/* Travels in every OPEN; a receiver refuses what it does not know. */
-struct ts_codec {
-    enum ts_codec_id id;
-    uint8_t key_bits, value_bits;
-    uint16_t group;
-    uint32_t flags; /* TS_CODEC_ASYM */
+struct ts_codec_side {
+    uint8_t bits;   /* 16, 8 (symmetric), 4 */
+    uint8_t flags;  /* TS_CODEC_* */
+    uint16_t group; /* elements that share parameters, along head_dim; 0 = all of them */
 };
+
+/* Travels in every stream header; a receiver refuses what it does not know. */
+struct ts_codec {
+    struct ts_codec_side key, value;
+    uint8_t raw_tokens;   /* the first ones of a sequence, sent in 16 bits besides: at most 16 */
+    uint8_t short_tokens; /* prompts of fewer tokens go as i8 */
+};
+
+/* Bits of one layer that differ from the codec's; 0 = as the codec says. */
+struct ts_codec_override {
+    uint32_t layer;
+    uint8_t key_bits, value_bits;
+};
+
+/* Cosines and sines of the rotation by 0 .. 255 positions, for sides with CENTRE: [token][cos, sin][head_dim
+ * / 2]. Equal on every machine. Immutable, shared between threads. */
+struct ts_codec_rope;
+
+/* `inverse_frequencies` [head_dim / 2], radians for each position (element i turns with i + head_dim / 2). */
+struct ts_codec_rope *ts_codec_rope_new(const float *inverse_frequencies, uint32_t head_dim);
+void ts_codec_rope_destroy(struct ts_codec_rope **rope);
 
 /* Where tiles lie. `pool` is the base of the whole pool; blocks[i] is the pool block of tokens 16*i ..
  * 16*i+15 of the sequence. */
@@ -55,11 +72,13 @@ struct ts_codec_view {
     enum ts_dtype dtype; /* F16 or BF16 */
     const uint32_t *blocks;
     uint32_t block_count;
+    const struct ts_codec_rope *rope; /* of keys, for CENTRE; NULL = they are not rotated */
 };
 
-/* Layer and heads are relative to the pool, tokens to the sequence. token_begin is a multiple of 16; the last
- * block may be partial: the encoder then treats the tail tokens of the tile as zeros, so that the bytes do
- * not depend on what lies there. */
+/* Layer and heads are relative to the pool, tokens to the sequence. token_begin is a multiple of
+ * ts_codec_span; the last block may be partial: the encoder then treats the tail tokens of the tile as zeros,
+ * so that the bytes do not depend on what lies there. A chunk that ends elsewhere than on a span ends the
+ * sequence. */
 struct ts_codec_chunk {
     uint32_t layer;
     uint32_t head_begin, head_count;
@@ -67,17 +86,33 @@ struct ts_codec_chunk {
 };
 
 enum ts_status ts_codec_parse(const char *name, struct ts_codec *out, struct ts_error *err);
+const char *ts_codec_name(const struct ts_codec *codec); /* of the preset, else "custom" */
+const char *ts_codec_preset(size_t index);               /* NULL behind the last one */
 enum ts_status ts_codec_check(const struct ts_codec *codec, uint32_t head_dim, struct ts_error *err);
 
-/* Whether a chunk announced by a peer is one that the functions below take: begins on a block, and its sizes
- * can be computed. That heads, layer and blocks lie inside of the pool is for the caller to check. */
-bool ts_codec_shape_ok(uint32_t head_dim, const struct ts_codec_chunk *chunk);
+/* What a prompt of so many tokens goes as. */
+struct ts_codec ts_codec_for_prompt(const struct ts_codec *codec, uint32_t tokens);
+struct ts_codec ts_codec_for_layer(const struct ts_codec *codec, const struct ts_codec_override *overrides,
+                                   size_t count, uint32_t layer);
+/* Chunks begin at multiples of so many tokens. */
+uint32_t ts_codec_span(const struct ts_codec *codec);
 
-/* Largest payload of a chunk of that shape (all tiles escaped), and the payload when `escapes` tiles are
- * escaped. */
-size_t ts_codec_bytes_max(const struct ts_codec *codec, uint32_t head_dim, uint32_t heads, uint32_t tokens);
-size_t ts_codec_bytes(const struct ts_codec *codec, uint32_t head_dim, uint32_t heads, uint32_t tokens,
-                      uint32_t escapes);
+/* Whether a chunk announced by a peer is one that the functions below take: begins on a span, and its sizes
+ * can be computed. That heads, layer and blocks lie inside of the pool is for the caller to check. */
+bool ts_codec_shape_ok(const struct ts_codec *codec, uint32_t head_dim, const struct ts_codec_chunk *chunk);
+
+/* The cache of one stream: what sizes depend on besides the codec. */
+struct ts_codec_cache {
+    uint32_t head_dim;
+    enum ts_dtype dtype;
+};
+
+/* Largest payload of a chunk of that shape, and the payload when `escapes` tiles are escaped and a lossless
+ * side has no exceptions. */
+size_t ts_codec_bytes_max(const struct ts_codec *codec, struct ts_codec_cache cache,
+                          const struct ts_codec_chunk *chunk);
+size_t ts_codec_bytes(const struct ts_codec *codec, struct ts_codec_cache cache,
+                      const struct ts_codec_chunk *chunk, uint32_t escapes);
 
 /* Encodes a chunk from the pool into `out` (capacity at least ts_codec_bytes_max, 16-byte aligned). Cannot
  * fail for a valid shape. */
@@ -90,11 +125,12 @@ enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload
 
 /* Digest of the encoded bytes per (layer, kv_head), order-independent over tiles, so that both ends agree
  * however a transfer was cut. XORs into digest[0 .. head_count). */
-enum ts_status ts_codec_digest(const struct ts_codec *codec, uint32_t head_dim, const void *payload,
+enum ts_status ts_codec_digest(const struct ts_codec *codec, struct ts_codec_cache cache, const void *payload,
                                size_t bytes, const struct ts_codec_chunk *chunk, uint64_t *digest);
 
 /* Dispatch: "scalar", "avx2", "avx512". The best level the processor has is used unless TS_CPU_LEVEL or this
  * call lowers it. */
 enum ts_status ts_codec_set_level(const char *level);
+const char *ts_codec_level(void);
 
 #endif

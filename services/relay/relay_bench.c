@@ -164,7 +164,9 @@ static struct codec_rates codec_rates(struct bench *b, const char *name, uint8_t
     size_t stride = bench_kv_raw_bytes(b->kv, from.pool_blocks * TS_KV_BLOCK_TOKENS) / b->layers;
     if (ts_codec_parse(name, &codec, &err) != TS_OK)
         die(name, &err);
-    uint8_t *payload = ts_xaligned(64, ts_codec_bytes_max(&codec, b->head_dim, b->heads, PIECE));
+    const struct ts_codec_cache cache = {from.head_dim, from.dtype};
+    const struct ts_codec_chunk piece = {.head_count = b->heads, .token_count = PIECE};
+    uint8_t *payload = ts_xaligned(64, ts_codec_bytes_max(&codec, cache, &piece));
     to.pool = copy;
     for (uint32_t layer = 0; layer < b->layers; layer++) {
         ts_time t = ts_clock_now();

@@ -171,6 +171,7 @@ static void run_encode(struct ts_job *base)
     struct encode_job *job = (struct encode_job *)base;
     const struct pool *pool = job->pool;
     const struct ts_codec_chunk *c = &job->chunk;
+    const struct ts_codec_cache cache = {pool->head_dim, pool->dtype};
     if (job->reason != TS_REASON_NONE)
         return;
     for (uint32_t h = 0; h < c->head_count; h++)
@@ -178,7 +179,7 @@ static void run_encode(struct ts_job *base)
             pool->base ? 0
                        : ts_modelled_digest(job->layer, job->first_head + h, c->token_begin, c->token_count);
     if (!pool->base) {
-        job->declared_bytes = ts_codec_bytes(&job->codec, pool->head_dim, c->head_count, c->token_count, 0);
+        job->declared_bytes = ts_codec_bytes(&job->codec, cache, c, 0);
         return;
     }
     struct ts_codec_view view = {.pool = pool->base,
@@ -188,11 +189,10 @@ static void run_encode(struct ts_job *base)
                                  .dtype = pool->dtype,
                                  .blocks = job->blocks,
                                  .block_count = job->block_count};
-    job->frame = ts_frame_new(ts_codec_bytes_max(&job->codec, pool->head_dim, c->head_count, c->token_count));
+    job->frame = ts_frame_new(ts_codec_bytes_max(&job->codec, cache, c));
     job->frame->bytes = ts_codec_encode(&job->codec, &view, c, job->frame->data, &job->escapes);
     job->crc = ts_crc32c(0, job->frame->data, job->frame->bytes);
-    if (ts_codec_digest(&job->codec, pool->head_dim, job->frame->data, job->frame->bytes, c, job->digests) !=
-        TS_OK)
+    if (ts_codec_digest(&job->codec, cache, job->frame->data, job->frame->bytes, c, job->digests) != TS_OK)
         job->reason = TS_REASON_INTERNAL;
     if (!still_theirs(job))
         job->reason = TS_REASON_KV_CORRUPT;
@@ -208,7 +208,7 @@ static bool encode_sane(const struct encode_job *job, const struct ts_action_enc
         (uint64_t)(a->head_begin - pool->head_begin) + a->head_count > pool->heads)
         return false;
     if (ts_codec_check(&job->codec, pool->head_dim, NULL) != TS_OK ||
-        !ts_codec_shape_ok(pool->head_dim, &shape))
+        !ts_codec_shape_ok(&job->codec, pool->head_dim, &shape))
         return false;
     if ((uint64_t)a->token_begin + a->token_count > (uint64_t)a->blocks.count * TS_KV_BLOCK_TOKENS)
         return false;

@@ -15,7 +15,8 @@ struct codec_flags {
 };
 
 static const struct ts_option options[] = {
-    {"codec", TS_OPTION_STRING, offsetof(struct codec_flags, codec), "i4", 0, 0, "none or i4"},
+    {"codec", TS_OPTION_STRING, offsetof(struct codec_flags, codec), "i4", 0, 0,
+     "none, lz16, i8, i4, i4h, i4hs, i4hc or k8v4h"},
     {"dtype", TS_OPTION_STRING, offsetof(struct codec_flags, dtype), "bf16", 0, 0, "f16 or bf16"},
     {"head_dim", TS_OPTION_U32, offsetof(struct codec_flags, head_dim), "64", 2, 1024,
      "elements of one head"},
@@ -108,7 +109,8 @@ static enum ts_status encode(const struct codec_flags *f, uint8_t *in, size_t by
     uint32_t tokens = (uint32_t)(bytes / (2 * row)), escapes;
     enum ts_status status = shape_of(f, tokens, &s, err);
     if (status == TS_OK) {
-        *out = ts_xaligned(64, ts_codec_bytes_max(&s.codec, f->head_dim, 1, tokens));
+        *out = ts_xaligned(
+            64, ts_codec_bytes_max(&s.codec, (struct ts_codec_cache){f->head_dim, s.view.dtype}, &s.chunk));
         move_plain(&s, in, true);
         *out_bytes = ts_codec_encode(&s.codec, &s.view, &s.chunk, *out, &escapes);
     }
@@ -134,23 +136,27 @@ static enum ts_status decode_tokens(const struct codec_flags *f, uint32_t tokens
     return status;
 }
 
-/* Without --tokens: escaped tiles make payloads of several lengths for one number of blocks, so each number
- * that gives this length is tried. */
+/* Without --tokens: escaped tiles and exceptions make payloads of several lengths for one number of blocks,
+ * so each number that can give this length is tried. */
 static enum ts_status decode(const struct codec_flags *f, const uint8_t *in, size_t bytes, uint8_t **out,
                              size_t *out_bytes, struct ts_error *err)
 {
-    struct ts_codec codec;
-    size_t least;
+    struct shape s = {.blocks = NULL};
     if (f->tokens > 0)
         return decode_tokens(f, f->tokens, in, bytes, out, out_bytes, err);
-    if (ts_codec_parse(f->codec, &codec, err) != TS_OK || ts_codec_check(&codec, f->head_dim, err) != TS_OK)
-        return err->status;
-    size_t tile = (size_t)TS_KV_BLOCK_TOKENS * f->head_dim * 2;
-    for (uint32_t tokens = TS_KV_BLOCK_TOKENS;
-         (least = ts_codec_bytes(&codec, f->head_dim, 1, tokens, 0)) <= bytes; tokens += TS_KV_BLOCK_TOKENS) {
-        if ((bytes - least) % tile == 0 && bytes <= ts_codec_bytes_max(&codec, f->head_dim, 1, tokens) &&
-            decode_tokens(f, tokens, in, bytes, out, out_bytes, err) == TS_OK)
+    enum ts_status status = shape_of(f, TS_KV_BLOCK_TOKENS, &s, err);
+    shape_free(&s);
+    if (status != TS_OK)
+        return status;
+    const struct ts_codec_cache cache = {f->head_dim, s.view.dtype};
+    bool lossless = ((s.codec.key.flags | s.codec.value.flags) & TS_CODEC_LOSSLESS) != 0;
+    size_t tile = (size_t)TS_KV_BLOCK_TOKENS * f->head_dim * 2, least;
+    while ((least = ts_codec_bytes(&s.codec, cache, &s.chunk, 0)) <= bytes) {
+        if ((lossless || (bytes - least) % tile == 0) &&
+            bytes <= ts_codec_bytes_max(&s.codec, cache, &s.chunk) &&
+            decode_tokens(f, s.chunk.token_count, in, bytes, out, out_bytes, err) == TS_OK)
             return TS_OK;
+        s.chunk.token_count += TS_KV_BLOCK_TOKENS;
     }
     return ts_error_set(err, TS_EINVAL,
                         "%zu bytes are not a payload of codec %s in whole blocks of %u tokens: check "

@@ -208,11 +208,12 @@ static enum ts_status pass_codec(struct engine_run *e, const char *name, struct 
                                  .blocks = e->blocks,
                                  .block_count = e->block_count};
     uint32_t tokens = (uint32_t)e->prompt_count, escapes;
-    void *payload =
-        ts_xaligned(64, ts_codec_bytes_max(&codec, e->model->head_dim, e->model->kv_heads, tokens));
+    const struct ts_codec_cache cache = {e->model->head_dim, e->model->kv_dtype};
+    const struct ts_codec_chunk whole = {.head_count = e->model->kv_heads, .token_count = tokens};
+    void *payload = ts_xaligned(64, ts_codec_bytes_max(&codec, cache, &whole));
     for (uint32_t layer = 0; status == TS_OK && layer < e->model->layers; layer++) {
-        struct ts_codec_chunk chunk = {
-            .layer = layer, .head_count = e->model->kv_heads, .token_count = tokens};
+        struct ts_codec_chunk chunk = whole;
+        chunk.layer = layer;
         size_t bytes = ts_codec_encode(&codec, &view, &chunk, payload, &escapes);
         status = ts_codec_decode(&codec, payload, bytes, &chunk, &view);
         e->result.kv_bytes_sent += bytes;

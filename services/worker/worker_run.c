@@ -250,10 +250,11 @@ static void scatter_real(struct scatter_job *job)
                                  .dtype = model->kv_dtype,
                                  .blocks = job->blocks,
                                  .block_count = job->block_count};
+    const struct ts_codec_cache cache = {model->head_dim, model->kv_dtype};
     const void *payload = job->frame->data;
     size_t bytes = job->frame->bytes;
     if (ts_crc32c(0, payload, bytes) != job->crc ||
-        ts_codec_digest(&job->codec, model->head_dim, payload, bytes, &job->chunk, job->digests) != TS_OK ||
+        ts_codec_digest(&job->codec, cache, payload, bytes, &job->chunk, job->digests) != TS_OK ||
         ts_codec_decode(&job->codec, payload, bytes, &job->chunk, &view) != TS_OK)
         job->reason = TS_REASON_KV_CORRUPT;
 }
@@ -284,7 +285,7 @@ static bool scatter_sane(const struct scatter_job *job, const struct ts_action_s
         (uint64_t)a->head_begin + a->head_count > shard->head_end)
         return false;
     if (ts_codec_check(&job->codec, info->model.head_dim, NULL) != TS_OK ||
-        !ts_codec_shape_ok(info->model.head_dim, &job->chunk))
+        !ts_codec_shape_ok(&job->codec, info->model.head_dim, &job->chunk))
         return false;
     if ((uint64_t)a->token_begin + a->token_count > (uint64_t)a->blocks.count * TS_KV_BLOCK_TOKENS)
         return false;

@@ -1,2 +1,3 @@
 ts_test(test_codec SOURCES test_codec.c LINK ts_codec LABELS gpu)
 ts_test(test_codec_levels SOURCES test_codec_levels.c LINK ts_codec LABELS gpu)
+ts_test(test_codec_presets SOURCES test_codec_presets.c LINK ts_codec m LABELS gpu)

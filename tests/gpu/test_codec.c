@@ -28,13 +28,14 @@ static void check_hand(void)
     for (uint32_t i = 0; i < 64; i++)
         fixture_element(&f, 0, 0, 0)[i] = codec_f32_to_f16((float)(i % 16));
     fixture_encode(&f);
-    /* 16 bitmap, 2 tiles of 16 groups: 64 scales, 64 minima, 1024 codes. */
-    assert_int_equal(f.bytes, 16 + 64 + 64 + 1024);
+    /* 16 bitmap; of keys and of values a scale and a minimum, each section filled up, and 32 bytes of codes.
+     */
+    assert_int_equal(f.bytes, 16 + 2 * 16 + 2 * 16 + 2 * 32);
     const uint16_t *scales = (const uint16_t *)(f.payload + 16);
     assert_int_equal(scales[0], 0x3c00);
     assert_int_equal(scales[1], 0);
     for (uint32_t i = 0; i < 32; i++)
-        assert_int_equal(f.payload[144 + i], (i % 16) * 17);
+        assert_int_equal(f.payload[80 + i], (i % 16) * 17);
     assert_int_equal(fixture_decode(&f), TS_OK);
     for (uint32_t i = 0; i < 64; i++)
         assert_int_equal(fixture_element(&f, 0, 0, 0)[i], codec_f32_to_f16((float)(i % 16)));
@@ -153,7 +154,8 @@ static void check_any_address(void)
         fixture_element(&f, 0, 1, 20)[3] = 0x7f80; /* infinite: one tile escapes */
         fixture_encode(&f);
         assert_int_equal(fixture_decode(&f), TS_OK);
-        assert_int_equal(ts_codec_digest(&f.codec, 64, f.payload, f.bytes, &f.chunk, want), TS_OK);
+        assert_int_equal(ts_codec_digest(&f.codec, fixture_cache(&f), f.payload, f.bytes, &f.chunk, want),
+                         TS_OK);
         uint8_t *pool = ts_xmalloc(f.pool_bytes), *moved = ts_xmalloc(f.bytes + 3);
         memcpy(pool, f.view.pool, f.pool_bytes);
         for (size_t shift = 1; shift <= 3; shift++) {
@@ -162,7 +164,8 @@ static void check_any_address(void)
             memset(f.view.pool, 0, f.pool_bytes);
             assert_int_equal(ts_codec_decode(&f.codec, moved + shift, f.bytes, &f.chunk, &f.view), TS_OK);
             assert_memory_equal(f.view.pool, pool, f.pool_bytes);
-            assert_int_equal(ts_codec_digest(&f.codec, 64, moved + shift, f.bytes, &f.chunk, got), TS_OK);
+            assert_int_equal(
+                ts_codec_digest(&f.codec, fixture_cache(&f), moved + shift, f.bytes, &f.chunk, got), TS_OK);
             assert_memory_equal(got, want, sizeof got);
         }
         ts_free(pool);
@@ -187,7 +190,7 @@ static void refused(struct fixture *f, size_t at, uint8_t value)
     assert_int_not_equal(was, value);
     f->payload[at] = value;
     assert_int_equal(fixture_decode(f), TS_ECORRUPT);
-    assert_int_equal(ts_codec_digest(&f->codec, f->view.head_dim, f->payload, f->bytes, &f->chunk, digests),
+    assert_int_equal(ts_codec_digest(&f->codec, fixture_cache(f), f->payload, f->bytes, &f->chunk, digests),
                      TS_ECORRUPT);
     f->payload[at] = was;
     assert_memory_equal(f->view.pool, pool, f->pool_bytes);
@@ -228,7 +231,7 @@ static void test_padding_refused(void **state)
     struct fixture f;
     (void)state;
     fixture_init(&f, "i4", TS_DTYPE_F16, 32);
-    f.codec.group = 32;
+    f.codec.key.group = f.codec.value.group = 32;
     f.chunk.head_count = 1;
     f.chunk.token_count = 40; /* 6 tiles: 1 byte of bitmap, 15 of padding */
     fixture_random(&f, 3);
@@ -253,15 +256,42 @@ static void test_check(void **state)
     assert_int_equal(ts_codec_check(&i4, 0, NULL), TS_EUNSUPPORTED);
     assert_int_equal(ts_codec_check(&i4, 72, NULL), TS_EUNSUPPORTED);
     for (uint32_t group = 0; group < 65536; group++) {
-        i4.group = (uint16_t)group;
+        i4.key.group = i4.value.group = (uint16_t)group;
         bool sane = group == 16 || group == 32 || group == 64 || group == 128 || group == 256;
         assert_int_equal(ts_codec_check(&i4, 1024, NULL), sane ? TS_OK : TS_EUNSUPPORTED);
     }
-    none.group = 64;
+    none.key.group = 64;
     assert_int_equal(ts_codec_check(&none, 64, NULL), TS_EUNSUPPORTED);
-    none.group = 0;
-    none.key_bits = 8;
+    none.key.group = 0;
+    none.raw_tokens = 17;
     assert_int_equal(ts_codec_check(&none, 64, NULL), TS_EUNSUPPORTED);
+}
+
+/* Every combination of bits and flags that a side can claim: those that exist, no other. */
+static void test_check_sides(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 0; bits < 256; bits++) {
+        for (uint32_t flags = 0; flags < 256; flags++) {
+            struct ts_codec_side side = {(uint8_t)bits, (uint8_t)flags, bits == 16 ? 0 : 64},
+                                 raw = {16, 0, 0};
+            struct ts_codec as_key = {.key = side, .value = raw}, as_value = {.key = raw, .value = side};
+            uint32_t values = bits == 16  ? TS_CODEC_LOSSLESS
+                              : bits == 8 ? TS_CODEC_HADAMARD
+                              : bits == 4 ? TS_CODEC_HADAMARD | TS_CODEC_ASYM
+                                          : 0;
+            uint32_t keys = values | (bits == 4 || bits == 8 ? TS_CODEC_CENTRE : 0);
+            bool known = bits == 4 || bits == 8 || bits == 16;
+            assert_int_equal(ts_codec_check(&as_key, 64, NULL) == TS_OK, known && (flags & ~keys) == 0);
+            assert_int_equal(ts_codec_check(&as_value, 64, NULL) == TS_OK, known && (flags & ~values) == 0);
+        }
+    }
+}
+
+static size_t bytes_of(const struct ts_codec *codec, uint32_t head_dim, uint32_t tokens)
+{
+    struct ts_codec_chunk chunk = {.head_count = 1, .token_count = tokens};
+    return ts_codec_bytes(codec, (struct ts_codec_cache){head_dim, TS_DTYPE_F16}, &chunk, 0);
 }
 
 /* 96 = 3 * 32: groups of 32, 3 per token; 128 holds two of 64. */
@@ -270,14 +300,15 @@ static void test_group_in_effect(void **state)
     struct ts_codec i4;
     (void)state;
     assert_int_equal(ts_codec_parse("i4", &i4, NULL), TS_OK);
-    assert_int_equal(ts_codec_bytes(&i4, 96, 1, 16, 0), 16 + 2 * (2 * 48 * 2) + 2 * 768);
-    assert_int_equal(ts_codec_bytes(&i4, 128, 1, 16, 0), 16 + 2 * (2 * 32 * 2) + 2 * 1024);
-    assert_int_equal(ts_codec_bytes(&i4, 256, 1, 16, 0), 16 + 2 * (2 * 64 * 2) + 2 * 2048);
+    assert_int_equal(bytes_of(&i4, 96, 16), 16 + 2 * (2 * 48 * 2) + 2 * 768);
+    assert_int_equal(bytes_of(&i4, 128, 16), 16 + 2 * (2 * 32 * 2) + 2 * 1024);
+    assert_int_equal(bytes_of(&i4, 256, 16), 16 + 2 * (2 * 64 * 2) + 2 * 2048);
 }
 
 static void test_shape(void **state)
 {
     struct ts_codec none;
+    const struct ts_codec_cache cache = {128, TS_DTYPE_F16};
     uint64_t digest = 0;
     uint8_t byte = 0;
     (void)state;
@@ -290,13 +321,13 @@ static void test_shape(void **state)
         {.head_begin = UINT32_MAX, .head_count = 2, .token_count = 16},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_false(ts_codec_shape_ok(128, &bad[i]));
-        assert_int_equal(ts_codec_digest(&none, 128, &byte, 0, &bad[i], &digest), TS_ECORRUPT);
+        assert_false(ts_codec_shape_ok(&none, 128, &bad[i]));
+        assert_int_equal(ts_codec_digest(&none, cache, &byte, 0, &bad[i], &digest), TS_ECORRUPT);
     }
     const struct ts_codec_chunk big = {.head_count = 1, .token_count = UINT32_MAX};
-    assert_true(ts_codec_shape_ok(128, &big));
-    assert_int_equal(ts_codec_bytes_max(&none, 128, 1, UINT32_MAX), (1ULL << 32) * 128 * 2 * 2);
-    assert_int_equal(ts_codec_digest(&none, 128, &byte, 0, &big, &digest), TS_ECORRUPT);
+    assert_true(ts_codec_shape_ok(&none, 128, &big));
+    assert_int_equal(ts_codec_bytes_max(&none, cache, &big), (uint64_t)UINT32_MAX * 128 * 2 * 2);
+    assert_int_equal(ts_codec_digest(&none, cache, &byte, 0, &big, &digest), TS_ECORRUPT);
 }
 
 int main(void)
@@ -310,6 +341,7 @@ int main(void)
         cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_padding_refused),
         cmocka_unit_test(test_check),
+        cmocka_unit_test(test_check_sides),
         cmocka_unit_test(test_group_in_effect),
         cmocka_unit_test(test_shape),
     };

@@ -1,0 +1,259 @@
+/* From the pool to a payload. */
+#include <math.h>
+#include <string.h>
+
+#include "gpu/codec/codec_impl.h"
+
+struct encoder {
+    const struct codec_layout *layout;
+    const struct codec_level *level;
+    const struct ts_codec_view *from;
+    const struct ts_codec_chunk *chunk;
+    uint8_t *out;
+    uint8_t *raw;        /* where the next escaped tile goes */
+    uint8_t *exceptions; /* and the next exception */
+    uint32_t escapes;
+    uint16_t scratch[CODEC_ROWS * CODEC_DIM_MAX];
+    /* Of a tile that is not full: only its rows are copied. */
+    uint16_t scales[CODEC_TILE_GROUPS], minima[CODEC_TILE_GROUPS];
+    uint8_t codes[CODEC_ROWS * CODEC_DIM_MAX * 2];
+};
+
+/* A tile whose tokens beyond the sequence are zeros, so that the bytes do not depend on what lies there; so
+ * are those that travel in 16 bits. */
+static const uint16_t *tile_of(struct encoder *e, uint32_t kv, uint32_t head, uint32_t block,
+                               uint32_t row_begin)
+{
+    const uint16_t *tile = codec_tile_at(e->from, e->chunk, kv, head, block);
+    uint32_t rows = codec_place_of(e->layout, kv, head, block).rows, head_dim = e->from->head_dim;
+    if (rows == CODEC_ROWS && row_begin == 0)
+        return tile;
+    memset(e->scratch, 0, (size_t)CODEC_ROWS * head_dim * 2);
+    if (rows > row_begin)
+        memcpy(e->scratch + (size_t)row_begin * head_dim, tile + (size_t)row_begin * head_dim,
+               (size_t)(rows - row_begin) * head_dim * 2);
+    return e->scratch;
+}
+
+struct sections { /* of one tile */
+    uint8_t *scales, *minima, *codes;
+};
+
+static struct sections sections_of(const struct encoder *e, const struct codec_side_layout *s, size_t row)
+{
+    return (struct sections){e->out + s->scales + row * s->scale_row,
+                             s->side.asym ? e->out + s->minima + row * s->scale_row : NULL,
+                             e->out + s->codes + row * s->code_row};
+}
+
+/* False: the tile must escape. */
+static bool write_tile(struct encoder *e, const struct codec_side_layout *s, const uint16_t *tile,
+                       const struct codec_centre *centre, const struct sections *to)
+{
+    if (s->side.lossless) {
+        e->exceptions += e->level->pack_tile(&s->side, tile, to->scales, to->codes, e->exceptions);
+        return true;
+    }
+    return e->level->encode_tile(&s->side, tile, centre, (uint16_t *)(void *)to->scales,
+                                 (uint16_t *)(void *)to->minima, to->codes);
+}
+
+/* The rows of a tile that is not full. */
+static bool write_part(struct encoder *e, const struct codec_side_layout *s, const uint16_t *tile,
+                       const struct codec_centre *centre, const struct sections *to, uint32_t rows)
+{
+    struct sections whole = {(uint8_t *)e->scales, (uint8_t *)e->minima, e->codes};
+    if (!write_tile(e, s, tile, centre, &whole))
+        return false;
+    memcpy(to->scales, whole.scales, (size_t)rows * s->scale_row);
+    if (to->minima)
+        memcpy(to->minima, whole.minima, (size_t)rows * s->scale_row);
+    memcpy(to->codes, whole.codes, (size_t)rows * s->code_row);
+    return true;
+}
+
+static void escape(struct encoder *e, const struct codec_side_layout *s, const uint16_t *tile,
+                   struct codec_place at, const struct sections *to)
+{
+    memset(to->scales, 0, (size_t)at.rows * s->scale_row);
+    if (to->minima)
+        memset(to->minima, 0, (size_t)at.rows * s->scale_row);
+    memset(to->codes, 0, (size_t)at.rows * s->code_row);
+    e->out[at.index / 8] |= (uint8_t)(1u << at.index % 8);
+    memcpy(e->raw, tile, e->layout->tile_bytes);
+    e->raw += e->layout->tile_bytes;
+    e->escapes++;
+}
+
+/* `centre` is NULL for sides that are not centred; `lost`: it must escape. */
+static void encode_tile(struct encoder *e, uint32_t kv, struct codec_place at, const uint16_t *tile,
+                        const struct codec_centre *centre, bool lost)
+{
+    const struct codec_side_layout *s = &e->layout->sides[kv];
+    struct sections to = sections_of(e, s, at.row);
+    if (s->side.bits == 16 && !s->side.lossless) {
+        memcpy(to.codes, tile, at.rows * e->layout->row_bytes);
+        return;
+    }
+    if (lost || !(at.rows == CODEC_ROWS ? write_tile(e, s, tile, centre, &to)
+                                        : write_part(e, s, tile, centre, &to, at.rows)))
+        escape(e, s, tile, at, &to);
+}
+
+static void encode_plain(struct encoder *e, uint32_t kv)
+{
+    const struct codec_layout *l = e->layout;
+    bool lossy = l->sides[kv].side.bits < 16;
+    for (uint32_t head = 0; head < l->heads; head++) {
+        for (uint32_t block = 0; block < l->blocks; block++) {
+            uint32_t raw = lossy ? codec_raw_rows_of(l, block) : 0;
+            encode_tile(e, kv, codec_place_of(l, kv, head, block), tile_of(e, kv, head, block, raw), NULL,
+                        false);
+        }
+    }
+}
+
+/* --- centred keys: two passes over each span --- */
+
+struct span {
+    uint32_t head, index, block, block_end; /* blocks of the chunk */
+    float mean[CODEC_DIM_MAX];
+    bool lost[TS_CODEC_SPAN_TOKENS / TS_KV_BLOCK_TOKENS]; /* tiles that escape */
+};
+
+static struct codec_centre centre_of(const struct encoder *e, const struct span *s, uint32_t block)
+{
+    return (struct codec_centre){.turns = codec_turns_of(e->from, e->chunk, block),
+                                 .mean = s->mean,
+                                 .row_begin = codec_raw_rows_of(e->layout, block),
+                                 .row_end = codec_place_of(e->layout, 0, s->head, block).rows};
+}
+
+/* The mean of each channel over the tiles that do not escape: fp32 sums in token order, times 1 / count,
+ * rounded to fp16. One that is not finite loses the span. */
+static void take_mean(struct encoder *e, struct span *s)
+{
+    const struct codec_side *side = &e->layout->sides[0].side;
+    uint32_t count = 0, head_dim = side->head_dim;
+    bool finite = true;
+    uint16_t *out = (uint16_t *)(void *)(e->out + e->layout->means) +
+                    ((size_t)s->head * e->layout->spans + s->index) * head_dim;
+    memset(s->mean, 0, head_dim * sizeof *s->mean);
+    for (uint32_t block = s->block; block < s->block_end; block++) {
+        struct codec_centre c = centre_of(e, s, block);
+        const uint16_t *tile = tile_of(e, 0, s->head, block, c.row_begin);
+        bool *lost = &s->lost[block - s->block];
+        *lost = !e->level->within(tile, CODEC_ROWS * head_dim, side->limit);
+        if (*lost || c.row_begin >= c.row_end)
+            continue;
+        e->level->add_rows(side, tile, &c, s->mean);
+        count += c.row_end - c.row_begin;
+    }
+    float share = count ? 1.0f / (float)count : 0.0f;
+    for (uint32_t i = 0; i < head_dim; i++) {
+        out[i] = codec_f32_to_f16(s->mean[i] * share + 0.0f);
+        s->mean[i] = codec_f16_to_f32(out[i]);
+        finite &= isfinite(s->mean[i]) != 0;
+    }
+    if (finite)
+        return;
+    memset(out, 0, head_dim * sizeof *out);
+    memset(s->mean, 0, head_dim * sizeof *s->mean);
+    memset(s->lost, 1, sizeof s->lost);
+}
+
+static void encode_span(struct encoder *e, struct span *s)
+{
+    take_mean(e, s);
+    for (uint32_t block = s->block; block < s->block_end; block++) {
+        struct codec_centre c = centre_of(e, s, block);
+        const uint16_t *tile = tile_of(e, 0, s->head, block, c.row_begin);
+        encode_tile(e, 0, codec_place_of(e->layout, 0, s->head, block), tile, &c, s->lost[block - s->block]);
+    }
+}
+
+static void encode_centred(struct encoder *e)
+{
+    const uint32_t span_blocks = TS_CODEC_SPAN_TOKENS / CODEC_ROWS;
+    struct span s;
+    for (s.head = 0; s.head < e->layout->heads; s.head++) {
+        for (s.index = 0; s.index < e->layout->spans; s.index++) {
+            s.block = s.index * span_blocks;
+            s.block_end =
+                s.block + span_blocks < e->layout->blocks ? s.block + span_blocks : e->layout->blocks;
+            encode_span(e, &s);
+        }
+    }
+}
+
+static void write_first_tokens(struct encoder *e)
+{
+    const struct codec_layout *l = e->layout;
+    uint8_t *to = e->out + l->first_tokens;
+    size_t bytes = l->raw_rows * l->row_bytes;
+    for (uint32_t kv = 0; kv < 2 && bytes > 0; kv++) {
+        for (uint32_t head = 0; head < l->heads && l->sides[kv].side.bits < 16; head++, to += bytes)
+            memcpy(to, codec_tile_at(e->from, e->chunk, kv, head, 0), bytes);
+    }
+}
+
+/* Ends of sections, and the bitmap, are zero where nobody writes, so that equal caches give equal bytes. */
+static void clear_padding(const struct codec_layout *l, uint8_t *out)
+{
+    memset(out, 0, l->means);
+    for (uint32_t kv = 0; kv < 2; kv++) {
+        const struct codec_side_layout *s = &l->sides[kv];
+        size_t ends[3] = {s->scales + codec_scale_bytes(l, s),
+                          s->minima + (s->side.asym ? codec_scale_bytes(l, s) : 0),
+                          s->codes + codec_code_bytes(l, s)};
+        for (size_t i = 0; i < 3; i++)
+            memset(out + ends[i], 0, codec_align16(ends[i]) - ends[i]);
+    }
+}
+
+/* Exceptions were written where they are; raw tiles, whose number of bytes before them was not known, follow
+ * from the end of the buffer. */
+static size_t finish(struct encoder *e, uint8_t *raw_begin)
+{
+    uint8_t *begin = e->out + e->layout->tail, *end = e->exceptions;
+    size_t pad = codec_align16((size_t)(end - begin)) - (size_t)(end - begin),
+           raw = (size_t)(e->raw - raw_begin);
+    memset(end, 0, pad);
+    end += pad;
+    if (end != raw_begin && raw > 0)
+        memmove(end, raw_begin, raw);
+    return (size_t)(end + raw - e->out);
+}
+
+size_t ts_codec_encode(const struct ts_codec *codec, const struct ts_codec_view *from,
+                       const struct ts_codec_chunk *chunk, void *out, uint32_t *escapes)
+{
+    struct ts_codec_cache cache = {from->head_dim, from->dtype};
+    codec_check_shape(codec, from, chunk);
+    struct codec_layout l = codec_layout_of(codec, cache, chunk);
+    size_t most = 0;
+    for (uint32_t kv = 0; kv < 2; kv++)
+        most += l.sides[kv].side.lossless ? (size_t)l.heads * l.tokens * l.row_bytes / 2 : 0;
+    struct encoder e;
+    e.layout = &l;
+    e.level = codec_level();
+    e.from = from;
+    e.chunk = chunk;
+    e.out = out;
+    e.exceptions = e.out + l.tail;
+    e.raw = e.exceptions + codec_align16(most);
+    e.escapes = 0;
+    uint8_t *raw_begin = e.raw;
+    codec_mode mode = codec_mode_enter();
+    clear_padding(&l, out);
+    for (uint32_t kv = 0; kv < 2; kv++) {
+        if (l.sides[kv].side.centred)
+            encode_centred(&e);
+        else
+            encode_plain(&e, kv);
+    }
+    write_first_tokens(&e);
+    codec_mode_leave(mode);
+    *escapes = e.escapes;
+    return finish(&e, raw_begin);
+}
