@@ -56,6 +56,13 @@ static inline vec vec_widen(const uint16_t *in, enum ts_dtype dtype)
     return codec_widen8(_mm_loadu_si128((const __m128i *)in), dtype);
 }
 
+/* Vector at element `at` of 16-bit elements or (F32) of floats. */
+static inline vec vec_from(const void *from, enum ts_dtype dtype, size_t at)
+{
+    return dtype == TS_DTYPE_F32 ? vec_load((const float *)from + at)
+                                 : vec_widen((const uint16_t *)from + at, dtype);
+}
+
 static inline void vec_narrow(vec x, enum ts_dtype dtype, uint16_t *out)
 {
     __m128i bits;
@@ -65,7 +72,7 @@ static inline void vec_narrow(vec x, enum ts_dtype dtype, uint16_t *out)
         __m256i r = codec_round_bf16(x);
         bits = _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
     }
-    _mm_storeu_si128((__m128i *)out, bits);
+    _mm_stream_si128((__m128i *)out, bits);
 }
 
 /* Of each pair the sum, then the difference: the partner plus oneself, oneself negated in the second place.
@@ -101,15 +108,72 @@ static inline __m256i integers(const float *x, vec zero, vec inverse)
     return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x), zero), inverse));
 }
 
-static inline void vec_codes(const float *x, uint32_t half, vec zero, vec inverse, int bias, uint8_t *out)
+/* Eight bytes of two codes. */
+static inline void store_pairs(__m256i low, __m256i high, int bias, uint8_t *out)
 {
-    __m256i both = _mm256_packs_epi32(integers(x, zero, inverse), integers(x + half, zero, inverse));
+    __m256i both = _mm256_packs_epi32(low, high);
     both = _mm256_adds_epi16(both, _mm256_set1_epi16((short)bias));
     both = _mm256_min_epu8(_mm256_packus_epi16(both, both), _mm256_set1_epi8(15));
     both =
         _mm256_or_si256(both, _mm256_srli_epi64(both, 28)); /* four low codes, four high ones beside them */
     __m128i bytes = _mm_unpacklo_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
     _mm_storel_epi64((__m128i *)out, bytes);
+}
+
+static inline void vec_codes(const float *x, uint32_t half, vec zero, vec inverse, int bias, uint8_t *out)
+{
+    store_pairs(integers(x, zero, inverse), integers(x + half, zero, inverse), bias, out);
+}
+
+static inline __m256i codes_of(vec x, vec zero, vec inverse)
+{
+    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_sub_ps(x, zero), inverse));
+}
+
+/* Thirty-two codes as bytes, their fours interleaved as the packs leave them. */
+static inline __m256i bytes_of(const __m256i *c, int bias)
+{
+    const __m256i shift = _mm256_set1_epi16((short)bias);
+    __m256i a = _mm256_adds_epi16(_mm256_packs_epi32(c[0], c[1]), shift);
+    __m256i b = _mm256_adds_epi16(_mm256_packs_epi32(c[2], c[3]), shift);
+    return _mm256_min_epu8(_mm256_packus_epi16(a, b), _mm256_set1_epi8(15));
+}
+
+static inline void store_codes(const __m256i *low, const __m256i *high, int bias, uint8_t *out)
+{
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    __m256i both = _mm256_or_si256(bytes_of(low, bias), _mm256_slli_epi16(bytes_of(high, bias), 4));
+    _mm256_storeu_si256((__m256i *)out, _mm256_permutevar8x32_epi32(both, order));
+}
+
+static inline void codes_64(const void *from, enum ts_dtype dtype, const float *zero, const float *inverse,
+                            uint8_t *out)
+{
+    __m256i low[4], high[4];
+    for (uint32_t g = 0; g < 2; g++) {
+        vec z = vec_set(zero[g]), v = vec_set(inverse[g]);
+        for (uint32_t i = 0; i < 4; i++) {
+            uint32_t at = g * 64 + i * 8;
+            low[i] = codes_of(vec_from(from, dtype, at), z, v);
+            high[i] = codes_of(vec_from(from, dtype, at + 32), z, v);
+        }
+        store_codes(low, high, 0, out + (size_t)g * 32);
+    }
+}
+
+/* Two groups at a time: sixteen bytes each. */
+static inline void codes_32(const float *x, const float *inverse, uint8_t *out)
+{
+    __m256i low[4], high[4];
+    for (uint32_t g = 0; g < 4; g += 2) {
+        for (uint32_t i = 0; i < 4; i++) {
+            const float *at = x + (size_t)(g + i / 2) * 32 + i % 2 * 8;
+            vec v = vec_set(inverse[g + i / 2]);
+            low[i] = codes_of(vec_load(at), vec_set(0), v);
+            high[i] = codes_of(vec_load(at + 16), vec_set(0), v);
+        }
+        store_codes(low, high, 8, out + (size_t)g * 16);
+    }
 }
 
 static inline void vec_bytes(const float *x, vec inverse, uint8_t *out)
@@ -138,76 +202,61 @@ static inline vec vec_restore_bytes(const uint8_t *codes, vec step)
     return _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(c), step), _mm256_setzero_ps());
 }
 
+/* `count` is a multiple of 16. */
+static bool within(const uint16_t *in, uint32_t count, uint16_t limit)
+{
+    const __m256i magnitude = _mm256_set1_epi16(0x7fff);
+    __m256i most = _mm256_setzero_si256();
+    for (uint32_t i = 0; i < count; i += 16) {
+        __m256i v = _mm256_loadu_si256((const __m256i *)(in + i));
+        most = _mm256_max_epu16(most, _mm256_and_si256(v, magnitude));
+    }
+    __m256i over = _mm256_cmpgt_epi16(most, _mm256_set1_epi16((short)(limit - 1))); /* both below 0x8000 */
+    return _mm256_testz_si256(over, over);
+}
+
 #include "gpu/codec/codec_rows.inc"
 
 /* --- plain sides ---------------------------------------------------------------------------------------- */
 
-static inline __m256i codes8(const uint16_t *in, enum ts_dtype dtype, __m256 zero, __m256 inverse)
+/* Groups of other sizes than 64. */
+static inline void encode_group(const uint16_t *in, enum ts_dtype dtype, uint32_t group, float zero,
+                                float inverse, uint8_t *codes)
 {
-    __m256 x = codec_widen8(_mm_loadu_si128((const __m128i *)in), dtype);
-    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_sub_ps(x, zero), inverse));
-}
-
-/* Eight codes as 16-bit integers, clamped. */
-static inline __m128i clamped8(const uint16_t *in, enum ts_dtype dtype, __m256 zero, __m256 inverse)
-{
-    __m256i c = codes8(in, dtype, zero, inverse);
-    __m128i packed = _mm_packs_epi32(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
-    return _mm_min_epi16(_mm_max_epi16(packed, _mm_setzero_si128()), _mm_set1_epi16(15));
-}
-
-/* Thirty-two codes as bytes, clamped, their fours interleaved as the packs leave them. */
-static inline __m256i clamped32(const uint16_t *in, enum ts_dtype dtype, __m256 zero, __m256 inverse)
-{
-    __m256i a = _mm256_packs_epi32(codes8(in, dtype, zero, inverse), codes8(in + 8, dtype, zero, inverse));
-    __m256i b =
-        _mm256_packs_epi32(codes8(in + 16, dtype, zero, inverse), codes8(in + 24, dtype, zero, inverse));
-    return _mm256_min_epu8(_mm256_packus_epi16(a, b), _mm256_set1_epi8(15));
-}
-
-static inline void encode_group(const uint16_t *in, enum ts_dtype dtype, uint32_t group, float zero_value,
-                                float inverse_value, uint8_t *codes)
-{
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    __m256 zero = _mm256_set1_ps(zero_value), inverse = _mm256_set1_ps(inverse_value);
-    uint32_t half = group / 2, i = 0;
-    for (; i + 32 <= half; i += 32) {
-        __m256i low = clamped32(in + i, dtype, zero, inverse);
-        __m256i high = clamped32(in + half + i, dtype, zero, inverse);
-        __m256i both = _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
-        _mm256_storeu_si256((__m256i *)(codes + i), _mm256_permutevar8x32_epi32(both, order));
-    }
-    for (; i < half; i += 8) {
-        __m128i low = clamped8(in + i, dtype, zero, inverse);
-        __m128i high = clamped8(in + half + i, dtype, zero, inverse);
-        __m128i both = _mm_or_si128(low, _mm_slli_epi16(high, 4));
-        _mm_storel_epi64((__m128i *)(codes + i), _mm_packus_epi16(both, both));
+    vec z = vec_set(zero), v = vec_set(inverse);
+    for (uint32_t i = 0; i < group / 2; i += 8) {
+        __m256i low = codes_of(vec_widen(in + i, dtype), z, v);
+        __m256i high = codes_of(vec_widen(in + group / 2 + i, dtype), z, v);
+        store_pairs(low, high, 0, codes + i);
     }
 }
 
-static inline bool encode_as(const struct codec_side *side, const uint16_t *in, enum ts_dtype dtype,
-                             uint32_t group, uint16_t *scales, uint16_t *minima, uint8_t *codes)
+static inline bool encode_as(const struct codec_side *side, const uint16_t *in, const uint16_t *next,
+                             enum ts_dtype dtype, uint32_t group, uint16_t *scales, uint16_t *minima,
+                             uint8_t *codes)
 {
     struct codec_groups g;
-    codec_plain_extremes(side, in, group, &g);
+    codec_plain_extremes(side, in, next, group, &g);
     if (!codec_asymmetric(&g, dtype, side->groups, scales, minima))
         return false;
-    for (uint32_t i = 0; i < side->groups; i++)
+    for (uint32_t i = 0; group == 64 && i < side->groups; i += 2)
+        codes_64(in + (size_t)i * 64, dtype, g.zero + i, g.inverse + i, codes + (size_t)i * 32);
+    for (uint32_t i = 0; group != 64 && i < side->groups; i++)
         encode_group(in + (size_t)i * group, dtype, group, g.zero[i], g.inverse[i],
                      codes + (size_t)i * (group / 2));
     return true;
 }
 
-static bool encode_tile(const struct codec_side *side, const uint16_t *in, const struct codec_centre *centre,
-                        uint16_t *scales, uint16_t *minima, uint8_t *codes)
+static bool encode_tile(const struct codec_side *side, const uint16_t *in, const uint16_t *next,
+                        const struct codec_centre *centre, uint16_t *scales, uint16_t *minima, uint8_t *codes)
 {
     if (!codec_is_plain(side))
-        return encode_moved(side, in, centre, scales, minima, codes);
+        return encode_moved(side, in, next, centre, scales, minima, codes);
     if (side->dtype == TS_DTYPE_F16 && side->group == 64) /* the common ones with their loops unrolled */
-        return encode_as(side, in, TS_DTYPE_F16, 64, scales, minima, codes);
+        return encode_as(side, in, next, TS_DTYPE_F16, 64, scales, minima, codes);
     if (side->dtype == TS_DTYPE_BF16 && side->group == 64)
-        return encode_as(side, in, TS_DTYPE_BF16, 64, scales, minima, codes);
-    return encode_as(side, in, side->dtype, side->group, scales, minima, codes);
+        return encode_as(side, in, next, TS_DTYPE_BF16, 64, scales, minima, codes);
+    return encode_as(side, in, next, side->dtype, side->group, scales, minima, codes);
 }
 
 struct byte_tables {
@@ -229,19 +278,19 @@ static inline void decode_group(struct byte_tables t, const uint8_t *codes, uint
     if (half == 8) {
         __m128i pairs = _mm_loadl_epi64((const __m128i *)codes);
         look_up(t, _mm_and_si128(pairs, nibble), &a, &b);
-        _mm_storeu_si128((__m128i *)out, a);
+        _mm_stream_si128((__m128i *)out, a);
         look_up(t, _mm_and_si128(_mm_srli_epi16(pairs, 4), nibble), &a, &b);
-        _mm_storeu_si128((__m128i *)(out + 8), a);
+        _mm_stream_si128((__m128i *)(out + 8), a);
         return;
     }
     for (uint32_t i = 0; i < half; i += 16) {
         __m128i pairs = _mm_loadu_si128((const __m128i *)(codes + i));
         look_up(t, _mm_and_si128(pairs, nibble), &a, &b);
-        _mm_storeu_si128((__m128i *)(out + i), a);
-        _mm_storeu_si128((__m128i *)(out + i + 8), b);
+        _mm_stream_si128((__m128i *)(out + i), a);
+        _mm_stream_si128((__m128i *)(out + i + 8), b);
         look_up(t, _mm_and_si128(_mm_srli_epi16(pairs, 4), nibble), &a, &b);
-        _mm_storeu_si128((__m128i *)(out + half + i), a);
-        _mm_storeu_si128((__m128i *)(out + half + i + 8), b);
+        _mm_stream_si128((__m128i *)(out + half + i), a);
+        _mm_stream_si128((__m128i *)(out + half + i + 8), b);
     }
 }
 
@@ -267,5 +316,5 @@ static void decode_tile(const struct codec_side *side, const uint16_t *scales, c
 
 #include "gpu/codec/codec_lossless.inc"
 
-const struct codec_level codec_avx2 = {"avx2",   codec_within, encode_tile, decode_tile,
-                                       add_rows, pack_tile,    unpack_tile};
+const struct codec_level codec_avx2 = {"avx2",      within,    encode_tile, decode_tile,      add_rows,
+                                       read_halves, pack_tile, unpack_tile, count_exceptions, check_planes};

@@ -56,6 +56,13 @@ static inline vec vec_widen(const uint16_t *in, enum ts_dtype dtype)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
+/* Vector at element `at` of 16-bit elements or (F32) of floats. */
+static inline vec vec_from(const void *from, enum ts_dtype dtype, size_t at)
+{
+    return dtype == TS_DTYPE_F32 ? vec_load((const float *)from + at)
+                                 : vec_widen((const uint16_t *)from + at, dtype);
+}
+
 static inline void vec_narrow(vec x, enum ts_dtype dtype, uint16_t *out)
 {
     __m256i bits;
@@ -67,7 +74,7 @@ static inline void vec_narrow(vec x, enum ts_dtype dtype, uint16_t *out)
         v = _mm512_add_epi32(v, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
         bits = _mm512_cvtepi32_epi16(_mm512_srli_epi32(v, 16));
     }
-    _mm256_storeu_si256((__m256i *)out, bits);
+    _mm256_stream_si256((__m256i *)out, bits);
 }
 
 /* Of each pair the sum, then the difference: the partner plus oneself times 1 or -1. The product is exact, so
@@ -117,6 +124,53 @@ static inline void vec_codes(const float *x, uint32_t half, vec zero, vec invers
     _mm_storeu_si128((__m128i *)out, _mm512_cvtepi32_epi8(_mm512_or_si512(low, _mm512_slli_epi32(high, 4))));
 }
 
+/* Words of the codes of two vectors, fours of them interleaved. */
+static inline __m512i words(__m512i a, __m512i b, int bias)
+{
+    if (bias == 0) /* negative ones become 0 */
+        return _mm512_min_epu16(_mm512_packus_epi32(a, b), _mm512_set1_epi16(15));
+    __m512i w = _mm512_adds_epi16(_mm512_packs_epi32(a, b), _mm512_set1_epi16((short)bias));
+    return _mm512_min_epi16(_mm512_max_epi16(w, _mm512_setzero_si512()), _mm512_set1_epi16(15));
+}
+
+/* The same of four vectors, as bytes in order: low codes `low`, high codes `high`. */
+static inline void store_codes(const __m512i *low, const __m512i *high, int bias, uint8_t *out)
+{
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i a =
+        _mm512_or_si512(words(low[0], low[1], bias), _mm512_slli_epi16(words(high[0], high[1], bias), 4));
+    __m512i b =
+        _mm512_or_si512(words(low[2], low[3], bias), _mm512_slli_epi16(words(high[2], high[3], bias), 4));
+    _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(a, b)));
+}
+
+static inline __m512i codes_of(vec x, float zero, float inverse)
+{
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(x, _mm512_set1_ps(zero)), _mm512_set1_ps(inverse)));
+}
+
+static inline void codes_64(const void *from, enum ts_dtype dtype, const float *zero, const float *inverse,
+                            uint8_t *out)
+{
+    __m512i low[4], high[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        uint32_t group = i / 2, at = group * 64 + i % 2 * 16;
+        low[i] = codes_of(vec_from(from, dtype, at), zero[group], inverse[group]);
+        high[i] = codes_of(vec_from(from, dtype, at + 32), zero[group], inverse[group]);
+    }
+    store_codes(low, high, 0, out);
+}
+
+static inline void codes_32(const float *x, const float *inverse, uint8_t *out)
+{
+    __m512i low[4], high[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        low[i] = codes_of(vec_load(x + i * 32), 0, inverse[i]);
+        high[i] = codes_of(vec_load(x + i * 32 + 16), 0, inverse[i]);
+    }
+    store_codes(low, high, 8, out);
+}
+
 static inline void vec_bytes(const float *x, vec inverse, uint8_t *out)
 {
     __m512i c = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inverse));
@@ -142,6 +196,18 @@ static inline vec vec_restore_bytes(const uint8_t *codes, vec step)
     return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(c), step), _mm512_setzero_ps());
 }
 
+/* `count` is a multiple of 64: sixteen rows of sixteen elements or more. */
+static bool within(const uint16_t *in, uint32_t count, uint16_t limit)
+{
+    const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+    __m512i a = _mm512_setzero_si512(), b = a;
+    for (uint32_t i = 0; i < count; i += 64) {
+        a = _mm512_max_epu16(a, _mm512_and_si512(_mm512_loadu_si512(in + i), magnitude));
+        b = _mm512_max_epu16(b, _mm512_and_si512(_mm512_loadu_si512(in + i + 32), magnitude));
+    }
+    return _mm512_cmpge_epu16_mask(_mm512_max_epu16(a, b), _mm512_set1_epi16((short)limit)) == 0;
+}
+
 #include "gpu/codec/codec_rows.inc"
 
 /* --- plain sides ---------------------------------------------------------------------------------------- */
@@ -156,15 +222,18 @@ static inline __m512i codes16(const uint16_t *in, enum ts_dtype dtype, __m512 ze
     return _mm512_min_epi32(_mm512_max_epi32(c, _mm512_setzero_si512()), _mm512_set1_epi32(15));
 }
 
-static inline bool encode_as(const struct codec_side *side, const uint16_t *in, enum ts_dtype dtype,
-                             uint32_t group, uint16_t *scales, uint16_t *minima, uint8_t *codes)
+static inline bool encode_as(const struct codec_side *side, const uint16_t *in, const uint16_t *next,
+                             enum ts_dtype dtype, uint32_t group, uint16_t *scales, uint16_t *minima,
+                             uint8_t *codes)
 {
     struct codec_groups g;
     uint32_t half = group / 2;
-    codec_plain_extremes(side, in, group, &g);
+    codec_plain_extremes(side, in, next, group, &g);
     if (!codec_asymmetric(&g, dtype, side->groups, scales, minima))
         return false;
-    for (uint32_t i = 0; i < side->groups; i++) {
+    for (uint32_t i = 0; group == 64 && i < side->groups; i += 2)
+        codes_64(in + (size_t)i * 64, dtype, g.zero + i, g.inverse + i, codes + (size_t)i * 32);
+    for (uint32_t i = 0; group != 64 && i < side->groups; i++) {
         const uint16_t *from = in + (size_t)i * group;
         __m512 zero = _mm512_set1_ps(g.zero[i]), inverse = _mm512_set1_ps(g.inverse[i]);
         for (uint32_t j = 0; j < half; j += 16) {
@@ -177,18 +246,18 @@ static inline bool encode_as(const struct codec_side *side, const uint16_t *in, 
     return true;
 }
 
-static bool encode_tile(const struct codec_side *side, const uint16_t *in, const struct codec_centre *centre,
-                        uint16_t *scales, uint16_t *minima, uint8_t *codes)
+static bool encode_tile(const struct codec_side *side, const uint16_t *in, const uint16_t *next,
+                        const struct codec_centre *centre, uint16_t *scales, uint16_t *minima, uint8_t *codes)
 {
     if (side->bits == 4 && side->group < 32)
-        return codec_avx2.encode_tile(side, in, centre, scales, minima, codes);
+        return codec_avx2.encode_tile(side, in, next, centre, scales, minima, codes);
     if (!codec_is_plain(side))
-        return encode_moved(side, in, centre, scales, minima, codes);
+        return encode_moved(side, in, next, centre, scales, minima, codes);
     if (side->dtype == TS_DTYPE_F16 && side->group == 64) /* the common ones with their loops unrolled */
-        return encode_as(side, in, TS_DTYPE_F16, 64, scales, minima, codes);
+        return encode_as(side, in, next, TS_DTYPE_F16, 64, scales, minima, codes);
     if (side->dtype == TS_DTYPE_BF16 && side->group == 64)
-        return encode_as(side, in, TS_DTYPE_BF16, 64, scales, minima, codes);
-    return encode_as(side, in, side->dtype, side->group, scales, minima, codes);
+        return encode_as(side, in, next, TS_DTYPE_BF16, 64, scales, minima, codes);
+    return encode_as(side, in, next, side->dtype, side->group, scales, minima, codes);
 }
 
 static void decode_tile(const struct codec_side *side, const uint16_t *scales, const uint16_t *minima,
@@ -210,8 +279,8 @@ static void decode_tile(const struct codec_side *side, const uint16_t *scales, c
             /* The look-up reads only the low four bits of an index. */
             __m256i pairs =
                 _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(codes + (size_t)i * half + j)));
-            _mm256_storeu_si256((__m256i *)(to + j), _mm256_permutexvar_epi16(pairs, values));
-            _mm256_storeu_si256((__m256i *)(to + half + j),
+            _mm256_stream_si256((__m256i *)(to + j), _mm256_permutexvar_epi16(pairs, values));
+            _mm256_stream_si256((__m256i *)(to + half + j),
                                 _mm256_permutexvar_epi16(_mm256_srli_epi16(pairs, 4), values));
         }
     }
@@ -219,5 +288,5 @@ static void decode_tile(const struct codec_side *side, const uint16_t *scales, c
 
 #include "gpu/codec/codec_lossless.inc"
 
-const struct codec_level codec_avx512 = {"avx512", codec_within, encode_tile, decode_tile,
-                                         add_rows, pack_tile,    unpack_tile};
+const struct codec_level codec_avx512 = {"avx512",    within,    encode_tile, decode_tile,      add_rows,
+                                         read_halves, pack_tile, unpack_tile, count_exceptions, check_planes};

@@ -12,18 +12,9 @@ struct decoder {
     const uint8_t *payload;
     float mean[CODEC_DIM_MAX]; /* of the present head and span */
     uint16_t scales[CODEC_TILE_GROUPS], minima[CODEC_TILE_GROUPS];
+    uint16_t tile[CODEC_ROWS * CODEC_DIM_MAX]
+        __attribute__((aligned(64))); /* where the pool is not aligned */
 };
-
-static void read_mean(struct decoder *d, uint32_t head, uint32_t span)
-{
-    const uint8_t *at =
-        d->payload + d->layout->means + ((size_t)head * d->layout->spans + span) * d->layout->row_bytes;
-    for (uint32_t i = 0; i < d->to->head_dim; i++) {
-        uint16_t bits;
-        memcpy(&bits, at + 2 * (size_t)i, 2);
-        d->mean[i] = codec_f16_to_f32(bits);
-    }
-}
 
 static void decode_tile(struct decoder *d, const struct codec_side_layout *s, const struct codec_parts *p,
                         uint32_t block, uint16_t *tile)
@@ -45,7 +36,11 @@ static void decode_tile(struct decoder *d, const struct codec_side_layout *s, co
     memcpy(d->scales, p->scales, (size_t)rows * s->scale_row);
     if (side->asym)
         memcpy(d->minima, p->minima, (size_t)rows * s->scale_row);
-    d->level->decode_tile(side, d->scales, d->minima, p->codes, side->centred ? &centre : NULL, rows, tile);
+    bool aligned = ((uintptr_t)tile & 31) == 0;
+    d->level->decode_tile(side, d->scales, d->minima, p->codes, side->centred ? &centre : NULL, rows,
+                          aligned ? tile : d->tile);
+    if (!aligned)
+        memcpy(tile, d->tile, rows * d->layout->row_bytes);
 }
 
 static void read_first_tokens(const struct decoder *d)
@@ -59,6 +54,12 @@ static void read_first_tokens(const struct decoder *d)
     }
 }
 
+static void fetch_parts(const struct codec_side_layout *s, const struct codec_parts *p)
+{
+    for (size_t i = 0; p->codes && i < (size_t)p->rows * s->code_row; i += 64)
+        __builtin_prefetch(p->codes + i);
+}
+
 enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload, size_t bytes,
                                const struct ts_codec_chunk *chunk, const struct ts_codec_view *to)
 {
@@ -67,6 +68,8 @@ enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload
     struct codec_layout l = codec_layout_of(codec, cache, chunk);
     if (!codec_payload_fits(&l, payload, bytes))
         return TS_ECORRUPT;
+    if (l.tiles == 0)
+        return TS_OK;
     struct decoder d;
     d.layout = &l;
     d.level = codec_level();
@@ -75,18 +78,20 @@ enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload
     d.payload = payload;
     struct codec_reader reader = codec_reader_of(&l, payload);
     codec_mode mode = codec_mode_enter();
-    for (uint32_t kv = 0; kv < 2; kv++) {
-        for (uint32_t head = 0; head < l.heads; head++) {
-            for (uint32_t block = 0; block < l.blocks; block++) {
-                uint32_t token = block * CODEC_ROWS;
-                if (l.sides[kv].side.centred && token % TS_CODEC_SPAN_TOKENS == 0)
-                    read_mean(&d, head, token / TS_CODEC_SPAN_TOKENS);
-                struct codec_parts p = codec_next_tile(&reader);
-                decode_tile(&d, &l.sides[kv], &p, block, codec_tile_at(to, chunk, kv, head, block));
-            }
+    struct codec_parts p = codec_next_tile(&reader), following = p;
+    for (uint32_t kv = 0, head = 0, block = 0; block < l.blocks; p = following) {
+        uint32_t next_kv = reader.kv, next_head = reader.head, next_block = reader.block;
+        if (next_block < l.blocks) {
+            following = codec_next_tile(&reader);
+            fetch_parts(&l.sides[next_kv], &following);
         }
+        if (l.sides[kv].side.centred)
+            d.level->read_halves(d.payload + codec_mean_at(&l, head, block), to->head_dim, d.mean);
+        decode_tile(&d, &l.sides[kv], &p, block, codec_tile_at(to, chunk, kv, head, block));
+        kv = next_kv, head = next_head, block = next_block;
     }
     codec_mode_leave(mode);
+    codec_fence();
     read_first_tokens(&d);
     return TS_OK;
 }

@@ -1,5 +1,4 @@
 /* From the pool to a payload. */
-#include <math.h>
 #include <string.h>
 
 #include "gpu/codec/codec_impl.h"
@@ -13,6 +12,7 @@ struct encoder {
     uint8_t *raw;        /* where the next escaped tile goes */
     uint8_t *exceptions; /* and the next exception */
     uint32_t escapes;
+    float mean[CODEC_DIM_MAX]; /* of the present head and span */
     uint16_t scratch[CODEC_ROWS * CODEC_DIM_MAX];
     /* Of a tile that is not full: only its rows are copied. */
     uint16_t scales[CODEC_TILE_GROUPS], minima[CODEC_TILE_GROUPS];
@@ -35,6 +35,11 @@ static const uint16_t *tile_of(struct encoder *e, uint32_t kv, uint32_t head, ui
     return e->scratch;
 }
 
+struct source { /* a tile, the one after it, and how it is centred, if it is */
+    const uint16_t *tile, *next;
+    const struct codec_centre *centre;
+};
+
 struct sections { /* of one tile */
     uint8_t *scales, *minima, *codes;
 };
@@ -47,29 +52,34 @@ static struct sections sections_of(const struct encoder *e, const struct codec_s
 }
 
 /* False: the tile must escape. */
-static bool write_tile(struct encoder *e, const struct codec_side_layout *s, const uint16_t *tile,
-                       const struct codec_centre *centre, const struct sections *to)
+static bool write_tile(struct encoder *e, const struct codec_side_layout *s, const struct source *from,
+                       const struct sections *to)
 {
     if (s->side.lossless) {
-        e->exceptions += e->level->pack_tile(&s->side, tile, to->scales, to->codes, e->exceptions);
+        e->exceptions += e->level->pack_tile(&s->side, from->tile, to->scales, to->codes, e->exceptions);
         return true;
     }
-    return e->level->encode_tile(&s->side, tile, centre, (uint16_t *)(void *)to->scales,
-                                 (uint16_t *)(void *)to->minima, to->codes);
+    return e->level->encode_tile(&s->side, from->tile, from->next, from->centre,
+                                 (uint16_t *)(void *)to->scales, (uint16_t *)(void *)to->minima, to->codes);
 }
 
 /* The rows of a tile that is not full. */
-static bool write_part(struct encoder *e, const struct codec_side_layout *s, const uint16_t *tile,
-                       const struct codec_centre *centre, const struct sections *to, uint32_t rows)
+static bool write_part(struct encoder *e, const struct codec_side_layout *s, const struct source *from,
+                       const struct sections *to, uint32_t rows)
 {
     struct sections whole = {(uint8_t *)e->scales, (uint8_t *)e->minima, e->codes};
-    if (!write_tile(e, s, tile, centre, &whole))
+    if (!write_tile(e, s, from, &whole))
         return false;
     memcpy(to->scales, whole.scales, (size_t)rows * s->scale_row);
     if (to->minima)
         memcpy(to->minima, whole.minima, (size_t)rows * s->scale_row);
     memcpy(to->codes, whole.codes, (size_t)rows * s->code_row);
     return true;
+}
+
+static void mark_lost(struct encoder *e, uint32_t index)
+{
+    e->out[index / 8] |= (uint8_t)(1u << index % 8);
 }
 
 static void escape(struct encoder *e, const struct codec_side_layout *s, const uint16_t *tile,
@@ -79,110 +89,105 @@ static void escape(struct encoder *e, const struct codec_side_layout *s, const u
     if (to->minima)
         memset(to->minima, 0, (size_t)at.rows * s->scale_row);
     memset(to->codes, 0, (size_t)at.rows * s->code_row);
-    e->out[at.index / 8] |= (uint8_t)(1u << at.index % 8);
+    mark_lost(e, at.index);
     memcpy(e->raw, tile, e->layout->tile_bytes);
     e->raw += e->layout->tile_bytes;
     e->escapes++;
 }
 
-/* `centre` is NULL for sides that are not centred; `lost`: it must escape. */
-static void encode_tile(struct encoder *e, uint32_t kv, struct codec_place at, const uint16_t *tile,
-                        const struct codec_centre *centre, bool lost)
+/* `lost`: it must escape. */
+static void encode_tile(struct encoder *e, uint32_t kv, struct codec_place at, const struct source *from,
+                        bool lost)
 {
     const struct codec_side_layout *s = &e->layout->sides[kv];
     struct sections to = sections_of(e, s, at.row);
     if (s->side.bits == 16 && !s->side.lossless) {
-        memcpy(to.codes, tile, at.rows * e->layout->row_bytes);
+        memcpy(to.codes, from->tile, at.rows * e->layout->row_bytes);
         return;
     }
-    if (lost || !(at.rows == CODEC_ROWS ? write_tile(e, s, tile, centre, &to)
-                                        : write_part(e, s, tile, centre, &to, at.rows)))
-        escape(e, s, tile, at, &to);
+    if (lost || !(at.rows == CODEC_ROWS ? write_tile(e, s, from, &to) : write_part(e, s, from, &to, at.rows)))
+        escape(e, s, from->tile, at, &to);
 }
 
-static void encode_plain(struct encoder *e, uint32_t kv)
-{
-    const struct codec_layout *l = e->layout;
-    bool lossy = l->sides[kv].side.bits < 16;
-    for (uint32_t head = 0; head < l->heads; head++) {
-        for (uint32_t block = 0; block < l->blocks; block++) {
-            uint32_t raw = lossy ? codec_raw_rows_of(l, block) : 0;
-            encode_tile(e, kv, codec_place_of(l, kv, head, block), tile_of(e, kv, head, block, raw), NULL,
-                        false);
-        }
-    }
-}
+/* --- centred keys: the means of a span first --- */
 
-/* --- centred keys: two passes over each span --- */
-
-struct span {
-    uint32_t head, index, block, block_end; /* blocks of the chunk */
-    float mean[CODEC_DIM_MAX];
-    bool lost[TS_CODEC_SPAN_TOKENS / TS_KV_BLOCK_TOKENS]; /* tiles that escape */
-};
-
-static struct codec_centre centre_of(const struct encoder *e, const struct span *s, uint32_t block)
+static struct codec_centre centre_of(const struct encoder *e, uint32_t block, const float *mean)
 {
     return (struct codec_centre){.turns = codec_turns_of(e->from, e->chunk, block),
-                                 .mean = s->mean,
+                                 .mean = mean,
                                  .row_begin = codec_raw_rows_of(e->layout, block),
-                                 .row_end = codec_place_of(e->layout, 0, s->head, block).rows};
+                                 .row_end = codec_place_of(e->layout, 0, 0, block).rows};
 }
 
-/* The mean of each channel over the tiles that do not escape: fp32 sums in token order, times 1 / count,
- * rounded to fp16. One that is not finite loses the span. */
-static void take_mean(struct encoder *e, struct span *s)
+/* Sums over the tiles that do not escape, in token order; the others are marked. Returns the tokens. */
+static uint32_t sum_span(struct encoder *e, uint32_t head, uint32_t block, uint32_t block_end, float *sums)
 {
     const struct codec_side *side = &e->layout->sides[0].side;
-    uint32_t count = 0, head_dim = side->head_dim;
-    bool finite = true;
-    uint16_t *out = (uint16_t *)(void *)(e->out + e->layout->means) +
-                    ((size_t)s->head * e->layout->spans + s->index) * head_dim;
-    memset(s->mean, 0, head_dim * sizeof *s->mean);
-    for (uint32_t block = s->block; block < s->block_end; block++) {
-        struct codec_centre c = centre_of(e, s, block);
-        const uint16_t *tile = tile_of(e, 0, s->head, block, c.row_begin);
-        bool *lost = &s->lost[block - s->block];
-        *lost = !e->level->within(tile, CODEC_ROWS * head_dim, side->limit);
-        if (*lost || c.row_begin >= c.row_end)
-            continue;
-        e->level->add_rows(side, tile, &c, s->mean);
-        count += c.row_end - c.row_begin;
+    uint32_t count = 0;
+    for (; block < block_end; block++) {
+        struct codec_centre c = centre_of(e, block, NULL);
+        const uint16_t *tile = tile_of(e, 0, head, block, c.row_begin);
+        if (!e->level->within(tile, CODEC_ROWS * side->head_dim, side->limit)) {
+            mark_lost(e, codec_place_of(e->layout, 0, head, block).index);
+        } else if (c.row_begin < c.row_end) {
+            e->level->add_rows(side, tile, &c, sums);
+            count += c.row_end - c.row_begin;
+        }
     }
+    return count;
+}
+
+/* The mean of each channel: fp32 sums times 1 / count, rounded to fp16. One that is not finite loses the
+ * span. */
+static void take_mean(struct encoder *e, uint32_t head, uint32_t block, uint32_t block_end)
+{
+    uint32_t head_dim = e->from->head_dim;
+    float sums[CODEC_DIM_MAX] = {0};
+    uint32_t count = sum_span(e, head, block, block_end, sums);
+    uint16_t *out = (uint16_t *)(void *)(e->out + codec_mean_at(e->layout, head, block));
     float share = count ? 1.0f / (float)count : 0.0f;
+    bool finite = true;
     for (uint32_t i = 0; i < head_dim; i++) {
-        out[i] = codec_f32_to_f16(s->mean[i] * share + 0.0f);
-        s->mean[i] = codec_f16_to_f32(out[i]);
-        finite &= isfinite(s->mean[i]) != 0;
+        out[i] = codec_f32_to_f16(sums[i] * share + 0.0f);
+        finite &= (out[i] & 0x7fff) < 0x7c00;
     }
     if (finite)
         return;
     memset(out, 0, head_dim * sizeof *out);
-    memset(s->mean, 0, head_dim * sizeof *s->mean);
-    memset(s->lost, 1, sizeof s->lost);
+    for (; block < block_end; block++)
+        mark_lost(e, codec_place_of(e->layout, 0, head, block).index);
 }
 
-static void encode_span(struct encoder *e, struct span *s)
+/* --- all --- */
+
+static void encode_block(struct encoder *e, uint32_t kv, uint32_t block)
 {
-    take_mean(e, s);
-    for (uint32_t block = s->block; block < s->block_end; block++) {
-        struct codec_centre c = centre_of(e, s, block);
-        const uint16_t *tile = tile_of(e, 0, s->head, block, c.row_begin);
-        encode_tile(e, 0, codec_place_of(e->layout, 0, s->head, block), tile, &c, s->lost[block - s->block]);
+    const struct codec_layout *l = e->layout;
+    const struct codec_side *side = &l->sides[kv].side;
+    uint32_t raw = side->bits < 16 ? codec_raw_rows_of(l, block) : 0;
+    for (uint32_t head = 0; head < l->heads; head++) {
+        struct codec_place at = codec_place_of(l, kv, head, block);
+        struct codec_centre centre = centre_of(e, block, e->mean);
+        struct source from = {tile_of(e, kv, head, block, raw),
+                              codec_tile_after(l, e->from, e->chunk, kv, head, block),
+                              side->centred ? &centre : NULL};
+        if (side->centred)
+            e->level->read_halves(e->out + codec_mean_at(l, head, block), side->head_dim, e->mean);
+        encode_tile(e, kv, at, &from, codec_escaped(l, e->out, at.index));
     }
 }
 
-static void encode_centred(struct encoder *e)
+/* As the tiles lie in the pool. */
+static void encode_all(struct encoder *e)
 {
-    const uint32_t span_blocks = TS_CODEC_SPAN_TOKENS / CODEC_ROWS;
-    struct span s;
-    for (s.head = 0; s.head < e->layout->heads; s.head++) {
-        for (s.index = 0; s.index < e->layout->spans; s.index++) {
-            s.block = s.index * span_blocks;
-            s.block_end =
-                s.block + span_blocks < e->layout->blocks ? s.block + span_blocks : e->layout->blocks;
-            encode_span(e, &s);
-        }
+    const uint32_t span_blocks = TS_CODEC_SPAN_TOKENS / CODEC_ROWS, blocks = e->layout->blocks;
+    for (uint32_t block = 0; block < blocks; block++) {
+        uint32_t span_end = block + span_blocks < blocks ? block + span_blocks : blocks;
+        bool first = e->layout->sides[0].side.centred && block % span_blocks == 0;
+        for (uint32_t head = 0; first && head < e->layout->heads; head++)
+            take_mean(e, head, block, span_end);
+        encode_block(e, 0, block);
+        encode_block(e, 1, block);
     }
 }
 
@@ -246,12 +251,7 @@ size_t ts_codec_encode(const struct ts_codec *codec, const struct ts_codec_view 
     uint8_t *raw_begin = e.raw;
     codec_mode mode = codec_mode_enter();
     clear_padding(&l, out);
-    for (uint32_t kv = 0; kv < 2; kv++) {
-        if (l.sides[kv].side.centred)
-            encode_centred(&e);
-        else
-            encode_plain(&e, kv);
-    }
+    encode_all(&e);
     write_first_tokens(&e);
     codec_mode_leave(mode);
     *escapes = e.escapes;

@@ -37,22 +37,29 @@ struct codec_level {
     bool (*within)(const uint16_t *in, uint32_t count, uint16_t limit);
     /* Quantises 16 x head_dim elements; scales and minima (of asymmetric sides) are [row][group] fp16 bits,
      * codes [row][group]. `centre` is NULL for sides that are not centred. False: the tile must escape; the
-     * output is then unspecified. */
-    bool (*encode_tile)(const struct codec_side *side, const uint16_t *in, const struct codec_centre *centre,
-                        uint16_t *scales, uint16_t *minima, uint8_t *codes);
-    /* Parameters are finite. */
+     * output is then unspecified. `next` is the tile that follows, to be fetched meanwhile. */
+    bool (*encode_tile)(const struct codec_side *side, const uint16_t *in, const uint16_t *next,
+                        const struct codec_centre *centre, uint16_t *scales, uint16_t *minima,
+                        uint8_t *codes);
+    /* Parameters are finite. `out` is aligned to 32 bytes; codec_fence() before another thread reads it. */
     void (*decode_tile)(const struct codec_side *side, const uint16_t *scales, const uint16_t *minima,
                         const uint8_t *codes, const struct codec_centre *centre, uint32_t rows,
                         uint16_t *out);
     /* sums[head_dim] += rows of the tile without their rotation, in order; centre->mean is not used. */
     void (*add_rows)(const struct codec_side *side, const uint16_t *in, const struct codec_centre *centre,
                      float *sums);
+    /* fp16 at any address to floats; `count` is a multiple of 16. */
+    void (*read_halves)(const uint8_t *from, uint32_t count, float *to);
     /* Lossless sides: a base for each row, planes, and the exponents that the planes do not hold. Returns the
      * number of these. */
     uint32_t (*pack_tile)(const struct codec_side *side, const uint16_t *in, uint8_t *bases, uint8_t *planes,
                           uint8_t *exceptions);
     void (*unpack_tile)(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
                         const uint8_t *exceptions, uint32_t rows, uint16_t *out);
+    uint32_t (*count_exceptions)(const struct codec_side *side, const uint8_t *planes, uint32_t rows);
+    /* Whether codes and exceptions are some that pack_tile writes. */
+    bool (*check_planes)(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
+                         const uint8_t *exceptions, uint32_t rows);
 };
 
 extern const struct codec_level codec_scalar;
@@ -110,12 +117,6 @@ struct codec_layout codec_layout_of(const struct ts_codec *codec, struct ts_code
                                     const struct ts_codec_chunk *chunk);
 /* Bytes of the planes of one row of a lossless side: low bytes, nibbles, and for fp16 two bits. */
 uint32_t codec_plane_bytes(const struct codec_side *side);
-uint32_t codec_count_exceptions(const struct codec_side *side, const uint8_t *planes, uint32_t rows);
-static inline uint8_t codec_exception_code(const struct codec_side *side)
-{
-    return side->dtype == TS_DTYPE_F16 ? 7 : 15;
-}
-
 static inline size_t codec_align16(size_t n)
 {
     return (n + 15) & ~(size_t)15;
@@ -128,11 +129,21 @@ static inline bool codec_escaped(const struct codec_layout *l, const uint8_t *pa
 
 uint16_t *codec_tile_at(const struct ts_codec_view *view, const struct ts_codec_chunk *chunk, uint32_t kv,
                         uint32_t head, uint32_t block);
+/* Offset of the mean of a head in the span of that block. */
+static inline size_t codec_mean_at(const struct codec_layout *l, uint32_t head, uint32_t block)
+{
+    return l->means + ((size_t)head * l->spans + block / (TS_CODEC_SPAN_TOKENS / CODEC_ROWS)) * l->row_bytes;
+}
+
 /* Rows of this block that travel in 16 bits. */
 static inline uint32_t codec_raw_rows_of(const struct codec_layout *l, uint32_t block)
 {
     return block == 0 ? l->raw_rows : 0;
 }
+
+/* The tile that follows in the order of the pool; of the last one itself. */
+uint16_t *codec_tile_after(const struct codec_layout *l, const struct ts_codec_view *view,
+                           const struct ts_codec_chunk *chunk, uint32_t kv, uint32_t head, uint32_t block);
 
 void codec_check_shape(const struct ts_codec *codec, const struct ts_codec_view *view,
                        const struct ts_codec_chunk *chunk);
@@ -150,7 +161,7 @@ struct codec_parts {
     uint32_t exception_count;
 };
 
-/* Goes through the tiles of a payload in order. */
+/* Goes through the tiles of a payload in the order [block][K|V][head], which is that of the pool. */
 struct codec_reader {
     const struct codec_layout *layout;
     const uint8_t *payload;
@@ -216,6 +227,12 @@ static inline void codec_mode_leave(codec_mode mode)
 {
     _mm_setcsr(mode);
 }
+
+/* Restored tiles are written past the caches: they are read much later, and what they replace is not. */
+static inline void codec_fence(void)
+{
+    _mm_sfence();
+}
 #else
 #include <fenv.h>
 typedef fenv_t codec_mode;
@@ -231,6 +248,10 @@ static inline codec_mode codec_mode_enter(void)
 static inline void codec_mode_leave(codec_mode mode)
 {
     fesetenv(&mode);
+}
+
+static inline void codec_fence(void)
+{
 }
 #endif
 

@@ -84,6 +84,17 @@ uint16_t *codec_tile_at(const struct ts_codec_view *view, const struct ts_codec_
     return (uint16_t *)(view->pool + (index * view->pool_heads + c->head_begin + head) * tile);
 }
 
+uint16_t *codec_tile_after(const struct codec_layout *l, const struct ts_codec_view *view,
+                           const struct ts_codec_chunk *chunk, uint32_t kv, uint32_t head, uint32_t block)
+{
+    if (head + 1 < l->heads)
+        return codec_tile_at(view, chunk, kv, head + 1, block);
+    if (kv == 0)
+        return codec_tile_at(view, chunk, 1, 0, block);
+    return block + 1 < l->blocks ? codec_tile_at(view, chunk, 0, 0, block + 1)
+                                 : codec_tile_at(view, chunk, kv, head, block);
+}
+
 static uint16_t limit_of(enum ts_dtype dtype, const struct codec_side *s)
 {
     bool moved = s->hadamard || s->centred || s->bits == 8 || !s->asym;
@@ -116,18 +127,6 @@ static struct codec_side side_of(struct ts_codec_side from, struct ts_codec_cach
 uint32_t codec_plane_bytes(const struct codec_side *side)
 {
     return side->head_dim + side->head_dim / 2 + (side->dtype == TS_DTYPE_F16 ? side->head_dim / 4 : 0);
-}
-
-uint32_t codec_count_exceptions(const struct codec_side *side, const uint8_t *planes, uint32_t rows)
-{
-    uint32_t count = 0, half = side->head_dim / 2;
-    uint8_t code = codec_exception_code(side), mask = side->dtype == TS_DTYPE_F16 ? 7 : 15;
-    for (uint32_t row = 0; row < rows; row++) {
-        const uint8_t *nibbles = planes + (size_t)row * codec_plane_bytes(side) + side->head_dim;
-        for (uint32_t i = 0; i < half; i++)
-            count += (uint32_t)((nibbles[i] & mask) == code) + (uint32_t)((nibbles[i] >> 4 & mask) == code);
-    }
-    return count;
 }
 
 static void lay_out_side(struct codec_side_layout *l, struct ts_codec_side from, struct ts_codec_cache cache)

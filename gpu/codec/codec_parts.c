@@ -66,26 +66,6 @@ static bool tile_sane(const struct codec_layout *l, const struct codec_side_layo
            finite16(minima, minimum_bytes / 2);
 }
 
-/* Codes that go below exponent zero, and exceptions that the window holds. */
-static bool lossless_sane(const struct codec_side *s, const uint8_t *bases, const uint8_t *planes,
-                          uint32_t rows, const uint8_t **exceptions)
-{
-    uint8_t code = codec_exception_code(s), mask = s->dtype == TS_DTYPE_F16 ? 7 : 15;
-    uint32_t half = s->head_dim / 2, bad = 0;
-    for (uint32_t row = 0; row < rows; row++) {
-        const uint8_t *nibbles = planes + (size_t)row * codec_plane_bytes(s) + s->head_dim;
-        for (uint32_t i = 0; i < s->head_dim; i++) {
-            uint8_t c = (i < half ? nibbles[i] : nibbles[i - half] >> 4) & mask;
-            if (c == code)
-                bad |= (uint32_t)(*(*exceptions)++ + code > bases[row]);
-            else
-                bad |= (uint32_t)(c > bases[row]);
-        }
-        bad |= (uint32_t)(s->dtype == TS_DTYPE_F16 && bases[row] > 31);
-    }
-    return bad == 0;
-}
-
 static bool padding_zero(const struct codec_layout *l, const uint8_t *payload)
 {
     bool zero = true;
@@ -100,28 +80,33 @@ static bool padding_zero(const struct codec_layout *l, const uint8_t *payload)
     return zero;
 }
 
-static bool side_sane(const struct codec_layout *l, uint32_t kv, const uint8_t *payload,
-                      const uint8_t **exceptions)
+static bool tiles_sane(const struct codec_layout *l, uint32_t kv, uint32_t block, const uint8_t *payload,
+                       const uint8_t **exceptions)
 {
     const struct codec_side_layout *s = &l->sides[kv];
-    if (s->side.lossless)
-        return lossless_sane(&s->side, payload + s->scales, payload + s->codes, l->heads * l->tokens,
-                             exceptions);
-    for (uint32_t head = 0; s->side.bits < 16 && head < l->heads; head++) {
-        for (uint32_t block = 0; block < l->blocks; block++) {
-            if (!tile_sane(l, s, payload, codec_place_of(l, kv, head, block)))
-                return false;
+    bool sane = true;
+    for (uint32_t head = 0; sane && head < l->heads; head++) {
+        struct codec_place at = codec_place_of(l, kv, head, block);
+        if (s->side.lossless) {
+            const uint8_t *planes = payload + s->codes + at.row * s->code_row;
+            sane = codec_level()->check_planes(&s->side, payload + s->scales + at.row, planes, *exceptions,
+                                               at.rows);
+            *exceptions += codec_level()->count_exceptions(&s->side, planes, at.rows);
+        } else if (s->side.bits < 16) {
+            sane = tile_sane(l, s, payload, at);
         }
     }
-    return true;
+    return sane;
 }
 
 static bool content_sane(const struct codec_layout *l, const uint8_t *payload)
 {
     const uint8_t *exceptions = payload + l->tail;
-    return padding_zero(l, payload) && side_sane(l, 0, payload, &exceptions) &&
-           side_sane(l, 1, payload, &exceptions) &&
-           finite16(payload + l->means, l->heads * l->spans * l->row_bytes / 2);
+    bool sane =
+        padding_zero(l, payload) && finite16(payload + l->means, l->heads * l->spans * l->row_bytes / 2);
+    for (uint32_t block = 0; sane && block < l->blocks; block++)
+        sane = tiles_sane(l, 0, block, payload, &exceptions) && tiles_sane(l, 1, block, payload, &exceptions);
+    return sane;
 }
 
 static size_t count_exceptions(const struct codec_layout *l, const uint8_t *payload)
@@ -130,7 +115,7 @@ static size_t count_exceptions(const struct codec_layout *l, const uint8_t *payl
     for (uint32_t kv = 0; kv < 2; kv++) {
         const struct codec_side_layout *s = &l->sides[kv];
         if (s->side.lossless)
-            count += codec_count_exceptions(&s->side, payload + s->codes, l->heads * l->tokens);
+            count += codec_level()->count_exceptions(&s->side, payload + s->codes, l->heads * l->tokens);
     }
     return count;
 }
@@ -161,13 +146,11 @@ struct codec_reader codec_reader_of(const struct codec_layout *l, const uint8_t 
 
 static void advance(struct codec_reader *r)
 {
-    if (++r->block < r->layout->blocks)
-        return;
-    r->block = 0;
     if (++r->head < r->layout->heads)
         return;
     r->head = 0;
-    r->kv++;
+    r->block += r->kv;
+    r->kv ^= 1;
 }
 
 struct codec_parts codec_next_tile(struct codec_reader *r)
@@ -187,7 +170,7 @@ struct codec_parts codec_next_tile(struct codec_reader *r)
     p.codes = r->payload + s->codes + at.row * s->code_row;
     if (s->side.lossless) {
         p.exceptions = r->payload + r->exceptions;
-        p.exception_count = codec_count_exceptions(&s->side, p.codes, at.rows);
+        p.exception_count = codec_level()->count_exceptions(&s->side, p.codes, at.rows);
         r->exceptions += p.exception_count;
     } else if (s->side.bits == 16) {
         p.raw = p.codes;
@@ -240,14 +223,11 @@ enum ts_status ts_codec_digest(const struct ts_codec *codec, struct ts_codec_cac
     if (!codec_payload_fits(&l, payload, bytes))
         return TS_ECORRUPT;
     struct codec_reader reader = codec_reader_of(&l, payload);
-    for (uint32_t kv = 0; kv < 2; kv++) {
-        for (uint32_t head = 0; head < l.heads; head++) {
-            for (uint32_t block = 0; block < l.blocks; block++) {
-                struct codec_parts p = codec_next_tile(&reader);
-                uint64_t seed = (uint64_t)kv << 32 | (chunk->token_begin / CODEC_ROWS + block);
-                digest[head] ^= hash_tile(&l, &l.sides[kv], &p, seed);
-            }
-        }
+    while (l.tiles > 0 && reader.block < l.blocks) {
+        uint32_t kv = reader.kv, head = reader.head;
+        uint64_t seed = (uint64_t)kv << 32 | (chunk->token_begin / CODEC_ROWS + reader.block);
+        struct codec_parts p = codec_next_tile(&reader);
+        digest[head] ^= hash_tile(&l, &l.sides[kv], &p, seed);
     }
     hash_means(&l, payload, chunk, digest);
     hash_first_tokens(&l, payload, digest);

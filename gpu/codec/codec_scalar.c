@@ -217,9 +217,10 @@ static void load_row(const struct codec_side *side, const uint16_t *in, const st
         turn_back(x, c->turns ? c->turns + (size_t)row * side->head_dim : NULL, side->head_dim / 2);
 }
 
-static bool encode_tile(const struct codec_side *side, const uint16_t *in, const struct codec_centre *c,
-                        uint16_t *scales, uint16_t *minima, uint8_t *codes)
+static bool encode_tile(const struct codec_side *side, const uint16_t *in, const uint16_t *next,
+                        const struct codec_centre *c, uint16_t *scales, uint16_t *minima, uint8_t *codes)
 {
+    (void)next;
     float x[CODEC_DIM_MAX];
     uint32_t per_row = side->head_dim / side->group, code_bytes = side->group * side->bits / 8;
     if (!within(in, CODEC_ROWS * side->head_dim, side->limit))
@@ -262,6 +263,15 @@ static void decode_tile(const struct codec_side *side, const uint16_t *scales, c
     }
 }
 
+static void read_halves(const uint8_t *from, uint32_t count, float *to)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, from + 2 * (size_t)i, 2);
+        to[i] = codec_f16_to_f32(bits);
+    }
+}
+
 static void add_rows(const struct codec_side *side, const uint16_t *in, const struct codec_centre *c,
                      float *sums)
 {
@@ -273,7 +283,16 @@ static void add_rows(const struct codec_side *side, const uint16_t *in, const st
     }
 }
 
+/* Bits of the bytes whose bits of `mask` are all set. */
+static uint32_t match16(const uint8_t *at, uint8_t mask)
+{
+    uint32_t bits = 0;
+    for (uint32_t i = 0; i < 16; i++)
+        bits |= (uint32_t)((at[i] & mask) == mask) << i;
+    return bits;
+}
+
 #include "gpu/codec/codec_lossless.inc"
 
-const struct codec_level codec_scalar = {"scalar", within,    encode_tile, decode_tile,
-                                         add_rows, pack_tile, unpack_tile};
+const struct codec_level codec_scalar = {"scalar",    within,    encode_tile, decode_tile,      add_rows,
+                                         read_halves, pack_tile, unpack_tile, count_exceptions, check_planes};

@@ -106,7 +106,8 @@ static bool side_known(struct ts_codec_side s, bool key)
     case 8:
         return (s.flags & ~(TS_CODEC_HADAMARD | centre)) == 0 && (grouped || s.group == 0);
     case 4:
-        return (s.flags & ~(TS_CODEC_ASYM | TS_CODEC_HADAMARD | centre)) == 0 && grouped;
+        return (s.flags & ~(TS_CODEC_ASYM | TS_CODEC_HADAMARD | centre)) == 0 && grouped &&
+               (s.group < GROUP_MAX || (s.flags & TS_CODEC_ASYM) != 0); /* README.md, Arithmetic */
     default:
         return false;
     }

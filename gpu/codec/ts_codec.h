@@ -9,9 +9,10 @@
  *
  *     escape bitmap | means | scales | minima | codes | first tokens | exceptions | raw tiles of escaped ones
  *
- * each section 16-byte aligned, tiles in the order [K|V][head][block]. Only the last two depend on the data:
- * exceptions are of lossless sides, the number of escaped tiles is declared in the chunk header; both are
- * checked. A tile escapes, at every dispatch level, when it cannot be restored to finite numbers.
+ * each section 16-byte aligned, tiles in the order [K|V][head][block]. Only the last two depend on the data
+ * and have the order of the pool, [block][K|V][head]: exceptions are of lossless sides, the number of escaped
+ * tiles is declared in the chunk header; both are checked. A tile escapes, at every dispatch level, when it
+ * cannot be restored to finite numbers.
  *
  * Anything that no encoder writes is refused on decoding: bytes other than zero in padding or in the
  * parameters and codes of escaped tiles, parameters that are not finite or of the wrong sign. All functions

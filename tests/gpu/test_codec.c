@@ -260,6 +260,11 @@ static void test_check(void **state)
         bool sane = group == 16 || group == 32 || group == 64 || group == 128 || group == 256;
         assert_int_equal(ts_codec_check(&i4, 1024, NULL), sane ? TS_OK : TS_EUNSUPPORTED);
     }
+    i4.key.flags = i4.value.flags = 0;
+    i4.key.group = i4.value.group = 128;
+    assert_int_equal(ts_codec_check(&i4, 1024, NULL), TS_OK);
+    i4.value.group = 256; /* could restore to infinity */
+    assert_int_equal(ts_codec_check(&i4, 1024, NULL), TS_EUNSUPPORTED);
     none.key.group = 64;
     assert_int_equal(ts_codec_check(&none, 64, NULL), TS_EUNSUPPORTED);
     none.key.group = 0;

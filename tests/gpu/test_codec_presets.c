@@ -301,6 +301,49 @@ static void test_damage(void **state)
     }
 }
 
+/* No tokens or no heads: an empty payload, or one of nothing but its bitmap. */
+static void test_empty(void **state)
+{
+    (void)state;
+    for (size_t c = 0; ts_codec_preset(c); c++) {
+        struct fixture f;
+        uint64_t digest[FIXTURE_HEADS] = {0};
+        fixture_init(&f, ts_codec_preset(c), TS_DTYPE_F16, 64);
+        const struct ts_codec_chunk empty[] = {{.head_count = 2}, {.token_count = 40}};
+        for (size_t i = 0; i < 2; i++) {
+            f.chunk = empty[i];
+            fixture_encode(&f);
+            assert_int_equal(f.bytes, 0);
+            assert_int_equal(fixture_decode(&f), TS_OK);
+            assert_int_equal(
+                ts_codec_digest(&f.codec, fixture_cache(&f), f.payload, f.bytes, &f.chunk, digest), TS_OK);
+            assert_int_equal(digest[0], 0);
+        }
+        fixture_fini(&f);
+    }
+}
+
+/* A pool that is not aligned for vectors, as a caller's own memory may be. */
+static void test_unaligned_pool(void **state)
+{
+    (void)state;
+    for (size_t c = 0; ts_codec_preset(c); c++) {
+        struct fixture f;
+        fixture_init(&f, ts_codec_preset(c), TS_DTYPE_F16, 64);
+        fixture_random(&f, 8);
+        fixture_encode(&f);
+        uint8_t *aligned = f.view.pool, *moved = ts_xmalloc(f.pool_bytes + 64);
+        memcpy(moved + 16, aligned, f.pool_bytes);
+        f.view.pool = moved + 16;
+        assert_int_equal(fixture_decode(&f), TS_OK);
+        f.view.pool = aligned;
+        assert_int_equal(fixture_decode(&f), TS_OK);
+        assert_memory_equal(aligned, moved + 16, f.pool_bytes);
+        ts_free(moved);
+        fixture_fini(&f);
+    }
+}
+
 /* --- descriptions --- */
 
 static void test_names(void **state)
@@ -391,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_lossless),       cmocka_unit_test(test_first_token),
         cmocka_unit_test(test_cuts),           cmocka_unit_test(test_damage),
         cmocka_unit_test(test_names),          cmocka_unit_test(test_short_prompts),
+        cmocka_unit_test(test_empty),          cmocka_unit_test(test_unaligned_pool),
         cmocka_unit_test(test_overrides),      cmocka_unit_test(test_moved_stays_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
