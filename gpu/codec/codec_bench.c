@@ -13,11 +13,11 @@
 #include "common/base/ts_rng.h"
 #include "gpu/codec/codec_impl.h"
 
-#define TOKENS 65536u
 #define HEADS  4u
 #define PIECE  1024u /* tokens between turns */
-#define PIECES (TOKENS / PIECE)
-#define ROUNDS 4 /* the first one fills payloads and pages */
+#define PIECES 64u
+#define TOKENS (PIECE * PIECES)
+#define ROUNDS 4u /* the first one fills payloads and pages */
 
 enum { ENCODE, DECODE, COPY, KINDS };
 
@@ -78,7 +78,7 @@ static void bench_fini(struct bench *b)
 
 /* One piece of each kind; what is restored was encoded three quarters of a round before, so that neither lies
  * in a cache. */
-static void turn(struct bench *b, uint32_t i)
+static void turn(struct bench *b, uint32_t i, bool restores)
 {
     struct ts_codec_chunk chunk = {
         .head_count = HEADS, .token_begin = i % PIECES * PIECE, .token_count = PIECE};
@@ -91,7 +91,7 @@ static void turn(struct bench *b, uint32_t i)
     ts_time t2 = ts_clock_now();
     b->spent[ENCODE][i] = t1 - t0;
     b->spent[COPY][i] = t2 - t1;
-    if (i < PIECES)
+    if (!restores)
         return;
     chunk.token_begin = old * PIECE;
     t2 = ts_clock_now();
@@ -111,7 +111,8 @@ static int by_time(const void *a, const void *b)
 static double median(ts_time *times, size_t count)
 {
     qsort(times, count, sizeof *times, by_time);
-    return (double)times[count / 2];
+    ts_time middle = times[count / 2];
+    return (double)middle;
 }
 
 static void bench_line(struct bench *b, const char *level)
@@ -120,7 +121,7 @@ static void bench_line(struct bench *b, const char *level)
     uint32_t turns = strcmp(level, "scalar") == 0 ? PIECES + 8 : ROUNDS * PIECES;
     double time[KINDS], step = (double)b->bytes / PIECES;
     for (uint32_t i = strcmp(level, "scalar") == 0 ? PIECES - 8 : 0; i < turns; i++)
-        turn(b, i);
+        turn(b, i, i >= PIECES);
     for (int kind = 0; kind < KINDS; kind++)
         time[kind] = median(b->spent[kind] + PIECES, turns - PIECES);
     for (int kind = ENCODE; kind <= DECODE; kind++)

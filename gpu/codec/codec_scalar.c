@@ -221,7 +221,7 @@ static bool encode_tile(const struct codec_side *side, const uint16_t *in, const
                         const struct codec_centre *c, uint16_t *scales, uint16_t *minima, uint8_t *codes)
 {
     (void)next;
-    float x[CODEC_DIM_MAX];
+    float x[CODEC_DIM_MAX] = {0};
     uint32_t per_row = side->head_dim / side->group, code_bytes = side->group * side->bits / 8;
     if (!within(in, CODEC_ROWS * side->head_dim, side->limit))
         return false;
@@ -244,7 +244,7 @@ static bool encode_tile(const struct codec_side *side, const uint16_t *in, const
 static void decode_tile(const struct codec_side *side, const uint16_t *scales, const uint16_t *minima,
                         const uint8_t *codes, const struct codec_centre *c, uint32_t rows, uint16_t *out)
 {
-    float x[CODEC_DIM_MAX];
+    float x[CODEC_DIM_MAX] = {0};
     uint32_t per_row = side->head_dim / side->group, code_bytes = side->group * side->bits / 8;
     for (uint32_t row = 0; row < rows; row++) {
         for (uint32_t i = 0; i < per_row; i++) {
@@ -275,7 +275,7 @@ static void read_halves(const uint8_t *from, uint32_t count, float *to)
 static void add_rows(const struct codec_side *side, const uint16_t *in, const struct codec_centre *c,
                      float *sums)
 {
-    float x[CODEC_DIM_MAX];
+    float x[CODEC_DIM_MAX] = {0};
     for (uint32_t row = c->row_begin; row < c->row_end; row++) {
         load_row(side, in, c, row, x);
         for (uint32_t i = 0; i < side->head_dim; i++)

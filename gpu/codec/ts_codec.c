@@ -222,8 +222,3 @@ const struct codec_level *codec_level(void)
     }
     return atomic_load(&current);
 }
-
-const char *ts_codec_level(void)
-{
-    return codec_level()->name;
-}

@@ -132,6 +132,5 @@ enum ts_status ts_codec_digest(const struct ts_codec *codec, struct ts_codec_cac
 /* Dispatch: "scalar", "avx2", "avx512". The best level the processor has is used unless TS_CPU_LEVEL or this
  * call lowers it. */
 enum ts_status ts_codec_set_level(const char *level);
-const char *ts_codec_level(void);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "common/base/ts_math.h"
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
 #include "gpu/codec/codec_impl.h"
@@ -58,7 +59,7 @@ static inline void fixture_init(struct fixture *f, const char *codec, enum ts_dt
 static inline void fixture_rotate(struct fixture *f)
 {
     float frequencies[CODEC_DIM_MAX / 2];
-    double ratio = pow(10000.0, -2.0 / f->view.head_dim), at = 1;
+    double ratio = ts_math_pow(10000.0, -2.0 / f->view.head_dim), at = 1;
     for (uint32_t i = 0; i < f->view.head_dim / 2; i++, at *= ratio)
         frequencies[i] = (float)at;
     f->view.rope = f->rope = ts_codec_rope_new(frequencies, f->view.head_dim);

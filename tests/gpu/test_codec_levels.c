@@ -49,7 +49,7 @@ static void hash_pool(struct fixture *f, struct outcome *o)
     o->escapes += f->escapes;
     o->hash = ts_hash64(f->payload, f->bytes, o->hash);
     if (fixture_decode(f) != TS_OK)
-        fail_msg("%s at %s refuses what it wrote", ts_codec_name(&f->codec), ts_codec_level());
+        fail_msg("%s at %s refuses what it wrote", ts_codec_name(&f->codec), codec_level()->name);
     for (uint32_t i = 0; i < 2 * FIXTURE_HEADS * ts_kv_blocks_for(f->chunk.token_count); i++) {
         uint32_t token = i / (2 * FIXTURE_HEADS) * 16;
         o->hash =

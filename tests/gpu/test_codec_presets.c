@@ -208,6 +208,39 @@ static void test_first_token(void **state)
     }
 }
 
+/* The bytes of today, whatever compiler and processor: a change here is a change of the format. */
+static void test_format(void **state)
+{
+    static const struct {
+        const char *codec;
+        uint64_t f16, bf16;
+    } known[] = {{"none", 0x081b39bce6279077ULL, 0xc998237b7ec77c6bULL},
+                 {"lz16", 0x9f32365b8aaa1253ULL, 0xe5b4dfd245051d57ULL},
+                 {"i8", 0xc03acc5cf924e7e5ULL, 0x7b3132a44e3fcd82ULL},
+                 {"i4", 0x7f9eab6241be5669ULL, 0x47f8dd19991ed5c1ULL},
+                 {"i4h", 0x004c52026847ed43ULL, 0xd34197361d2da96eULL},
+                 {"i4hs", 0x0de8f0d11a64ba2aULL, 0x3c1e4609c6d08f20ULL},
+                 {"i4hc", 0xcdf8b7182dcda4beULL, 0x87de0f260932fb77ULL},
+                 {"k8v4h", 0x04965d5f266da266ULL, 0x2b3523d6b54d87bfULL}};
+    (void)state;
+    for (size_t c = 0; c < sizeof known / sizeof *known; c++) {
+        for (int t = 0; t < 2; t++) {
+            struct fixture f;
+            fixture_init(&f, known[c].codec, t ? TS_DTYPE_BF16 : TS_DTYPE_F16, 64);
+            fixture_rotate(&f);
+            fixture_random(&f, 6);
+            fixture_element(&f, 1, 1, 33)[0] = 0x7fff;
+            f.chunk.token_count -= 9;
+            fixture_encode(&f);
+            uint64_t hash = ts_hash64(f.payload, f.bytes, 0);
+            if (hash != (t ? known[c].bf16 : known[c].f16))
+                fail_msg("%s, %s: other bytes than before, hash 0x%016llx", known[c].codec,
+                         ts_dtype_name(f.view.dtype), (unsigned long long)hash);
+            fixture_fini(&f);
+        }
+    }
+}
+
 /* --- cuts --- */
 
 /* A transfer in chunks of other heads and tokens restores the same numbers and has the same digests. */
@@ -430,12 +463,19 @@ static void test_moved_stays_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_effective_bits), cmocka_unit_test(test_accuracy),
-        cmocka_unit_test(test_lossless),       cmocka_unit_test(test_first_token),
-        cmocka_unit_test(test_cuts),           cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_short_prompts),
-        cmocka_unit_test(test_empty),          cmocka_unit_test(test_unaligned_pool),
-        cmocka_unit_test(test_overrides),      cmocka_unit_test(test_moved_stays_finite),
+        cmocka_unit_test(test_effective_bits),
+        cmocka_unit_test(test_accuracy),
+        cmocka_unit_test(test_format),
+        cmocka_unit_test(test_lossless),
+        cmocka_unit_test(test_first_token),
+        cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_short_prompts),
+        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_unaligned_pool),
+        cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_moved_stays_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
