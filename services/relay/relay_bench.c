@@ -3,11 +3,13 @@
  * measured transfer stands between two runs of its probe, and its ratio is against their mean, so that a
  * drifting host moves both; medians of ratios over rounds. CSV on stdout, remarks on stderr.
  *
- *   link     wire: bytes of messages to decode against a raw TCP stream; goodput: bytes of 16-bit KV against
- * it parts    quantise and restore against memcpy, one thread each; ZeroMQ against TCP; end_to_end: KV
- * against the least of quantise, restore and what ZeroMQ carries when compressed visible  ms from the end of
- * a modelled prefill until decode has verified its KV, against max(0, T - P) + T / layers + round trip;
- * without overlap against the link (T is that row's)
+ * - wire: bytes of messages to decode against a raw TCP stream.
+ * - goodput: bytes of 16-bit KV against it.
+ * - quantise and restore against memcpy, one thread each; ZeroMQ against TCP.
+ * - end_to_end: KV against the least of quantise, restore and what ZeroMQ carries when compressed.
+ * - visible: ms from the end of a modelled prefill until decode has verified its KV, against
+ *   max(0, T - P) + T / layers + round trip.
+ * - no_overlap: the same without overlap, against the link (T is that row's).
  *
  * The link is between two network namespaces, or loopback. What no relay and no worker is in is labelled by
  * codec "-".

@@ -1,9 +1,8 @@
 /*
  * Worlds by seed.
  *
- *   ts-sim-seed --seed N [--faults LIST] [--requests LIST] [--trace]   one, or what is left of it under the
- * lists ts-sim-seed --from N --count N [--json] [--stop]                   many; --json: sums as one line at
- * the end
+ * - ts-sim-seed --seed N [--faults LIST] [--requests LIST] [--trace]: one, or what the lists leave of it.
+ * - ts-sim-seed --from N --count N [--json] [--stop]: many; --json: sums as one line at the end.
  *
  * Of a seed that breaks an invariant it prints what is broken, the smallest script that still breaks it, the
  * command that repeats it, and the last events; then exits with 1.
