@@ -113,6 +113,8 @@ struct ts_engine_info {
      * the relay looks here whether what it read was still what it was told. NULL when modelled. */
     uint32_t *generations;
     bool modelled;
+    /* [head_dim / 2], radians for each position: how the keys in the pool are turned. NULL when modelled. */
+    const float *inverse_frequencies;
     struct ts_sampling defaults; /* of the model's generation_config.json; `given` = what it names */
     const char *kind;            /* "cpu avx512bf16", "cpu scalar", "modelled", ...: for logs and status */
 };

@@ -38,7 +38,8 @@ struct cpu_engine {
     const struct ts_hf_tensor *embedding;
     float *final_norm;
     struct cpu_matrix lm_head;
-    float *cos, *sin; /* [context][head_dim / 2] */
+    float *cos, *sin;   /* [context][head_dim / 2] */
+    float *frequencies; /* [head_dim / 2], the info's */
     /* Workspace for max_batch_tokens tokens. `input` holds the rows that the next matrix takes, in the type
      * it wants; the other rows are fp32, cpu_y_step() apart. */
     float *hidden;

@@ -268,6 +268,10 @@ static void fill_rope(struct cpu_engine *e)
     uint32_t half = m->head_dim / 2;
     double inverse[512], factor;
     ts_rope_table(&e->hf->rope, m->head_dim, inverse, &factor);
+    e->frequencies = ts_xcalloc(half, sizeof *e->frequencies);
+    for (uint32_t i = 0; i < half; i++)
+        e->frequencies[i] = (float)inverse[i];
+    e->base.info.inverse_frequencies = e->frequencies;
     e->cos = ts_xcalloc((size_t)m->context_tokens * half, sizeof *e->cos);
     e->sin = ts_xcalloc((size_t)m->context_tokens * half, sizeof *e->sin);
     for (uint32_t t = 0; t < m->context_tokens; t++) {
@@ -320,4 +324,5 @@ void cpu_weights_free(struct cpu_engine *e)
     ts_free(e->final_norm);
     ts_free(e->cos);
     ts_free(e->sin);
+    ts_free(e->frequencies);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/base/ts_mem.h"
+#include "gpu/model/ts_hf.h"
 
 /* Our roundings beside float32's own are those of keys and values, to 11 or 8 significant bits, and at one
  * level those of the inputs of bf16 products. */
@@ -145,8 +146,43 @@ static void stages_are_bit_equal(void **state)
     families_each(check_two_and_three_stages);
 }
 
+/* The first layer's key of a token depends on the token and its position alone. So a text of one token has
+ * one key, turned by the engine's frequencies; the last three are turned back here. */
+static void check_frequencies(const struct family *f)
+{
+    struct ts_engine *engine = model_open(f->name, (struct ts_shard){0}, TS_KV_BLOCK_TOKENS, 1, 0);
+    const struct ts_engine_info *info = ts_engine_info(engine);
+    uint32_t d = info->model.head_dim, half = d / 2, tokens[TS_KV_BLOCK_TOKENS], block = 0;
+    for (uint32_t i = 0; i < TS_KV_BLOCK_TOKENS; i++)
+        tokens[i] = f->tokens[0];
+    struct ts_engine_row row = {
+        .token_count = TS_KV_BLOCK_TOKENS, .tokens = tokens, .blocks = &block, .block_count = 1};
+    model_run(engine, &(struct ts_engine_batch){.rows = &row, .row_count = 1});
+    const struct ts_hf_tensor keys = {.dtype = info->model.kv_dtype,
+                                      .data = (const uint8_t *)model_tile(engine, 0, 0, 0, 0)};
+    for (uint32_t t = TS_KV_BLOCK_TOKENS - 3; t < TS_KV_BLOCK_TOKENS; t++) {
+        for (uint32_t i = 0; i < half; i++) {
+            double angle = t * (double)info->inverse_frequencies[i];
+            double x = (double)ts_hf_element(&keys, t * d + i),
+                   y = (double)ts_hf_element(&keys, t * d + i + half);
+            double first = (double)ts_hf_element(&keys, i), second = (double)ts_hf_element(&keys, i + half);
+            double room = 0.01 * (fabs(first) + fabs(second));
+            assert_true(fabs(x * cos(angle) + y * sin(angle) - first) <= room);
+            assert_true(fabs(y * cos(angle) - x * sin(angle) - second) <= room);
+        }
+    }
+    ts_engine_close(&engine);
+}
+
+static void keys_turn_by_the_frequencies(void **state)
+{
+    (void)state;
+    families_each(check_frequencies);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(logits), cmocka_unit_test(stages_are_bit_equal)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(logits), cmocka_unit_test(stages_are_bit_equal),
+                                       cmocka_unit_test(keys_turn_by_the_frequencies)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
