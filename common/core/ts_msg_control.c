@@ -36,6 +36,8 @@ static const struct ts_field profile_fields[] = {
     TS_F(profile, heads),
     TS_F_LIST(profile, stages, TS_STAGE_ITEMS_MAX, ts_stage_item_schema),
     TS_F(profile, batches_max),
+    TS_F_ID(profile, kv_codec),
+    TS_F_TEXT(profile, kv_codec_why),
 };
 static const struct ts_schema profile_schema = TS_SCHEMA(profile, "Profile", profile_fields);
 

@@ -28,6 +28,9 @@ struct ts_profile {      /* of a worker: what it can do */
     uint32_t hidden, intermediate, heads;
     struct ts_stage_items stages; /* empty = one stage: `device` on the worker's host, tp 1, all layers */
     uint32_t batches_max;         /* engine batches under way at a time, as many as stages; 0 = 1 */
+    /* The 4-bit codec that this model's keys bear, by name, and what speaks for it; empty = not calibrated.
+     */
+    struct ts_str kv_codec, kv_codec_why;
 };
 
 struct ts_msg_hello {
