@@ -129,6 +129,25 @@ enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload
 enum ts_status ts_codec_digest(const struct ts_codec *codec, struct ts_codec_cache cache, const void *payload,
                                size_t bytes, const struct ts_codec_chunk *chunk, uint64_t *digest);
 
+/* What each end of a transfer does with a payload, in as few passes over it as there can be.
+ *
+ * The sender: encodes as ts_codec_encode, with the crc32c of the payload and, set rather than XORed, the
+ * digests of its heads. */
+struct ts_codec_sums {
+    uint32_t crc;
+    uint64_t *digest; /* [head_count], the caller's */
+};
+size_t ts_codec_give(const struct ts_codec *codec, const struct ts_codec_view *from,
+                     const struct ts_codec_chunk *chunk, void *out, uint32_t *escapes,
+                     struct ts_codec_sums *sums);
+/* The receiver: restores a payload whose crc32c is `sums->crc` and sets the digests. The sum comes first:
+ * TS_EAGAIN when it differs, nothing is written, and the peer can be asked for the chunk again. TS_ECORRUPT
+ * when the sum is right and the content none that an encoder writes: the peer is at fault, and the tiles of
+ * the chunk may hold anything. Digests are set on TS_OK alone. */
+enum ts_status ts_codec_take(const struct ts_codec *codec, const void *payload, size_t bytes,
+                             const struct ts_codec_chunk *chunk, const struct ts_codec_view *to,
+                             struct ts_codec_sums *sums);
+
 /* Dispatch: "scalar", "avx2", "avx512". The best level the processor has is used unless TS_CPU_LEVEL or this
  * call lowers it. */
 enum ts_status ts_codec_set_level(const char *level);
