@@ -56,7 +56,7 @@ uint32_t ts_crc32c_table(uint32_t crc, const void *data, size_t size)
 
 #if defined(__x86_64__)
 
-__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const void *data, size_t size)
+__attribute__((target("sse4.2"))) static uint32_t crc32c_words(uint32_t crc, const void *data, size_t size)
 {
     const unsigned char *bytes = data;
     uint64_t wide = ~crc;
@@ -72,19 +72,122 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, con
     return ~narrow;
 }
 
-uint32_t ts_crc32c(uint32_t crc, const void *data, size_t size)
+/* Folding: 128 bits of the message are moved up by d bits, x^d times their polynomial, and added to what is
+ * there; products of 64 by 32 bits keep 128 bits congruent modulo the polynomial. The factors for the halves
+ * are x^(d + 32) and x^(d - 32), reduced, bits reflected, shifted by the one place that a reflected product
+ * lacks. What remains is 16 bytes with the same remainder as the message. */
+#define FOLD_128  0x014cd00bd6, 0x00f20c0dfe /* d = 128, upper half first */
+#define FOLD_512  0x009e4addf8, 0x00740eef02
+#define FOLD_1024 0x000d3b6092, 0x006992cea2
+#define FOLD_2048 0x00b9e02b86, 0x00dcb17aa4
+
+__attribute__((target("sse4.2,pclmul"))) static inline __m128i fold(__m128i x, __m128i factors, __m128i onto)
 {
-    if (__builtin_cpu_supports("sse4.2")) {
-        return crc32c_sse42(crc, data, size);
+    __m128i low = _mm_clmulepi64_si128(x, factors, 0x00), high = _mm_clmulepi64_si128(x, factors, 0x11);
+    return _mm_xor_si128(_mm_xor_si128(low, high), onto);
+}
+
+/* The sum of 16 x count bytes folded into x[0 ..], then of the bytes that follow. */
+__attribute__((target("sse4.2,pclmul"))) static uint32_t finish(const __m128i *x, size_t count,
+                                                                const unsigned char *rest, size_t size)
+{
+    const __m128i factors = _mm_set_epi64x(FOLD_128);
+    __m128i sum = x[0];
+    for (size_t i = 1; i < count; i++) {
+        sum = fold(sum, factors, x[i]);
     }
-    return ts_crc32c_table(crc, data, size);
+    uint64_t wide = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(sum));
+    wide = _mm_crc32_u64(wide, (uint64_t)_mm_extract_epi64(sum, 1));
+    return crc32c_words(~(uint32_t)wide, rest, size);
+}
+
+/* 128 bytes or more: eight sums beside each other hide the time that a product takes. */
+__attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_folded(uint32_t crc, const void *data,
+                                                                       size_t size)
+{
+    const __m128i factors = _mm_set_epi64x(FOLD_1024);
+    const unsigned char *at = data, *end = at + size / 128 * 128;
+    __m128i x[8];
+    for (size_t i = 0; i < 8; i++) {
+        x[i] = _mm_loadu_si128((const __m128i *)at + i);
+    }
+    x[0] = _mm_xor_si128(x[0], _mm_cvtsi32_si128((int)~crc));
+    for (at += 128; at < end; at += 128) {
+        for (size_t i = 0; i < 8; i++) {
+            x[i] = fold(x[i], factors, _mm_loadu_si128((const __m128i *)at + i));
+        }
+    }
+    return finish(x, 8, end, size % 128);
+}
+
+#define WIDE "sse4.2,pclmul,avx512f,vpclmulqdq"
+
+__attribute__((target(WIDE))) static inline __m512i fold_wide(__m512i x, __m512i factors, __m512i onto)
+{
+    __m512i low = _mm512_clmulepi64_epi128(x, factors, 0x00),
+            high = _mm512_clmulepi64_epi128(x, factors, 0x11);
+    return _mm512_ternarylogic_epi64(low, high, onto, 0x96);
+}
+
+/* 256 bytes or more: four sums of 64 bytes. */
+__attribute__((target(WIDE))) static uint32_t crc32c_folded_wide(uint32_t crc, const void *data, size_t size)
+{
+    const __m512i factors = _mm512_broadcast_i32x4(_mm_set_epi64x(FOLD_2048));
+    const __m512i next = _mm512_broadcast_i32x4(_mm_set_epi64x(FOLD_512));
+    const unsigned char *at = data, *end = at + size / 256 * 256;
+    __m128i lanes[4];
+    __m512i x[4];
+    for (size_t i = 0; i < 4; i++) {
+        x[i] = _mm512_loadu_si512(at + i * 64);
+    }
+    x[0] = _mm512_xor_si512(x[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)~crc)));
+    for (at += 256; at < end; at += 256) {
+        for (size_t i = 0; i < 4; i++) {
+            x[i] = fold_wide(x[i], factors, _mm512_loadu_si512(at + i * 64));
+        }
+    }
+    for (size_t i = 1; i < 4; i++) {
+        x[i] = fold_wide(x[i - 1], next, x[i]);
+    }
+    _mm512_storeu_si512(lanes, x[3]);
+    return finish(lanes, 4, end, size % 256);
+}
+
+static unsigned best_level(void)
+{
+    if (!__builtin_cpu_supports("sse4.2")) {
+        return 0;
+    }
+    if (!__builtin_cpu_supports("pclmul")) {
+        return 1;
+    }
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq") ? 3 : 2;
+}
+
+uint32_t ts_crc32c_at(unsigned level, uint32_t crc, const void *data, size_t size)
+{
+    unsigned best = best_level();
+    level = level < best ? level : best;
+    if (level >= 3 && size >= 256) {
+        return crc32c_folded_wide(crc, data, size);
+    }
+    if (level >= 2 && size >= 128) {
+        return crc32c_folded(crc, data, size);
+    }
+    return level >= 1 ? crc32c_words(crc, data, size) : ts_crc32c_table(crc, data, size);
 }
 
 #else
 
-uint32_t ts_crc32c(uint32_t crc, const void *data, size_t size)
+uint32_t ts_crc32c_at(unsigned level, uint32_t crc, const void *data, size_t size)
 {
+    (void)level;
     return ts_crc32c_table(crc, data, size);
 }
 
 #endif
+
+uint32_t ts_crc32c(uint32_t crc, const void *data, size_t size)
+{
+    return ts_crc32c_at(TS_CRC32C_LEVELS, crc, data, size);
+}
