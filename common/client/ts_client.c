@@ -194,7 +194,8 @@ static struct ts_sampling sampling_of(const struct ts_client_request *r)
 
 /* Of all that decides the answer: BLAKE2b of the length of the packed message, the message without what
  * changes from one sending to the next, and the prompt. Packed means: fields in order of their numbers,
- * defaults left out, as every protobuf library writes them; the Python client finds the same number. */
+ * defaults left out, no checksum, as every protobuf library writes them; the Python client finds the same
+ * number. */
 static bool digest_of(struct ts_client_stream *s, uint64_t *out)
 {
     struct ts_envelope envelope = {.version = TS_PROTOCOL_VERSION};
@@ -206,6 +207,7 @@ static bool digest_of(struct ts_client_stream *s, uint64_t *out)
     ts_arena_reset(&s->client->out);
     if (ts_wire_pack(&envelope, &msg, &s->client->out, &bytes) != TS_OK)
         return false;
+    bytes.count -= TS_WIRE_SEAL_BYTES;
     uint64_t length = htole64(bytes.count);
     ts_blake2b_init(&digest);
     ts_blake2b_add(&digest, &length, sizeof length);

@@ -55,12 +55,26 @@ static void test_golden(void **state)
     }
 }
 
+/* Bytes of a time before the seal, with it: of a peer that has it, but nothing else that came later. */
+static size_t load_old(void)
+{
+    size_t count = wire_golden_load(WIRE_OLD, &arena, lines, LINES_MAX);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bytes = lines[i].bytes.count;
+        uint8_t *data = ts_arena_alloc(&arena, bytes + TS_WIRE_SEAL_BYTES);
+        memcpy(data, lines[i].bytes.data, bytes);
+        ts_wire_seal(data, bytes);
+        lines[i].bytes = (struct ts_bytes){data, bytes + TS_WIRE_SEAL_BYTES};
+    }
+    return count;
+}
+
 /* A field that came later is zero in old bytes, and zero takes no bytes: what was read must come out as it
  * went in. */
 static void test_old_bytes(void **state)
 {
     (void)state;
-    size_t count = wire_golden_load(WIRE_OLD, &arena, lines, LINES_MAX);
+    size_t count = load_old();
     assert_true(count >= 54);
     for (size_t i = 0; i < count; i++) {
         struct ts_envelope envelope;
@@ -73,10 +87,11 @@ static void test_old_bytes(void **state)
     }
 }
 
-/* Appends `extra` inside the body (the last field of the envelope) and again after it. */
+/* Appends `extra` inside the body (the last field of the envelope but the seal) and again after it. */
 static struct ts_bytes with_unknown(struct ts_bytes bytes, const uint8_t *extra, uint32_t extra_bytes)
 {
     uint8_t *data = ts_arena_alloc(&arena, bytes.count + 2 * extra_bytes + 16);
+    bytes.count -= TS_WIRE_SEAL_BYTES;
     uint32_t at = 0, body = 0, length = 0, shift = 0;
     while (at < bytes.count) { /* to the body: version, incarnation, session and seq come first */
         uint32_t key = bytes.data[at++];
@@ -105,7 +120,9 @@ static struct ts_bytes with_unknown(struct ts_bytes bytes, const uint8_t *extra,
     memcpy(data + n, bytes.data + at, length);
     memcpy(data + n + length, extra, extra_bytes);
     memcpy(data + n + length + extra_bytes, extra, extra_bytes);
-    return (struct ts_bytes){data, n + length + 2 * extra_bytes};
+    n += length + 2 * extra_bytes;
+    ts_wire_seal(data, n);
+    return (struct ts_bytes){data, n + TS_WIRE_SEAL_BYTES};
 }
 
 static void test_bytes_of_a_newer_peer(void **state)
@@ -114,7 +131,7 @@ static void test_bytes_of_a_newer_peer(void **state)
     /* Fields 500 (varint), 501 (text), 502 (fixed64) and 503 (fixed32), which nobody here knows. */
     static const uint8_t extra[] = {0xa0, 0x1f, 0xff, 0x01, 0xaa, 0x1f, 0x02, 'h',  'i', 0xb1, 0x1f, 1, 2,
                                     3,    4,    5,    6,    7,    8,    0xbd, 0x1f, 9,   9,    9,    9};
-    size_t count = wire_golden_load(WIRE_OLD, &arena, lines, LINES_MAX);
+    size_t count = load_old();
     for (size_t i = 0; i < count; i++) {
         struct ts_envelope envelope, envelope_back;
         struct ts_msg msg, msg_back;
@@ -141,6 +158,7 @@ static void test_by_hand(void **state)
         0x10, 5,                             /* request */
         0x18, 1,                             /* attempt */
         0x10, 0x80, 0x01,                    /* bytes 128 */
+        0xfd, 0x7f, 0, 0, 0, 0,              /* field 2047, crc32c, fixed32: bit by bit below */
     };
     /* clang-format on */
     struct ts_envelope envelope = {
@@ -151,7 +169,15 @@ static void test_by_hand(void **state)
     struct ts_bytes bytes;
     assert_int_equal(ts_wire_pack(&envelope, &msg, &arena, &bytes), TS_OK);
     assert_int_equal(bytes.count, sizeof expected);
-    assert_memory_equal(bytes.data, expected, sizeof expected);
+    assert_memory_equal(bytes.data, expected, sizeof expected - 4);
+    uint32_t crc = UINT32_MAX;
+    for (size_t i = 0; i < sizeof expected - TS_WIRE_SEAL_BYTES; i++) {
+        crc ^= expected[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(bytes.data[sizeof expected - 4 + i], (uint8_t)(~crc >> 8 * i));
 }
 
 /* --- rewriting ----------------------------------------------------------------------------------------- */
@@ -198,6 +224,7 @@ static int rewrite(void)
         for (uint32_t j = 0; j < bytes.count; j++)
             fprintf(file, "%02x", bytes.data[j]);
         fputc('\n', file);
+        bytes.count -= TS_WIRE_SEAL_BYTES; /* the fuzzer seals what it changed */
         write_seed(ts_msg_name(wire_kinds[i]), (uint8_t)wire_channel_of(wire_kinds[i]), bytes);
     }
     fclose(file);

@@ -50,6 +50,25 @@ static void check_counted(const void *data, size_t bytes, enum ts_channel channe
     ts_arena_fini(&into);
 }
 
+/* A copy with the seal behind it; the caller frees it. */
+static struct ts_bytes sealed(const void *data, size_t bytes)
+{
+    uint8_t *copy = malloc(bytes + TS_WIRE_SEAL_BYTES);
+    if (bytes)
+        memcpy(copy, data, bytes);
+    ts_wire_seal(copy, bytes);
+    return (struct ts_bytes){copy, (uint32_t)(bytes + TS_WIRE_SEAL_BYTES)};
+}
+
+/* One on which the seal is required, if that kind may come on such a one. */
+static enum ts_channel service_channel_of(enum ts_msg_kind kind)
+{
+    for (unsigned c = 1; c <= TS_CHANNEL_LAST; c++)
+        if (c != TS_CHANNEL_CLIENT && c != TS_CHANNEL_ADMIN && ts_msg_allowed((enum ts_channel)c, kind))
+            return (enum ts_channel)c;
+    return wire_channel_of(kind);
+}
+
 static void test_truncated_anywhere(void **state)
 {
     (void)state;
@@ -59,6 +78,7 @@ static void test_truncated_anywhere(void **state)
             check_counted(lines[i].bytes.data, bytes, wire_channel_of(lines[i].kind));
 }
 
+/* Damage that the checksum cannot know of, since it came before: what is behind it must hold by itself. */
 static void test_flipped_bytes(void **state)
 {
     (void)state;
@@ -67,14 +87,41 @@ static void test_flipped_bytes(void **state)
     ts_rng_init(&rng, 99);
     size_t count = wire_golden_load(WIRE_GOLDEN, &arena, lines, LINES_MAX);
     for (size_t i = 0; i < count; i++) {
-        uint32_t bytes = lines[i].bytes.count;
-        assert_true(bytes <= sizeof data);
+        uint32_t bytes = lines[i].bytes.count - TS_WIRE_SEAL_BYTES;
+        assert_true(bytes <= sizeof data - TS_WIRE_SEAL_BYTES);
         for (int round = 0; round < 300; round++) {
             memcpy(data, lines[i].bytes.data, bytes);
             for (uint64_t flips = 1 + ts_rng_below(&rng, 3); flips > 0; flips--)
                 data[ts_rng_below(&rng, bytes)] = (uint8_t)ts_rng_u64(&rng);
-            check_counted(data, bytes, wire_channel_of(lines[i].kind));
+            ts_wire_seal(data, bytes);
+            check_counted(data, bytes + TS_WIRE_SEAL_BYTES, wire_channel_of(lines[i].kind));
         }
+    }
+}
+
+/* --- the seal ------------------------------------------------------------------------------------------ */
+
+static void test_damage_is_found(void **state)
+{
+    (void)state;
+    size_t count = wire_golden_load(WIRE_GOLDEN, &arena, lines, LINES_MAX);
+    for (size_t i = 0; i < count; i++) {
+        enum ts_channel channel = service_channel_of(lines[i].kind);
+        bool required = channel != TS_CHANNEL_CLIENT && channel != TS_CHANNEL_ADMIN;
+        uint32_t body = lines[i].bytes.count - TS_WIRE_SEAL_BYTES;
+        struct ts_bytes copy = sealed(lines[i].bytes.data, body);
+        uint8_t *data = (uint8_t *)copy.data;
+        assert_memory_equal(data, lines[i].bytes.data, copy.count);
+        for (uint32_t bit = 0; bit < 8 * (required ? copy.count : body); bit++) {
+            data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            struct ts_wire_counters counters = {0};
+            assert_int_not_equal(unpack(data, copy.count, channel, &arena, &counters), TS_OK);
+            assert_int_equal(counters.malformed + counters.bad_version, 1);
+            data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+        assert_int_equal(unpack(data, copy.count, channel, &arena, NULL), TS_OK);
+        assert_int_equal(unpack(data, body, channel, &arena, NULL), required ? TS_EINVAL : TS_OK);
+        free(data);
     }
 }
 
@@ -142,6 +189,10 @@ static const struct crafted crafted[] = {
     {"temperature infinite", TS_CHANNEL_CLIENT,
      BYTES(0x08, 1, 0xa2, 0x01, 7, 0x32, 5, 0x0d, 0, 0, 0x80, 0x7f), MALFORMED},
     {"temperature 1", TS_CHANNEL_CLIENT, BYTES(0x08, 1, 0xa2, 0x01, 7, 0x32, 5, 0x0d, 0, 0, 0x80, 0x3f), {0}},
+    {"a seal before the end", TS_CHANNEL_CLIENT, BYTES(0x08, 1, 0xfd, 0x7f, 0x69, 0x37, 0x1e, 0x9e, 0x62, 0),
+     MALFORMED},
+    {"a seal of eight bytes", TS_CHANNEL_CLIENT, BYTES(0x08, 1, 0xf9, 0x7f, 1, 2, 3, 4, 5, 6, 7, 8),
+     MALFORMED},
     {"packed numbers cut", TS_CHANNEL_CLIENT, BYTES(0x08, 1, 0xda, 0x01, 3, 0x1a, 1, 0x80), MALFORMED},
 };
 
@@ -151,7 +202,9 @@ static void test_crafted(void **state)
     for (size_t i = 0; i < TS_ARRAY_SIZE(crafted); i++) {
         const struct crafted *c = &crafted[i];
         struct ts_wire_counters counters = {0};
-        unpack(c->bytes, c->count, c->channel, &arena, &counters);
+        struct ts_bytes bytes = sealed(c->bytes, c->count);
+        unpack(bytes.data, bytes.count, c->channel, &arena, &counters);
+        free((void *)bytes.data);
         if (memcmp(&counters, &c->counters, sizeof counters) != 0)
             fail_msg("%s: malformed %lu oversized %lu unknown %lu channel %lu version %lu", c->name,
                      (unsigned long)counters.malformed, (unsigned long)counters.oversized,
@@ -176,7 +229,7 @@ static struct ts_bytes flood(enum ts_msg_kind kind, const uint8_t *head, size_t 
                              const uint8_t *fill, size_t fill_bytes, size_t times)
 {
     size_t body = head_bytes + fill_bytes * times;
-    uint8_t *data = malloc(body + 32);
+    uint8_t *data = malloc(body + 32 + TS_WIRE_SEAL_BYTES);
     size_t n = 0;
     data[n++] = 0x08;
     data[n++] = 1;
@@ -186,7 +239,8 @@ static struct ts_bytes flood(enum ts_msg_kind kind, const uint8_t *head, size_t 
     n += head_bytes;
     for (size_t i = 0; i < times; i++, n += fill_bytes)
         memcpy(data + n, fill, fill_bytes);
-    return (struct ts_bytes){data, (uint32_t)n};
+    ts_wire_seal(data, n);
+    return (struct ts_bytes){data, (uint32_t)n + TS_WIRE_SEAL_BYTES};
 }
 
 /* Takes the bytes. Returns what unpacking cost, which must be nothing when refused. */
@@ -298,6 +352,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_truncated_anywhere, reset_arena),
         cmocka_unit_test_setup(test_flipped_bytes, reset_arena),
+        cmocka_unit_test_setup(test_damage_is_found, reset_arena),
         cmocka_unit_test_setup(test_every_channel, reset_arena),
         cmocka_unit_test_setup(test_crafted, reset_arena),
         cmocka_unit_test_setup(test_whole_too_large, reset_arena),
