@@ -124,7 +124,7 @@ const struct ts_schema ts_event_schema = {
 static const struct ts_field send_fields[] = {
     TS_F_ENUM(action_send, channel, TS_CHANNEL_LAST),    TS_F(action_send, peer),
     TS_F_MSG(action_send, envelope, ts_envelope_schema), TS_F_MSG(action_send, msg, ts_msg_schema),
-    TS_F_MSG(action_send, bulk, ts_bulk_schema),
+    TS_F_MSG(action_send, bulk, ts_bulk_schema),         TS_F(action_send, filler_bytes),
 };
 static const struct ts_schema send_schema = TS_SCHEMA(action_send, "ActionSend", send_fields);
 

@@ -144,12 +144,16 @@ enum ts_action_kind {
     TS_ACTION_LAST = TS_ACTION_FREE_BLOCKS
 };
 
+#define TS_FILLER_BYTES_MAX (1u << 20)
+
 struct ts_action_send {
     enum ts_channel channel;
     uint64_t peer;
     struct ts_envelope envelope;
     struct ts_msg msg;
     struct ts_bulk bulk;
+    uint64_t filler_bytes; /* instead of a handle: a raw frame of so many bytes that mean nothing; at most
+                              TS_FILLER_BYTES_MAX */
 };
 
 struct ts_action_connect {

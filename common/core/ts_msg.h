@@ -54,6 +54,8 @@
     X(REFEED, 42, refeed, refeed)                                                                            \
     X(TRANSFER, 43, transfer, transfer)                                                                      \
     X(OUTPUT_BATCH, 44, output_batch, output_batch)                                                          \
+    X(LINK_TEST, 45, link_test, link_test)                                                                   \
+    X(LINK_TEST_REPLY, 46, link_test_reply, link_test_reply)                                                 \
     X(SNAPSHOT, 50, snapshot, snapshot)                                                                      \
     X(UPDATE, 51, update, snapshot)                                                                          \
     X(PLAN, 52, plan, plan)                                                                                  \
@@ -62,6 +64,8 @@
     X(STATUS_REPLY, 61, status_reply, status_reply)                                                          \
     X(WHY, 62, why, why)                                                                                     \
     X(WHY_REPLY, 63, why_reply, why_reply)                                                                   \
+    X(LINKS, 64, links, links)                                                                               \
+    X(LINKS_REPLY, 65, links_reply, links_reply)                                                             \
     X(POOL, 70, pool, pool)                                                                                  \
     X(POOL_REPLY, 71, pool_reply, pool_reply)                                                                \
     X(KV_BEGIN, 72, kv_begin, kv_begin)                                                                      \
@@ -77,6 +81,7 @@
     X(KV_DONE, 86, kv_done, kv_done)                                                                         \
     X(KV_NACK, 87, kv_nack, kv_nack)                                                                         \
     X(KV_ABORT, 88, kv_abort, kv_abort)                                                                      \
+    X(KV_PROBE, 89, kv_probe, kv_probe)                                                                      \
     X(ACTIVATIONS, 90, activations, activations)                                                             \
     X(TOKEN_RETURN, 91, token_return, token_return)
 

@@ -80,8 +80,9 @@ static const struct ts_field trace_fields[] = {
 const struct ts_schema ts_trace_schema = TS_SCHEMA(trace, "Trace", trace_fields);
 
 static const struct ts_field load_fields[] = {
-    TS_F(load, waiting),       TS_F(load, running),     TS_F(load, kv_blocks_used), TS_F(load, kv_blocks),
-    TS_F(load, queued_tokens), TS_F(load, done_tokens), TS_F(load, encoded_bytes),
+    TS_F(load, waiting),       TS_F(load, running),        TS_F(load, kv_blocks_used),
+    TS_F(load, kv_blocks),     TS_F(load, queued_tokens),  TS_F(load, done_tokens),
+    TS_F(load, encoded_bytes), TS_F(load, retained_bytes),
 };
 const struct ts_schema ts_load_schema = TS_SCHEMA(load, "Load", load_fields);
 
@@ -94,7 +95,17 @@ static const struct ts_field stage_item_fields[] = {
 const struct ts_schema ts_stage_item_schema = TS_SCHEMA(stage_item, "StageItem", stage_item_fields);
 
 static const struct ts_field link_item_fields[] = {
-    TS_F_ID(link_item, from), TS_F_ID(link_item, to), TS_F(link_item, goodput_bytes_per_s),
-    TS_F(link_item, rtt_ns),  TS_F(link_item, bytes),
+    TS_F_ID(link_item, from),
+    TS_F_ID(link_item, to),
+    TS_F(link_item, goodput_bytes_per_s),
+    TS_F(link_item, rtt_ns),
+    TS_F(link_item, bytes),
+    TS_F(link_item, at_least),
+    TS_F(link_item, transfers),
+    TS_F(link_item, repeats),
+    TS_F(link_item, samples),
+    TS_F(link_item, expected_bytes_per_s),
+    TS_F(link_item, age_ms),
+    TS_F(link_item, slow),
 };
 const struct ts_schema ts_link_item_schema = TS_SCHEMA(link_item, "LinkItem", link_item_fields);

@@ -43,9 +43,10 @@ struct ts_envelope {
 struct ts_load {
     uint32_t waiting, running; /* requests */
     uint32_t kv_blocks_used, kv_blocks;
-    uint64_t queued_tokens; /* prompt tokens not yet prefilled */
-    uint64_t done_tokens;   /* output tokens since start */
-    uint64_t encoded_bytes; /* relay: encoded KV held */
+    uint64_t queued_tokens;  /* prompt tokens not yet prefilled */
+    uint64_t done_tokens;    /* output tokens since start */
+    uint64_t encoded_bytes;  /* relay: encoded KV held */
+    uint64_t retained_bytes; /* relay: of that, in copies of what is done */
 };
 
 /* Of a replica, in order: `tp` devices of that type on that host own `layers` layers. */
@@ -107,11 +108,18 @@ struct ts_trace {
         decode_begin_ns, end_ns;
 };
 
+/* As a relay (`from`) has measured the way to a decode worker (`to`). */
 struct ts_link_item {
     struct ts_str from, to;
     double goodput_bytes_per_s;
-    int64_t rtt_ns;
-    uint64_t bytes;
+    int64_t rtt_ns;              /* 0 = not known */
+    uint64_t bytes;              /* of KV that were credited */
+    bool at_least;               /* the goodput is what it carries at least: nothing has filled it yet */
+    uint64_t transfers, repeats; /* verified; chunks sent again */
+    uint64_t samples;            /* measurements so far */
+    double expected_bytes_per_s; /* by the cluster file; 0 = it does not say */
+    uint64_t age_ms;             /* since the last of them */
+    bool slow;                   /* far below what was expected, for several reports */
 };
 
 struct ts_link_items {

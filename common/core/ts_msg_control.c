@@ -48,12 +48,14 @@ static const struct ts_field hello_fields[] = {
     TS_F_ID(msg_hello, version),
     TS_F(msg_hello, pid),
     TS_F_MSG(msg_hello, profile, profile_schema),
+    TS_F(msg_hello, link_tests),
 };
 const struct ts_schema ts_msg_hello_schema = TS_SCHEMA(msg_hello, "Hello", hello_fields);
 
 static const struct ts_field welcome_fields[] = {
     TS_F_ID(msg_welcome, id),      TS_F(msg_welcome, session), TS_F(msg_welcome, heartbeat_ms),
     TS_F(msg_welcome, timeout_ms), TS_F(msg_welcome, term),    TS_F(msg_welcome, output_batches),
+    TS_F(msg_welcome, probes),
 };
 const struct ts_schema ts_msg_welcome_schema = TS_SCHEMA(msg_welcome, "Welcome", welcome_fields);
 
@@ -205,6 +207,22 @@ static const struct ts_field link_report_fields[] = {
 const struct ts_schema ts_msg_link_report_schema =
     TS_SCHEMA(msg_link_report, "LinkReport", link_report_fields);
 
+static const struct ts_field link_test_fields[] = {
+    TS_F(msg_link_test, id),    TS_F_ID(msg_link_test, from),
+    TS_F_ID(msg_link_test, to), TS_F_SPAN(msg_link_test, endpoint, ENDPOINT_BYTES_MAX),
+    TS_F(msg_link_test, bytes),
+};
+const struct ts_schema ts_msg_link_test_schema = TS_SCHEMA(msg_link_test, "LinkTest", link_test_fields);
+
+static const struct ts_field link_test_reply_fields[] = {
+    TS_F(msg_link_test_reply, id),
+    TS_F_ENUM(msg_link_test_reply, reason, TS_REASON_LAST),
+    TS_F_TEXT(msg_link_test_reply, text),
+    TS_F_MSG(msg_link_test_reply, link, ts_link_item_schema),
+};
+const struct ts_schema ts_msg_link_test_reply_schema =
+    TS_SCHEMA(msg_link_test_reply, "LinkTestReply", link_test_reply_fields);
+
 static const struct ts_field copy_item_fields[] = {
     TS_F_MSG(copy_item, rid, ts_rid_schema),
     TS_F(copy_item, bytes),
@@ -270,6 +288,16 @@ static const struct ts_field status_reply_fields[] = {
 };
 const struct ts_schema ts_msg_status_reply_schema =
     TS_SCHEMA(msg_status_reply, "StatusReply", status_reply_fields);
+
+static const struct ts_field links_fields[] = {TS_F(msg_links, id)};
+const struct ts_schema ts_msg_links_schema = TS_SCHEMA(msg_links, "Links", links_fields);
+
+static const struct ts_field links_reply_fields[] = {
+    TS_F(msg_links_reply, id),
+    TS_F_LIST(msg_links_reply, links, TS_LIST_MAX, ts_link_item_schema),
+};
+const struct ts_schema ts_msg_links_reply_schema =
+    TS_SCHEMA(msg_links_reply, "LinksReply", links_reply_fields);
 
 static const struct ts_field why_fields[] = {
     TS_F(msg_why, id),

@@ -38,6 +38,7 @@ struct ts_msg_hello {
     struct ts_str id, host, version;
     uint32_t pid;
     struct ts_profile profile; /* workers only */
+    bool link_tests;           /* a relay that takes LinkTest */
 };
 
 struct ts_msg_welcome {
@@ -46,6 +47,7 @@ struct ts_msg_welcome {
     uint32_t heartbeat_ms, timeout_ms;
     uint64_t term;       /* highest planner term seen */
     bool output_batches; /* a router that takes OutputBatch */
+    bool probes;         /* a worker that takes KvProbe */
 };
 
 struct ts_msg_heartbeat {
@@ -197,6 +199,21 @@ struct ts_msg_link_report {
     struct ts_link_items links;
 };
 
+struct ts_msg_link_test { /* operator -> router by names; router -> relay: measure the way to that endpoint
+                             now */
+    uint64_t id;
+    struct ts_str from, to; /* a relay, or a worker whose relay is meant; a decode worker */
+    struct ts_str endpoint;
+    uint64_t bytes; /* to send, at most */
+};
+
+struct ts_msg_link_test_reply {
+    uint64_t id;
+    enum ts_reason reason; /* NONE = link is valid */
+    struct ts_str text;
+    struct ts_link_item link; /* as just measured; bytes: what was sent for it */
+};
+
 struct ts_copy_item {
     struct ts_rid rid;
     uint64_t bytes;
@@ -256,6 +273,15 @@ struct ts_msg_status_reply {
     uint64_t held_bytes;     /* of prompts */
     uint32_t client_most;    /* requests under way of the client that has most */
     uint64_t retries, stale; /* attempts after the first; messages of attempts that are not the current one */
+};
+
+struct ts_msg_links { /* all links that relays have reported */
+    uint64_t id;
+};
+
+struct ts_msg_links_reply {
+    uint64_t id;
+    struct ts_link_items links;
 };
 
 struct ts_msg_why { /* what happened to this request */

@@ -147,6 +147,9 @@ static const struct ts_field kv_abort_fields[] = {
 };
 const struct ts_schema ts_msg_kv_abort_schema = TS_SCHEMA(msg_kv_abort, "KvAbort", kv_abort_fields);
 
+static const struct ts_field kv_probe_fields[] = {TS_F(msg_kv_probe, number), TS_F(msg_kv_probe, reply)};
+const struct ts_schema ts_msg_kv_probe_schema = TS_SCHEMA(msg_kv_probe, "KvProbe", kv_probe_fields);
+
 /* --- stage link ----------------------------------------------------------------------------------------- */
 
 static const struct ts_field activations_fields[] = {

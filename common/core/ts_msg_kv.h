@@ -121,6 +121,11 @@ struct ts_msg_kv_abort { /* either way: forget this transfer */
     enum ts_reason reason;
 };
 
+struct ts_msg_kv_probe { /* relay -> decode, which gives the number back at once; bulk = nothing, or filler */
+    uint64_t number;
+    bool reply;
+};
+
 /* --- stage link ----------------------------------------------------------------------------------------- */
 
 struct ts_msg_activations { /* bulk = fp32 [tokens][hidden] */

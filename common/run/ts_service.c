@@ -13,6 +13,7 @@
 #include "common/base/ts_clock.h"
 #include "common/base/ts_log.h"
 #include "common/base/ts_mem.h"
+#include "common/base/ts_rng.h"
 #include "common/run/ts_record.h"
 #include "proto/ts_wire.h"
 
@@ -39,6 +40,7 @@ struct ts_service {
     ts_time now;            /* of the last step: never goes back */
     struct pending *failed; /* sends that failed during this step */
     size_t failed_count, failed_capacity;
+    struct ts_frame *filler;
     struct ts_recorder *recorder;
     FILE *trace;
     int signal_fd;
@@ -110,6 +112,7 @@ void ts_service_destroy(struct ts_service **service)
     if (s->signal_fd >= 0)
         close(s->signal_fd);
     ts_bulk_table_destroy(&s->bulks);
+    ts_frame_unref(&s->filler);
     ts_actions_fini(&s->actions);
     ts_arena_fini(&s->in);
     ts_arena_fini(&s->out);
@@ -133,6 +136,21 @@ static void note_failed(struct ts_service *s, enum ts_channel channel, uint64_t 
     s->failed[s->failed_count++] = (struct pending){channel, peer};
 }
 
+/* One for all sends of that size. Bytes that no compressing tunnel on the way makes less of. */
+static struct ts_frame *filler_of(struct ts_service *s, uint64_t bytes)
+{
+    struct ts_rng rng;
+    TS_ASSERT(bytes <= TS_FILLER_BYTES_MAX);
+    if (s->filler && s->filler->bytes == bytes)
+        return s->filler;
+    ts_frame_unref(&s->filler);
+    s->filler = ts_frame_new((size_t)bytes);
+    ts_rng_init(&rng, 1);
+    for (size_t i = 0; i < bytes; i++)
+        s->filler->data[i] = (uint8_t)ts_rng_u64(&rng);
+    return s->filler;
+}
+
 static void perform_send(struct ts_service *s, struct ts_action_send *send)
 {
     if (send->msg.kind == TS_MSG_STATUS_REPLY) /* only the loop sees what never reached the core */
@@ -146,6 +164,8 @@ static void perform_send(struct ts_service *s, struct ts_action_send *send)
     }
     struct ts_frame *frame = ts_bulk_frame(s->bulks, send->bulk);
     TS_ASSERT(frame || send->bulk.slot == 0);
+    if (send->filler_bytes > 0)
+        frame = filler_of(s, send->filler_bytes);
     if (ts_net_send(s->net, send->channel, send->peer, bytes.data, bytes.count, frame) != TS_OK)
         note_failed(s, send->channel, send->peer);
 }

@@ -318,6 +318,8 @@ void net_send(struct cloud_node *node, const struct ts_action_send *send)
         return;
     }
     struct packet *p = new_packet(cloud, conn, dials ? TO_ACCEPTOR : TO_DIALLER, &send->envelope, &send->msg);
-    p->payload = payload ? payload_ref(payload) : NULL;
+    p->payload = payload              ? payload_ref(payload)
+                 : send->filler_bytes ? payload_zeros(cloud, (size_t)send->filler_bytes)
+                                      : NULL;
     packet_pass_on(cloud, p);
 }

@@ -42,6 +42,7 @@ struct router_core *router_core_new(const struct router_settings *settings, uint
     core->per_client = ts_map_new();
     core->forwards = ts_map_new();
     core->models = ts_map_new();
+    core->links = ts_map_new();
     core->next_number = core->next_forward = 1;
     core->ended_timer.kind = TIMER_ENDED;
     core->workload_timer.kind = TIMER_WORKLOAD;
@@ -99,6 +100,7 @@ void router_core_destroy(struct router_core **core)
     free_all(&c->clients, free_client);
     free_all(&c->forwards, ts_free);
     free_all(&c->models, ts_free);
+    free_all(&c->links, ts_free);
     ts_map_destroy(&c->peers);
     ts_map_destroy(&c->fenced);
     index_fini(&c->by_number);
@@ -183,6 +185,8 @@ static void on_member(struct router_core *core, const struct ts_event_message *m
             attempt_transfer(core, from, &m->msg.transfer);
         else if (m->channel == TS_CHANNEL_RELAY && m->msg.kind == TS_MSG_COPIES)
             refeed_copies(core, from, &m->msg.copies);
+        else if (m->channel == TS_CHANNEL_RELAY && m->msg.kind == TS_MSG_LINK_REPORT)
+            links_report(core, from, &m->msg.link_report);
         else if (m->channel == TS_CHANNEL_PLANNER && m->msg.kind == TS_MSG_PLAN)
             plan_received(core, from, &m->msg.plan);
         else if (m->msg.kind == TS_MSG_HEARTBEAT)

@@ -8,6 +8,7 @@
 #ifndef ROUTER_CORE_H
 #define ROUTER_CORE_H
 
+#include "common/core/ts_cluster.h"
 #include "common/core/ts_event.h"
 
 struct router_settings {
@@ -32,6 +33,8 @@ struct router_settings {
     uint32_t queue_wait_ms;      /* the same for one that names no time; 0 = off */
     uint32_t phase_wait_ms;      /* a worker that does not take a phase for so long aborts the plan */
     const char *default_codec;
+    const struct ts_cluster
+        *cluster; /* what links are expected to carry, by names of hosts; NULL = unknown */
 };
 
 struct router_settings router_settings_defaults(void);

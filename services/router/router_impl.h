@@ -3,7 +3,8 @@
  * there; router_request.c admission and the life of a request; router_stream.c clients and what they are
  * sent; router_load.c overload; router_attempt.c a request towards its workers, router_refeed.c by a copy of
  * its KV; router_forward.c questions of clients to tokenizers; router_plan.c plans; router_snapshot.c what
- * planners are told; router_status.c questions of operators; router_check.c the invariants.
+ * planners are told; router_links.c measured links; router_status.c questions of operators; router_check.c
+ * the invariants.
  *
  * Nothing that happens for each token searches, allocates (but to grow an array) or walks a list: records are
  * found by number, hold pointers to their workers and client, and deadlines sit in one heap.
@@ -184,6 +185,7 @@ struct router_core {
     struct ts_map *peers;          /* channel + peer -> member */
     struct ts_map *fenced;         /* dead incarnations */
     struct ts_map *models;         /* hash of the name -> model */
+    struct ts_map *links;          /* ids of relay and decode worker -> what was measured: router_links.c */
     struct route_worker **workers; /* in order of joining: the first field of a member */
     size_t worker_count, worker_capacity;
     struct ts_map *records; /* key -> record, ended ones included */
@@ -260,6 +262,12 @@ void stream_append(struct router_core *core, struct record *r, const struct ts_t
 void stream_publish(struct router_core *core, struct record *r); /* now, or with others of the step */
 void stream_end(struct router_core *core, struct record *r);     /* what is left, and the End */
 void streams_flush(struct router_core *core);
+
+/* router_links.c */
+void links_report(struct router_core *core, const struct member *from, const struct ts_msg_link_report *m);
+void links_forget(struct router_core *core, const struct member *gone); /* a relay or a worker */
+/* In order of first reports; without those of which a lower bound alone is known, if that is asked for. */
+struct ts_link_items links_list(struct router_core *core, bool limits_only);
 
 /* router_load.c */
 bool load_full(const struct member *member);                     /* its KV blocks, nearly */

@@ -234,6 +234,7 @@ static void lose(struct router_core *core, struct member *member, const char *wh
     attempt_member_lost(core, member);
     plan_member_lost(core, member);
     phase_lost(core, member);
+    links_forget(core, member);
     if (member->role == TS_ROLE_WORKER)
         remove_worker(core, member);
     else if (member->role == TS_ROLE_RELAY)

@@ -42,6 +42,7 @@ static struct ts_msg_snapshot snapshot(struct router_core *core)
     workload.running = (uint32_t)(core->live_count - core->queued_count);
     return (struct ts_msg_snapshot){.version = core->snapshot_version,
                                     .workers = {workers, count},
+                                    .links = links_list(core, true),
                                     .workload = workload,
                                     .term = core->term,
                                     .number = core->number,

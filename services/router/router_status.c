@@ -55,6 +55,12 @@ static void send_status(struct router_core *core, const struct ts_event_message 
                                      .stale = core->counts.stale};
 }
 
+static void send_links(struct router_core *core, const struct ts_event_message *m)
+{
+    struct ts_action_send *s = answer(core, m, TS_MSG_LINKS_REPLY);
+    s->msg.links_reply = (struct ts_msg_links_reply){.id = m->msg.links.id, .links = links_list(core, false)};
+}
+
 static void send_why(struct router_core *core, const struct ts_event_message *m)
 {
     struct record *r = record_find(core, m->msg.why.client, m->msg.why.request_id);
@@ -90,6 +96,9 @@ void status_message(struct router_core *core, const struct ts_event_message *m)
         break;
     case TS_MSG_WHY:
         send_why(core, m);
+        break;
+    case TS_MSG_LINKS:
+        send_links(core, m);
         break;
     case TS_MSG_DRAIN:
         drain(core, m);

@@ -282,7 +282,8 @@ static void kv_hello(struct worker_core *core, const struct ts_event_message *m)
     s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),
                                              .session = peer->session.id,
                                              .heartbeat_ms = core->settings.heartbeat_ms,
-                                             .timeout_ms = core->settings.timeout_ms};
+                                             .timeout_ms = core->settings.timeout_ms,
+                                             .probes = true};
     kv_wake(core, peer);
 }
 
@@ -307,6 +308,11 @@ static void kv_deliver(struct worker_core *core, struct kv_peer *peer, const str
         break;
     case TS_MSG_KV_ABORT:
         decode_abort(core, peer, &m->msg.kv_abort);
+        break;
+    case TS_MSG_KV_PROBE: /* its bytes have done their work by coming here */
+        if (!m->msg.kv_probe.reply)
+            worker_send_kv(core, peer, TS_MSG_KV_PROBE)->msg.kv_probe =
+                (struct ts_msg_kv_probe){.number = m->msg.kv_probe.number, .reply = true};
         break;
     default:
         break;

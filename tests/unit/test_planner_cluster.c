@@ -92,13 +92,15 @@ static void see_stages(const struct plan_problem *problem)
     assert_true(ts_cluster_link(c, 0, 2)->bytes_per_s == 1.25e9 && c->nodes[0].nic_out_bytes_per_s == 3e9);
 }
 
+#define LINK_FIELDS(a, b, speed, rtt) .from = a, .to = b, .goodput_bytes_per_s = speed, .rtt_ns = rtt
+
 static void test_stages(void **state)
 {
     (void)state;
     static const struct ts_link_item links[] = {
-        {STR("r1"), STR("r2"), 3e9, 200000, 1}, {STR("h2"), STR("h1"), 2e9, 200000, 1},
-        {STR("r1"), STR("r1"), 7e9, 1, 1},      {STR("r1"), STR("nobody"), 1e9, 1, 1},
-        {STR("h1"), STR("h3"), -1, 1, 1},       {STR("h3"), STR("h1"), NAN, 1, 1}};
+        {LINK_FIELDS(STR("r1"), STR("r2"), 3e9, 200000)}, {LINK_FIELDS(STR("h2"), STR("h1"), 2e9, 200000)},
+        {LINK_FIELDS(STR("r1"), STR("r1"), 7e9, 1)},      {LINK_FIELDS(STR("r1"), STR("nobody"), 1e9, 1)},
+        {LINK_FIELDS(STR("h1"), STR("h3"), -1, 1)},       {LINK_FIELDS(STR("h3"), STR("h1"), NAN, 1)}};
     const struct ts_msg_snapshot snapshot = {.workers = {staged, 3}, .links = {links, TS_ARRAY_SIZE(links)}};
     struct planner_live_inputs inputs = planner_live_defaults();
     struct ts_msg_plan plan;
@@ -164,8 +166,8 @@ static void test_codecs(void **state)
                                                      .close = close_two_codecs};
     static const struct ts_plan_worker workers[] = {{WORKER("p0", "h1", TS_PHASE_PREFILL)},
                                                     {WORKER("d0", "h2", TS_PHASE_DECODE)}};
-    static const struct ts_link_item links[] = {{STR("h1"), STR("h2"), 1e9, 200000, 1},
-                                                {STR("h2"), STR("h1"), 1e9, 200000, 1}};
+    static const struct ts_link_item links[] = {{LINK_FIELDS(STR("h1"), STR("h2"), 1e9, 200000)},
+                                                {LINK_FIELDS(STR("h2"), STR("h1"), 1e9, 200000)}};
     const struct ts_msg_snapshot snapshot = {.workers = {workers, 2}, .links = {links, 2}};
     struct planner_live_inputs inputs = planner_live_defaults();
     struct ts_msg_plan plan;

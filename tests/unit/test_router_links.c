@@ -1,0 +1,225 @@
+/* Links as relays report them: who may say what, what is forgotten, what planners and operators hear, and
+ * when a link is far below what the cluster file says. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "router_fixture.h"
+#include "services/router/router_links.h"
+
+/* goodput, rtt, bytes, at least, transfers, repeats, samples */
+#define LINK(relay, decode, goodput, at_least, samples)                                                      \
+    relay ":" decode ":" goodput ":250000:77:" at_least ":3:1:" samples
+#define REPORT(goodput, at_least, samples)                                                                   \
+    "relay:1 link_report links=" LINK("r0", "d0", goodput, at_least, samples)
+
+static struct ts_cluster *cluster; /* h1 and h2, 1 Gbit/s between them */
+
+static int make_cluster(void **state)
+{
+    struct ts_error err;
+    (void)state;
+    cluster = ts_cluster_new(1, 2, 2);
+    cluster->types[0] = (struct ts_device_type){.name = "card",
+                                                .memory_bytes = 1e9,
+                                                .memory_bytes_per_s = 1e9,
+                                                .flops = 1e12,
+                                                .fit = {.flops_efficiency = 1,
+                                                        .memory_efficiency = 1,
+                                                        .context_efficiency = 1,
+                                                        .attention_efficiency = 1},
+                                                .peer = {"peer", 1e9, 0}};
+    for (uint32_t i = 0; i < 2; i++) {
+        cluster->nodes[i] = (struct ts_node){.nic_out_bytes_per_s = 2e8, .nic_in_bytes_per_s = 2e8};
+        snprintf(cluster->nodes[i].name, sizeof cluster->nodes[i].name, "h%u", i + 1);
+        cluster->gpus[i] = (struct ts_gpu){.node = (uint16_t)i, .alive = true};
+        cluster->links[i * 2 + (1 - i)] = (struct ts_link){"1gbit", 1.25e8, 1e-4};
+    }
+    if (ts_cluster_seal(cluster, &err) != TS_OK)
+        fail_msg("%s", err.text);
+    return 0;
+}
+
+static int free_cluster(void **state)
+{
+    (void)state;
+    ts_cluster_destroy(&cluster);
+    return 0;
+}
+
+static struct core_fixture *begin(void)
+{
+    static const struct core_step join[] = {
+        {0, HELLO_R0 " host=h1", "relay:1 welcome"},     {0, HELLO_P0 " host=h1", "worker:1 welcome"},
+        {0, "worker:1 resync", "worker:1 resync_reply"}, {0, HELLO_D0 " host=h2", "worker:2 welcome"},
+        {0, "worker:2 resync", "worker:2 resync_reply"}, {0, HELLO_D1 " host=h1", "worker:3 welcome"},
+        {0, "worker:3 resync", "worker:3 resync_reply"},
+    };
+    struct router_settings settings = router_test_settings();
+    settings.cluster = cluster;
+    settings.workload_update_ms = 5000;
+    struct core_fixture *f = router_begin(&settings);
+    CORE_RUN(f, "join", join);
+    return f;
+}
+
+static struct router_link_info found(const struct core_fixture *f, const char *relay, const char *decode)
+{
+    struct router_link_info info;
+    assert_true(router_links_find(router_of(f), relay, decode, &info));
+    return info;
+}
+
+/* Before anything is measured the cluster file speaks, and only of two hosts that it knows. */
+static void test_find(void **state)
+{
+    (void)state;
+    struct core_fixture *f = begin();
+    struct router_link_info info = found(f, "r0", "d0");
+    assert_true(info.bytes_per_s == 0 && info.expected_bytes_per_s == 1.25e8 && info.rtt == 0);
+    assert_false(router_links_find(router_of(f), "r0", "d1", &info)); /* on the host of the relay */
+    assert_false(router_links_find(router_of(f), "r0", "p9", &info));
+    assert_false(router_links_find(router_of(f), "p0", "d0", &info));
+    core_step_one(f, 10, REPORT("110000000", "0", "4"), "");
+    core_step_one(f, 2010, "tick", "");
+    info = found(f, "r0", "d0");
+    assert_true(info.bytes_per_s == 1.1e8 && !info.at_least && info.expected_bytes_per_s == 1.25e8);
+    assert_true(info.rtt == 250000 && info.age == 2 * TS_S && !info.slow);
+    core_step_one(f, 2020, "relay:1 link_report links=" LINK("r0", "d1", "9000000000", "1", "1") ":0:1500",
+                  "");
+    info = found(f, "r0", "d1");
+    assert_true(info.at_least && info.expected_bytes_per_s == 0 && info.age == 1500 * TS_MS);
+    router_end(&f);
+}
+
+/* A relay speaks for itself, of workers that are there, in numbers that can be. */
+static void test_refused(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {LINK("r1", "d0", "1000000", "0", "1"),
+                                      LINK("", "d0", "1000000", "0", "1"),
+                                      LINK("r0", "r0", "1000000", "0", "1"),
+                                      LINK("r0", "", "1000000", "0", "1"),
+                                      LINK("r0", "d0", "-1", "0", "1"),
+                                      LINK("r0", "d0", "2e14", "0", "1"),
+                                      "r0:d0:1000000:0:7",
+                                      "r0:d0:1000000:-1:7:0:0:0:1",
+                                      "r0:d0:1000000:60000000001:7:0:0:0:1"};
+    char line[300];
+    struct router_link_info info;
+    struct core_fixture *f = begin();
+    for (size_t i = 0; i < TS_ARRAY_SIZE(bad); i++) {
+        snprintf(line, sizeof line, "relay:1 link_report links=%s", bad[i]);
+        core_step_one(f, 1, line, "");
+    }
+    assert_true(found(f, "r0", "d0").bytes_per_s == 0);
+    core_step_one(f, 2, "admin:8 links id=5", "admin:8 links_reply id=5 links=");
+    core_step_one(f, 3, "relay:1 link_report links=", "");
+    core_step_one(f, 4,
+                  "relay:1 link_report links=" LINK("r0", "d1", "1", "0", "1") ":0:18446744073709551615", "");
+    assert_true(router_links_find(router_of(f), "r0", "d1", &info) && info.age == 4 * TS_MS);
+    router_end(&f);
+}
+
+/* With its relay or its worker a link is forgotten, also when they come back as somebody else. */
+static void test_forgotten(void **state)
+{
+    (void)state;
+    struct router_link_info info;
+    struct core_fixture *f = begin();
+    core_step_one(f, 1,
+                  "relay:1 link_report links=" LINK("r0", "d0", "5000000", "0",
+                                                    "1") "," LINK("r0", "d1", "6000000", "0", "1"),
+                  "");
+    core_step_one(f, 2, "admin:8 links id=5",
+                  "admin:8 links_reply id=5 links=r0:d0:5000000:250000:77:0:3:1:1:125000000:1:0,"
+                  "r0:d1:6000000:250000:77:0:3:1:1:0:1:0");
+    core_step_one(f, 3, "as=88 " HELLO_D1 " host=h1", "worker:3 welcome");
+    assert_false(router_links_find(router_of(f), "r0", "d1", &info));
+    assert_true(found(f, "r0", "d0").bytes_per_s == 5e6);
+    core_step_one(f, 4, "as=89 " HELLO_R0 " host=h1", "relay:1 welcome");
+    assert_true(found(f, "r0", "d0").bytes_per_s == 0);
+    core_step_one(f, 5, "admin:8 links", "admin:8 links_reply links=");
+    router_end(&f);
+}
+
+/* Planners hear of limits, not of lower bounds, within workload_update_ms and in the same version. */
+static void test_planners(void **state)
+{
+    (void)state;
+    struct core_fixture *f = begin();
+    core_step_one(f, 0, "planner:1 hello role=planner id=pa",
+                  "planner:1 welcome\nplanner:1 snapshot version=9 links=");
+    core_step_one(f, 10,
+                  "relay:1 link_report links=" LINK("r0", "d0", "5000000", "0",
+                                                    "1") "," LINK("r0", "d1", "6000000", "1", "1"),
+                  "");
+    core_step_one(f, 5009, "tick", "");
+    core_step_one(f, 5010, "tick", "planner:1 update version=9 links=r0:d0:5000000:250000");
+    core_step_one(f, 20000, "tick", ""); /* nothing new */
+    core_step_one(f, 20010, REPORT("7000000", "0", "2"), "");
+    core_step_one(f, 25010, "tick", "planner:1 update version=9 links=r0:d0:7000000:250000");
+    router_end(&f);
+}
+
+static int warnings(const struct core_fixture *f, const char *event)
+{
+    int count = 0;
+    for (size_t i = 0; i < f->out.count; i++) {
+        const struct ts_action *a = &f->out.items[i];
+        if (a->kind == TS_ACTION_LOG && strstr(a->log.text.data, event)) {
+            assert_non_null(strstr(a->log.text.data, " from=r0 to=d0 measured="));
+            count++;
+        }
+    }
+    return count;
+}
+
+/* One line when three reports with new measurements were below half of what the file says, one when it is
+ * over. */
+static void test_slow(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *report;
+        int slow, recovered;
+    } steps[] = {
+        {REPORT("60000000", "0", "1"), 0, 0}, /* below half of 125 MB/s */
+        {REPORT("60000000", "0", "2"), 0, 0},
+        {REPORT("60000000", "0", "2"), 0, 0}, /* nothing new was measured */
+        {REPORT("1000000", "1", "3"), 0, 0},  /* a lower bound says nothing */
+        {REPORT("63000000", "0", "4"), 0, 0}, /* above: from the start */
+        {REPORT("12000000", "0", "5"), 0, 0},
+        {REPORT("12000000", "0", "6"), 0, 0},
+        {REPORT("12000000", "0", "7"), 1, 0},
+        {REPORT("12000000", "0", "8"), 0, 0}, /* once */
+        {REPORT("12000000", "0", "9"), 0, 0},
+        {REPORT("99000000", "1", "10"), 0, 1},
+        {REPORT("12000000", "0", "11"), 0, 0},
+        {REPORT("12000000", "0", "12"), 0, 0},
+        {REPORT("12000000", "0", "13"), 1, 0},
+    };
+    struct core_fixture *f = begin();
+    for (size_t i = 0; i < TS_ARRAY_SIZE(steps); i++) {
+        core_step_one(f, (int64_t)i + 1, steps[i].report, "");
+        if (warnings(f, "event=link_slow") != steps[i].slow ||
+            warnings(f, "event=link_recovered") != steps[i].recovered)
+            fail_msg("report %zu", i);
+    }
+    assert_true(found(f, "r0", "d0").slow);
+    core_step_one(f, 100, "admin:8 links",
+                  "admin:8 links_reply links=r0:d0:12000000:250000:77:0:3:1:13:125000000:86:1");
+    router_end(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_find), cmocka_unit_test(test_refused),
+                                       cmocka_unit_test(test_forgotten), cmocka_unit_test(test_planners),
+                                       cmocka_unit_test(test_slow)};
+    return cmocka_run_group_tests(tests, make_cluster, free_cluster);
+}
