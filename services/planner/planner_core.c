@@ -82,7 +82,7 @@ static void down(struct planner_core *core, struct router_link *r)
 
 static uint64_t highest_term(const struct planner_core *core)
 {
-    uint64_t term = core->term;
+    uint64_t term = core->last_term;
     for (size_t i = 0; i < core->settings.router_count; i++)
         term = core->routers[i].term > term ? core->routers[i].term : term;
     return term;
@@ -90,7 +90,7 @@ static uint64_t highest_term(const struct planner_core *core)
 
 static void claim(struct planner_core *core)
 {
-    core->term = highest_term(core) + 1;
+    core->term = core->last_term = highest_term(core) + 1;
     core->number = 0;
     core->claimed = true;
     loop_claimed(core);

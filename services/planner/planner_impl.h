@@ -64,9 +64,10 @@ struct planner_core {
     struct ts_actions *out;
     bool started, draining;
     struct router_link routers[PLANNER_ROUTERS_MAX];
-    uint64_t term;   /* ours; 0 = standby */
-    uint64_t number; /* of the last plan sent */
-    bool claimed;    /* a term was claimed once: again only when the holder is lost */
+    uint64_t term;      /* ours; 0 = standby */
+    uint64_t last_term; /* that was ever ours: never twice, whatever routers say */
+    uint64_t number;    /* of the last plan sent */
+    bool claimed;       /* a term was claimed once: again only when the holder is lost */
     struct planner_loop loop;
 };
 
