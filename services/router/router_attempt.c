@@ -329,6 +329,19 @@ static void avoid(struct record *r, uint64_t key)
     r->avoid[r->avoid_count++] = key;
 }
 
+/* Memory that others have comes back: to ask again is to wait. But not for ever, where the stream stands
+ * still. */
+static bool only_waited(const struct router_core *core, struct record *r, enum ts_reason reason)
+{
+    if (reason != TS_REASON_KV_NO_MEMORY && reason != TS_REASON_PREEMPTED)
+        return false;
+    if (r->short_since == 0 || r->count > r->short_count) {
+        r->short_since = core->now;
+        r->short_count = r->count;
+    }
+    return core->now - r->short_since < core->settings.memory_wait_ms * TS_MS;
+}
+
 static void attempt_fail(struct router_core *core, struct record *r, enum ts_reason reason,
                          const struct member *blame, const char *text)
 {
@@ -338,7 +351,8 @@ static void attempt_fail(struct router_core *core, struct record *r, enum ts_rea
                    blame ? blame->id : "-");
     if (blame)
         avoid(r, blame->route.key);
-    if (r->attempt >= core->settings.max_attempts) {
+    r->failures += !only_waited(core, r, reason);
+    if (r->failures >= core->settings.max_attempts) {
         char words[200];
         snprintf(words, sizeof words, "%u attempts failed, the last one with %s %.120s", r->attempt,
                  ts_reason_name(reason), text);

@@ -85,8 +85,9 @@ static enum ts_status check_records(const struct router_core *core, struct sums 
         if ((index_get(&core->by_number, r->number) == r) != live)
             return ts_error_set(err, TS_ECORRUPT, "request %llu is %s and %s by its number", NUMBER(r),
                                 live ? "live" : "ended", live ? "not found" : "found");
-        if (r->attempt > core->settings.max_attempts)
-            return ts_error_set(err, TS_ECORRUPT, "request %llu is in its attempt %u", NUMBER(r), r->attempt);
+        if (r->failures > core->settings.max_attempts || r->failures > r->attempt)
+            return ts_error_set(err, TS_ECORRUPT, "request %llu is in its attempt %u, %u failed", NUMBER(r),
+                                r->attempt, r->failures);
         sums->live += live;
         sums->ended += !live;
         sums->queued += r->state == RECORD_QUEUED;

@@ -13,7 +13,7 @@ struct router_conf {
     uint32_t heartbeat_ms, timeout_ms, queue_max, held_mib_max, prompt_bytes_max, per_client_max,
         prefill_inflight_max;
     uint32_t decode_inflight_max, client_timeout_ms, reattach_ms, no_worker_ms, ended_keep_count,
-        ended_keep_ms, max_attempts, phase_wait_ms, workload_window_ms, workload_update_ms;
+        ended_keep_ms, max_attempts, memory_wait_ms, phase_wait_ms, workload_window_ms, workload_update_ms;
 };
 
 enum ts_conf_outcome router_conf_load(int argc, char **argv, struct router_conf *out, struct ts_error *err);

@@ -25,7 +25,8 @@ struct router_settings {
     uint32_t reattach_ms;              /* a detached request lives that long, unless it says otherwise */
     uint32_t no_worker_ms;             /* a request that finds no worker for that long ends */
     uint32_t ended_keep_count, ended_keep_ms; /* ended records, for clients that attach again */
-    uint32_t max_attempts;
+    uint32_t max_attempts;                    /* those that only wanted KV memory do not count, */
+    uint32_t memory_wait_ms;                  /* unless the stream stands still for so long */
     uint32_t workload_window_ms,
         workload_update_ms;      /* of the measured workload; how often planners hear it */
     double overload_ttft_factor; /* a request that would wait for longer than this of its ttft_ms is refused;

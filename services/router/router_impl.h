@@ -98,6 +98,9 @@ struct client { /* a connection */
 struct record {
     uint64_t number; /* rid.request: also the order of acceptance */
     uint32_t attempt;
+    uint32_t failures;   /* attempts that count towards max_attempts */
+    ts_time short_since; /* when it was first short of KV memory, with so many tokens: */
+    size_t short_count;
     enum record_state state;
     struct member *prefill, *decode; /* of the present attempt, or NULL; equal = one worker for both phases */
     struct client *client;           /* NULL = detached or ended */

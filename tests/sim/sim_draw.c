@@ -60,7 +60,7 @@ static struct router_settings draw_router(struct draw *d)
     if (faulty && one_in(d, 4))
         s.client_timeout_ms = draw(d, 1500, 4000);
     if (faulty && one_in(d, 4))
-        s.no_worker_ms = draw(d, 1000, 5000);
+        s.memory_wait_ms = s.no_worker_ms = draw(d, 1000, 5000);
     if (faulty && one_in(d, 2))
         s.phase_wait_ms = draw(d, 100, 2000);
     if (!faulty && one_in(d, 2))

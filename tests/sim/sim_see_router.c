@@ -224,7 +224,7 @@ static void assigned(struct sim_world *w, const struct router_core *core, const 
     if (a->rid.attempt != ask->attempts)
         cloud_fail(w->cloud, "attempt %u of request %llu follows attempt %u", a->rid.attempt,
                    (unsigned long long)a->rid.request, ask->attempts);
-    if (ask->attempts > w->script.router.max_attempts)
+    if (ask->attempts > w->script.router.max_attempts + ask->short_of_memory)
         cloud_fail(w->cloud, "request %llu is tried %u times", (unsigned long long)a->rid.request,
                    ask->attempts);
     sim_check_assign(w, ask, a);

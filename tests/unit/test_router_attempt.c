@@ -90,6 +90,29 @@ static void test_attempts_used_up(void **state)
     ROUTER_CASE(router_begin_cluster(&settings), "attempts used up", steps);
 }
 
+/* Want of KV memory is no failure, for as long as the stream may stand still. */
+static void test_memory(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        ACCEPT,
+        {2, "worker:2 attempt_failed rid=1.1 role=decode reason=kv_no_memory",
+         RELEASED("1.1", "kv_no_memory")},
+        {12, "tick", ASSIGN_0("1.2", "")},
+        {13, "worker:2 attempt_failed rid=1.2 role=decode reason=preempted", RELEASED("1.2", "preempted")},
+        {33, "tick", ASSIGN_0("1.3", "")},
+        {34, "worker:1 attempt_failed rid=1.3 role=prefill reason=engine", RELEASED("1.3", "engine")},
+        {74, "tick", ASSIGN_0("1.4", "")},
+        {102, "worker:2 attempt_failed rid=1.4 role=decode reason=kv_no_memory",
+         RELEASED("1.4",
+                  "retries") "\ndrop #1\nclient:9 end finish=error reason=retries trace.attempts=4\ntrace"},
+    };
+    struct router_settings settings = router_test_settings();
+    settings.max_attempts = 2;
+    settings.memory_wait_ms = 100;
+    ROUTER_CASE(router_begin_cluster(&settings), "memory", steps);
+}
+
 static void test_final(void **state)
 {
     (void)state;
@@ -405,13 +428,21 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_failures),       cmocka_unit_test(test_attempts_used_up),
-        cmocka_unit_test(test_final),          cmocka_unit_test(test_avoid),
-        cmocka_unit_test(test_stale),          cmocka_unit_test(test_decode_dies),
-        cmocka_unit_test(test_sender_dies),    cmocka_unit_test(test_relay_drains),
-        cmocka_unit_test(test_worker_drains),  cmocka_unit_test(test_resync),
-        cmocka_unit_test(test_resync_of_both), cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_leaving),        cmocka_unit_test(test_prefill_released),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_attempts_used_up),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_final),
+        cmocka_unit_test(test_avoid),
+        cmocka_unit_test(test_stale),
+        cmocka_unit_test(test_decode_dies),
+        cmocka_unit_test(test_sender_dies),
+        cmocka_unit_test(test_relay_drains),
+        cmocka_unit_test(test_worker_drains),
+        cmocka_unit_test(test_resync),
+        cmocka_unit_test(test_resync_of_both),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_prefill_released),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
