@@ -96,12 +96,12 @@ static void cut(struct faulty_conn *c)
     c->accept_peer = 0;
 }
 
-static void flip(struct faulty_world *w, struct faulty_frame *f)
+static void flip(struct faulty_world *w, uint8_t *data, size_t bytes)
 {
     uint64_t count = 1 + ts_rng_below(&w->rng, 3);
-    for (uint64_t i = 0; i < count && f->bulk_bytes > 0; i++) {
-        uint64_t bit = ts_rng_below(&w->rng, f->bulk_bytes * 8);
-        f->bulk[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    for (uint64_t i = 0; i < count && bytes > 0; i++) {
+        uint64_t bit = ts_rng_below(&w->rng, bytes * 8);
+        data[bit / 8] ^= (uint8_t)(1u << bit % 8);
     }
 }
 
@@ -113,7 +113,7 @@ static void forge(struct faulty_world *w, struct faulty_frame *f)
     struct ts_bytes bytes;
     struct ts_arena arena;
     ts_arena_init(&arena);
-    flip(w, f);
+    flip(w, f->bulk, f->bulk_bytes);
     if (ts_wire_unpack(f->data, f->bytes, TS_CHANNEL_KV, &arena, &envelope, &msg, NULL, NULL) == TS_OK &&
         msg.kind == TS_MSG_KV_CHUNK) {
         msg.kv_chunk.crc32c = ts_crc32c(0, f->bulk, f->bulk_bytes);
@@ -149,7 +149,7 @@ static enum faulty_fate draw_fate(struct faulty_world *w, const struct faulty_co
     for (enum faulty_fate fate = 0; fate < FATES; fate++) {
         sum += w->odds[fate];
         if (draw < sum)
-            return frame->bulk_bytes == 0 && (fate == FATE_FLIP || fate == FATE_FORGE) ? FATES : fate;
+            return frame->bulk_bytes == 0 && (fate == FATE_DAMAGE || fate == FATE_FORGE) ? FATES : fate;
     }
     return FATES;
 }
@@ -163,7 +163,9 @@ static void transmit(struct faulty_world *w, struct faulty_conn *c, int directio
     if (fate < FATES)
         w->fates[fate]++;
     if (fate == FATE_FLIP)
-        flip(w, &frame);
+        flip(w, frame.data, frame.bytes);
+    else if (fate == FATE_DAMAGE)
+        flip(w, frame.bulk, frame.bulk_bytes);
     else if (fate == FATE_FORGE)
         forge(w, &frame);
     else if (fate == FATE_TRUNCATE)
@@ -764,39 +766,4 @@ void faulty_end(struct faulty_world *w)
     ts_free(w->conns);
     ts_free(w->jobs);
     faulty_router_fini(w);
-}
-
-/* --- at rest ------------------------------------------------------------------------------------------ */
-
-static bool attempt_told(struct faulty_world *w, const struct faulty_attempt *a)
-{
-    unsigned long long request = a->rid.request;
-    if (a->transfers > 1 || (a->begun && a->relay && a->transfers == 0))
-        faulty_broken(w, "request %llu, attempt %u: the relay told its end %u times", request, a->rid.attempt,
-                      a->transfers);
-    if (a->ends > 1 || (a->assigned && a->decode && !a->released && a->ends == 0))
-        faulty_broken(w, "request %llu, attempt %u: the decode worker told its end %u times", request,
-                      a->rid.attempt, a->ends);
-    if (a->begun && a->transfers == 1 && a->reason == TS_REASON_NONE && !a->verified && a->decode)
-        faulty_broken(w, "request %llu, attempt %u: the relay calls verified what was not", request,
-                      a->rid.attempt);
-    return w->fault.status == TS_OK;
-}
-
-bool faulty_at_rest(struct faulty_world *w)
-{
-    for (int i = 0; i < w->router.attempt_count; i++) {
-        if (!attempt_told(w, &w->router.attempts[i]))
-            return false;
-    }
-    for (int i = 0; i < FAULTY_NODES_MAX; i++) {
-        struct faulty_node *n = &w->nodes[i];
-        if (n->worker && (!worker_core_idle(n->worker) || worker_core_blocks_used(n->worker) > 0))
-            faulty_broken(w, "%s: %u blocks are left", n->name, worker_core_blocks_used(n->worker));
-        if (n->relay && (!relay_core_idle(n->relay) || relay_core_copies(n->relay) > 0))
-            faulty_broken(w, "%s: a transfer or %zu copies are left", n->name, relay_core_copies(n->relay));
-        if (n->handles != 0)
-            faulty_broken(w, "%s: %lld handles are left", n->name, (long long)n->handles);
-    }
-    return w->fault.status == TS_OK;
 }

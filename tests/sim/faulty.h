@@ -27,9 +27,10 @@
 
 enum faulty_role { FAULTY_ROUTER, FAULTY_RELAY, FAULTY_PREFILL, FAULTY_DECODE };
 
-enum faulty_fate {             /* of a frame between relay and decode worker */
-                   FATE_FLIP,  /* bits of the raw frame */
-                   FATE_FORGE, /* the same, and a checksum that agrees: only digests can tell */
+enum faulty_fate {              /* of a frame between relay and decode worker */
+                   FATE_FLIP,   /* bits of the message */
+                   FATE_DAMAGE, /* bits of the raw frame */
+                   FATE_FORGE,  /* the same, and a checksum that agrees: only digests can tell */
                    FATE_TRUNCATE,
                    FATE_LOSE,
                    FATE_REPEAT,
@@ -133,6 +134,7 @@ bool faulty_worker_knows(const struct faulty_node *n, struct ts_rid rid, enum ts
 struct ts_rid faulty_worker_rid(const struct faulty_node *n, uint64_t tag); /* of the task with that tag */
 struct faulty_attempt *faulty_attempt_find(struct faulty_world *w, struct ts_rid rid);
 bool faulty_router_done(const struct faulty_world *w);
+bool faulty_at_rest(struct faulty_world *w); /* nothing is left; else `fault` says what */
 void faulty_router_fini(struct faulty_world *w);
 
 /* --- processes and connections (faulty.c) --- */
@@ -178,7 +180,6 @@ struct faulty_world {
 void faulty_begin(struct faulty_world *w, uint64_t seed);
 bool faulty_step(struct faulty_world *w); /* false: a promise was broken, or nothing will ever happen */
 void faulty_kill(struct faulty_world *w, int node);
-bool faulty_at_rest(struct faulty_world *w); /* nothing is left; else `fault` says what */
 void faulty_end(struct faulty_world *w);
 void faulty_broken(struct faulty_world *w, const char *format, ...) TS_PRINTF(2, 3);
 

@@ -324,3 +324,38 @@ void faulty_router_step(struct faulty_world *w, const struct ts_event *event, st
             try_request(w, i, out);
     }
 }
+
+/* --- at rest ------------------------------------------------------------------------------------------ */
+
+static bool attempt_told(struct faulty_world *w, const struct faulty_attempt *a)
+{
+    unsigned long long request = a->rid.request;
+    if (a->transfers > 1 || (a->begun && a->relay && a->transfers == 0))
+        faulty_broken(w, "request %llu, attempt %u: the relay told its end %u times", request, a->rid.attempt,
+                      a->transfers);
+    if (a->ends > 1 || (a->assigned && a->decode && !a->released && a->ends == 0))
+        faulty_broken(w, "request %llu, attempt %u: the decode worker told its end %u times", request,
+                      a->rid.attempt, a->ends);
+    if (a->begun && a->transfers == 1 && a->reason == TS_REASON_NONE && !a->verified && a->decode)
+        faulty_broken(w, "request %llu, attempt %u: the relay calls verified what was not", request,
+                      a->rid.attempt);
+    return w->fault.status == TS_OK;
+}
+
+bool faulty_at_rest(struct faulty_world *w)
+{
+    for (int i = 0; i < w->router.attempt_count; i++) {
+        if (!attempt_told(w, &w->router.attempts[i]))
+            return false;
+    }
+    for (int i = 0; i < FAULTY_NODES_MAX; i++) {
+        struct faulty_node *n = &w->nodes[i];
+        if (n->worker && (!worker_core_idle(n->worker) || worker_core_blocks_used(n->worker) > 0))
+            faulty_broken(w, "%s: %u blocks are left", n->name, worker_core_blocks_used(n->worker));
+        if (n->relay && (!relay_core_idle(n->relay) || relay_core_copies(n->relay) > 0))
+            faulty_broken(w, "%s: a transfer or %zu copies are left", n->name, relay_core_copies(n->relay));
+        if (n->handles != 0)
+            faulty_broken(w, "%s: %lld handles are left", n->name, (long long)n->handles);
+    }
+    return w->fault.status == TS_OK;
+}

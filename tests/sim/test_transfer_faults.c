@@ -143,8 +143,8 @@ static void play(uint64_t number, struct counts *c)
 
 static void print(const struct counts *c)
 {
-    static const char *const fates[] = {"flip",   "forge", "truncate", "lose",
-                                        "repeat", "swap",  "cut",      "stall"};
+    static const char *const fates[] = {"flip",   "damage", "forge", "truncate", "lose",
+                                        "repeat", "swap",   "cut",   "stall"};
     printf(
         "%llu worlds, %llu steps, %llu transfers, %llu of them from copies, %llu verified, %llu compared\n",
         (unsigned long long)c->worlds, (unsigned long long)c->steps, (unsigned long long)c->transfers,
@@ -174,7 +174,7 @@ static void test_faults(void **state)
     assert_true(c.killed > 0 && c.refeeds > 0 && c.checked >= c.worlds);
     /* Most transfers come through; what is damaged is asked for again, and what no checksum sees is found. */
     assert_true(c.verified * 3 > c.transfers && c.reasons[TS_REASON_NONE] > 0);
-    assert_true(c.repeated * 2 > c.fates[FATE_FLIP] && c.reasons[TS_REASON_KV_CORRUPT] > 0);
+    assert_true(c.repeated * 2 > c.fates[FATE_DAMAGE] && c.reasons[TS_REASON_KV_CORRUPT] > 0);
     assert_true(c.reasons[TS_REASON_PEER_LOST] > 0);
 }
 
