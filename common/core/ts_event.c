@@ -188,7 +188,7 @@ static const struct ts_schema batch_schema = TS_SCHEMA(action_batch, "ActionBatc
 static const struct ts_field encode_fields[] = {
     TS_F(action_encode, job),
     TS_F(action_encode, pool),
-    TS_F_ID(action_encode, codec),
+    TS_F_MSG(action_encode, codec, ts_codec_schema),
     TS_F_SPAN(action_encode, blocks, BLOCKS_MAX),
     TS_F_SPAN(action_encode, generations, BLOCKS_MAX),
     TS_F(action_encode, layer),
@@ -203,7 +203,7 @@ static const struct ts_field scatter_fields[] = {
     TS_F(action_scatter, job),
     TS_F_MSG(action_scatter, bulk, ts_bulk_schema),
     TS_F(action_scatter, declared_bytes),
-    TS_F_ID(action_scatter, codec),
+    TS_F_MSG(action_scatter, codec, ts_codec_schema),
     TS_F_SPAN(action_scatter, blocks, BLOCKS_MAX),
     TS_F(action_scatter, layer),
     TS_F(action_scatter, head_begin),

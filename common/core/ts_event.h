@@ -217,7 +217,7 @@ struct ts_action_batch {
 
 struct ts_action_encode { /* -> ENCODED. Reads the pool's blocks until then. */
     uint64_t job, pool;
-    struct ts_str codec;
+    struct ts_codec codec;      /* of this layer */
     struct ts_u32s blocks;      /* of the sequence, from token 0 */
     struct ts_u32s generations; /* of the blocks, as announced: KV_CORRUPT when one has grown meanwhile */
     uint32_t layer, head_begin, head_count, token_begin,
@@ -235,7 +235,7 @@ struct ts_action_scatter { /* -> SCATTERED. Checks the crc, restores into the wo
     uint64_t job;
     struct ts_bulk bulk;
     uint64_t declared_bytes;
-    struct ts_str codec;
+    struct ts_codec codec; /* of this layer */
     struct ts_u32s blocks;
     uint32_t layer, head_begin, head_count, token_begin, token_count;
     uint32_t crc32c;

@@ -8,10 +8,19 @@
 /* --- relay pool ----------------------------------------------------------------------------------------- */
 
 static const struct ts_field pool_fields[] = {
-    TS_F_TEXT(msg_pool, path),   TS_F(msg_pool, bytes),     TS_F(msg_pool, fingerprint),
-    TS_F(msg_pool, layer_begin), TS_F(msg_pool, layer_end), TS_F(msg_pool, head_begin),
-    TS_F(msg_pool, head_end),    TS_F(msg_pool, kv_blocks), TS_F(msg_pool, head_dim),
-    TS_F(msg_pool, kv_dtype),    TS_F(msg_pool, layers),    TS_F(msg_pool, kv_heads),
+    TS_F_TEXT(msg_pool, path),
+    TS_F(msg_pool, bytes),
+    TS_F(msg_pool, fingerprint),
+    TS_F(msg_pool, layer_begin),
+    TS_F(msg_pool, layer_end),
+    TS_F(msg_pool, head_begin),
+    TS_F(msg_pool, head_end),
+    TS_F(msg_pool, kv_blocks),
+    TS_F(msg_pool, head_dim),
+    TS_F(msg_pool, kv_dtype),
+    TS_F(msg_pool, layers),
+    TS_F(msg_pool, kv_heads),
+    TS_F_SPAN(msg_pool, rope, TS_CODEC_DIM_MAX / 2),
 };
 const struct ts_schema ts_msg_pool_schema = TS_SCHEMA(msg_pool, "Pool", pool_fields);
 
@@ -26,7 +35,7 @@ static const struct ts_field kv_begin_fields[] = {
     TS_F_ID(msg_kv_begin, decode),
     TS_F_SPAN(msg_kv_begin, endpoint, ENDPOINT_BYTES_MAX),
     TS_F(msg_kv_begin, decode_incarnation),
-    TS_F_ID(msg_kv_begin, codec),
+    TS_F_MSG(msg_kv_begin, codec, ts_codec_schema),
     TS_F(msg_kv_begin, token_count),
     TS_F_SPAN(msg_kv_begin, blocks, BLOCKS_MAX),
     TS_F_SPAN(msg_kv_begin, generations, BLOCKS_MAX),
@@ -65,7 +74,7 @@ static const struct ts_field kv_open_fields[] = {
     TS_F_MSG(msg_kv_open, rid, ts_rid_schema),
     TS_F(msg_kv_open, fingerprint),
     TS_F(msg_kv_open, decode_incarnation),
-    TS_F_ID(msg_kv_open, codec),
+    TS_F_MSG(msg_kv_open, codec, ts_codec_schema),
     TS_F(msg_kv_open, layer_begin),
     TS_F(msg_kv_open, layer_end),
     TS_F(msg_kv_open, layers),

@@ -5,6 +5,7 @@
 #ifndef TS_CORE_MSG_KV_H
 #define TS_CORE_MSG_KV_H
 
+#include "common/core/ts_codec_spec.h"
 #include "common/core/ts_msg_common.h"
 
 /* --- relay pool (worker <-> relay of the host) ---------------------------------------------------------- */
@@ -13,6 +14,8 @@ struct ts_msg_pool {    /* worker -> relay, first message after Welcome */
     struct ts_str path; /* of the memfd, as the relay can open it; empty when modelled */
     uint64_t bytes, fingerprint;
     uint32_t layer_begin, layer_end, head_begin, head_end, kv_blocks, head_dim, kv_dtype, layers, kv_heads;
+    struct ts_u32s
+        rope; /* fp32 bits: what keys turn by with each position [head_dim / 2]; none = not at all */
 };
 
 struct ts_msg_pool_reply {
@@ -24,7 +27,7 @@ struct ts_msg_kv_begin { /* worker -> relay: a transfer will be wanted */
     struct ts_rid rid;
     struct ts_str decode, endpoint;
     uint64_t decode_incarnation;
-    struct ts_str codec;
+    struct ts_codec codec;
     uint32_t token_count; /* prompt tokens, all of which pass the codec */
     struct ts_u32s blocks;
     struct ts_u32s generations; /* of the blocks (ts_kv.h): the relay believes only what still has them */
@@ -63,7 +66,7 @@ struct ts_msg_kv_open {
     struct ts_rid rid;
     uint64_t fingerprint;
     uint64_t decode_incarnation; /* whom the sender means */
-    struct ts_str codec;
+    struct ts_codec codec;
     uint32_t layer_begin, layer_end, layers, head_begin, head_end, kv_heads;
     uint32_t head_dim, kv_dtype, block_tokens;
     uint32_t token_begin, token_count;

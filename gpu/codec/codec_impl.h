@@ -10,7 +10,7 @@
 #include "gpu/codec/ts_codec.h"
 
 #define CODEC_ROWS         ((uint32_t)TS_KV_BLOCK_TOKENS)
-#define CODEC_DIM_MAX      1024u
+#define CODEC_DIM_MAX      TS_CODEC_DIM_MAX
 #define CODEC_TILE_GROUPS  1024u /* 16 tokens of head_dim 1024 in groups of 16 */
 #define CODEC_HADAMARD_MAX 256u  /* longer transforms could restore to infinity (README.md) */
 

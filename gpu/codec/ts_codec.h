@@ -1,8 +1,9 @@
 /*
  * The KV codec: what the wire carries instead of 16-bit keys and values. A *tile* is one (layer, K|V,
  * kv_head, 16 tokens) run of the paged pool; a *chunk* is one layer, K and V, a head range and a token range
- * that begins on a block boundary. A codec is a description of its two *sides*, keys and values; the names
- * none, i8, i4, ... are presets (README.md has the format, the exact arithmetic and the table of presets).
+ * that begins on a block boundary. A codec is a description of its two *sides*, keys and values
+ * (common/core/ts_codec_spec.h), here always that of one layer: overrides are not looked at. README.md has
+ * the format, the exact arithmetic and the table of presets.
  *
  * The encoded payload of a chunk is structure-of-arrays with sizes that follow from its shape alone, so a
  * receiver can compute every offset before reading a byte:
@@ -27,33 +28,8 @@
 #include <stdint.h>
 
 #include "common/base/ts_error.h"
+#include "common/core/ts_codec_spec.h"
 #include "common/core/ts_model.h"
-
-#define TS_CODEC_ASYM     1u /* 4 bits: a minimum beside the scale */
-#define TS_CODEC_HADAMARD 2u /* Walsh-Hadamard transform over head_dim before, its inverse after */
-#define TS_CODEC_CENTRE   4u /* keys: without their rotation, less the mean of a span of tokens */
-#define TS_CODEC_LOSSLESS 8u /* 16 bits, exponents coded */
-
-#define TS_CODEC_SPAN_TOKENS 256 /* absolute tokens that share a mean */
-
-struct ts_codec_side {
-    uint8_t bits;   /* 16, 8 (symmetric), 4 */
-    uint8_t flags;  /* TS_CODEC_* */
-    uint16_t group; /* elements that share parameters, along head_dim; 0 = all of them */
-};
-
-/* Travels in every stream header; a receiver refuses what it does not know. */
-struct ts_codec {
-    struct ts_codec_side key, value;
-    uint8_t raw_tokens;   /* the first ones of a sequence, sent in 16 bits besides: at most 16 */
-    uint8_t short_tokens; /* prompts of fewer tokens go as i8 */
-};
-
-/* Bits of one layer that differ from the codec's; 0 = as the codec says. */
-struct ts_codec_override {
-    uint32_t layer;
-    uint8_t key_bits, value_bits;
-};
 
 /* Cosines and sines of the rotation by 0 .. 255 positions, for sides with CENTRE: [token][cos, sin][head_dim
  * / 2]. Equal on every machine. Immutable, shared between threads. */
@@ -85,18 +61,6 @@ struct ts_codec_chunk {
     uint32_t head_begin, head_count;
     uint32_t token_begin, token_count;
 };
-
-enum ts_status ts_codec_parse(const char *name, struct ts_codec *out, struct ts_error *err);
-const char *ts_codec_name(const struct ts_codec *codec); /* of the preset, else "custom" */
-const char *ts_codec_preset(size_t index);               /* NULL behind the last one */
-enum ts_status ts_codec_check(const struct ts_codec *codec, uint32_t head_dim, struct ts_error *err);
-
-/* What a prompt of so many tokens goes as. */
-struct ts_codec ts_codec_for_prompt(const struct ts_codec *codec, uint32_t tokens);
-struct ts_codec ts_codec_for_layer(const struct ts_codec *codec, const struct ts_codec_override *overrides,
-                                   size_t count, uint32_t layer);
-/* Chunks begin at multiples of so many tokens. */
-uint32_t ts_codec_span(const struct ts_codec *codec);
 
 /* Whether a chunk announced by a peer is one that the functions below take: begins on a span, and its sizes
  * can be computed. That heads, layer and blocks lie inside of the pool is for the caller to check. */

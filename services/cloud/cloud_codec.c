@@ -32,10 +32,11 @@ static void codec_forget(struct occurrence *o)
 }
 
 /* Whole blocks of tokens: 16-bit values; or 4 bits and, for each group of 64, a 16-bit scale and minimum. */
-static uint64_t encoded_bytes(const struct ts_model *m, struct ts_str codec, uint32_t heads, uint32_t tokens)
+static uint64_t encoded_bytes(const struct ts_model *m, const struct ts_codec *codec, uint32_t heads,
+                              uint32_t tokens)
 {
     uint64_t raw = (uint64_t)2 * 2 * heads * m->head_dim * ts_kv_blocks_for(tokens) * TS_KV_BLOCK_TOKENS;
-    return ts_str_equal(codec, ts_str_of("none")) ? raw : raw * 9 / 32;
+    return (uint64_t)((double)raw * ts_codec_bits(codec, m->head_dim) / 16);
 }
 
 static void push_codec(struct cloud_node *node, struct codec_job *job)
@@ -146,18 +147,18 @@ void device_encode(struct cloud_node *node, const struct ts_action_encode *a)
         return;
     }
     struct codec_job *job = ts_xcalloc(1, sizeof *job);
-    *job =
-        (struct codec_job){.o = {.node = node, .happen = encode_happens, .forget = codec_forget},
-                           .id = a->job,
-                           .pool = pool,
-                           .blocks = copy_blocks(a->blocks),
-                           .generations = copy_blocks(a->generations),
-                           .layer = a->layer,
-                           .head_begin = a->head_begin,
-                           .head_count = a->head_count,
-                           .token_begin = a->token_begin,
-                           .token_count = a->token_count,
-                           .bytes = encoded_bytes(&node->cloud->kv, a->codec, a->head_count, a->token_count)};
+    *job = (struct codec_job){.o = {.node = node, .happen = encode_happens, .forget = codec_forget},
+                              .id = a->job,
+                              .pool = pool,
+                              .blocks = copy_blocks(a->blocks),
+                              .generations = copy_blocks(a->generations),
+                              .layer = a->layer,
+                              .head_begin = a->head_begin,
+                              .head_count = a->head_count,
+                              .token_begin = a->token_begin,
+                              .token_count = a->token_count,
+                              .bytes =
+                                  encoded_bytes(&node->cloud->kv, &a->codec, a->head_count, a->token_count)};
     pool->refs++;
     struct payload *payload = read_cells(job);
     job->before = content_of(payload, job->layer);

@@ -486,11 +486,14 @@ static void begin(struct bench_kv *kv, const char *codec, uint32_t tokens)
 {
     struct ts_msg msg = {.kind = TS_MSG_KV_BEGIN};
     uint32_t blocks = ts_kv_blocks_for(tokens);
+    struct ts_codec described;
+    if (ts_codec_parse(codec, &described, NULL) != TS_OK)
+        return;
     msg.kv_begin = (struct ts_msg_kv_begin){.rid = kv->rid,
                                             .decode = ts_str_of("decode"),
                                             .endpoint = kv->profile.kv_endpoint,
                                             .decode_incarnation = kv->decode_incarnation,
-                                            .codec = ts_str_of(codec),
+                                            .codec = ts_codec_for_prompt(&described, tokens),
                                             .token_count = tokens,
                                             .blocks = {kv->blocks, blocks},
                                             .generations = {kv->generations, blocks}};

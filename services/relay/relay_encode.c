@@ -39,7 +39,7 @@ static void start(struct relay_core *core, struct transfer *t)
     struct ts_action *a = ts_actions_add(core->out, TS_ACTION_ENCODE);
     a->encode = (struct ts_action_encode){.job = job->job,
                                           .pool = t->pool_id,
-                                          .codec = t->begin.codec,
+                                          .codec = ts_codec_for_layer(&t->begin.codec, job->piece.layer),
                                           .blocks = t->begin.blocks,
                                           .generations = t->begin.generations,
                                           .layer = job->piece.layer,

@@ -33,7 +33,7 @@ struct pool {      /* of one worker of this host */
     struct ts_session session;
     uint64_t id; /* in actions; 0 = not announced */
     bool mapped;
-    struct ts_msg_pool layout; /* without path */
+    struct ts_msg_pool layout; /* without path and rope */
 };
 
 struct link { /* to a decode worker */
@@ -83,8 +83,9 @@ struct transfer {
     bool opened; /* decode heard of it in this session */
     struct piece *pieces;
     size_t piece_count, piece_head, piece_capacity;
-    uint64_t tiles_ready, tiles_encoded; /* (layer, block) pairs */
-    uint32_t encodes;                    /* under way */
+    uint32_t *ready, *cut;  /* of each layer: tokens announced, and of them those that are in pieces */
+    uint64_t tiles_encoded; /* (layer, block) pairs */
+    uint32_t encodes;       /* under way */
     struct chunk *chunks;
     size_t chunk_count, chunk_sent, chunk_capacity;
     uint64_t held_bytes, bytes_sent; /* the last of payloads, repeats included */

@@ -198,6 +198,7 @@ static void pool_announced(struct relay_core *core, struct pool *pool, const str
     pool->id = core->next_pool++;
     pool->layout = *m;
     pool->layout.path = (struct ts_str){.count = 0};
+    pool->layout.rope = (struct ts_u32s){.count = 0};
     struct ts_action *a = ts_actions_add(core->out, TS_ACTION_MAP_POOL);
     a->map_pool = (struct ts_action_map_pool){.pool = pool->id, .layout = *m};
 }

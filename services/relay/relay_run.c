@@ -22,8 +22,9 @@ struct pool {
     const uint32_t *generations; /* behind the KV; the worker counts there */
     uint32_t layer_begin, layers, head_begin, heads, blocks, head_dim;
     enum ts_dtype dtype;
-    uint32_t running; /* jobs that read it */
-    bool unmapped;    /* go once the last job has ended */
+    struct ts_codec_rope *rope; /* NULL: keys are not turned, or it is modelled */
+    uint32_t running;           /* jobs that read it */
+    bool unmapped;              /* go once the last job has ended */
 };
 
 struct encode_job {
@@ -68,6 +69,7 @@ static void free_pool(struct pool *pool)
 {
     if (pool->base)
         munmap(pool->base, pool->bytes);
+    ts_codec_rope_destroy(&pool->rope);
     ts_free(pool);
 }
 
@@ -127,7 +129,16 @@ static bool layout_sane(const struct ts_msg_pool *p)
     uint64_t need =
         kv_bytes(p->layer_end - p->layer_begin, p->kv_blocks, p->head_end - p->head_begin, p->head_dim) +
         (uint64_t)p->kv_blocks * sizeof(uint32_t);
+    if (p->rope.count != 0 && p->rope.count != p->head_dim / 2)
+        return false;
     return p->path.count == 0 || p->bytes >= need;
+}
+
+static struct ts_codec_rope *rope_of(const struct ts_msg_pool *p)
+{
+    float frequencies[TS_CODEC_DIM_MAX / 2];
+    memcpy(frequencies, p->rope.data, p->rope.count * sizeof *frequencies);
+    return ts_codec_rope_new(frequencies, p->head_dim);
 }
 
 static void perform_map(struct relay_run *run, const struct ts_action_map_pool *action)
@@ -148,6 +159,8 @@ static void perform_map(struct relay_run *run, const struct ts_action_map_pool *
     snprintf(job->path, sizeof job->path, "%.*s", (int)p->path.count, p->path.data);
     ts_map_put_u64(run->pools, job->id, job->pool);
     job->pool->running = 1;
+    if (layout_sane(p) && p->rope.count > 0)
+        job->pool->rope = rope_of(p);
     if (!layout_sane(p))
         ts_error_set(&job->err, TS_EINVAL, "the KV pool's announced layout is inconsistent");
     ts_jobs_submit(run->jobs, &job->job);
@@ -188,7 +201,8 @@ static void run_encode(struct ts_job *base)
                                  .head_dim = pool->head_dim,
                                  .dtype = pool->dtype,
                                  .blocks = job->blocks,
-                                 .block_count = job->block_count};
+                                 .block_count = job->block_count,
+                                 .rope = pool->rope};
     job->frame = ts_frame_new(ts_codec_bytes_max(&job->codec, cache, c));
     job->frame->bytes = ts_codec_encode(&job->codec, &view, c, job->frame->data, &job->escapes);
     job->crc = ts_crc32c(0, job->frame->data, job->frame->bytes);
@@ -222,10 +236,9 @@ static bool encode_sane(const struct encode_job *job, const struct ts_action_enc
 static void perform_encode(struct relay_run *run, const struct ts_action_encode *a)
 {
     struct encode_job *job = ts_xcalloc(1, sizeof *job);
-    char name[64];
-    snprintf(name, sizeof name, "%.*s", (int)a->codec.count, a->codec.data);
     job->job.run = run_encode;
     job->id = a->job;
+    job->codec = a->codec;
     job->pool = ts_map_get_u64(run->pools, a->pool);
     TS_ASSERT(job->pool);
     job->layer = a->layer;
@@ -238,7 +251,7 @@ static void perform_encode(struct relay_run *run, const struct ts_action_encode 
         job->generations[i] = i < a->generations.count ? a->generations.data[i] : UINT32_MAX;
     }
     job->pool->running++;
-    if (ts_codec_parse(name, &job->codec, NULL) != TS_OK || !encode_sane(job, a)) {
+    if (!encode_sane(job, a)) {
         job->reason = TS_REASON_KV_MISMATCH;
         job->chunk.head_count = 0;
     } else {

@@ -110,6 +110,8 @@ void transfer_free(struct transfer *t)
 {
     ts_arena_fini(&t->arena);
     ts_free(t->pieces);
+    ts_free(t->ready);
+    ts_free(t->cut);
     ts_free(t->chunks);
     ts_free(t->digests);
     ts_free(t);
@@ -226,8 +228,10 @@ static const char *begin_fault(const struct pool *pool, const struct ts_msg_kv_b
         if (m->blocks.data[i] >= pool->layout.kv_blocks)
             return "a block lies outside of the pool";
     }
-    if (m->endpoint.count == 0 || m->codec.count == 0)
-        return "the decode endpoint or the codec is not given";
+    if (m->endpoint.count == 0)
+        return "the decode endpoint is not given";
+    if (ts_codec_check(&m->codec, pool->layout.head_dim, NULL) != TS_OK)
+        return "the relay does not know the codec";
     return NULL;
 }
 
@@ -253,9 +257,10 @@ void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_
     t->pool = pool;
     t->pool_id = pool->id;
     t->layout = pool->layout;
-    t->digests = ts_xcalloc((size_t)(t->layout.layer_end - t->layout.layer_begin) *
-                                (t->layout.head_end - t->layout.head_begin),
-                            sizeof *t->digests);
+    uint32_t layers = t->layout.layer_end - t->layout.layer_begin;
+    t->digests = ts_xcalloc((size_t)layers * (t->layout.head_end - t->layout.head_begin), sizeof *t->digests);
+    t->ready = ts_xcalloc(layers, sizeof *t->ready);
+    t->cut = ts_xcalloc(layers, sizeof *t->cut);
     enter(core, t);
     core->state_counts[TRANSFER_OPENING]++;
     list_opening(core, t);
@@ -267,25 +272,28 @@ static struct transfer *of_pool(const struct relay_core *core, const struct pool
     return t && t->pool == pool ? t : NULL;
 }
 
+/* In order, in whole blocks but for the last. */
 static bool ready_fits(const struct transfer *t, uint32_t layer, const struct ts_ready_item *item)
 {
     uint64_t end = (uint64_t)item->token_begin + item->token_count;
     return layer >= t->layout.layer_begin && layer < t->layout.layer_end && item->token_count > 0 &&
-           item->token_begin % TS_KV_BLOCK_TOKENS == 0 && end <= t->begin.token_count &&
+           item->token_begin == t->ready[layer - t->layout.layer_begin] && end <= t->begin.token_count &&
            (end % TS_KV_BLOCK_TOKENS == 0 || end == t->begin.token_count);
 }
 
-static void add_piece(struct relay_core *core, struct transfer *t, uint32_t layer, uint32_t begin,
-                      uint32_t count)
+/* Cut where the codec's spans end: what does not fill one waits for the next tokens, or for the last. */
+static void add_ready(struct relay_core *core, struct transfer *t, uint32_t layer, uint32_t tokens)
 {
-    uint32_t most = core->settings.chunk_tokens_max / TS_KV_BLOCK_TOKENS * TS_KV_BLOCK_TOKENS;
-    t->tiles_ready += ts_kv_blocks_for(count);
-    while (count > 0) {
-        uint32_t n = count < most ? count : most;
+    uint32_t span = ts_codec_span(&t->begin.codec), row = layer - t->layout.layer_begin;
+    uint32_t wish = core->settings.chunk_tokens_max / span * span, most = wish ? wish : span;
+    uint32_t end = t->ready[row] += tokens;
+    if (end < t->begin.token_count)
+        end = end / span * span;
+    while (t->cut[row] < end) {
+        uint32_t left = end - t->cut[row], n = left < most ? left : most;
         ts_array_reserve((void **)&t->pieces, &t->piece_capacity, t->piece_count + 1, sizeof *t->pieces);
-        t->pieces[t->piece_count++] = (struct piece){layer, begin, n};
-        begin += n;
-        count -= n;
+        t->pieces[t->piece_count++] = (struct piece){layer, t->cut[row], n};
+        t->cut[row] += n;
     }
     encode_queue(core, t);
 }
@@ -298,12 +306,11 @@ void transfer_ready(struct relay_core *core, struct pool *pool, const struct ts_
             struct transfer *t = of_pool(core, pool, item->rid);
             if (!t)
                 break;
-            if (ready_fits(t, layer, item) &&
-                t->tiles_ready + ts_kv_blocks_for(item->token_count) <= encode_tiles(t))
-                add_piece(core, t, layer, item->token_begin, item->token_count);
+            if (ready_fits(t, layer, item))
+                add_ready(core, t, layer, item->token_count);
             else
                 transfer_abort(core, t, TS_REASON_KV_MISMATCH,
-                               "the worker announced KV outside of its transfer");
+                               "the worker announced KV outside of its transfer, or out of order");
         }
     }
 }

@@ -441,7 +441,9 @@ void attempt_refused(struct router_core *core, struct member *from, const struct
         member_drains(core, from);
     if (!r || (from != r->prefill && from != r->decode))
         return;
-    attempt_fail(core, r, m->reason, from, "refused");
+    attempt_fail(core, r, m->reason, from,
+                 m->text.count ? ts_arena_printf(&core->out->arena, "%.*s", (int)m->text.count, m->text.data)
+                               : "refused");
 }
 
 /* The books are corrected by who has tokenised the prompt. */

@@ -1,6 +1,7 @@
 #include "services/router/router_conf.h"
 
 #include "common/base/ts_assert.h"
+#include "common/core/ts_codec_spec.h"
 #include "services/router/router_workload.h"
 
 #define O(field, kind, fallback, lo, hi, text)                                                               \
@@ -12,7 +13,7 @@ static const struct ts_option options[] = {
     O(listen, TS_OPTION_STRING, "tcp://127.0.0.1:5555", 0, 0,
       "client endpoint; admin, worker, relay and planner take the next ports"),
     O(id, TS_OPTION_STRING, "router", 0, 0, "name of this router"),
-    O(codec, TS_OPTION_CHOICE, "i4|none", 0, 0, "KV codec where neither request nor plan names one"),
+    O(codec, TS_OPTION_STRING, "i4", 0, 0, "KV codec where neither request nor plan names one"),
     O(heartbeat_ms, TS_OPTION_U32, "500", 10, 60000, "to members that hear nothing else"),
     O(timeout_ms, TS_OPTION_U32, "3000", 50, 600000, "a member silent for that long is dead"),
     O(queue_max, TS_OPTION_U32, "4096", 1, 1e6, "requests accepted and not ended"),
@@ -48,7 +49,10 @@ enum ts_conf_outcome router_conf_load(int argc, char **argv, struct router_conf 
     *out = (struct router_conf){.conf = NULL};
     enum ts_conf_outcome outcome =
         ts_conf_load("router", options, TS_ARRAY_SIZE(options), argc, argv, out, NULL, &out->conf, err);
-    if (outcome != TS_CONF_ERROR && ts_conf_check_clocks(out->heartbeat_ms, out->timeout_ms, err) != TS_OK) {
+    if (outcome == TS_CONF_ERROR)
+        return outcome;
+    if (ts_conf_check_clocks(out->heartbeat_ms, out->timeout_ms, err) != TS_OK ||
+        ts_codec_check_option(out->codec, err) != TS_OK) {
         ts_conf_destroy(&out->conf);
         return TS_CONF_ERROR;
     }

@@ -160,6 +160,10 @@ static const char *admission(const struct router_core *core, const struct ts_eve
         p->logprobs > TS_LOGPROBS_MAX)
         return "sampling is out of range: presence_penalty and frequency_penalty within 2 of 0, logprobs <= "
                "20";
+    struct ts_error err;
+    struct ts_codec codec;
+    if (g->codec.count && ts_codec_parse_text(g->codec, &core->out->arena, &codec, &err) != TS_OK)
+        return ts_arena_printf(&core->out->arena, "%s", err.text);
     if (g->next_index != g->produced.count)
         return "a resumed request must bring as many produced tokens as next_index says";
     *reason = TS_REASON_PROMPT_TOO_LONG;

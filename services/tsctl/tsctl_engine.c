@@ -208,6 +208,7 @@ static enum ts_status pass_codec(struct engine_run *e, const char *name, struct 
                                  .blocks = e->blocks,
                                  .block_count = e->block_count};
     uint32_t tokens = (uint32_t)e->prompt_count, escapes;
+    codec = ts_codec_for_prompt(&codec, tokens);
     const struct ts_codec_cache cache = {e->model->head_dim, e->model->kv_dtype};
     const struct ts_codec_chunk whole = {.head_count = e->model->kv_heads, .token_count = tokens};
     void *payload = ts_xaligned(64, ts_codec_bytes_max(&codec, cache, &whole));

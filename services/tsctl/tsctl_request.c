@@ -5,6 +5,7 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
+#include "common/core/ts_codec_spec.h"
 #include "common/text/ts_json.h"
 #include "services/tsctl/tsctl.h"
 
@@ -39,7 +40,7 @@ static const struct ts_option options[] = {
     O(reattach_ms, TS_OPTION_U32, "0", 0, 4e9,
       "how long the router keeps it for a lost client; 0 = its default"),
     O(give_up_ms, TS_OPTION_U32, "10000", 1, 4e9, "stop waiting for a router that does not answer"),
-    O(codec, TS_OPTION_CHOICE, "|none|i4", 0, 0, "KV codec (default: the router's choice; engine: none)"),
+    O(codec, TS_OPTION_STRING, NULL, 0, 0, "KV codec (default: the router's choice; engine: none)"),
     O(request_id, TS_OPTION_STRING, NULL, 0, 0, "to attach, cancel or look up later (default: random)"),
     O(client, TS_OPTION_STRING, NULL, 0, 0, "identity of this client (default: random)"),
     O(device, TS_OPTION_CHOICE, "auto|cpu|modelled", 0, 0, "engine: what computes"),
@@ -137,6 +138,10 @@ int tsctl_request_parse(const char *verb, int argc, char **argv, struct tsctl_re
         out->given |= ts_conf_given(out->conf, model_defaults[i].name) ? model_defaults[i].bit : 0;
     if (*out->tokens && parse_ids(out) != 0) {
         *code = tsctl_fail(verb, 2, "--tokens is not a list of token ids: expected e.g. --tokens 1,2,3");
+        return -1;
+    }
+    if (*out->codec && ts_codec_check_option(out->codec, &err) != TS_OK) {
+        *code = tsctl_fail(verb, 2, err.text);
         return -1;
     }
     if (!*out->prompt && !out->ids && !*out->requests) {

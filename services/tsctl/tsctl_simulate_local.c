@@ -8,6 +8,7 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
+#include "common/core/ts_codec_spec.h"
 #include "gpu/sim/ts_sim_model.h"
 #include "services/cloud/cloud.h"
 #include "services/planner/planner_conf.h"
@@ -35,7 +36,7 @@ static const struct ts_option options[] = {
     O(decode, TS_OPTION_U32, "1", 1, NODES_MAX, "decode workers"),
     O(planner, TS_OPTION_U32, "1", 0, 8, "planners"),
     O(modelled_conf, TS_OPTION_STRING, NULL, 0, 0, "coefficients of the modelled device"),
-    O(codec, TS_OPTION_CHOICE, "|none|i4", 0, 0, "default KV codec"),
+    O(codec, TS_OPTION_STRING, NULL, 0, 0, "default KV codec"),
     O(message_us, TS_OPTION_U32, "150", 1, 1000000, "mean time of a message between two processes"),
     O(seed, TS_OPTION_U32, "1", 0, 4294967295.0, "of the times of messages"),
     O(host, TS_OPTION_STRING, NULL, 0, 0, "of tsctl up: not used here"),
@@ -275,6 +276,8 @@ int tsctl_simulate_local(int argc, char **argv)
         if (!*l.flags.requests)
             code =
                 tsctl_fail("simulate local", 2, "no requests: give --requests FILE, one JSON request a line");
+        else if (*l.flags.codec && ts_codec_check_option(l.flags.codec, &err) != TS_OK)
+            code = tsctl_fail("simulate local", 2, err.text);
         else if (simulate(&l, &err) != TS_OK)
             code = tsctl_fail("simulate local", 1, err.text);
         break;

@@ -20,6 +20,7 @@
 #include "common/base/ts_assert.h"
 #include "common/base/ts_clock.h"
 #include "common/base/ts_mem.h"
+#include "common/core/ts_codec_spec.h"
 #include "common/run/ts_net.h"
 #include "common/text/ts_json.h"
 #include "gpu/model/ts_hf.h"
@@ -56,7 +57,7 @@ static const struct ts_option options[] = {
      "what computes"},
     {"modelled_conf", TS_OPTION_STRING, offsetof(struct up_flags, modelled_conf), NULL, 0, 0,
      "coefficients of the modelled device"},
-    {"codec", TS_OPTION_CHOICE, offsetof(struct up_flags, codec), "|none|i4", 0, 0, "default KV codec"},
+    {"codec", TS_OPTION_STRING, offsetof(struct up_flags, codec), NULL, 0, 0, "default KV codec"},
     {"record", TS_OPTION_STRING, offsetof(struct up_flags, record), NULL, 0, 0,
      "folder for recordings, one file a service"},
     {"ready_ms", TS_OPTION_U32, offsetof(struct up_flags, ready_ms), "60000", 100, 1e7,
@@ -516,6 +517,8 @@ int tsctl_up(int argc, char **argv)
         shifted[given++] = argv[i];
     enum ts_conf_outcome outcome = ts_conf_load("up", options, TS_ARRAY_SIZE(options), given, shifted,
                                                 &up.flags, NULL, &up.flags.conf, &err);
+    if (outcome == TS_CONF_RUN && *up.flags.codec && ts_codec_check_option(up.flags.codec, &err) != TS_OK)
+        outcome = TS_CONF_ERROR;
     if (outcome != TS_CONF_ERROR && positional && check_services(up.conf_path, &err) != TS_OK)
         outcome = TS_CONF_ERROR;
     if (outcome == TS_CONF_ERROR)

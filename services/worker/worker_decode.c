@@ -46,7 +46,8 @@ static const char *open_fault(const struct worker_core *core, const struct task 
     if (m->layer_begin >= m->layer_end || m->layer_begin < kv->layer_begin || m->layer_end > kv->layer_end ||
         m->head_begin >= m->head_end || m->head_begin < kv->head_begin || m->head_end > kv->head_end)
         return "the transfer's layers or heads are not those of this worker";
-    if (!ts_str_equal(m->codec, t->assign.codec))
+    const struct ts_codec codec = ts_codec_for_prompt(&t->codec, m->token_count);
+    if (!ts_schema_equal(&ts_codec_schema, &m->codec, &codec))
         return "the codec is not the one of the assignment";
     if (m->token_begin != 0 || m->token_count == 0 || m->token_count >= p->context_tokens)
         return "the transfer's tokens do not fit the context";
@@ -80,7 +81,7 @@ void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts
         return;
     }
     t->open = *m;
-    t->open.codec = t->assign.codec;
+    t->open.codec = t->codec = ts_codec_for_prompt(&t->codec, m->token_count);
     t->open.chain = (struct ts_u64s){.count = 0};
     t->prompt_count = m->token_count;
     t->waiting_since = core->now;
@@ -159,8 +160,9 @@ static bool chunk_fits(const struct task *t, const struct ts_msg_kv_chunk *m, ui
     if (m->layer < o->layer_begin || m->layer >= o->layer_end || m->head_begin < o->head_begin ||
         m->head_begin >= o->head_end || m->head_count == 0 || m->head_count > o->head_end - m->head_begin)
         return false;
-    if (m->token_begin % TS_KV_BLOCK_TOKENS != 0 || m->token_count == 0 || end > o->token_count ||
-        (end % TS_KV_BLOCK_TOKENS != 0 && end != o->token_count))
+    uint32_t span = ts_codec_span(&o->codec);
+    if (m->token_begin % span != 0 || m->token_count == 0 || end > o->token_count ||
+        (end % span != 0 && end != o->token_count))
         return false;
     return m->number < t->chunk_limit && bytes > 0 && bytes <= CHUNK_BYTES_MAX;
 }
@@ -183,7 +185,7 @@ static void scatter(struct worker_core *core, struct task *t, const struct ts_ms
     a->scatter = (struct ts_action_scatter){.job = job->job,
                                             .bulk = bulk,
                                             .declared_bytes = m->declared_bytes,
-                                            .codec = t->assign.codec,
+                                            .codec = ts_codec_for_layer(&t->codec, m->layer),
                                             .blocks = {t->blocks, t->block_count},
                                             .layer = m->layer,
                                             .head_begin = m->head_begin,

@@ -58,6 +58,7 @@ struct task {
     struct router_link *router;
     struct ts_arena arena; /* holds assign, what KvCommit brought, texts and tops of items */
     struct ts_msg_assign assign;
+    struct ts_codec codec; /* of the assignment; once decode knows the prompt's length, what it goes as */
     struct ts_sampling sampling; /* the model's defaults applied, max_tokens clipped to the context */
     ts_time accepted_at, arrived_at, began_at, waiting_since;
     uint32_t *prompt;

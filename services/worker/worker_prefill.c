@@ -90,7 +90,7 @@ static void tell_relay(struct worker_core *core, struct task *t)
                                                .decode = t->assign.decode,
                                                .endpoint = t->assign.decode_endpoint,
                                                .decode_incarnation = t->assign.decode_incarnation,
-                                               .codec = t->assign.codec,
+                                               .codec = ts_codec_for_prompt(&t->codec, t->prompt_count),
                                                .token_count = t->prompt_count,
                                                .blocks = {t->blocks, t->block_count},
                                                .generations = generations_of(core, t),

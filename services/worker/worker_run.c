@@ -302,10 +302,9 @@ static void perform_scatter(struct worker_run *run, struct ts_service *service,
     struct scatter_job *job = ts_xcalloc(1, sizeof *job);
     struct ts_frame *frame = ts_bulk_frame(ts_service_bulks(service), a->bulk);
     const struct ts_shard *shard = &run->info->shard;
-    char name[64];
-    snprintf(name, sizeof name, "%.*s", (int)a->codec.count, a->codec.data);
     job->job.run = run_scatter;
     job->id = a->job;
+    job->codec = a->codec;
     job->run = run;
     job->frame = frame ? ts_frame_ref(frame) : NULL;
     job->layer = a->layer;
@@ -320,7 +319,7 @@ static void perform_scatter(struct worker_run *run, struct ts_service *service,
     job->blocks = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->blocks);
     if (a->blocks.count)
         memcpy(job->blocks, a->blocks.data, a->blocks.count * sizeof *job->blocks);
-    if (ts_codec_parse(name, &job->codec, NULL) != TS_OK || !scatter_sane(job, a)) {
+    if (!scatter_sane(job, a)) {
         job->reason = TS_REASON_KV_MISMATCH;
         job->chunk.head_count = 0;
     }

@@ -106,12 +106,12 @@ static void unlink_task(struct worker_core *core, struct task *t)
 }
 
 static void refuse(struct worker_core *core, struct router_link *link, const struct ts_msg_assign *a,
-                   enum ts_reason reason)
+                   enum ts_reason reason, const char *text)
 {
     struct ts_action_send *s = worker_send_router(core, link, TS_MSG_ASSIGN_REFUSED);
     if (s)
-        s->msg.assign_refused =
-            (struct ts_msg_assign_refused){.rid = a->rid, .role = a->role, .reason = reason};
+        s->msg.assign_refused = (struct ts_msg_assign_refused){
+            .rid = a->rid, .role = a->role, .reason = reason, .text = ts_str_of(text)};
 }
 
 static enum ts_reason judge(const struct worker_core *core, const struct router_link *link,
@@ -159,15 +159,22 @@ void task_assign(struct worker_core *core, struct router_link *link, const struc
 {
     const struct ts_msg_assign *a = &m->msg.assign;
     enum ts_reason reason = judge(core, link, a);
+    struct ts_codec codec = {.raw_tokens = 0};
+    struct ts_error err = {.status = TS_OK};
     if (task_find(core, a->rid, a->role)) /* known from before a Resync */
         return;
+    if (reason == TS_REASON_NONE && a->role != TS_PHASE_BOTH &&
+        (ts_codec_parse_text(a->codec, &core->out->arena, &codec, &err) != TS_OK ||
+         ts_codec_check(&codec, core->settings.profile.head_dim, &err) != TS_OK))
+        reason = TS_REASON_UNSUPPORTED;
     if (reason != TS_REASON_NONE) {
-        refuse(core, link, a, reason);
+        refuse(core, link, a, reason, ts_arena_printf(&core->out->arena, "%s", err.text));
         return;
     }
     link->term = a->term;
     link->plan = a->plan;
     struct task *t = new_task(core, link, m);
+    ts_schema_copy(&ts_codec_schema, &t->codec, &codec, &t->arena);
     if (t->role & TS_PHASE_PREFILL)
         prefill_assigned(core, t, m->bulk);
 }

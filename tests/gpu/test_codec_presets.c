@@ -1,4 +1,5 @@
 /* What each preset promises: size, accuracy, what is exact, that cuts do not matter, that damage is seen. */
+#include "common/base/ts_assert.h"
 #include "common/base/ts_hash.h"
 #include "tests/gpu/codec_fixture.h"
 
@@ -409,27 +410,28 @@ static void test_short_prompts(void **state)
 
 static void test_overrides(void **state)
 {
-    const struct ts_codec_override list[] = {{0, 8, 8}, {1, 16, 0}, {7, 0, 8}, {9, 4, 4}};
+    static const struct ts_codec_override list[] = {{0, 8, 8}, {1, 16, 0}, {7, 0, 8}, {9, 4, 4}};
     struct ts_codec i4hc, none, got;
     (void)state;
     assert_int_equal(ts_codec_parse("i4hc", &i4hc, NULL), TS_OK);
     assert_int_equal(ts_codec_parse("none", &none, NULL), TS_OK);
-    got = ts_codec_for_layer(&i4hc, list, 4, 0);
+    i4hc.layers = none.layers = (struct ts_codec_overrides){list, TS_ARRAY_SIZE(list)};
+    got = ts_codec_for_layer(&i4hc, 0);
     assert_int_equal(got.key.bits, 8);
     assert_int_equal(got.key.flags, TS_CODEC_HADAMARD | TS_CODEC_CENTRE);
     assert_int_equal(got.value.bits, 8);
-    got = ts_codec_for_layer(&i4hc, list, 4, 1);
+    got = ts_codec_for_layer(&i4hc, 1);
     assert_int_equal(got.key.bits, 16);
     assert_int_equal(got.value.bits, 4);
-    got = ts_codec_for_layer(&i4hc, list, 4, 2);
+    got = ts_codec_for_layer(&i4hc, 2);
     assert_string_equal(ts_codec_name(&got), "i4hc");
-    got = ts_codec_for_layer(&i4hc, list, 4, 7);
+    got = ts_codec_for_layer(&i4hc, 7);
     assert_int_equal(got.key.bits, 4);
     assert_int_equal(got.value.bits, 8);
-    got = ts_codec_for_layer(&none, list, 4, 9);
+    got = ts_codec_for_layer(&none, 9);
     assert_int_equal(got.key.flags, TS_CODEC_HADAMARD | TS_CODEC_ASYM);
     for (uint32_t layer = 0; layer < 10; layer++) {
-        got = ts_codec_for_layer(&i4hc, list, 4, layer);
+        got = ts_codec_for_layer(&i4hc, layer);
         assert_int_equal(ts_codec_check(&got, 64, NULL), TS_OK);
     }
 }

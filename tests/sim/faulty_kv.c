@@ -111,16 +111,6 @@ static struct ts_codec_view view_of(const struct faulty_pool *pool, struct ts_u3
                                   .block_count = blocks.count};
 }
 
-static struct ts_codec codec_of(struct ts_str name)
-{
-    char text[32];
-    struct ts_codec codec;
-    snprintf(text, sizeof text, "%.*s", (int)name.count, name.data);
-    enum ts_status status = ts_codec_parse(text, &codec, NULL);
-    TS_ASSERT(status == TS_OK);
-    return codec;
-}
-
 /* The whole prompt at once, without a network. */
 static void expect(struct faulty_request *r, const struct faulty_layout *like)
 {
@@ -132,7 +122,10 @@ static void expect(struct faulty_request *r, const struct faulty_layout *like)
         blocks[i] = i;
     struct faulty_pool *from = faulty_pool_new(layout);
     struct ts_u32s all = {blocks, layout.blocks};
-    struct ts_codec codec = codec_of(ts_str_of(r->codec_name));
+    struct ts_codec codec;
+    enum ts_status known = ts_codec_parse(r->codec_name, &codec, NULL);
+    TS_ASSERT(known == TS_OK);
+    codec = ts_codec_for_prompt(&codec, r->prompt_count);
     r->expected = faulty_pool_new(layout);
     for (uint32_t layer = 0; layer < layout.layers; layer++) {
         const struct ts_codec_chunk chunk = {
@@ -194,7 +187,7 @@ static bool still_theirs(const struct faulty_pool *pool, const struct ts_action_
 void faulty_encode(const struct faulty_pool *pool, const struct ts_action_encode *a, struct ts_event *event,
                    struct ts_frame **frame, struct ts_arena *arena)
 {
-    const struct ts_codec codec = codec_of(a->codec);
+    const struct ts_codec codec = a->codec;
     const struct ts_codec_cache cache = {pool->layout.head_dim, pool->layout.dtype};
     const struct ts_codec_view view = view_of(pool, a->blocks);
     const struct ts_codec_chunk chunk = {.layer = a->layer,
@@ -218,7 +211,7 @@ void faulty_encode(const struct faulty_pool *pool, const struct ts_action_encode
 void faulty_scatter(struct faulty_pool *pool, const struct ts_action_scatter *a, const struct ts_frame *frame,
                     struct ts_event *event, struct ts_arena *arena)
 {
-    const struct ts_codec codec = codec_of(a->codec);
+    const struct ts_codec codec = a->codec;
     const struct ts_codec_view view = view_of(pool, a->blocks);
     const struct ts_codec_chunk chunk = {.layer = a->layer,
                                          .head_begin = a->head_begin,

@@ -191,7 +191,7 @@ static void draw_cloud(struct draw *d, const char *fast, const char *slow)
 
 static struct sim_request *new_request(struct draw *d, uint32_t client, ts_time at)
 {
-    static const char *const codecs[] = {NULL, "none", "i4"};
+    static const char *const codecs[] = {NULL, "none", "i4", "i4hc", "i4h,0=8"};
     struct sim_script *s = d->script;
     TS_ASSERT(s->request_count < SIM_REQUESTS_MAX);
     struct sim_request *r = &s->requests[s->request_count++];
@@ -199,7 +199,7 @@ static struct sim_request *new_request(struct draw *d, uint32_t client, ts_time 
         .client = client, .at = at, .sampling = ts_sampling_defaults(), .cancel_at = TS_TIME_NEVER};
     r->prompt_count = one_in(d, 4) ? draw(d, 1, d->prompt_max) : draw(d, 1, 40);
     r->prompt_seed = ts_rng_u64(&d->rng);
-    r->codec = codecs[draw(d, 0, 2)];
+    r->codec = codecs[draw(d, 0, 4)];
     r->sampling.seed = ts_rng_u64(&d->rng);
     r->sampling.max_tokens = one_in(d, 8) ? 1 : one_in(d, 6) ? draw(d, 1, d->output_max) : draw(d, 1, 16);
     r->sampling.ignore_eos = one_in(d, 2);

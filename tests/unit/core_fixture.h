@@ -18,6 +18,9 @@
 #define CORE_SLOTS_MAX  256
 #define CORE_BLOCKS_MAX 1024
 
+/* What a prompt of fewer than 32 tokens goes as. */
+#define I8 "codec.key.bits=8 codec.key.flags=2 codec.value.bits=8 codec.value.flags=2"
+
 struct core_driver {
     void *core;
     void (*step)(void *core, ts_time now, const struct ts_event *event, struct ts_actions *out);

@@ -10,7 +10,7 @@
     "pool path=/p fingerprint=7 layers=2 layer_end=2 kv_heads=2 head_end=2 kv_blocks=8 head_dim=64 "         \
     "kv_dtype=3"
 #define BEGIN(rid)                                                                                           \
-    "pool:1 kv_begin rid=" rid " decode=d0 endpoint=tcp://d0 decode_incarnation=9 codec=i4 token_count=20 "  \
+    "pool:1 kv_begin rid=" rid " decode=d0 endpoint=tcp://d0 decode_incarnation=9 " I8 " token_count=20 "    \
     "blocks=4,6 generations=1,2 chain=77 "
 #define CONNECT           "kv:1000 connect endpoint=tcp://d0\nkv:1000 hello role=relay id=r0"
 #define OPEN(rid)         "kv:1000 kv_open rid=" rid
@@ -21,8 +21,8 @@
 #define READY(rid, layer) "pool:1 kv_ready layer_begin=" layer " layer_end=2 items=" rid ":0:20"
 #define SEAL(rid)         "pool:1 kv_seal rid=" rid " prompt_ids=*20 produced=42 first=42:A"
 #define ENCODE(job, layer)                                                                                   \
-    "encode job=" job                                                                                        \
-    " pool=1 codec=i4 blocks=4,6 head_begin=0 head_count=2 token_begin=0 token_count=20 layer=" layer
+    "encode job=" job " pool=1 " I8                                                                          \
+    " blocks=4,6 head_begin=0 head_count=2 token_begin=0 token_count=20 layer=" layer
 
 /* Begun and opened. */
 #define OPENED                                                                                               \

@@ -18,7 +18,7 @@
 #include "services/relay/relay_core.h"
 #include "worker_fixture.h"
 
-#define WORLDS   25 /* of one core each: a message may well end all that could follow in one */
+#define WORLDS   120 /* of one core each: a message may well end all that could follow in one */
 #define STEPS    3000
 #define JOBS_MAX 64
 
@@ -403,7 +403,7 @@ static bool relay_check(const void *core, struct ts_error *err)
 static bool relay_world(void)
 {
 #define BEGIN                                                                                                \
-    "kv_begin decode=d0 endpoint=tcp://d0 decode_incarnation=9 codec=i4 token_count=20 blocks=4,6 "          \
+    "kv_begin decode=d0 endpoint=tcp://d0 decode_incarnation=9 " I8 " token_count=20 blocks=4,6 "            \
     "generations=1,2 chain=77"
     static const struct line lines[] = {
         {TS_CHANNEL_RELAY, 1, "release"},

@@ -37,7 +37,7 @@ static void test_refeed(void **state)
         {10, REFEED("1.1", "1.2"), "kv:1001 connect endpoint=tcp://d1\nkv:1001 hello"},
         {10, REFEED("1.1", "1.2"), ""}, /* asked again in a new session */
         {11, "kv:1001 welcome",
-         "kv:1001 kv_open rid=1.2 fingerprint=7 decode_incarnation=8 codec=i4 token_count=20 chain=77"},
+         "kv:1001 kv_open rid=1.2 fingerprint=7 decode_incarnation=8 " I8 " token_count=20 chain=77"},
         {12, "kv:1001 kv_nack rid=1.2 chunk=whole reason=no_assign", ""},
         {32, "tick", "kv:1001 kv_open rid=1.2"},
         {33, "kv:1001 kv_grant rid=1.2 credit_bytes=50", "kv:1001 kv_chunk rid=1.2 number=0 crc32c=91 #5"},
@@ -172,7 +172,7 @@ static void feed_done(struct core_fixture *f, int request, int tokens, int bytes
         core_step_one(f, f->now / TS_MS, line, actions);                                                     \
     } while (0)
     SAY("*",
-        "pool:1 kv_begin rid=%d.1 decode=d0 endpoint=tcp://d0 decode_incarnation=9 codec=i4 "
+        "pool:1 kv_begin rid=%d.1 decode=d0 endpoint=tcp://d0 decode_incarnation=9 " I8 " "
         "token_count=%d blocks=%s generations=%s chain=77",
         request, tokens, tokens > 16 ? "4,6" : "4", tokens > 16 ? "1,2" : "1");
     if (request == 1)

@@ -15,16 +15,17 @@ static void test_life(void **state)
         {1, BEGIN("1.1"), CONNECT},
         {1, BEGIN("1.1"), ""},
         {2, "kv:1000 welcome",
-         OPEN("1.1") " fingerprint=7 decode_incarnation=9 codec=i4 layer_begin=0 layer_end=2 layers=2 "
+         OPEN("1.1") " fingerprint=7 decode_incarnation=9 " I8 " layer_begin=0 layer_end=2 layers=2 "
                      "head_end=2 "
                      "kv_heads=2 head_dim=64 kv_dtype=3 block_tokens=16 token_begin=0 token_count=20 "
                      "chain=77"},
         /* Encoding does not wait for the grant. */
         {3, "pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:0:16",
          "encode job=1 pool=1 layer=0 token_begin=0 token_count=16 blocks=4,6 generations=1,2"},
-        {3, "pool:1 kv_ready layer_begin=0 layer_end=2 items=1.1:16:4",
-         "encode job=2 layer=0 token_begin=16 token_count=4\nencode job=3 layer=1 token_begin=16 "
-         "token_count=4"},
+        {3, "pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:16:4",
+         "encode job=2 layer=0 token_begin=16 token_count=4"},
+        {3, "pool:1 kv_ready layer_begin=1 layer_end=2 items=1.1:0:16",
+         "encode job=3 layer=1 token_begin=0 token_count=16"},
         {4, "encoded job=1 #5/40 digests=1,2 crc32c=91 escapes=3", ""},
         {5, "kv:1000 kv_grant rid=1.1 credit_bytes=60",
          "kv:1000 kv_chunk rid=1.1 number=0 layer=0 head_begin=0 head_count=2 token_begin=0 token_count=16 "
@@ -34,8 +35,8 @@ static void test_life(void **state)
         {7, "encoded job=3 #7/20 digests=16,32 crc32c=93", ""}, /* no credit left */
         {8, "kv:1000 kv_credit rid=1.1 bytes=19", ""},
         {8, "kv:1000 kv_credit rid=1.1 bytes=1", "kv:1000 kv_chunk number=2 layer=1 #7"},
-        {8, "pool:1 kv_ready layer_begin=1 layer_end=2 items=1.1:0:16",
-         "encode job=4 layer=1 token_begin=0 token_count=16"},
+        {8, "pool:1 kv_ready layer_begin=1 layer_end=2 items=1.1:16:4",
+         "encode job=4 layer=1 token_begin=16 token_count=4"},
         {9, SEAL("1.1"), ""},
         {9, SEAL("1.1"), ""},
         /* Sealed and all encoded: the worker has its blocks back. */
@@ -161,6 +162,40 @@ static void test_no_assign(void **state)
     RELAY_CASE(relay_begin(), "no link", no_link);
 }
 
+/* Centred keys: pieces begin at spans of 256 tokens; what does not fill one waits for more, or for the end.
+ */
+static void test_spans(void **state)
+{
+    (void)state;
+#define EIGHT "1,1,1,1,1,1,1,1,"
+#define LONG_BEGIN                                                                                           \
+    "pool:1 kv_begin rid=1.1 decode=d0 endpoint=tcp://d0 decode_incarnation=9 token_count=600 "              \
+    "codec.key.bits=4 codec.key.flags=7 codec.key.group=64 codec.value.bits=4 codec.value.flags=3 "          \
+    "codec.value.group=64 blocks=" EIGHT EIGHT EIGHT EIGHT "1,1,1,1,1,1 generations=*38 "
+    static const struct core_step steps[] = {
+        {1, LONG_BEGIN, CONNECT},
+        {2, "pool:1 kv_ready layer_begin=0 layer_end=2 items=1.1:0:240", ""},
+        {3, "pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:240:32",
+         "encode job=1 layer=0 token_begin=0 token_count=256"},
+        {4, "pool:1 kv_ready layer_begin=1 layer_end=2 items=1.1:240:360",
+         "encode job=2 layer=1 token_begin=0 token_count=512\n"
+         "encode job=3 layer=1 token_begin=512 token_count=88"},
+        {5, "pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:272:240",
+         "encode job=4 layer=0 token_begin=256 token_count=256"},
+        {6, "encoded job=1 #5/40 digests=1,2", ""},
+        {6, "encoded job=2 #6/40 digests=1,2", ""},
+        {6, "encoded job=3 #7/40 digests=1,2", ""},
+        {6, "encoded job=4 #8/40 digests=1,2", ""},
+        {7, "pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:512:88",
+         "encode job=5 layer=0 token_begin=512 token_count=88"},
+        {8, "encoded job=5 reason=internal", "*"},
+    };
+    struct relay_settings settings = relay_test_settings();
+    settings.chunk_tokens_max = 600;
+    settings.encode_jobs_max = 8;
+    RELAY_CASE(relay_begin_with(&settings), "spans", steps);
+}
+
 /* Every end of a transfer that decode or the router brings about. While the codec reads, the worker's blocks
  * are not freed; the second Release of the same attempt does not free them either. */
 static void test_ends(void **state)
@@ -219,7 +254,7 @@ static void test_faults(void **state)
 {
     (void)state;
     static const char *const begins[] = {"token_count=0", "token_count=40", "blocks=4",
-                                         "blocks=4,8",    "endpoint=",      "codec="};
+                                         "blocks=4,8",    "endpoint=",      "codec.key.bits=5"};
     static const char *const ready[] = {
         "layer_begin=2 layer_end=3 items=1.1:0:16", "layer_begin=0 layer_end=1 items=1.1:0:0",
         "layer_begin=0 layer_end=1 items=1.1:8:8", "layer_begin=0 layer_end=1 items=1.1:0:8",
@@ -394,10 +429,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_life),         cmocka_unit_test(test_nacked_chunks),
         cmocka_unit_test(test_no_assign),    cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_codec_failed), cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_pool_lost),    cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_sessions),     cmocka_unit_test(test_links),
-        cmocka_unit_test(test_drain),        cmocka_unit_test(test_small_window),
+        cmocka_unit_test(test_codec_failed), cmocka_unit_test(test_spans),
+        cmocka_unit_test(test_faults),       cmocka_unit_test(test_pool_lost),
+        cmocka_unit_test(test_bounds),       cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_links),        cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_small_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -114,7 +114,7 @@ static void test_open_refused(void **state)
     } cases[] = {
         {"fingerprint=8", "kv_mismatch"},
         {"decode_incarnation=801", "kv_mismatch"},
-        {"codec=none", "kv_mismatch"},
+        {"codec.key.bits=16", "kv_mismatch"},
         {"layers=3", "kv_mismatch"},
         {"kv_heads=1", "kv_mismatch"},
         {"head_dim=32", "kv_mismatch"},
@@ -126,8 +126,8 @@ static void test_open_refused(void **state)
         {"head_begin=2", "kv_mismatch"},
         {"token_begin=16", "kv_mismatch"},
         {"token_count=0", "kv_mismatch"},
-        {"token_count=100", "kv_mismatch"},
-        {"token_count=96", "kv_no_memory"}, /* 97 positions are 7 blocks, and the pool has 6 */
+        {I4 "token_count=100", "kv_mismatch"},
+        {I4 "token_count=96", "kv_no_memory"}, /* 97 positions are 7 blocks, and the pool has 6 */
     };
     for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
         char open[400], expected[300];
@@ -167,20 +167,20 @@ static void test_grants(void **state)
         {1000, "worker:1 " DECODE("1.1"), ""},
         {1000, "worker:1 " DECODE("2.1") "age_ms=500", ""}, /* older */
         {1000, "worker:1 " DECODE("3.1"), ""},
-        {1001, "kv:1 " OPEN("1.1") "token_count=60", GRANT("1.1")}, /* 4 of 6 blocks */
-        {1002, "kv:1 " OPEN("2.1") "token_count=40", ""},           /* 3 */
-        {1003, "kv:1 " OPEN("3.1") "token_count=4", ""},            /* 1 would fit, and waits its turn */
+        {1001, "kv:1 " OPEN("1.1") I4 "token_count=60", GRANT("1.1")}, /* 4 of 6 blocks */
+        {1002, "kv:1 " OPEN("2.1") I4 "token_count=40", ""},           /* 3 */
+        {1003, "kv:1 " OPEN("3.1") "token_count=4", ""},               /* 1 would fit, and waits its turn */
         {1003, "worker:1 " DECODE("5.1") "age_ms=900", ""}, /* older than all that wait: it is first */
         {1003, "kv:1 " OPEN("5.1") "token_count=4", GRANT("5.1")},
         {1004, "worker:1 release rid=1.1", "kv:1 kv_abort rid=1.1\n" GRANT("2.1") "\n" GRANT("3.1")},
         {1005, "worker:1 " DECODE("4.1"), ""},
-        {1006, "kv:1 " OPEN("4.1") "token_count=90", ""},
+        {1006, "kv:1 " OPEN("4.1") I4 "token_count=90", ""},
         {1505, "tick", ""},
         {1506, "tick", REFUSED("4.1", "kv_no_memory") "\n" FAILED("4.1", "kv_no_memory")},
         {1506, "worker:1 " DECODE("6.1"), ""},
-        {1506, "kv:1 " OPEN("6.1") "token_count=90", ""},
+        {1506, "kv:1 " OPEN("6.1") I4 "token_count=90", ""},
         {1600, "worker:1 " DECODE("7.1") "age_ms=900", ""}, /* older, and waits from later on */
-        {1600, "kv:1 " OPEN("7.1") "token_count=80", ""},
+        {1600, "kv:1 " OPEN("7.1") I4 "token_count=80", ""},
         {2006, "tick", REFUSED("6.1", "kv_no_memory") "\n" FAILED("6.1", "kv_no_memory")},
         {2007, "worker:1 release rid=7.1", "kv:1 kv_abort rid=7.1"},
         {2107, "worker:1 release rid=2.1", "kv:1 kv_abort rid=2.1"},
@@ -470,10 +470,10 @@ static void test_leaves_room(void **state)
     static const struct core_step steps[] = {
         READY,
         {7, "worker:1 " DECODE("2.1"), ""},
-        {7, "kv:1 " OPEN("2.1") "token_count=90", ""}, /* all six that are free */
+        {7, "kv:1 " OPEN("2.1") I4 "token_count=90", ""}, /* all six that are free */
         {8, "worker:1 release rid=2.1", "kv:1 kv_abort rid=2.1"},
         {9, "worker:1 " DECODE("3.1"), ""},
-        {9, "kv:1 " OPEN("3.1") "token_count=79", GRANT("3.1")}, /* five */
+        {9, "kv:1 " OPEN("3.1") I4 "token_count=79", GRANT("3.1")}, /* five */
         {10, "worker:1 release rid=3.1", "kv:1 kv_abort rid=3.1"},
         {11, "worker:1 release rid=1.1", "text_close tag=1"},
         {12, "batch_done batch=1 samples=1:50", ""},
@@ -499,7 +499,7 @@ static void test_clipped(void **state)
     static const struct core_step steps[] = {
         RELAY,
         {10, "worker:1 " DECODE("1.1"), ""},
-        {10, "kv:1 " OPEN("1.1") "token_count=64", GRANT("1.1")},
+        {10, "kv:1 " OPEN("1.1") I4 "token_count=64", GRANT("1.1")},
         {10, CHUNK("1.1", "0", "0") "token_count=64 #5/40", "scatter job=1 blocks=0,1,2,3,4 #5\ndrop #5"},
         {10, CHUNK("1.1", "1", "1") "token_count=64 #6/40", "scatter job=2 #6\ndrop #6"},
         {10, "scattered job=1 digests=7,8", "kv:1 kv_credit"},

@@ -39,7 +39,7 @@ static void test_life(void **state)
          "tokenise job=1 prompt_kind=tokens #1\ndrop #1"},
         {1, "worker:1 " PREFILL("1.1") "#1", "drop #1"}, /* known: from before a Resync */
         {2, "tokenised job=1 ids=*20",
-         "pool:1 kv_begin rid=1.1 decode=d0 endpoint=tcp://d0 decode_incarnation=9 codec=i4 token_count=20 "
+         "pool:1 kv_begin rid=1.1 decode=d0 endpoint=tcp://d0 decode_incarnation=9 " I8 " token_count=20 "
          "blocks=0,1 chain=*1\n"
          "text_open tag=1 sampling.max_tokens=50 produced=\n"
          "batch batch=1 report_layers=1 rows=1:0:*16:0+1:0:0"}, /* a chunk ends at a multiple of 16 */

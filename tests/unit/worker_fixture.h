@@ -15,9 +15,14 @@
     "assign role=decode rid=" rid " fingerprint=7 prompt_kind=tokens codec=i4 sampling.max_tokens=50 "
 #define BOTH(rid) "assign role=both rid=" rid " fingerprint=7 prompt_kind=tokens sampling.max_tokens=50 "
 
+/* What a prompt of 32 tokens or more goes as, behind OPEN. */
+#define I4                                                                                                   \
+    "codec.key.bits=4 codec.key.flags=1 codec.key.group=64 codec.value.bits=4 codec.value.flags=1 "          \
+    "codec.value.group=64 codec.short_tokens=32 "
+
 /* A prompt of 20 tokens: two blocks. */
 #define OPEN(rid)                                                                                            \
-    "kv_open rid=" rid " fingerprint=7 decode_incarnation=800 codec=i4 layers=2 layer_end=2 kv_heads=2 "     \
+    "kv_open rid=" rid " fingerprint=7 decode_incarnation=800 " I8 " layers=2 layer_end=2 kv_heads=2 "       \
     "head_end=2 head_dim=64 kv_dtype=3 block_tokens=16 token_count=20 "
 
 struct worker_settings worker_test_settings(enum ts_phase phase);

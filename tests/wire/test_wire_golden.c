@@ -69,8 +69,14 @@ static size_t load_old(void)
     return count;
 }
 
+/* Kinds that have lost a field: where a codec was named, it is described. */
+static bool retired(enum ts_msg_kind kind)
+{
+    return kind == TS_MSG_KV_BEGIN || kind == TS_MSG_KV_OPEN;
+}
+
 /* A field that came later is zero in old bytes, and zero takes no bytes: what was read must come out as it
- * went in. */
+ * went in. A field that is gone is skipped. */
 static void test_old_bytes(void **state)
 {
     (void)state;
@@ -82,6 +88,10 @@ static void test_old_bytes(void **state)
         struct ts_bytes bytes;
         check_unpack(&lines[i], lines[i].bytes, &envelope, &msg);
         assert_int_equal(ts_wire_pack(&envelope, &msg, &arena, &bytes), TS_OK);
+        if (retired(lines[i].kind)) {
+            assert_true(bytes.count < lines[i].bytes.count);
+            continue;
+        }
         assert_int_equal(bytes.count, lines[i].bytes.count);
         assert_memory_equal(bytes.data, lines[i].bytes.data, bytes.count);
     }
