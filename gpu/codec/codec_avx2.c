@@ -202,6 +202,125 @@ static inline vec vec_restore_bytes(const uint8_t *codes, vec step)
     return _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(c), step), _mm256_setzero_ps());
 }
 
+/* --- groups of 64 in whole numbers (codec_rows.inc says when) ---------------------------------------------
+ * Bytes first: a code for each byte, four of a doubleword that differ in two bits of the index, and these
+ * last. For fp16 they are bits 4 and 5, so that each vector of the result has 8 elements that follow each
+ * other; for bf16 bits 0 and 5, so that two vectors make pairs of elements. The other four bits are a bit of
+ * the vector (x or y) and the lane; each stage adds and subtracts x and y and swaps what it had there for the
+ * next bit. */
+
+#define WHOLE_BIAS 0.0f
+
+struct bytes {
+    __m256i x, y;
+};
+
+static inline struct bytes stage(struct bytes b)
+{
+    return (struct bytes){_mm256_add_epi8(b.x, b.y), _mm256_sub_epi8(b.x, b.y)};
+}
+
+static inline struct bytes swap_lanes(struct bytes b)
+{
+    __m256 x = _mm256_castsi256_ps(b.x), y = _mm256_castsi256_ps(b.y);
+    return (struct bytes){_mm256_castps_si256(_mm256_shuffle_ps(x, y, 0x88)),
+                          _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0xdd))};
+}
+
+static inline struct bytes swap_halves(struct bytes b)
+{
+    return (struct bytes){_mm256_permute2x128_si256(b.x, b.y, 0x20),
+                          _mm256_permute2x128_si256(b.x, b.y, 0x31)};
+}
+
+/* Low codes in the lower words, high ones in the upper words. */
+static inline __m256i spread(__m256i codes, __m256i order)
+{
+    __m256i c = _mm256_shuffle_epi8(codes, order);
+    c = _mm256_blend_epi16(c, _mm256_srli_epi16(c, 4), 0xaa);
+    return _mm256_and_si256(c, _mm256_set1_epi8(15));
+}
+
+/* Sums of sixteen codes, less 128 but for the sum of all. That comes from 8 taken off each code, and 128
+ * added to the first one. */
+static inline struct bytes sums_of_16(const uint8_t *codes, enum ts_dtype dtype)
+{
+    const __m128i f16 = _mm_setr_epi32(0x08000800, 0x0a020a02, 0x0c040c04, 0x0e060e06);
+    const __m128i bf16 = _mm_setr_epi32(0x01000100, 0x05040504, 0x09080908, 0x0d0c0d0c);
+    const __m256i order = _mm256_broadcastsi128_si256(dtype == TS_DTYPE_F16 ? f16 : bf16);
+    const __m256i other = _mm256_add_epi8(order, _mm256_set1_epi8(dtype == TS_DTYPE_F16 ? 1 : 2));
+    const __m256i less = _mm256_set1_epi8(-8);
+    const __m256i first = _mm256_blend_epi32(less, _mm256_set1_epi8(120), 1);
+    __m256i c = _mm256_loadu_si256((const __m256i *)codes);
+    if (dtype == TS_DTYPE_F16)
+        c = _mm256_permute4x64_epi64(c, 0xd8);
+    struct bytes b = {_mm256_add_epi8(spread(c, order), first), _mm256_add_epi8(spread(c, other), less)};
+    b = swap_lanes(stage(b));
+    b = swap_lanes(stage(b));
+    b = swap_halves(stage(b));
+    return stage(b);
+}
+
+/* The last two stages: vectors of doublewords, for each of their two bits. */
+static inline void sums_of_64(__m256i bytes, __m256i bias, __m256i *n)
+{
+    const __m256i plus = _mm256_set1_epi16(0x0101), minus = _mm256_set1_epi16((short)0xff01);
+    const __m256i sum = _mm256_set1_epi32(0x00010001), difference = _mm256_set1_epi32((int)0xffff0001);
+    __m256i even = _mm256_maddubs_epi16(bytes, plus), odd = _mm256_maddubs_epi16(bytes, minus);
+    n[0] = _mm256_sub_epi32(_mm256_madd_epi16(even, sum), bias);
+    n[1] = _mm256_madd_epi16(odd, sum);
+    n[2] = _mm256_madd_epi16(even, difference);
+    n[3] = _mm256_madd_epi16(odd, difference);
+}
+
+/* Vectors in the order of x and y, then of the bits of doublewords. Every step is exact. */
+static inline void values_of_64(const uint8_t *codes, const struct codec_whole *g, enum ts_dtype dtype,
+                                vec *x)
+{
+    const __m256i bias = _mm256_set1_epi32(4 * 128);
+    __m256i n[8];
+    struct bytes b = sums_of_16(codes, dtype);
+    sums_of_64(b.x, _mm256_blend_epi32(bias, _mm256_setzero_si256(), 1), n);
+    sums_of_64(b.y, bias, n + 4);
+    for (int i = 0; i < 8; i++)
+        x[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(n[i]), vec_set(g->scale));
+    x[0] = _mm256_add_ps(x[0], _mm256_blend_ps(_mm256_setzero_ps(), vec_set(g->zeros), 1));
+}
+
+static inline __m256i rounded_bf16(vec x)
+{
+    __m256i v = _mm256_castps_si256(x);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(v, 16), _mm256_set1_epi32(1));
+    return _mm256_add_epi32(v, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+}
+
+static inline void store_64(const vec *x, enum ts_dtype dtype, uint16_t *out)
+{
+    for (int i = 0; dtype == TS_DTYPE_F16 && i < 8; i++) /* index i: b5 b4 b3 */
+        vec_narrow(x[i % 2 * 4 + i / 2], dtype, out + 8 * i);
+    for (int i = 0; dtype != TS_DTYPE_F16 && i < 4; i++) { /* b5 b4 */
+        const vec *from = x + i % 2 * 4 + i / 2 * 2;
+        __m256i even = _mm256_srli_epi32(rounded_bf16(from[0]), 16), odd = rounded_bf16(from[1]);
+        _mm256_stream_si256((__m256i *)(out + 16 * i), _mm256_blend_epi16(even, odd, 0xaa));
+    }
+}
+
+/* Two groups: of one transform of 128, or each of one of its own. */
+static inline void decode_pair(const struct codec_whole *g, const uint8_t *codes, bool joined,
+                               enum ts_dtype dtype, uint16_t *out)
+{
+    vec x[16];
+    values_of_64(codes, g, dtype, x);
+    values_of_64(codes + 32, g + 1, dtype, x + 8);
+    for (int i = 0; joined && i < 8; i++) {
+        vec sum = vec_add(x[i], x[i + 8]);
+        x[i + 8] = vec_sub(x[i], x[i + 8]);
+        x[i] = sum;
+    }
+    store_64(x, dtype, out);
+    store_64(x + 8, dtype, out + 64);
+}
+
 /* `count` is a multiple of 16. */
 static bool within(const uint16_t *in, uint32_t count, uint16_t limit)
 {

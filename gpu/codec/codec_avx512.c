@@ -1,5 +1,6 @@
 /*
- * AVX-512 F, BW and VL. Groups of 16 go to AVX2: half of one does not fill a vector.
+ * AVX-512 with VBMI and VNNI: Ice Lake, Zen 4 and later. Groups of 16 go to AVX2: half of one does not fill a
+ * vector.
  */
 #include "gpu/codec/codec_simd.inc"
 
@@ -194,6 +195,121 @@ static inline vec vec_restore_bytes(const uint8_t *codes, vec step)
 {
     __m512i c = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)codes));
     return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(c), step), _mm512_setzero_ps());
+}
+
+/* --- groups of 64 in whole numbers ------------------------------------------------------------------------
+ * (codec_rows.inc says when.) Bytes first: a code for each byte, four of a doubleword that differ in two bits
+ * of the index, and these last. For fp16 they are bits 4 and 5, so that each vector of the result has 16
+ * elements that follow each other; for bf16 bits 0 and 5, so that two vectors make pairs of elements. The
+ * other four bits and the group are a bit of the vector (x or y) and the lane; each stage adds and subtracts
+ * x and y and swaps what it had there for the next bit. */
+
+#define WHOLE_BIAS -0x1.8p23f
+
+struct bytes {
+    __m512i x, y;
+};
+
+static inline struct bytes stage(struct bytes b)
+{
+    return (struct bytes){_mm512_add_epi8(b.x, b.y), _mm512_sub_epi8(b.x, b.y)};
+}
+
+static inline __m512i pick(__m512i a, __m512i b, int odd)
+{
+    __m512 x = _mm512_castsi512_ps(a), y = _mm512_castsi512_ps(b);
+    return _mm512_castps_si512(odd ? _mm512_shuffle_ps(x, y, 0xdd) : _mm512_shuffle_ps(x, y, 0x88));
+}
+
+static inline struct bytes swap_lanes(struct bytes b)
+{
+    return (struct bytes){pick(b.x, b.y, 0), pick(b.x, b.y, 1)};
+}
+
+static inline struct bytes swap_quarters(struct bytes b)
+{
+    return (struct bytes){_mm512_shuffle_i32x4(b.x, b.y, 0x88), _mm512_shuffle_i32x4(b.x, b.y, 0xdd)};
+}
+
+/* Codes of two groups, one of x and one of y after it; sums of sixteen, less 128 but for the sum of all. That
+ * comes from 8 taken off each code, and 128 added to the first one. */
+static inline struct bytes sums_of_16(const uint8_t *codes, enum ts_dtype dtype)
+{
+    const __m512i f16 = _mm512_setr_epi32(
+        0x10001000, 0x12021202, 0x14041404, 0x16061606, 0x18081808, 0x1a0a1a0a, 0x1c0c1c0c, 0x1e0e1e0e,
+        0x30203020, 0x32223222, 0x34243424, 0x36263626, 0x38283828, 0x3a2a3a2a, 0x3c2c3c2c, 0x3e2e3e2e);
+    const __m512i bf16 = _mm512_setr_epi32(
+        0x01000100, 0x05040504, 0x09080908, 0x0d0c0d0c, 0x11101110, 0x15141514, 0x19181918, 0x1d1c1d1c,
+        0x21202120, 0x25242524, 0x29282928, 0x2d2c2d2c, 0x31303130, 0x35343534, 0x39383938, 0x3d3c3d3c);
+    const __m512i order = dtype == TS_DTYPE_F16 ? f16 : bf16;
+    const __m512i other = _mm512_add_epi8(order, _mm512_set1_epi8(dtype == TS_DTYPE_F16 ? 1 : 2));
+    const __m512i upper = _mm512_set1_epi32(4 << 16), nibble = _mm512_set1_epi8(15),
+                  less = _mm512_set1_epi8(-8);
+    const __m512i first = _mm512_mask_blend_epi32(0x0101, less, _mm512_set1_epi8(120));
+    __m512i c = _mm512_loadu_si512(codes);
+    __m512i x = _mm512_srlv_epi16(_mm512_permutexvar_epi8(order, c), upper);
+    __m512i y = _mm512_srlv_epi16(_mm512_permutexvar_epi8(other, c), upper);
+    struct bytes b = {_mm512_add_epi8(_mm512_and_si512(x, nibble), first),
+                      _mm512_add_epi8(_mm512_and_si512(y, nibble), less)};
+    b = swap_lanes(stage(b));
+    b = swap_lanes(stage(b));
+    b = swap_quarters(stage(b));
+    return swap_quarters(stage(b));
+}
+
+/* The last two stages, and the values: integers are added to the bits of 3 x 2^22, so that they are the
+ * fraction of a float, and the fused operation takes that off again. Every step is exact. */
+static inline void values_of_64(__m512i sums, const struct codec_whole *g, vec *x)
+{
+    const __m512i base = _mm512_set1_epi32(0x4b400000);
+    const __m512i all = _mm512_mask_sub_epi32(base, 0xfffe, base, _mm512_set1_epi32(4 * 128));
+    vec scale = vec_set(g->scale), less = vec_set(g->less);
+    __m512i n0 = _mm512_dpbusd_epi32(all, sums, _mm512_set1_epi32(0x01010101));
+    __m512i n1 = _mm512_dpbusd_epi32(base, sums, _mm512_set1_epi32((int)0xff01ff01));
+    __m512i n2 = _mm512_dpbusd_epi32(base, sums, _mm512_set1_epi32((int)0xffff0101));
+    __m512i n3 = _mm512_dpbusd_epi32(base, sums, _mm512_set1_epi32(0x01ffff01));
+    x[0] = _mm512_fmadd_ps(_mm512_castsi512_ps(n0), scale, less);
+    x[0] = _mm512_mask_add_ps(x[0], 1, x[0], vec_set(g->zeros));
+    x[1] = _mm512_fmadd_ps(_mm512_castsi512_ps(n1), scale, less);
+    x[2] = _mm512_fmadd_ps(_mm512_castsi512_ps(n2), scale, less);
+    x[3] = _mm512_fmadd_ps(_mm512_castsi512_ps(n3), scale, less);
+}
+
+/* To nearest even, in the upper halves. */
+static inline __m512i round_bf16(vec x)
+{
+    __m512i v = _mm512_castps_si512(x), r = _mm512_add_epi32(v, _mm512_set1_epi32(0x7fff));
+    __mmask16 odd = _mm512_test_epi32_mask(v, _mm512_set1_epi32(0x10000));
+    return _mm512_mask_add_epi32(r, odd, r, _mm512_set1_epi32(1));
+}
+
+static inline void store_64(const vec *x, enum ts_dtype dtype, uint16_t *out)
+{
+    for (int i = 0; dtype == TS_DTYPE_F16 && i < 4; i++)
+        vec_narrow(x[i], dtype, out + 16 * i);
+    for (int i = 0; dtype != TS_DTYPE_F16 && i < 4; i += 2) {
+        __m512i even = _mm512_srli_epi32(round_bf16(x[i]), 16), odd = round_bf16(x[i + 1]);
+        __m512i both = _mm512_mask_blend_epi16(0xaaaaaaaa, even, odd);
+        _mm256_stream_si256((__m256i *)(out + 16 * i), _mm512_castsi512_si256(both));
+        _mm256_stream_si256((__m256i *)(out + 16 * i + 16), _mm512_extracti64x4_epi64(both, 1));
+    }
+}
+
+/* Two groups: of one transform of 128, or each of one of its own. */
+static inline void decode_pair(const struct codec_whole *g, const uint8_t *codes, bool joined,
+                               enum ts_dtype dtype, uint16_t *out)
+{
+    struct bytes b = sums_of_16(codes, dtype);
+    vec x[8];
+    values_of_64(b.x, g, x);
+    values_of_64(b.y, g + 1, x + 4);
+    for (int i = 0; joined && i < 4; i++) {
+        vec sum = vec_add(x[i], x[i + 4]);
+        x[i + 4] = vec_sub(x[i], x[i + 4]);
+        x[i] = sum;
+    }
+    store_64(x, dtype, out);
+    store_64(x + 4, dtype, out + 64);
 }
 
 /* `count` is a multiple of 64: sixteen rows of sixteen elements or more. */

@@ -36,7 +36,8 @@ static bool supported(const struct codec_level *l)
 #if defined(TS_CODEC_SIMD)
     if (l == &codec_avx512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl");
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
+               __builtin_cpu_supports("avx512vnni");
     if (l == &codec_avx2)
         return __builtin_cpu_supports("avx2") && has_f16c();
 #endif
