@@ -41,8 +41,33 @@ static const struct {
     const char *name;
     struct ts_random_model model;
 } models[] = {
-    {"110m", {"llama", 768, 2048, 12, 12, 12, 64, 32000, 2048, 0, true, TS_DTYPE_BF16, 1, 1}},
-    {"1.1b", {"llama", 2048, 5632, 22, 32, 4, 64, 32000, 2048, 0, false, TS_DTYPE_BF16, 1, 2}},
+    {"110m",
+     {.type = "llama",
+      .hidden = 768,
+      .intermediate = 2048,
+      .layers = 12,
+      .heads = 12,
+      .kv_heads = 12,
+      .head_dim = 64,
+      .vocab = 32000,
+      .context = 2048,
+      .tied = true,
+      .dtype = TS_DTYPE_BF16,
+      .gain = 1,
+      .seed = 1}},
+    {"1.1b",
+     {.type = "llama",
+      .hidden = 2048,
+      .intermediate = 5632,
+      .layers = 22,
+      .heads = 32,
+      .kv_heads = 4,
+      .head_dim = 64,
+      .vocab = 32000,
+      .context = 2048,
+      .dtype = TS_DTYPE_BF16,
+      .gain = 1,
+      .seed = 2}},
 };
 
 struct bench {

@@ -12,18 +12,40 @@
 #include "common/base/ts_rng.h"
 #include "gpu/cpu/cpu_level.h"
 
-#define CHUNK 65536u
+#define CHUNK         65536u
+#define WIDE          2.0 /* of what attention adds, where it is sharp */
+#define OUTLIER_SCALE 8.0 /* a power of two: the products of queries and keys stay what they are */
+
+enum rows { ROWS_PLAIN, ROWS_QUERY, ROWS_KEY };
 
 struct writer {
     const struct ts_random_model *model;
     struct ts_rng rng;
+    enum rows rows; /* what the rows of the next tensor make */
     FILE *header, *file;
     uint64_t at;  /* bytes of tensors so far */
     bool listing; /* first pass: fills the header; second: writes the data */
     uint8_t chunk[CHUNK * 4];
 };
 
-static void put_data(struct writer *w, uint64_t count, double mean, double deviation)
+/* A drawn element of the rows that make queries or keys; `bias`: of their bias. */
+static double of_row(const struct writer *w, uint64_t row, bool bias, double drawn)
+{
+    const struct ts_random_model *m = w->model;
+    uint32_t channel = (uint32_t)(row % m->head_dim), half = m->head_dim / 2;
+    if (w->rows == ROWS_QUERY && m->sharpness > 0)
+        drawn *= m->sharpness / (m->gain * m->gain);
+    if (channel % half < m->outliers / 2)
+        drawn *= w->rows == ROWS_KEY ? OUTLIER_SCALE : 1 / OUTLIER_SCALE;
+    if (w->rows == ROWS_KEY && bias && channel < half && channel + 3 >= half)
+        drawn += m->key_bias;
+    if (w->rows == ROWS_KEY && bias && channel == m->head_dim - 1)
+        drawn += 0.4 * m->key_bias;
+    return drawn;
+}
+
+/* `columns` 0: each element is a row, of a bias. */
+static void put_data(struct writer *w, uint64_t count, uint32_t columns, double mean, double deviation)
 {
     double step = deviation * sqrt(12.0) / 65536.0;
     size_t size = ts_dtype_bytes(w->model->dtype);
@@ -33,7 +55,10 @@ static void put_data(struct writer *w, uint64_t count, double mean, double devia
         for (uint32_t i = 0; i < n; i++, word >>= 16) {
             if (i % 4 == 0)
                 word = ts_rng_u64(&w->rng);
-            float value = (float)(mean + ((double)(word & 0xffff) - 32767.5) * step);
+            double drawn = mean + ((double)(word & 0xffff) - 32767.5) * step;
+            if (w->rows != ROWS_PLAIN)
+                drawn = of_row(w, columns ? (done + i) / columns : done + i, columns == 0, drawn);
+            float value = (float)drawn;
             if (size == 4) {
                 memcpy(w->chunk + (size_t)4 * i, &value, 4);
             } else {
@@ -55,7 +80,7 @@ static void tensor(struct writer *w, const char *name, uint32_t rows, uint32_t c
     uint64_t count = (uint64_t)rows * (columns ? columns : 1);
     uint64_t bytes = count * ts_dtype_bytes(w->model->dtype);
     if (!w->listing) {
-        put_data(w, count, mean, deviation);
+        put_data(w, count, columns, mean, deviation);
         return;
     }
     fprintf(w->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%u", w->at ? "," : "", name,
@@ -69,13 +94,16 @@ static void tensor(struct writer *w, const char *name, uint32_t rows, uint32_t c
 static void of_layer(struct writer *w, uint32_t layer, const char *suffix, uint32_t rows, uint32_t columns)
 {
     char name[128];
+    bool wide = w->model->sharpness > 0 && strstr(suffix, "o_proj");
     snprintf(name, sizeof name, "model.layers.%u.%s", layer, suffix);
+    w->rows = strstr(suffix, "q_proj") ? ROWS_QUERY : strstr(suffix, "k_proj") ? ROWS_KEY : ROWS_PLAIN;
     if (columns)
-        tensor(w, name, rows, columns, 0, w->model->gain / sqrt(columns));
+        tensor(w, name, rows, columns, 0, w->model->gain / sqrt(columns) * (wide ? WIDE : 1));
     else if (strstr(suffix, "bias"))
         tensor(w, name, rows, 0, 0, 0.5);
     else
         tensor(w, name, rows, 0, 1, 0.1);
+    w->rows = ROWS_PLAIN;
 }
 
 static void tensors(struct writer *w)
@@ -115,10 +143,11 @@ static void put_config(const struct ts_random_model *m, FILE *f)
     fprintf(f,
             "{\"model_type\":\"%s\",\"hidden_act\":\"silu\",\"hidden_size\":%u,\"intermediate_size\":%u,"
             "\"num_hidden_layers\":%u,\"num_attention_heads\":%u,\"num_key_value_heads\":%u,\"head_dim\":%u,"
-            "\"max_position_embeddings\":%u,\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,"
+            "\"max_position_embeddings\":%u,\"rms_norm_eps\":1e-05,\"rope_theta\":%.1f,"
             "\"tie_word_embeddings\":%s,\"vocab_size\":%u,\"torch_dtype\":\"%s\",\"eos_token_id\":0",
             m->type, m->hidden, m->intermediate, m->layers, m->heads, m->kv_heads, m->head_dim, m->context,
-            m->tied ? "true" : "false", m->vocab, names[m->dtype]);
+            m->rope_theta > 0 ? m->rope_theta : 10000.0, m->tied ? "true" : "false", m->vocab,
+            names[m->dtype]);
     if (m->window)
         fprintf(f, ",\"sliding_window\":%u", m->window);
     fprintf(f, "}\n");
@@ -164,6 +193,8 @@ static enum ts_status close_checked(FILE *f, const char *dir, struct ts_error *e
 enum ts_status ts_random_model_write(const struct ts_random_model *model, const char *dir,
                                      struct ts_error *err)
 {
+    if (model->key_bias != 0 && strcmp(model->type, "qwen2") != 0)
+        return ts_error_set(err, TS_EINVAL, "keys of a random %s have no bias: give type qwen2", model->type);
     FILE *config = open_in(dir, "config.json", err);
     if (!config)
         return TS_EIO;

@@ -74,22 +74,52 @@ static void check_levels(const struct ts_random_model *model)
 static void test_bf16(void **state)
 {
     (void)state;
-    check_levels(
-        &(struct ts_random_model){"llama", 128, 352, 4, 4, 2, 64, 300, 128, 0, false, TS_DTYPE_BF16, 1.3, 5});
+    check_levels(&(struct ts_random_model){.type = "llama",
+                                           .hidden = 128,
+                                           .intermediate = 352,
+                                           .layers = 4,
+                                           .heads = 4,
+                                           .kv_heads = 2,
+                                           .head_dim = 64,
+                                           .vocab = 300,
+                                           .context = 128,
+                                           .dtype = TS_DTYPE_BF16,
+                                           .gain = 1.3,
+                                           .seed = 5});
 }
 
 static void test_f16(void **state)
 {
     (void)state;
-    check_levels(
-        &(struct ts_random_model){"qwen3", 96, 200, 3, 6, 2, 32, 300, 128, 0, false, TS_DTYPE_F16, 1.3, 6});
+    check_levels(&(struct ts_random_model){.type = "qwen3",
+                                           .hidden = 96,
+                                           .intermediate = 200,
+                                           .layers = 3,
+                                           .heads = 6,
+                                           .kv_heads = 2,
+                                           .head_dim = 32,
+                                           .vocab = 300,
+                                           .context = 128,
+                                           .dtype = TS_DTYPE_F16,
+                                           .gain = 1.3,
+                                           .seed = 6});
 }
 
 static void test_f32(void **state)
 {
     (void)state;
-    check_levels(
-        &(struct ts_random_model){"qwen2", 80, 176, 3, 5, 1, 16, 300, 128, 0, false, TS_DTYPE_F32, 1.3, 7});
+    check_levels(&(struct ts_random_model){.type = "qwen2",
+                                           .hidden = 80,
+                                           .intermediate = 176,
+                                           .layers = 3,
+                                           .heads = 5,
+                                           .kv_heads = 1,
+                                           .head_dim = 16,
+                                           .vocab = 300,
+                                           .context = 128,
+                                           .dtype = TS_DTYPE_F32,
+                                           .gain = 1.3,
+                                           .seed = 7});
 }
 
 /* What a name above the processor's means, and an unknown one: the best level there is. */

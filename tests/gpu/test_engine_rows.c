@@ -128,28 +128,76 @@ static void check_random(const struct ts_random_model *model, uint32_t longest, 
 static void test_bf16(void **state)
 {
     (void)state;
-    struct ts_random_model m = {"llama", 64, 112, 2, 4, 2, 32, 131, 160, 0, true, TS_DTYPE_BF16, 1.5, 1};
+    struct ts_random_model m = {.type = "llama",
+                                .hidden = 64,
+                                .intermediate = 112,
+                                .layers = 2,
+                                .heads = 4,
+                                .kv_heads = 2,
+                                .head_dim = 32,
+                                .vocab = 131,
+                                .context = 160,
+                                .tied = true,
+                                .dtype = TS_DTYPE_BF16,
+                                .gain = 1.5,
+                                .seed = 1};
     check_random(&m, 150, COMPOSITIONS);
 }
 
 static void test_f16_window(void **state)
 {
     (void)state;
-    struct ts_random_model m = {"mistral", 72, 100, 2, 3, 3, 24, 77, 160, 37, false, TS_DTYPE_F16, 1.5, 2};
+    struct ts_random_model m = {.type = "mistral",
+                                .hidden = 72,
+                                .intermediate = 100,
+                                .layers = 2,
+                                .heads = 3,
+                                .kv_heads = 3,
+                                .head_dim = 24,
+                                .vocab = 77,
+                                .context = 160,
+                                .window = 37,
+                                .dtype = TS_DTYPE_F16,
+                                .gain = 1.5,
+                                .seed = 2};
     check_random(&m, 150, COMPOSITIONS / 10 + 10);
 }
 
 static void test_f32_norms(void **state)
 {
     (void)state;
-    struct ts_random_model m = {"qwen3", 40, 72, 2, 6, 2, 20, 93, 160, 0, true, TS_DTYPE_F32, 1.5, 3};
+    struct ts_random_model m = {.type = "qwen3",
+                                .hidden = 40,
+                                .intermediate = 72,
+                                .layers = 2,
+                                .heads = 6,
+                                .kv_heads = 2,
+                                .head_dim = 20,
+                                .vocab = 93,
+                                .context = 160,
+                                .tied = true,
+                                .dtype = TS_DTYPE_F32,
+                                .gain = 1.5,
+                                .seed = 3};
     check_random(&m, 140, COMPOSITIONS / 10 + 10);
 }
 
 static void test_bias(void **state)
 {
     (void)state;
-    struct ts_random_model m = {"qwen2", 56, 88, 2, 7, 1, 16, 101, 160, 0, true, TS_DTYPE_BF16, 1.5, 4};
+    struct ts_random_model m = {.type = "qwen2",
+                                .hidden = 56,
+                                .intermediate = 88,
+                                .layers = 2,
+                                .heads = 7,
+                                .kv_heads = 1,
+                                .head_dim = 16,
+                                .vocab = 101,
+                                .context = 160,
+                                .tied = true,
+                                .dtype = TS_DTYPE_BF16,
+                                .gain = 1.5,
+                                .seed = 4};
     check_random(&m, 140, COMPOSITIONS / 10 + 10);
 }
 

@@ -75,7 +75,19 @@ static void test_rounds(void **state)
 static void test_engine(void **state)
 {
     (void)state;
-    struct ts_random_model m = {"llama", 64, 96, 2, 4, 2, 16, 61, 64, 0, true, TS_DTYPE_BF16, 1.5, 8};
+    struct ts_random_model m = {.type = "llama",
+                                .hidden = 64,
+                                .intermediate = 96,
+                                .layers = 2,
+                                .heads = 4,
+                                .kv_heads = 2,
+                                .head_dim = 16,
+                                .vocab = 61,
+                                .context = 64,
+                                .tied = true,
+                                .dtype = TS_DTYPE_BF16,
+                                .gain = 1.5,
+                                .seed = 8};
     char dir[64];
     fixture_model(&m, dir);
     struct ts_sampling greedy = {.top_p = 1, .repetition_penalty = 1, .max_tokens = 1};
