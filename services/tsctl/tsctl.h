@@ -20,6 +20,8 @@ int tsctl_drain(int argc, char **argv);
 int tsctl_phase(int argc, char **argv);
 int tsctl_why(int argc, char **argv);
 int tsctl_codec(int argc, char **argv);
+int tsctl_quality(int argc, char **argv);
+int tsctl_random_model(int argc, char **argv);
 int tsctl_replay(int argc, char **argv);
 int tsctl_cost(int argc, char **argv);
 int tsctl_plan(int argc, char **argv);
@@ -44,7 +46,7 @@ struct tsctl_request {
     double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
     uint32_t given; /* mask of enum ts_sampling_given: the others are the model's */
     uint64_t seed;
-    bool ignore_eos, json, progress, quality;
+    bool ignore_eos, json, progress;
     double at_ms; /* of a line of --requests: when it is sent, after the start */
     const char *requests, *csv;
     uint32_t *ids; /* parsed --tokens */

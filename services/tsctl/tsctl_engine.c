@@ -1,7 +1,7 @@
 /*
  * The reference run: one request, one process, no sockets, no batching, no relay. What the five processes
  * deliver is compared with this. With --codec the prompt's KV passes the codec in place, as a transfer would
- * do to it. With --quality the continuation is drawn without the codec and then scored again behind it.
+ * do to it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,10 +13,9 @@
 #include "common/base/ts_mem.h"
 #include "common/core/ts_metrics.h"
 #include "common/text/ts_textstream.h"
-#include "gpu/codec/ts_codec.h"
+#include "gpu/quality/ts_quality.h"
 #include "gpu/ts_engine.h"
 #include "services/tsctl/tsctl.h"
-#include "services/tsctl/tsctl_quality.h"
 
 #define ENGINE_CHUNK 512
 
@@ -33,7 +32,6 @@ struct engine_run {
     uint32_t *ids;
     ts_time *arrivals;
     size_t count;
-    float *logits; /* [max_tokens][vocab], those that output token i is drawn from; NULL = not wanted */
     ts_time started;
     struct ts_client_result result;
     const char *finish;
@@ -158,8 +156,6 @@ static enum ts_status compute(struct engine_run *e, const uint32_t *tokens, uint
                                 .output_ids = e->ids,
                                 .output_count = (uint32_t)e->count};
     struct ts_engine_batch batch = {.id = position, .rows = &row, .row_count = 1};
-    if (e->logits)
-        batch.logits_out = e->logits + e->count * e->model->vocab;
     enum ts_status status = ts_engine_submit(e->engine, &batch, err);
     if (status == TS_OK)
         status = ts_engine_wait(e->engine, done);
@@ -195,67 +191,44 @@ static bool accept_token(struct engine_run *e, const struct ts_engine_sample *sa
 
 static enum ts_status pass_codec(struct engine_run *e, const char *name, struct ts_error *err)
 {
-    const struct ts_engine_info *info = ts_engine_info(e->engine);
-    struct ts_codec codec;
-    enum ts_status status = ts_codec_parse(name, &codec, err);
-    if (status != TS_OK || info->modelled)
-        return status;
-    struct ts_codec_view view = {.pool = info->pool,
-                                 .pool_blocks = info->kv_blocks,
-                                 .pool_heads = e->model->kv_heads,
-                                 .head_dim = e->model->head_dim,
-                                 .dtype = e->model->kv_dtype,
-                                 .blocks = e->blocks,
-                                 .block_count = e->block_count};
-    uint32_t tokens = (uint32_t)e->prompt_count, escapes;
-    codec = ts_codec_for_prompt(&codec, tokens);
-    const struct ts_codec_cache cache = {e->model->head_dim, e->model->kv_dtype};
-    const struct ts_codec_chunk whole = {.head_count = e->model->kv_heads, .token_count = tokens};
-    void *payload = ts_xaligned(64, ts_codec_bytes_max(&codec, cache, &whole));
-    for (uint32_t layer = 0; status == TS_OK && layer < e->model->layers; layer++) {
-        struct ts_codec_chunk chunk = whole;
-        chunk.layer = layer;
-        size_t bytes = ts_codec_encode(&codec, &view, &chunk, payload, &escapes);
-        status = ts_codec_decode(&codec, payload, bytes, &chunk, &view);
-        e->result.kv_bytes_sent += bytes;
+    struct ts_kv_pass pass = {.from = e->blocks, .to = e->blocks, .tokens = (uint32_t)e->prompt_count};
+    struct ts_arena arena;
+    ts_arena_init(&arena);
+    enum ts_status status = ts_codec_parse_text(ts_str_of(name), &arena, &pass.codec, err);
+    if (status == TS_OK && !ts_engine_info(e->engine)->modelled) {
+        e->result.kv_bytes_raw = ts_model_kv_token_bytes(e->model) * pass.tokens;
+        status = ts_kv_pass(e->engine, &pass, &e->result.kv_bytes_sent, err);
     }
-    e->result.kv_bytes_raw = ts_model_kv_token_bytes(e->model) * tokens;
-    ts_free(payload);
+    ts_arena_fini(&arena);
     return status;
 }
 
-/* Computes the prompt; `draw` draws output token 0. */
-static enum ts_status prefill(struct engine_run *e, bool draw, struct ts_engine_event *done,
-                              struct ts_error *err)
+/* Computes the prompt and draws output token 0. */
+static enum ts_status prefill(struct engine_run *e, struct ts_engine_event *done, struct ts_error *err)
 {
     uint32_t total = (uint32_t)e->prompt_count;
     enum ts_status status = TS_OK;
     for (uint32_t at = 0; at < total && status == TS_OK; at += ENGINE_CHUNK) {
         uint32_t count = total - at < ENGINE_CHUNK ? total - at : ENGINE_CHUNK;
-        status = compute(e, e->prompt + at, at, count, draw && at + count == total, done, err);
+        status = compute(e, e->prompt + at, at, count, at + count == total, done, err);
     }
     return status;
-}
-
-/* Computes output token e->count - 1, whose successor's logits these are. */
-static enum ts_status step(struct engine_run *e, bool draw, struct ts_engine_event *done,
-                           struct ts_error *err)
-{
-    return compute(e, &e->ids[e->count - 1], (uint32_t)(e->prompt_count + e->count) - 1, 1, draw, done, err);
 }
 
 static enum ts_status generate(struct engine_run *e, const char *codec, bool print, struct ts_error *err)
 {
     struct ts_engine_event done = {0};
     e->started = ts_clock_now();
-    enum ts_status status = prefill(e, true, &done, err);
+    enum ts_status status = prefill(e, &done, err);
     if (status != TS_OK)
         return status;
     bool more = accept_token(e, &done.samples[0], print);
     if (*codec && pass_codec(e, codec, err) != TS_OK)
         return err->status;
     while (more) {
-        if ((status = step(e, true, &done, err)) != TS_OK)
+        uint32_t last = (uint32_t)e->count - 1;
+        status = compute(e, &e->ids[last], (uint32_t)e->prompt_count + last, 1, true, &done, err);
+        if (status != TS_OK)
             return status;
         more = accept_token(e, &done.samples[0], print);
     }
@@ -306,73 +279,6 @@ static void report(struct engine_run *e, const struct tsctl_request *r)
     free(text); /* open_memstream allocates with malloc */
 }
 
-static void report_quality(const struct engine_run *e, const char *codec, const struct tsctl_quality *q,
-                           bool json)
-{
-    double share = (double)e->result.kv_bytes_sent / (double)e->result.kv_bytes_raw;
-    if (!json) {
-        printf("codec %s: %zu positions behind a prompt of %zu tokens, KL mean %.3g p99 %.3g max %.3g nats, "
-               "top-1 agreement %.4f, KV sent %.3f of raw\n",
-               codec, q->rows, e->prompt_count, q->kl_mean, q->kl_p99, q->kl_max, q->top1, share);
-        return;
-    }
-    struct ts_json *doc = ts_json_new_object();
-    ts_json_put_string(doc, "codec", codec, strlen(codec));
-    ts_json_put_integer(doc, "prompt_tokens", (int64_t)e->prompt_count);
-    ts_json_put_integer(doc, "positions", (int64_t)q->rows);
-    ts_json_put_number(doc, "kl_mean", q->kl_mean);
-    ts_json_put_number(doc, "kl_p99", q->kl_p99);
-    ts_json_put_number(doc, "kl_max", q->kl_max);
-    ts_json_put_number(doc, "top1_agreement", q->top1);
-    ts_json_put_integer(doc, "kv_bytes_raw", (int64_t)e->result.kv_bytes_raw);
-    ts_json_put_integer(doc, "kv_bytes_sent", (int64_t)e->result.kv_bytes_sent);
-    char *text = ts_json_dump(doc, false);
-    puts(text);
-    ts_free(text);
-    ts_json_destroy(&doc);
-}
-
-/* Draws the continuation on the KV as computed; then computes the prompt anew, passes it through the codec
- * and lets the same tokens follow. Output token 0 comes before the transfer, so the positions are those after
- * it. */
-static enum ts_status measure(struct engine_run *e, const struct tsctl_request *r, struct ts_error *err)
-{
-    const char *codec = *r->codec ? r->codec : "none";
-    struct tsctl_quality quality;
-    struct ts_engine_event done;
-    size_t table = (size_t)e->sampling.max_tokens * e->model->vocab;
-    if (ts_engine_info(e->engine)->modelled)
-        return ts_error_set(err, TS_EUNSUPPORTED,
-                            "--quality needs logits, which the modelled engine has not");
-    float *reference = e->logits = ts_xcalloc(table, sizeof *reference);
-    float *behind = ts_xcalloc(table, sizeof *behind);
-    enum ts_status status = generate(e, "", false, err);
-    size_t count = e->count;
-    if (status == TS_OK && count < 2)
-        status = ts_error_set(err, TS_EINVAL,
-                              "the continuation ended after %zu token: --quality needs 2 or more "
-                              "(--max-tokens, --ignore-eos)",
-                              count);
-    e->logits = behind;
-    e->count = 0;
-    if (status == TS_OK)
-        status = prefill(e, false, &done, err);
-    if (status == TS_OK)
-        status = pass_codec(e, codec, err);
-    for (e->count = 1; status == TS_OK && e->count < count; e->count++)
-        status = step(e, false, &done, err);
-    e->count = count;
-    if (status == TS_OK) {
-        tsctl_quality_of(reference + e->model->vocab, behind + e->model->vocab, count - 1, e->model->vocab,
-                         &quality);
-        report_quality(e, codec, &quality, r->json);
-    }
-    e->logits = NULL;
-    ts_free(reference);
-    ts_free(behind);
-    return status;
-}
-
 static void end(struct engine_run *e)
 {
     for (size_t i = 0; i < e->count; i++) {
@@ -393,9 +299,9 @@ static enum ts_status run_one(struct engine_run *e, const struct tsctl_request *
     enum ts_status status = begin(e, r, err);
     if (status == TS_OK) {
         open_text(e, r);
-        status = r->quality ? measure(e, r, err) : generate(e, r->codec, !r->json, err);
+        status = generate(e, r->codec, !r->json, err);
     }
-    if (status == TS_OK && !r->quality)
+    if (status == TS_OK)
         report(e, r);
     end(e);
     return status;

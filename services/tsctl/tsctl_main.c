@@ -19,6 +19,8 @@ static const struct {
     {"drain", tsctl_drain, "--router URL --service ID: let a service finish and leave"},
     {"phase", tsctl_phase, "--router URL --service ID --phase P: let a worker serve prefill, decode or both"},
     {"codec", tsctl_codec, "encode|decode --codec C --dtype D --head-dim N FILE: the KV codec on a file"},
+    {"quality", tsctl_quality, "--model DIR --text FILE [--codec A,B]: what KV codecs cost in quality"},
+    {"random-model", tsctl_random_model, "[--key-bias X] [--outliers N] DIR: write a random model"},
     {"plan", tsctl_plan,
      "--cluster C --model M --workload W --slo S: plan a cluster; also explain, diff, show"},
     {"simulate", tsctl_simulate,
@@ -39,7 +41,7 @@ static int usage(FILE *to, int code)
 {
     fprintf(to, "usage: tsctl VERB [--help] ...\n\n");
     for (size_t i = 0; i < TS_ARRAY_SIZE(verbs); i++)
-        fprintf(to, "  %-9s %s\n", verbs[i].name, verbs[i].help);
+        fprintf(to, "  %-12s %s\n", verbs[i].name, verbs[i].help);
     return code;
 }
 

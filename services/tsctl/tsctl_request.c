@@ -45,8 +45,6 @@ static const struct ts_option options[] = {
     O(client, TS_OPTION_STRING, NULL, 0, 0, "identity of this client (default: random)"),
     O(device, TS_OPTION_CHOICE, "auto|cpu|modelled", 0, 0, "engine: what computes"),
     O(modelled_conf, TS_OPTION_STRING, NULL, 0, 0, "engine: coefficients of the modelled device"),
-    O(quality, TS_OPTION_BOOL, "false", 0, 0,
-      "engine: score the continuation without and with the codec and print what it does to the logits"),
     O(threads, TS_OPTION_U32, "0", 0, 1024, "engine: threads; 0 = all cores"),
     O(json, TS_OPTION_BOOL, "false", 0, 0, "print one JSON document instead of the text"),
     O(requests, TS_OPTION_STRING, NULL, 0, 0,

@@ -1,0 +1,2 @@
+ts_test(test_quality SOURCES test_quality.c model_fixture.c LINK ts_quality m LABELS gpu)
+ts_test(test_calibrate SOURCES test_calibrate.c model_fixture.c LINK ts_quality ts_random_model LABELS gpu)
