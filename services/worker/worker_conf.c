@@ -41,6 +41,8 @@ static const struct ts_option options[] = {
     O(grant_wait_ms, TS_OPTION_U32, "60000", 100, 3.6e6,
       "a transfer that finds no memory for so long goes back"),
     O(credit_kib, TS_OPTION_U32, "8192", 64, 1e6, "KiB of KV under way per transfer"),
+    O(kv_codec, TS_OPTION_STRING, "auto", 0, 0,
+      "4-bit codec of this model, for routers that choose; auto = measured when it is loaded"),
     O(record, TS_OPTION_STRING, NULL, 0, 0, "write every event and action to this file, for tsctl replay"),
     O(log_level, TS_OPTION_CHOICE, "info|error|warn|debug", 0, 0, "what is logged, and all above"),
 };

@@ -1,6 +1,7 @@
 #include "services/worker/worker_program.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -10,6 +11,8 @@
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
 #include "common/run/ts_main.h"
+#include "gpu/codec/ts_codec.h"
+#include "gpu/quality/ts_calibrate.h"
 #include "services/worker/worker_conf.h"
 #include "services/worker/worker_run.h"
 
@@ -69,6 +72,7 @@ struct program {
     struct worker_conf conf;
     struct worker_run *run;
     struct ts_net *net;
+    struct ts_calibration calibration;
     char kv_endpoint[TS_ENDPOINT_BYTES], pool_path[64];
 };
 
@@ -117,6 +121,28 @@ static enum ts_status open_engine(struct program *p, struct ts_error *err)
     return worker_run_open(&options, &p->run, err);
 }
 
+/* Which codec the model's keys bear: as told, or as measured by who may compute prompts. */
+static enum ts_status calibrate(struct program *p, struct ts_error *err)
+{
+    const struct worker_conf *c = &p->conf;
+    struct ts_calibration *out = &p->calibration;
+    struct ts_codec codec;
+    if (strcmp(c->kv_codec, "auto") != 0) {
+        *out = (struct ts_calibration){.codec = c->kv_codec, .why = "kv_codec of the worker"};
+        return ts_codec_parse(c->kv_codec, &codec, err);
+    }
+    *out = (struct ts_calibration){.codec = ""};
+    if (!(willing(p) & TS_PHASE_PREFILL))
+        return TS_OK;
+    enum ts_status status =
+        ts_calibrate(worker_run_engine(p->run),
+                     (struct ts_calibrate_room){c->max_num_batched_tokens, c->max_num_seqs}, out, err);
+    if (status == TS_OK && out->tokens > 0)
+        ts_log(TS_LOG_INFO, "event=calibrated codec=%s why=\"%s\" batches=%u ms=%lld", out->codec, out->why,
+               out->batches, (long long)(out->ns / TS_MS));
+    return status;
+}
+
 static void describe(struct program *p)
 {
     struct worker_conf *c = &p->conf;
@@ -151,7 +177,9 @@ static void describe(struct program *p)
         .modelled = info->modelled,
         .kv_endpoint = ts_str_of(*c->kv_advertise ? c->kv_advertise : p->kv_endpoint),
         .relay = ts_str_of(c->relay),
-        .defaults = info->defaults};
+        .defaults = info->defaults,
+        .kv_codec = ts_str_of(p->calibration.codec),
+        .kv_codec_why = ts_str_of(p->calibration.why)};
     c->settings.pool = (struct ts_msg_pool){.path = ts_str_of(info->modelled ? "" : p->pool_path),
                                             .bytes = info->modelled ? info->pool_bytes : info->file_bytes,
                                             .fingerprint = m->fingerprint,
@@ -223,6 +251,8 @@ static enum ts_status run(struct program *p, int *code, struct ts_error *err)
         status = check(p, err);
     if (status == TS_OK)
         status = open_engine(p, err);
+    if (status == TS_OK)
+        status = calibrate(p, err);
     if (status == TS_OK) {
         p->net = ts_net_new(1);
         status = ts_net_bind(p->net, TS_CHANNEL_KV, p->conf.kv_listen, p->kv_endpoint, err);

@@ -114,6 +114,11 @@ const struct ts_engine_info *worker_run_info(const struct worker_run *run)
     return run->info;
 }
 
+struct ts_engine *worker_run_engine(struct worker_run *run)
+{
+    return run->engine;
+}
+
 bool worker_run_has_tokenizer(const struct worker_run *run)
 {
     return run->tokenizer != NULL;

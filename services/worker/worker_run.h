@@ -18,6 +18,7 @@ enum ts_status worker_run_open(const struct ts_engine_options *options, struct w
                                struct ts_error *err);
 void worker_run_close(struct worker_run **run); /* waits for what runs */
 const struct ts_engine_info *worker_run_info(const struct worker_run *run);
+struct ts_engine *worker_run_engine(struct worker_run *run); /* to be looked at before it serves */
 bool worker_run_has_tokenizer(const struct worker_run *run);
 struct ts_service_hooks worker_run_hooks(struct worker_run *run);
 
