@@ -55,7 +55,7 @@ const struct ts_schema ts_msg_hello_schema = TS_SCHEMA(msg_hello, "Hello", hello
 static const struct ts_field welcome_fields[] = {
     TS_F_ID(msg_welcome, id),      TS_F(msg_welcome, session), TS_F(msg_welcome, heartbeat_ms),
     TS_F(msg_welcome, timeout_ms), TS_F(msg_welcome, term),    TS_F(msg_welcome, output_batches),
-    TS_F(msg_welcome, probes),
+    TS_F(msg_welcome, probes),     TS_F(msg_welcome, lanes),
 };
 const struct ts_schema ts_msg_welcome_schema = TS_SCHEMA(msg_welcome, "Welcome", welcome_fields);
 

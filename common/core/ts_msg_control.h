@@ -48,6 +48,7 @@ struct ts_msg_welcome {
     uint64_t term;       /* highest planner term seen */
     bool output_batches; /* a router that takes OutputBatch */
     bool probes;         /* a worker that takes KvProbe */
+    bool lanes; /* a worker that takes KvChunk over other connections, outside of the session's order */
 };
 
 struct ts_msg_heartbeat {

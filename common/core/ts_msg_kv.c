@@ -114,6 +114,7 @@ const struct ts_schema ts_msg_kv_chunk_schema = TS_SCHEMA(msg_kv_chunk, "KvChunk
 static const struct ts_field kv_credit_fields[] = {
     TS_F_MSG(msg_kv_credit, rid, ts_rid_schema),
     TS_F(msg_kv_credit, bytes),
+    TS_F(msg_kv_credit, chunk),
 };
 const struct ts_schema ts_msg_kv_credit_schema = TS_SCHEMA(msg_kv_credit, "KvCredit", kv_credit_fields);
 

@@ -90,6 +90,7 @@ struct ts_msg_kv_chunk { /* payload = the bulk frame (none and declared_bytes > 
 struct ts_msg_kv_credit {
     struct ts_rid rid;
     uint64_t bytes;
+    uint64_t chunk; /* its number + 1; 0 = not said */
 };
 
 struct ts_msg_kv_end { /* the sender's part is complete */

@@ -1,6 +1,6 @@
 """What scripts/bench relay measures: ts-relay-bench on loopback and on shaped links, and the same KV by others beside it. CSV on stdout.
 
-relay_bench.py BUILD [NAME ...] [flags of ts-relay-bench]; names: loopback, 1gbit, 100mbit (these by default), 1gbit-10ms, peers. The
+relay_bench.py BUILD [NAME ...] [flags of ts-relay-bench]; names: loopback, 1gbit, 100mbit (these by default), 1gbit-10ms, 1gbit-10ms-loss (1 % of the packets), peers. The
 last downloads their wheels the first time. Shaped links need root, veth and tbf; what cannot run is named on stderr.
 """
 
@@ -24,6 +24,7 @@ LINKS = {
     "1gbit": ({"rate": "1gbit"}, "link,visible", []),
     "100mbit": ({"rate": "100mbit"}, "link,visible", ["--tokens", "1024", "--rounds", "3"]),
     "1gbit-10ms": ({"rate": "1gbit", "delay": 10}, "link", []),
+    "1gbit-10ms-loss": ({"rate": "1gbit", "delay": 10, "loss": 0.01}, "link", ["--tokens", "512", "--codecs", "i4"]),
 }
 DEFAULT = ["loopback", "1gbit", "100mbit"]
 PEER_ROUNDS = 2

@@ -31,7 +31,8 @@ struct bench {
     struct ts_conf *conf;
     const char *dir, *link, *send_netns, *receive_netns, *address;
     struct ts_conf_strings what, codecs;
-    uint32_t tokens, rounds, layers, heads, head_dim, encode_threads, chunk_tokens_max, credit_kib;
+    uint32_t tokens, rounds, layers, heads, head_dim, encode_threads, chunk_tokens_max, kv_connections,
+        credit_kib;
     double prefill_tokens_per_s;
     char scratch[256];
     struct bench_stream *tcp, *zeromq;
@@ -58,6 +59,7 @@ static const struct ts_option options[] = {
     O(head_dim, TS_OPTION_U32, "64", 16, 256, "dimension of a head"),
     O(encode_threads, TS_OPTION_U32, "1", 1, 64, "of the relay"),
     O(chunk_tokens_max, TS_OPTION_U32, "512", 16, 65536, "of the relay"),
+    O(kv_connections, TS_OPTION_U32, "4", 1, 16, "of the relay"),
     O(credit_kib, TS_OPTION_U32, "8192", 64, 1e6, "of the decode worker"),
     O(prefill_tokens_per_s, TS_OPTION_F64, "1400", 1, 1e9,
       "of the modelled prefill; by default that of 110 M parameters on two cores"),
@@ -281,6 +283,7 @@ static void open_all(struct bench *b)
         .tokens_max = b->tokens > 8192 ? b->tokens : 8192,
         .encode_threads = b->encode_threads,
         .chunk_tokens_max = b->chunk_tokens_max,
+        .kv_connections = b->kv_connections,
         .credit_kib = b->credit_kib};
     snprintf(b->scratch, sizeof b->scratch, "%s/ts-relay-bench-XXXXXX", b->dir);
     o.dir = mkdtemp(b->scratch);

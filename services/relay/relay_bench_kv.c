@@ -316,21 +316,24 @@ static pid_t start(const char *netns, const char *const *flags)
 static void start_all(struct bench_kv *kv)
 {
     const struct bench_kv_options *o = &kv->options;
-    char threads[16], chunk[16], blocks[16], credit[16], timeout[16], listen[TS_ENDPOINT_BYTES];
+    char threads[16], chunk[16], connections[16], blocks[16], credit[16], timeout[16],
+        listen[TS_ENDPOINT_BYTES];
     snprintf(threads, sizeof threads, "%u", o->encode_threads);
     snprintf(chunk, sizeof chunk, "%u", o->chunk_tokens_max);
+    snprintf(connections, sizeof connections, "%u", o->kv_connections);
     snprintf(blocks, sizeof blocks, "%u", 2 * kv->block_count + 16);
     snprintf(credit, sizeof credit, "%u", o->credit_kib);
     snprintf(timeout, sizeof timeout, "%d", TIMEOUT_MS);
     snprintf(listen, sizeof listen, "tcp://%s:*", o->link.address);
-    const char *const relay[] = {"ts-relay", "--id",
-                                 "relay",    "--router",
-                                 kv->router, "--listen",
-                                 kv->pool,   "--log-level",
-                                 "warn",     "--timeout-ms",
-                                 timeout,    "--encode-threads",
-                                 threads,    "--chunk-tokens-max",
-                                 chunk,      NULL};
+    const char *const relay[] = {"ts-relay",  "--id",
+                                 "relay",     "--router",
+                                 kv->router,  "--listen",
+                                 kv->pool,    "--log-level",
+                                 "warn",      "--timeout-ms",
+                                 timeout,     "--encode-threads",
+                                 threads,     "--chunk-tokens-max",
+                                 chunk,       "--kv-connections",
+                                 connections, NULL};
     const char *const decode[] = {
         "ts-decode", "--id",         "decode",    "--router",    kv->router,    "--model",      kv->model,
         "--device",  "cpu",          "--threads", "1",           "--kv-listen", listen,         "--kv-blocks",

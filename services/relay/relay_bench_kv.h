@@ -15,7 +15,7 @@ struct bench_kv_options {
     struct bench_link link;
     uint32_t layers, heads, head_dim; /* KV heads */
     uint32_t tokens_max;
-    uint32_t encode_threads, chunk_tokens_max; /* of the relay */
+    uint32_t encode_threads, chunk_tokens_max, kv_connections; /* of the relay */
     uint32_t credit_kib;                       /* of decode */
 };
 

@@ -16,6 +16,7 @@ struct relay_settings relay_settings_defaults(void)
                                    .retained_bytes_max = 256u << 20,
                                    .encode_jobs_max = 4,
                                    .chunk_tokens_max = 512,
+                                   .kv_connections = 1,
                                    .open_retry_ms = 5000,
                                    .idle_link_ms = 30000};
 }
@@ -24,6 +25,7 @@ struct relay_core *relay_core_new(const struct relay_settings *settings, uint64_
 {
     struct relay_core *core = ts_xcalloc(1, sizeof *core);
     TS_ASSERT(settings->router_count <= RELAY_ROUTERS_MAX);
+    TS_ASSERT(settings->kv_connections >= 1 && settings->kv_connections <= RELAY_LANES_MAX);
     core->settings = *settings;
     core->incarnation = incarnation;
     ts_rng_init(&core->rng, incarnation);
@@ -241,7 +243,7 @@ static enum ts_status check_transfer(const struct transfer *t, struct ts_error *
 }
 
 struct sums {
-    uint64_t held, encodes, transfers;
+    uint64_t held, encodes, transfers, under_way;
     uint32_t states[TRANSFER_OVER + 1];
 };
 
@@ -251,6 +253,8 @@ static enum ts_status check_list(const struct list *list, struct sums *sums, str
         if (check_transfer(t, err) != TS_OK)
             return err->status;
         sums->held += t->held_bytes;
+        for (size_t i = 0; i < t->chunk_sent; i++)
+            sums->under_way += t->chunks[i].credited ? 0 : t->chunks[i].bytes;
         sums->encodes += t->encodes;
         sums->transfers++;
         sums->states[t->state]++;
@@ -283,6 +287,17 @@ static enum ts_status check_copies(const struct relay_core *core, struct sums *s
     return TS_OK;
 }
 
+static uint64_t lanes_under_way(const struct relay_core *core)
+{
+    const struct link *link;
+    uint64_t bytes = 0;
+    for (size_t cursor = 0; (link = ts_map_next(core->links, &cursor, NULL, NULL));) {
+        for (uint32_t i = 0; i < RELAY_LANES_MAX; i++)
+            bytes += link->lanes[i].under_way;
+    }
+    return bytes;
+}
+
 bool relay_core_check(const struct relay_core *core, struct ts_error *err)
 {
     struct sums sums = {.held = 0};
@@ -291,8 +306,11 @@ bool relay_core_check(const struct relay_core *core, struct ts_error *err)
     uint64_t live = sums.transfers;
     if (check_list(&core->over, &sums, err) != TS_OK || check_copies(core, &sums, err) != TS_OK)
         return false;
-    if (sums.held != core->held_bytes || sums.encodes != ts_map_count(core->encodes) ||
-        live != ts_map_count(core->transfers))
+    if (sums.under_way != lanes_under_way(core))
+        ts_error_set(err, TS_ECORRUPT, "%llu bytes are under way over connections, and %llu of transfers",
+                     (unsigned long long)lanes_under_way(core), (unsigned long long)sums.under_way);
+    else if (sums.held != core->held_bytes || sums.encodes != ts_map_count(core->encodes) ||
+             live != ts_map_count(core->transfers))
         ts_error_set(err, TS_ECORRUPT, "held %llu/%llu, encodes %llu/%zu, transfers %llu/%zu",
                      (unsigned long long)sums.held, (unsigned long long)core->held_bytes,
                      (unsigned long long)sums.encodes, ts_map_count(core->encodes), (unsigned long long)live,

@@ -11,6 +11,7 @@
 #include "common/core/ts_event.h"
 
 #define RELAY_ROUTERS_MAX 8
+#define RELAY_LANES_MAX   16
 
 struct relay_settings {
     const char *id, *host;
@@ -23,7 +24,8 @@ struct relay_settings {
     uint64_t retained_bytes_max; /* of copies, within the above, which transfers take first */
     uint32_t encode_jobs_max;
     uint32_t chunk_tokens_max;
-    uint32_t open_retry_ms; /* decode does not know the attempt yet: ask again for so long */
+    uint32_t kv_connections; /* to each decode worker, at most RELAY_LANES_MAX */
+    uint32_t open_retry_ms;  /* decode does not know the attempt yet: ask again for so long */
     uint32_t idle_link_ms;
 };
 
@@ -34,6 +36,7 @@ struct relay_counts {
     uint64_t refeeds;         /* of them, begun from a copy */
     uint64_t copies_evicted;  /* for want of room */
     uint64_t chunks_repeated; /* sent again after a KvNack */
+    uint64_t lanes_failed;    /* connections given up, their chunks sent over another one */
     uint64_t credits_missing; /* verified by decode before all payload had been credited: its fault or ours */
 };
 

@@ -111,10 +111,11 @@ void encode_done(struct relay_core *core, const struct ts_event_encoded *m)
     ts_free(job);
 }
 
-static void send_chunk(struct relay_core *core, struct transfer *t, size_t number)
+/* `again`: over the session, whatever connection it took before. */
+static void send_chunk(struct relay_core *core, struct transfer *t, size_t number, bool again)
 {
     struct chunk *c = &t->chunks[number];
-    struct ts_action_send *s = relay_send_link(core, t->link, TS_MSG_KV_CHUNK);
+    struct ts_action_send *s = again ? lane_send_again(core, t->link, c) : lane_send_chunk(core, t->link, c);
     if (!s)
         return;
     s->bulk = c->bulk;
@@ -169,15 +170,23 @@ void encode_send(struct relay_core *core, struct transfer *t)
             return;
         t->in_flight += bytes;
         t->sent_once += bytes;
-        send_chunk(core, t, t->chunk_sent++);
+        send_chunk(core, t, t->chunk_sent++, false);
     }
     if (t->sealed && t->tiles_encoded == encode_tiles(t))
         send_end(core, t);
 }
 
-/* Never more than is under way, whatever the peer says. */
-void encode_credit(struct relay_core *core, struct transfer *t, uint64_t bytes)
+/* Each chunk once, and never more than is under way, whatever the peer says. */
+void encode_credit(struct relay_core *core, struct transfer *t, uint64_t bytes, uint64_t chunk)
 {
+    if (chunk > 0) {
+        struct chunk *c = chunk <= t->chunk_sent ? &t->chunks[chunk - 1] : NULL;
+        if (!c || c->credited)
+            return;
+        c->credited = true;
+        lane_came(core, t->link, c);
+        bytes = c->bytes;
+    }
     uint64_t credited = bytes < t->in_flight ? bytes : t->in_flight;
     t->in_flight -= credited;
     t->credited += credited;
@@ -190,6 +199,14 @@ bool encode_resend(struct relay_core *core, struct transfer *t, uint64_t number)
     if (number >= t->chunk_sent || t->chunks[number].tries >= CHUNK_TRIES_MAX)
         return false;
     core->counts.chunks_repeated++;
-    send_chunk(core, t, (size_t)number);
+    send_chunk(core, t, (size_t)number, true);
     return true;
+}
+
+void encode_lane_lost(struct relay_core *core, struct transfer *t, uint32_t lane)
+{
+    for (size_t i = 0; i < t->chunk_sent; i++) {
+        if (t->chunks[i].lane == lane && !t->chunks[i].credited)
+            send_chunk(core, t, i, true);
+    }
 }

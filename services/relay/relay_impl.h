@@ -1,7 +1,7 @@
 /*
  * What the parts of the relay core share. relay_core.c dispatches; relay_link.c keeps sessions;
- * relay_transfer.c a transfer from KvBegin to its one end; relay_encode.c what is encoded, and what may be
- * sent; relay_copy.c what stays of it.
+ * relay_lane.c the connections of a link; relay_transfer.c a transfer from KvBegin to its one end;
+ * relay_encode.c what is encoded, and what may be sent; relay_copy.c what stays of it.
  */
 #ifndef RELAY_IMPL_H
 #define RELAY_IMPL_H
@@ -36,8 +36,17 @@ struct pool {      /* of one worker of this host */
     struct ts_msg_pool layout; /* without path and rope */
 };
 
+struct lane { /* one connection to a decode worker: the first carries the session, the others only chunks */
+    uint64_t peer; /* 0 = not there yet */
+    uint64_t under_way;
+    ts_time moved_at; /* since when nothing of what is under way has come back */
+    bool failed;      /* not used again in this session */
+};
+
 struct link { /* to a decode worker */
     uint64_t peer;
+    struct lane lanes[RELAY_LANES_MAX];
+    uint32_t lane_count; /* that may be used: 1 unless decode takes more */
     char *endpoint;
     struct ts_session session;
     uint32_t transfers;
@@ -48,6 +57,8 @@ struct chunk {
     struct ts_bulk bulk;
     uint64_t bytes, declared_bytes;
     uint32_t layer, token_begin, token_count, crc32c, escapes, tries;
+    uint32_t lane;
+    bool credited;
 };
 
 struct piece { /* ready in the pool, not yet given to the codec */
@@ -153,6 +164,19 @@ struct ts_action_send *relay_send_router(struct relay_core *core, uint64_t route
 struct ts_action_send *relay_send_pool(struct relay_core *core, struct pool *pool, enum ts_msg_kind kind);
 struct ts_action_send *relay_send_link(struct relay_core *core, struct link *link, enum ts_msg_kind kind);
 
+/* relay_lane.c */
+struct link *lane_link(const struct relay_core *core, uint64_t peer, uint32_t *lane); /* NULL: nobody's */
+void lanes_begin(struct relay_core *core, struct link *link, bool many);              /* its session is up */
+void lanes_end(struct relay_core *core, struct link *link);                           /* it is over */
+/* A KvChunk on the least busy lane, which `c` then names. NULL: the session is down. */
+struct ts_action_send *lane_send_chunk(struct relay_core *core, struct link *link, struct chunk *c);
+/* The same over the session, for what is sent again. */
+struct ts_action_send *lane_send_again(struct relay_core *core, struct link *link, struct chunk *c);
+void lane_came(struct relay_core *core, struct link *link,
+               const struct chunk *c); /* it is no longer under way */
+void lane_failed(struct relay_core *core, struct link *link, uint32_t lane);
+ts_time lanes_tick(struct relay_core *core, struct link *link); /* when it wants to be called again */
+
 /* relay_transfer.c */
 struct transfer *transfer_find(const struct relay_core *core, struct ts_rid rid);
 void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_msg *m);
@@ -197,8 +221,11 @@ void encode_queue(struct relay_core *core, struct transfer *t);
 void encode_done(struct relay_core *core, const struct ts_event_encoded *m);
 void encode_send(struct relay_core *core,
                  struct transfer *t); /* what the credit allows; the end when all is sent */
-void encode_credit(struct relay_core *core, struct transfer *t, uint64_t bytes);
+/* `chunk`: its number + 1; 0 = not said. */
+void encode_credit(struct relay_core *core, struct transfer *t, uint64_t bytes, uint64_t chunk);
 bool encode_resend(struct relay_core *core, struct transfer *t, uint64_t number);
+/* What is under way on that lane, over the session instead. */
+void encode_lane_lost(struct relay_core *core, struct transfer *t, uint32_t lane);
 uint64_t encode_tiles(const struct transfer *t); /* in all */
 
 #endif

@@ -280,6 +280,8 @@ struct link *relay_link_to(struct relay_core *core, struct ts_str endpoint)
         ts_session_init(&link->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
                         core->settings.timeout_ms * TS_MS);
         ts_map_put(core->links, endpoint.data, endpoint.count, link);
+        link->lanes[0].peer = link->peer;
+        link->lane_count = 1;
         ts_map_put_u64(core->link_peers, link->peer, link);
         struct ts_action *a = ts_actions_add(core->out, TS_ACTION_CONNECT);
         a->connect = (struct ts_action_connect){TS_CHANNEL_KV, link->peer, ts_str_of(link->endpoint)};
@@ -312,10 +314,12 @@ static void link_down(struct relay_core *core, struct link *link)
     ts_session_down(&link->session, core->now);
     touched(core);
     transfer_link_lost(core, link);
+    lanes_end(core, link);
 }
 
 static void close_link(struct relay_core *core, struct link *link)
 {
+    lanes_end(core, link);
     struct ts_action *a = ts_actions_add(core->out, TS_ACTION_DISCONNECT);
     a->disconnect = (struct ts_action_disconnect){TS_CHANNEL_KV, link->peer};
     ts_map_remove_u64(core->link_peers, link->peer);
@@ -349,8 +353,9 @@ static void link_deliver(struct relay_core *core, struct link *link, const struc
 
 void relay_link_kv_message(struct relay_core *core, const struct ts_event_message *m)
 {
-    struct link *link = ts_map_get_u64(core->link_peers, m->peer);
-    if (!link)
+    uint32_t lane;
+    struct link *link = lane_link(core, m->peer, &lane);
+    if (!link || lane > 0) /* nothing but chunks, away from here */
         return;
     if (m->msg.kind == TS_MSG_WELCOME && !ts_session_repeats(&link->session, &m->envelope)) {
         if (link->session.up)
@@ -358,6 +363,7 @@ void relay_link_kv_message(struct relay_core *core, const struct ts_event_messag
         ts_session_welcomed(&link->session, core->now, &m->envelope, m->msg.welcome.session,
                             m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
         touched(core);
+        lanes_begin(core, link, m->msg.welcome.lanes);
         transfer_link_up(core, link);
         return;
     }
@@ -382,9 +388,12 @@ void relay_link_kv_message(struct relay_core *core, const struct ts_event_messag
 
 void relay_link_unreachable(struct relay_core *core, enum ts_channel channel, uint64_t peer)
 {
-    struct link *link = channel == TS_CHANNEL_KV ? ts_map_get_u64(core->link_peers, peer) : NULL;
+    uint32_t lane = 0;
+    struct link *link = channel == TS_CHANNEL_KV ? lane_link(core, peer, &lane) : NULL;
     struct pool *pool = channel == TS_CHANNEL_POOL ? ts_map_get_u64(core->pools, peer) : NULL;
-    if (link)
+    if (link && lane > 0)
+        lane_failed(core, link, lane);
+    else if (link)
         link_down(core, link);
     if (pool)
         pool_lost(core, pool);
@@ -454,6 +463,7 @@ static void tick_link(struct relay_core *core, struct link *link)
         say_hello(core, TS_CHANNEL_KV, link->peer, &link->session);
     if (ts_session_heartbeat_due(&link->session, core->now))
         relay_send_link(core, link, TS_MSG_HEARTBEAT);
+    due_at(core, lanes_tick(core, link));
     due_at(core, ts_session_deadline(&link->session));
     due_at(core, idle_until(core, link));
 }

@@ -103,7 +103,7 @@ static void drop_chunks(struct relay_core *core, struct transfer *t)
         ts_actions_drop(core->out, t->chunks[i].bulk);
     core->held_bytes -= t->held_bytes;
     t->held_bytes = 0;
-    t->chunk_count = 0;
+    t->chunk_count = t->chunk_sent = 0;
 }
 
 void transfer_free(struct transfer *t)
@@ -160,6 +160,10 @@ static void leave(struct relay_core *core, struct transfer *t, enum transfer_sta
     set_state(core, t, state);
     list_remove(&core->live, LIST_ALL, t);
     ts_map_remove(core->transfers, &key, sizeof key);
+    for (size_t i = 0; i < t->chunk_sent; i++) {
+        if (!t->chunks[i].credited)
+            lane_came(core, t->link, &t->chunks[i]);
+    }
     relay_link_release(core, t->link);
     t->link = NULL;
 }
@@ -203,8 +207,10 @@ void transfer_again(struct relay_core *core, struct transfer *t, const struct ts
     t->opened = false;
     t->bytes_sent = t->window = t->in_flight = t->sent_once = t->credited = 0;
     t->chunk_sent = 0;
-    for (size_t i = 0; i < t->chunk_count; i++)
+    for (size_t i = 0; i < t->chunk_count; i++) {
         t->chunks[i].tries = 0;
+        t->chunks[i].credited = false;
+    }
     enter(core, t);
     set_state(core, t, TRANSFER_OPENING);
 }
@@ -395,7 +401,7 @@ void transfer_credit(struct relay_core *core, struct link *link, const struct ts
     struct transfer *t = of_link(core, link, m->rid);
     if (!t)
         return;
-    encode_credit(core, t, m->bytes);
+    encode_credit(core, t, m->bytes, m->chunk);
 }
 
 void transfer_done(struct relay_core *core, struct link *link, struct ts_rid rid)

@@ -36,6 +36,7 @@ struct worker_core *worker_core_new(const struct worker_settings *settings, uint
     }
     ts_session_init(&core->pool.session, incarnation, heartbeat, timeout);
     core->kv_peers = ts_map_new();
+    core->kv_sessions = ts_map_new();
     core->kv_due = core->grant_due = TS_TIME_NEVER;
     core->tasks = ts_map_new();
     core->by_tag = ts_map_new();
@@ -75,6 +76,7 @@ void worker_core_destroy(struct worker_core **core)
     for (size_t cursor = 0; (value = ts_map_next(c->asked, &cursor, NULL, NULL));)
         ts_free(value);
     ts_map_destroy(&c->kv_peers);
+    ts_map_destroy(&c->kv_sessions);
     ts_map_destroy(&c->tasks);
     ts_map_destroy(&c->by_tag);
     ts_map_destroy(&c->scatters);

@@ -49,6 +49,7 @@ bool worker_core_relay_usable(const struct worker_core *core); /* the relay has 
 /* For the simulation's statistics. */
 struct worker_counts {
     uint64_t preempted, nacked, resent;
+    uint64_t chunks_strayed; /* of a session that is over, over another connection than its own */
 };
 
 struct worker_counts worker_core_counts(const struct worker_core *core);

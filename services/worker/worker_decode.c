@@ -327,7 +327,8 @@ static void account(struct worker_core *core, struct task *t, const struct scatt
     t->tiles_scattered += (uint64_t)job->head_count * ts_kv_blocks_for(job->token_count);
     struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_CREDIT);
     if (s)
-        s->msg.kv_credit = (struct ts_msg_kv_credit){.rid = t->rid, .bytes = job->bytes};
+        s->msg.kv_credit =
+            (struct ts_msg_kv_credit){.rid = t->rid, .bytes = job->bytes, .chunk = job->number + 1};
 }
 
 void decode_scattered(struct worker_core *core, const struct ts_event_scattered *m)

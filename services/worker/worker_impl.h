@@ -127,11 +127,12 @@ struct worker_core {
     bool draining, started;
     struct router_link routers[WORKER_ROUTERS_MAX];
     struct pool_link pool;
-    struct ts_map *kv_peers; /* peer -> kv_peer */
-    ts_time kv_due;          /* none of their sessions wants attention before */
-    ts_time grant_due;       /* none of those that wait for memory has waited too long before */
-    struct ts_map *tasks;    /* rid + role -> task */
-    struct ts_map *by_tag;   /* tag -> task */
+    struct ts_map *kv_peers;    /* peer -> kv_peer */
+    struct ts_map *kv_sessions; /* number of the session -> kv_peer */
+    ts_time kv_due;             /* none of their sessions wants attention before */
+    ts_time grant_due;          /* none of those that wait for memory has waited too long before */
+    struct ts_map *tasks;       /* rid + role -> task */
+    struct ts_map *by_tag;      /* tag -> task */
     struct task *head, *tail;
     struct task_list lists[TASK_STATES];
     struct task *dead;       /* gone, but actions of the step under way may point into them */

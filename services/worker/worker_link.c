@@ -254,6 +254,7 @@ static void kv_lost(struct worker_core *core, struct kv_peer *peer)
 {
     decode_peer_lost(core, peer);
     ts_map_remove_u64(core->kv_peers, peer->peer);
+    ts_map_remove_u64(core->kv_sessions, peer->session.id);
     ts_free(peer);
 }
 
@@ -278,12 +279,14 @@ static void kv_hello(struct worker_core *core, const struct ts_event_message *m)
     ts_session_accept(&peer->session, core->now,
                       ts_session_number(&core->last_session, ts_rng_u64(&core->rng)),
                       m->envelope.incarnation);
+    ts_map_put_u64(core->kv_sessions, peer->session.id, peer);
     struct ts_action_send *s = worker_send_kv(core, peer, TS_MSG_WELCOME);
     s->msg.welcome = (struct ts_msg_welcome){.id = ts_str_of(core->settings.id),
                                              .session = peer->session.id,
                                              .heartbeat_ms = core->settings.heartbeat_ms,
                                              .timeout_ms = core->settings.timeout_ms,
-                                             .probes = true};
+                                             .probes = true,
+                                             .lanes = true};
     kv_wake(core, peer);
 }
 
@@ -319,9 +322,27 @@ static void kv_deliver(struct worker_core *core, struct kv_peer *peer, const str
     }
 }
 
+/* A chunk that came over another connection than its session's: it names the session and stands outside of
+ * its order. Of one that is over it is nothing any more, and whoever sent it learns that on the session's
+ * own. */
+static void kv_lane(struct worker_core *core, const struct ts_event_message *m)
+{
+    struct kv_peer *peer = ts_map_get_u64(core->kv_sessions, m->envelope.session);
+    if (!peer || peer->session.remote != m->envelope.incarnation || !peer->session.up) {
+        core->counts.chunks_strayed++;
+        return;
+    }
+    decode_count(core, m->msg.kv_chunk.rid, m->wire_bytes);
+    decode_chunk(core, peer, &m->msg.kv_chunk, m->bulk);
+}
+
 void worker_link_kv_message(struct worker_core *core, const struct ts_event_message *m)
 {
     struct kv_peer *peer = ts_map_get_u64(core->kv_peers, m->peer);
+    if (m->msg.kind == TS_MSG_KV_CHUNK && m->envelope.seq == 0) {
+        kv_lane(core, m);
+        return;
+    }
     if (m->msg.kind == TS_MSG_HELLO) {
         kv_hello(core, m);
         return;

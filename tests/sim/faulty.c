@@ -601,6 +601,7 @@ static void start_node(struct faulty_world *w, int node)
         s.routers[0] = w->nodes[FAULTY_ROUTER].name;
         s.router_count = 1;
         s.chunk_tokens_max = 32;
+        s.kv_connections = 3;
         s.idle_link_ms = 2000;
         n->relay = relay_core_new(&s, n->incarnation);
     } else if (n->role != FAULTY_ROUTER) {

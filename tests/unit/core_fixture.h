@@ -6,7 +6,8 @@
  * invariants after every step and that its deadline lies ahead.
  *
  * An event line may begin with one of: `gap` (the message before it was lost), `old` (of an earlier session),
- * `as=N` (from now on that peer's incarnation is N). `channel:peer unreachable` is a failed send.
+ * `as=N` (from now on that peer's incarnation is N), `lane=N` (in the session of peer N of that channel,
+ * outside of its order). `channel:peer unreachable` is a failed send.
  */
 #ifndef CORE_FIXTURE_H
 #define CORE_FIXTURE_H

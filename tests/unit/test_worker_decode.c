@@ -513,26 +513,47 @@ static void test_clipped(void **state)
     WORKER_CASE(begin(), "clipped", steps);
 }
 
+/* Chunks over other connections: of a session that is there they count as its own, in any order. */
+static void test_lanes(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        OPENED,
+        {3, "lane=1 kv:7 kv_chunk rid=1.1 number=1 layer=1 head_count=2 token_count=20 crc32c=99 #6/44",
+         "scatter job=1 layer=1 crc32c=99 #6\ndrop #6"},
+        {4, END("1.1"), ""},
+        {4, COMMIT("1.1"), ""},
+        {5, "lane=1 old kv:8 kv_chunk rid=1.1 number=0 head_count=2 token_count=20 #5/40", "drop #5"},
+        {5, "kv:8 kv_chunk rid=1.1 number=0 head_count=2 token_count=20 #5/40", "kv:8 reset\ndrop #5"},
+        {6, "lane=1 kv:7 kv_chunk rid=1.1 number=1 layer=1 head_count=2 token_count=20 crc32c=99 #6/44",
+         "drop #6"}, /* twice */
+        {7, "lane=1 kv:8 kv_chunk rid=1.1 number=0 head_count=2 token_count=20 crc32c=99 #5/40",
+         "scatter job=2 layer=0 crc32c=99 #5\ndrop #5"},
+        {8, "scattered job=1 digests=9,1", "kv:1 kv_credit rid=1.1 bytes=44 chunk=2"},
+        {9, "scattered job=2 digests=7,8",
+         "kv:1 kv_credit rid=1.1 bytes=40 chunk=1\nkv:1 kv_done rid=1.1\n*"},
+        {10, "lane=1 kv:8 kv_chunk rid=1.1 number=0 head_count=2 token_count=20 #5/40", "drop #5"}, /* late */
+        {11, "worker:1 release rid=1.1", "*"},
+        {12, "batch_done batch=1 samples=1:43:none", "*"},
+    };
+    struct core_fixture *f = begin();
+    core_run(f, "lanes", steps, TS_ARRAY_SIZE(steps));
+    assert_int_equal(worker_core_counts(worker_of(f)).chunks_strayed, 1);
+    worker_end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_life),
-        cmocka_unit_test(test_finished),
-        cmocka_unit_test(test_open_refused),
-        cmocka_unit_test(test_open_twice),
-        cmocka_unit_test(test_grants),
-        cmocka_unit_test(test_bad_chunks),
-        cmocka_unit_test(test_chunks_again),
-        cmocka_unit_test(test_verify),
-        cmocka_unit_test(test_sender_lost),
-        cmocka_unit_test(test_other_sender),
-        cmocka_unit_test(test_replay),
-        cmocka_unit_test(test_preemption),
-        cmocka_unit_test(test_preempts_itself),
-        cmocka_unit_test(test_leaves_room),
-        cmocka_unit_test(test_engine_failed),
-        cmocka_unit_test(test_clipped),
-        cmocka_unit_test(test_complete),
+        cmocka_unit_test(test_life),         cmocka_unit_test(test_lanes),
+        cmocka_unit_test(test_finished),     cmocka_unit_test(test_open_refused),
+        cmocka_unit_test(test_open_twice),   cmocka_unit_test(test_grants),
+        cmocka_unit_test(test_bad_chunks),   cmocka_unit_test(test_chunks_again),
+        cmocka_unit_test(test_verify),       cmocka_unit_test(test_sender_lost),
+        cmocka_unit_test(test_other_sender), cmocka_unit_test(test_replay),
+        cmocka_unit_test(test_preemption),   cmocka_unit_test(test_preempts_itself),
+        cmocka_unit_test(test_leaves_room),  cmocka_unit_test(test_engine_failed),
+        cmocka_unit_test(test_clipped),      cmocka_unit_test(test_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
