@@ -109,7 +109,7 @@ enum ts_status ts_kv_pass(const struct ts_engine *engine, const struct ts_kv_pas
 enum ts_status ts_quality_batch(struct ts_engine *engine, const struct ts_engine_batch *batch,
                                 struct ts_error *err)
 {
-    struct ts_engine_event done;
+    struct ts_engine_event done = {.status = TS_OK};
     enum ts_status status = ts_engine_submit(engine, batch, err);
     if (status == TS_OK)
         status = ts_engine_wait(engine, &done);
