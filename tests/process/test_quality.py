@@ -2,10 +2,11 @@
 
 import json
 import math
+import re
 
 import pytest
 
-from harness import DEMO, ROOT, run
+from harness import DEMO, ROOT, Cluster, run
 
 TEXT = ROOT / "tests" / "data" / "corpus" / "tinyshakespeare.txt"
 HELD_OUT = ("--text", TEXT, "--from", 0.9)  # of the demo model: it was trained on the first nine tenths
@@ -67,6 +68,25 @@ def test_biased_keys_need_centring(models):
     assert codecs["i4hc"]["kl_mean"] <= 2 * by_codec(tame)["i4hc"]["kl_mean"]
     assert codecs["i4hc"]["kl_mean"] < codecs["i4h"]["kl_mean"] / 10
     assert (tame["calibration"]["codec"], biased["calibration"]["codec"]) == ("i4h", "i4hc")
+
+
+def announced(folder, *flags, env=None):
+    """What the prefill worker says of its model in the Hello that the router hears."""
+    folder.mkdir()
+    with Cluster("--record", folder, *flags, env=env):
+        pass
+    lines = run("replay", "--print", folder / "router.rec").stdout.splitlines()
+    hello = next(line for line in lines if 'hello={role=3 id="prefill0"' in line)
+    return re.search(r'kv_codec="(.*?)" kv_codec_why="(.*?)"', hello).groups()
+
+
+def test_prefill_workers_announce_it(models, tmp_path):
+    biased = quality(models / "biased", "--codec", "none", "--text", TEXT, "--windows", 1, "--tokens", 1)["calibration"]
+    assert biased["codec"] == "i4hc"
+    codec, why = announced(tmp_path / "biased", "--model", models / "biased")
+    assert codec == biased["codec"] and len(why) > 50 and biased["why"].startswith(why)  # replay cuts long texts
+    assert announced(tmp_path / "told", env={"TS_KV_CODEC": "k8v4h"}) == ("k8v4h", "kv_codec of the worker")
+    assert announced(tmp_path / "modelled", "--engine", "modelled") == ("i4h", "")
 
 
 def test_short_prompts_go_as_i8():
