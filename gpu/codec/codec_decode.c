@@ -10,37 +10,50 @@ struct decoder {
     const struct ts_codec_view *to;
     const struct ts_codec_chunk *chunk;
     const uint8_t *payload;
+    struct codec_reader reader;
     float mean[CODEC_DIM_MAX]; /* of the present head and span */
-    uint16_t scales[CODEC_TILE_GROUPS], minima[CODEC_TILE_GROUPS];
     uint16_t tile[CODEC_ROWS * CODEC_DIM_MAX]
         __attribute__((aligned(64))); /* where the pool is not aligned */
 };
 
-static void decode_tile(struct decoder *d, const struct codec_side_layout *s, const struct codec_parts *p,
-                        uint32_t block, uint16_t *tile)
+/* The codes of the same head in the next block, which follow in the payload: fetched while all other heads of
+ * this block are restored. */
+static void fetch_next(const struct codec_side_layout *s, const struct codec_parts *p)
+{
+    size_t bytes = (size_t)CODEC_ROWS * s->code_row;
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(p->codes + bytes + i);
+}
+
+static void restore_coded(struct decoder *d, const struct codec_side_layout *s, const struct codec_parts *p,
+                          uint32_t block, uint16_t *tile)
 {
     const struct codec_side *side = &s->side;
-    uint32_t rows = p->rows;
+    struct codec_centre centre = {.mean = d->mean, .row_end = p->rows};
+    if (side->centred)
+        centre.turns = codec_turns_of(d->to, d->chunk, block);
+    d->level->decode_tile(side, p->scales, p->minima, p->codes, side->centred ? &centre : NULL, p->rows,
+                          tile);
+}
+
+static void decode_tile(struct decoder *d, const struct codec_side_layout *s, struct codec_parts *p,
+                        uint32_t block, uint16_t *tile)
+{
+    size_t bytes = p->rows * d->layout->row_bytes;
+    uint16_t *out = ((uintptr_t)tile & 31) == 0 ? tile : d->tile;
     if (p->raw) {
-        memcpy(tile, p->raw, rows * d->layout->row_bytes);
+        memcpy(tile, p->raw, bytes);
         return;
     }
     TS_ASSERT(p->scales && p->codes);
-    if (side->lossless) {
-        d->level->unpack_tile(side, p->scales, p->codes, p->exceptions, rows, tile);
-        return;
-    }
-    struct codec_centre centre = {.turns = side->centred ? codec_turns_of(d->to, d->chunk, block) : NULL,
-                                  .mean = d->mean,
-                                  .row_end = rows};
-    memcpy(d->scales, p->scales, (size_t)rows * s->scale_row);
-    if (side->asym)
-        memcpy(d->minima, p->minima, (size_t)rows * s->scale_row);
-    bool aligned = ((uintptr_t)tile & 31) == 0;
-    d->level->decode_tile(side, d->scales, d->minima, p->codes, side->centred ? &centre : NULL, rows,
-                          aligned ? tile : d->tile);
-    if (!aligned)
-        memcpy(tile, d->tile, rows * d->layout->row_bytes);
+    fetch_next(s, p);
+    if (s->side.lossless)
+        codec_pass_exceptions(
+            &d->reader, p, d->level->unpack_tile(&s->side, p->scales, p->codes, p->exceptions, p->rows, out));
+    else
+        restore_coded(d, s, p, block, out);
+    if (out != tile)
+        memcpy(tile, d->tile, bytes);
 }
 
 static void read_first_tokens(const struct decoder *d)
@@ -54,10 +67,31 @@ static void read_first_tokens(const struct decoder *d)
     }
 }
 
-static void fetch_parts(const struct codec_side_layout *s, const struct codec_parts *p)
+void codec_decode(const struct codec_layout *l, const uint8_t *payload, size_t exceptions,
+                  const struct ts_codec_chunk *chunk, const struct ts_codec_view *to, uint64_t *digest)
 {
-    for (size_t i = 0; p->codes && i < (size_t)p->rows * s->code_row; i += 64)
-        __builtin_prefetch(p->codes + i);
+    struct decoder d;
+    d.layout = l;
+    d.level = codec_level();
+    d.to = to;
+    d.chunk = chunk;
+    d.payload = payload;
+    d.reader = codec_reader_of(l, payload, exceptions);
+    codec_mode mode = codec_mode_enter();
+    while (l->tiles > 0 && d.reader.block < l->blocks) {
+        uint32_t kv = d.reader.kv, head = d.reader.head, block = d.reader.block;
+        struct codec_parts p = codec_next_tile(&d.reader);
+        if (l->sides[kv].side.centred)
+            d.level->read_halves(payload + codec_mean_at(l, head, block), to->head_dim, d.mean);
+        decode_tile(&d, &l->sides[kv], &p, block, codec_tile_at(to, chunk, kv, head, block));
+        if (digest)
+            digest[head] ^= codec_tile_digest(l, chunk, kv, block, &p);
+    }
+    codec_mode_leave(mode);
+    codec_fence();
+    read_first_tokens(&d);
+    if (digest)
+        codec_rest_digest(l, payload, chunk, digest);
 }
 
 enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload, size_t bytes,
@@ -66,32 +100,9 @@ enum ts_status ts_codec_decode(const struct ts_codec *codec, const void *payload
     struct ts_codec_cache cache = {to->head_dim, to->dtype};
     codec_check_shape(codec, to, chunk);
     struct codec_layout l = codec_layout_of(codec, cache, chunk);
-    if (!codec_payload_fits(&l, payload, bytes))
+    size_t exceptions;
+    if (!codec_payload_fits(&l, payload, bytes, &exceptions))
         return TS_ECORRUPT;
-    if (l.tiles == 0)
-        return TS_OK;
-    struct decoder d;
-    d.layout = &l;
-    d.level = codec_level();
-    d.to = to;
-    d.chunk = chunk;
-    d.payload = payload;
-    struct codec_reader reader = codec_reader_of(&l, payload);
-    codec_mode mode = codec_mode_enter();
-    struct codec_parts p = codec_next_tile(&reader), following = p;
-    for (uint32_t kv = 0, head = 0, block = 0; block < l.blocks; p = following) {
-        uint32_t next_kv = reader.kv, next_head = reader.head, next_block = reader.block;
-        if (next_block < l.blocks) {
-            following = codec_next_tile(&reader);
-            fetch_parts(&l.sides[next_kv], &following);
-        }
-        if (l.sides[kv].side.centred)
-            d.level->read_halves(d.payload + codec_mean_at(&l, head, block), to->head_dim, d.mean);
-        decode_tile(&d, &l.sides[kv], &p, block, codec_tile_at(to, chunk, kv, head, block));
-        kv = next_kv, head = next_head, block = next_block;
-    }
-    codec_mode_leave(mode);
-    codec_fence();
-    read_first_tokens(&d);
+    codec_decode(&l, payload, exceptions, chunk, to, NULL);
     return TS_OK;
 }

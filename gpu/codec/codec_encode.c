@@ -12,6 +12,7 @@ struct encoder {
     uint8_t *raw;        /* where the next escaped tile goes */
     uint8_t *exceptions; /* and the next exception */
     uint32_t escapes;
+    uint64_t *digest;          /* or NULL */
     float mean[CODEC_DIM_MAX]; /* of the present head and span */
     uint16_t scratch[CODEC_ROWS * CODEC_DIM_MAX];
     /* Of a tile that is not full: only its rows are copied. */
@@ -160,6 +161,24 @@ static void take_mean(struct encoder *e, uint32_t head, uint32_t block, uint32_t
 
 /* --- all --- */
 
+/* While it lies in the first-level cache; `p` holds where exceptions and raw tiles ended before it. */
+static uint64_t digest_of(const struct encoder *e, uint32_t kv, uint32_t block, struct codec_place at,
+                          struct codec_parts *p)
+{
+    const struct codec_side_layout *s = &e->layout->sides[kv];
+    struct sections to = sections_of(e, s, at.row);
+    p->rows = at.rows;
+    p->scales = to.scales;
+    p->minima = to.minima;
+    p->codes = to.codes;
+    p->exception_count = (uint32_t)(e->exceptions - p->exceptions);
+    if (s->side.bits == 16 && !s->side.lossless)
+        p->raw = to.codes;
+    else if (p->raw == e->raw)
+        p->raw = NULL;
+    return codec_tile_digest(e->layout, e->chunk, kv, block, p);
+}
+
 static void encode_block(struct encoder *e, uint32_t kv, uint32_t block)
 {
     const struct codec_layout *l = e->layout;
@@ -173,7 +192,10 @@ static void encode_block(struct encoder *e, uint32_t kv, uint32_t block)
                               side->centred ? &centre : NULL};
         if (side->centred)
             e->level->read_halves(e->out + codec_mean_at(l, head, block), side->head_dim, e->mean);
+        struct codec_parts now = {.exceptions = e->exceptions, .raw = e->raw};
         encode_tile(e, kv, at, &from, codec_escaped(l, e->out, at.index));
+        if (e->digest)
+            e->digest[head] ^= digest_of(e, kv, block, at, &now);
     }
 }
 
@@ -230,8 +252,8 @@ static size_t finish(struct encoder *e, uint8_t *raw_begin)
     return (size_t)(end + raw - e->out);
 }
 
-size_t ts_codec_encode(const struct ts_codec *codec, const struct ts_codec_view *from,
-                       const struct ts_codec_chunk *chunk, void *out, uint32_t *escapes)
+size_t codec_encode(const struct ts_codec *codec, const struct ts_codec_view *from,
+                    const struct ts_codec_chunk *chunk, uint8_t *out, uint32_t *escapes, uint64_t *digest)
 {
     struct ts_codec_cache cache = {from->head_dim, from->dtype};
     codec_check_shape(codec, from, chunk);
@@ -248,6 +270,7 @@ size_t ts_codec_encode(const struct ts_codec *codec, const struct ts_codec_view 
     e.exceptions = e.out + l.tail;
     e.raw = e.exceptions + codec_align16(most);
     e.escapes = 0;
+    e.digest = digest;
     uint8_t *raw_begin = e.raw;
     codec_mode mode = codec_mode_enter();
     clear_padding(&l, out);
@@ -255,5 +278,13 @@ size_t ts_codec_encode(const struct ts_codec *codec, const struct ts_codec_view 
     write_first_tokens(&e);
     codec_mode_leave(mode);
     *escapes = e.escapes;
+    if (digest)
+        codec_rest_digest(&l, out, chunk, digest);
     return finish(&e, raw_begin);
+}
+
+size_t ts_codec_encode(const struct ts_codec *codec, const struct ts_codec_view *from,
+                       const struct ts_codec_chunk *chunk, void *out, uint32_t *escapes)
+{
+    return codec_encode(codec, from, chunk, out, escapes, NULL);
 }

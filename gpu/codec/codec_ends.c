@@ -1,7 +1,6 @@
 /* What the two ends of a transfer do with a payload besides encoding and restoring: checksum and digests. */
 #include <string.h>
 
-#include "common/base/ts_assert.h"
 #include "common/base/ts_crc32c.h"
 #include "gpu/codec/codec_impl.h"
 
@@ -15,12 +14,9 @@ size_t ts_codec_give(const struct ts_codec *codec, const struct ts_codec_view *f
                      const struct ts_codec_chunk *chunk, void *out, uint32_t *escapes,
                      struct ts_codec_sums *sums)
 {
-    struct ts_codec_cache cache = {from->head_dim, from->dtype};
-    size_t bytes = ts_codec_encode(codec, from, chunk, out, escapes);
-    sums->crc = ts_crc32c(0, out, bytes);
     clear(chunk, sums);
-    enum ts_status status = ts_codec_digest(codec, cache, out, bytes, chunk, sums->digest);
-    TS_ASSERT(status == TS_OK);
+    size_t bytes = codec_encode(codec, from, chunk, out, escapes, sums->digest);
+    sums->crc = ts_crc32c(0, out, bytes);
     return bytes;
 }
 
@@ -29,11 +25,14 @@ enum ts_status ts_codec_take(const struct ts_codec *codec, const void *payload, 
                              struct ts_codec_sums *sums)
 {
     struct ts_codec_cache cache = {to->head_dim, to->dtype};
+    codec_check_shape(codec, to, chunk);
     if (ts_crc32c(0, payload, bytes) != sums->crc)
         return TS_EAGAIN;
-    enum ts_status status = ts_codec_decode(codec, payload, bytes, chunk, to);
-    if (status != TS_OK)
-        return status;
+    struct codec_layout l = codec_layout_of(codec, cache, chunk);
+    size_t exceptions;
+    if (!codec_payload_fits(&l, payload, bytes, &exceptions))
+        return TS_ECORRUPT;
     clear(chunk, sums);
-    return ts_codec_digest(codec, cache, payload, bytes, chunk, sums->digest);
+    codec_decode(&l, payload, exceptions, chunk, to, sums->digest);
+    return TS_OK;
 }

@@ -6,6 +6,7 @@
 #define TS_GPU_CODEC_IMPL_H
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "gpu/codec/ts_codec.h"
 
@@ -41,8 +42,9 @@ struct codec_level {
     bool (*encode_tile)(const struct codec_side *side, const uint16_t *in, const uint16_t *next,
                         const struct codec_centre *centre, uint16_t *scales, uint16_t *minima,
                         uint8_t *codes);
-    /* Parameters are finite. `out` is aligned to 32 bytes; codec_fence() before another thread reads it. */
-    void (*decode_tile)(const struct codec_side *side, const uint16_t *scales, const uint16_t *minima,
+    /* From anywhere in a payload, finite parameters; up to 14 bytes behind those are read, and are there,
+     * since codes follow. `out` is aligned to 32 bytes; codec_fence() before another thread reads it. */
+    void (*decode_tile)(const struct codec_side *side, const uint8_t *scales, const uint8_t *minima,
                         const uint8_t *codes, const struct codec_centre *centre, uint32_t rows,
                         uint16_t *out);
     /* sums[head_dim] += rows of the tile without their rotation, in order; centre->mean is not used. */
@@ -54,13 +56,16 @@ struct codec_level {
      * number of these. */
     uint32_t (*pack_tile)(const struct codec_side *side, const uint16_t *in, uint8_t *bases, uint8_t *planes,
                           uint8_t *exceptions);
-    void (*unpack_tile)(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
-                        const uint8_t *exceptions, uint32_t rows, uint16_t *out);
-    uint32_t (*count_exceptions)(const struct codec_side *side, const uint8_t *planes, uint32_t rows);
-    /* Whether codes and exceptions are some that pack_tile writes. */
-    bool (*check_planes)(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
-                         const uint8_t *exceptions, uint32_t rows);
+    /* Its inverse, of planes that are checked; `out` as above. Returns the number of exceptions, too. */
+    uint32_t (*unpack_tile)(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
+                            const uint8_t *exceptions, uint32_t rows, uint16_t *out);
+    /* The number of exceptions, of which `most` are there; CODEC_INSANE if codes or exceptions are none that
+     * pack_tile writes. */
+    uint32_t (*check_planes)(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
+                             const uint8_t *exceptions, size_t most, uint32_t rows);
 };
+
+#define CODEC_INSANE UINT32_MAX
 
 extern const struct codec_level codec_scalar;
 #if defined(__x86_64__)
@@ -157,8 +162,9 @@ const float *codec_turns_of(const struct ts_codec_view *view, const struct ts_co
 struct codec_parts {
     uint32_t rows;
     const uint8_t *raw; /* or NULL */
-    const uint8_t *scales, *minima, *codes, *exceptions;
-    uint32_t exception_count;
+    const uint8_t *scales, *minima, *codes;
+    const uint8_t *exceptions; /* of a lossless side; the next ones follow after its own */
+    uint32_t exception_count;  /* once they have been counted */
 };
 
 /* Goes through the tiles of a payload in the order [block][K|V][head], which is that of the pool. */
@@ -169,12 +175,40 @@ struct codec_reader {
     uint32_t kv, head, block;
 };
 
-/* The length against shape, bitmap and exceptions, then the content. */
-bool codec_payload_fits(const struct codec_layout *l, const uint8_t *payload, size_t bytes);
-struct codec_reader codec_reader_of(const struct codec_layout *l, const uint8_t *payload);
+/* The length against shape, bitmap and exceptions, whose number it tells, then the content. */
+bool codec_payload_fits(const struct codec_layout *l, const uint8_t *payload, size_t bytes,
+                        size_t *exceptions);
+struct codec_reader codec_reader_of(const struct codec_layout *l, const uint8_t *payload, size_t exceptions);
 struct codec_parts codec_next_tile(struct codec_reader *reader);
+/* Once the exceptions of the tile are counted, and before the next one. */
+static inline void codec_pass_exceptions(struct codec_reader *reader, struct codec_parts *p, uint32_t count)
+{
+    p->exception_count = count;
+    reader->exceptions += count;
+}
+
+/* What the digest of a head is XORed with: for a tile, `block` in the chunk, and for the rest of all heads.
+ */
+uint64_t codec_tile_digest(const struct codec_layout *l, const struct ts_codec_chunk *chunk, uint32_t kv,
+                           uint32_t block, const struct codec_parts *p);
+void codec_rest_digest(const struct codec_layout *l, const uint8_t *payload,
+                       const struct ts_codec_chunk *chunk, uint64_t *digest);
+
+/* ts_codec_encode and ts_codec_decode, which digest besides where that is not NULL; the payload is checked.
+ */
+size_t codec_encode(const struct ts_codec *codec, const struct ts_codec_view *from,
+                    const struct ts_codec_chunk *chunk, uint8_t *out, uint32_t *escapes, uint64_t *digest);
+void codec_decode(const struct codec_layout *l, const uint8_t *payload, size_t exceptions,
+                  const struct ts_codec_chunk *chunk, const struct ts_codec_view *to, uint64_t *digest);
 
 /* --- numbers -------------------------------------------------------------------------------------------- */
+
+static inline uint16_t codec_load16(const uint8_t *at)
+{
+    uint16_t v;
+    memcpy(&v, at, 2);
+    return v;
+}
 
 float codec_f16_to_f32(uint16_t bits);
 uint16_t codec_f32_to_f16(float value); /* round to nearest even; overflow gives infinity */

@@ -14,56 +14,82 @@ static bool all_zero(const uint8_t *at, size_t bytes)
     return bytes == 0 || (at[0] == 0 && memcmp(at, at + 1, bytes - 1) == 0);
 }
 
-static uint16_t load16(const uint8_t *at)
+#define HALVES 0x0001000100010001ULL
+#define SIGNS  (0x8000 * HALVES)
+
+static uint64_t load64(const uint8_t *at)
 {
-    uint16_t v;
-    memcpy(&v, at, 2);
+    uint64_t v;
+    memcpy(&v, at, 8);
     return v;
+}
+
+/* Four halves at a time: the exponent of one that is not finite carries into its sign. */
+static uint64_t not_finite(uint64_t x)
+{
+    return (x & ~SIGNS) + 0x0400 * HALVES;
 }
 
 static bool finite16(const uint8_t *at, size_t count)
 {
-    uint32_t bad = 0;
-    for (size_t i = 0; i < count; i++)
-        bad |= (uint32_t)((load16(at + 2 * i) & 0x7fff) >= 0x7c00);
-    return bad == 0;
+    uint64_t bad = 0;
+    size_t i = 0;
+    for (; i + 4 <= count; i += 4)
+        bad |= not_finite(load64(at + 2 * i));
+    for (; i < count; i++)
+        bad |= not_finite(codec_load16(at + 2 * i)) & 0x8000;
+    return (bad & SIGNS) == 0;
 }
 
-/* Scales are finite, and not negative but where the sign says at which end the largest value lies: those of 4
- * bits without minima. */
+/* Finite, and not negative but where the sign says at which end the largest value lies: those of 4 bits
+ * without minima. */
 static bool scales_sane(const struct codec_side *s, const uint8_t *scales, size_t count)
 {
-    bool either = s->bits == 4 && !s->asym;
-    uint32_t bad = 0;
-    for (size_t g = 0; g < count; g++) {
-        uint16_t scale = load16(scales + g * 2);
-        bad |= (uint32_t)((either ? scale & 0x7fff : scale) >= 0x7c00) | (uint32_t)(scale == 0x8000);
+    uint64_t bad = 0;
+    if (s->bits == 8 || s->asym) {
+        for (size_t i = 0; i < count; i++)
+            bad |= codec_load16(scales + 2 * i) & 0x8000;
+    } else {
+        for (size_t i = 0; i < count; i++)
+            bad |= (uint64_t)(codec_load16(scales + 2 * i) == 0x8000);
     }
-    return bad == 0;
+    return bad == 0 && finite16(scales, count);
 }
 
-/* Codes of 8 bits lie within 127 either way. */
-static bool codes_sane(const struct codec_side *s, const uint8_t *codes, size_t count)
+/* Of all tiles of a side that has parameters. Codes of 8 bits lie within 127 either way. */
+static bool side_sane(const struct codec_layout *l, const struct codec_side_layout *s, const uint8_t *payload)
 {
-    uint32_t bad = 0;
-    for (size_t i = 0; s->bits == 8 && i < count; i++)
-        bad |= (uint32_t)(codes[i] == 0x80);
-    return bad == 0;
+    size_t scales = codec_scale_bytes(l, s) / 2, codes = codec_code_bytes(l, s);
+    return scales_sane(&s->side, payload + s->scales, scales) &&
+           (!s->side.asym || finite16(payload + s->minima, scales)) &&
+           (s->side.bits != 8 || codes == 0 || !memchr(payload + s->codes, 0x80, codes));
 }
 
-static bool tile_sane(const struct codec_layout *l, const struct codec_side_layout *s, const uint8_t *payload,
-                      struct codec_place at)
+/* Nothing but zeros where a tile has escaped. */
+static bool escaped_zero(const struct codec_layout *l, uint32_t index, const uint8_t *payload)
 {
-    const uint8_t *scales = payload + s->scales + at.row * s->scale_row;
-    const uint8_t *minima = payload + s->minima + at.row * s->scale_row;
-    const uint8_t *codes = payload + s->codes + at.row * s->code_row;
-    size_t scale_bytes = (size_t)at.rows * s->scale_row, code_bytes = (size_t)at.rows * s->code_row;
-    size_t minimum_bytes = s->side.asym ? scale_bytes : 0;
-    if (codec_escaped(l, payload, at.index))
-        return all_zero(scales, scale_bytes) && all_zero(minima, minimum_bytes) &&
-               all_zero(codes, code_bytes);
-    return scales_sane(&s->side, scales, scale_bytes / 2) && codes_sane(&s->side, codes, code_bytes) &&
-           finite16(minima, minimum_bytes / 2);
+    uint32_t per_side = l->heads * l->blocks, kv = index >= per_side, at = index - kv * per_side;
+    const struct codec_side_layout *s = &l->sides[kv];
+    struct codec_place place = codec_place_of(l, kv, at / l->blocks, at % l->blocks);
+    size_t scale_bytes = (size_t)place.rows * s->scale_row;
+    return all_zero(payload + s->scales + place.row * s->scale_row, scale_bytes) &&
+           all_zero(payload + s->minima + place.row * s->scale_row, s->side.asym ? scale_bytes : 0) &&
+           all_zero(payload + s->codes + place.row * s->code_row, (size_t)place.rows * s->code_row);
+}
+
+/* Counts the escapes; bits of tiles that cannot, or are none, are no bits that an encoder sets. */
+static bool escapes_sane(const struct codec_layout *l, const uint8_t *payload, uint32_t *escapes)
+{
+    uint32_t per_side = l->heads * l->blocks;
+    for (uint32_t byte = 0; l->bitmapped && byte < l->means; byte++) {
+        for (uint32_t bits = payload[byte]; bits; bits &= bits - 1) {
+            uint32_t i = byte * 8 + (uint32_t)__builtin_ctz(bits);
+            if (i >= l->tiles || l->sides[i >= per_side].side.bits == 16)
+                return false;
+            ++*escapes;
+        }
+    }
+    return true;
 }
 
 static bool padding_zero(const struct codec_layout *l, const uint8_t *payload)
@@ -80,68 +106,56 @@ static bool padding_zero(const struct codec_layout *l, const uint8_t *payload)
     return zero;
 }
 
-static bool tiles_sane(const struct codec_layout *l, uint32_t kv, uint32_t block, const uint8_t *payload,
-                       const uint8_t **exceptions)
+/* Counts the exceptions of lossless sides, in the order of the tiles. */
+static bool planes_sane(const struct codec_layout *l, const uint8_t *payload, size_t bytes,
+                        size_t *exceptions)
 {
-    const struct codec_side_layout *s = &l->sides[kv];
-    bool sane = true;
-    for (uint32_t head = 0; sane && head < l->heads; head++) {
-        struct codec_place at = codec_place_of(l, kv, head, block);
-        if (s->side.lossless) {
-            const uint8_t *planes = payload + s->codes + at.row * s->code_row;
-            sane = codec_level()->check_planes(&s->side, payload + s->scales + at.row, planes, *exceptions,
-                                               at.rows);
-            *exceptions += codec_level()->count_exceptions(&s->side, planes, at.rows);
-        } else if (s->side.bits < 16) {
-            sane = tile_sane(l, s, payload, at);
-        }
+    const struct codec_level *level = codec_level();
+    bool any = l->sides[0].side.lossless || l->sides[1].side.lossless;
+    for (uint32_t i = 0; any && i < l->tiles; i++) {
+        uint32_t kv = i / l->heads & 1;
+        const struct codec_side_layout *s = &l->sides[kv];
+        struct codec_place at = codec_place_of(l, kv, i % l->heads, i / l->heads / 2);
+        if (!s->side.lossless)
+            continue;
+        uint32_t count = level->check_planes(
+            &s->side, payload + s->scales + at.row, payload + s->codes + at.row * s->code_row,
+            payload + l->tail + *exceptions, bytes - l->tail - *exceptions, at.rows);
+        if (count == CODEC_INSANE)
+            return false;
+        *exceptions += count;
     }
-    return sane;
+    return true;
 }
 
-static bool content_sane(const struct codec_layout *l, const uint8_t *payload)
+static bool content_sane(const struct codec_layout *l, const uint8_t *payload, uint32_t escapes)
 {
-    const uint8_t *exceptions = payload + l->tail;
     bool sane =
         padding_zero(l, payload) && finite16(payload + l->means, l->heads * l->spans * l->row_bytes / 2);
-    for (uint32_t block = 0; sane && block < l->blocks; block++)
-        sane = tiles_sane(l, 0, block, payload, &exceptions) && tiles_sane(l, 1, block, payload, &exceptions);
+    for (uint32_t kv = 0; sane && kv < 2; kv++)
+        sane = l->sides[kv].side.bits == 16 || side_sane(l, &l->sides[kv], payload);
+    for (uint32_t i = 0; sane && escapes > 0 && i < l->tiles; i++)
+        sane = !codec_escaped(l, payload, i) || escaped_zero(l, i, payload);
     return sane;
 }
 
-static size_t count_exceptions(const struct codec_layout *l, const uint8_t *payload)
+bool codec_payload_fits(const struct codec_layout *l, const uint8_t *payload, size_t bytes,
+                        size_t *exceptions)
 {
-    size_t count = 0;
-    for (uint32_t kv = 0; kv < 2; kv++) {
-        const struct codec_side_layout *s = &l->sides[kv];
-        if (s->side.lossless)
-            count += codec_level()->count_exceptions(&s->side, payload + s->codes, l->heads * l->tokens);
-    }
-    return count;
-}
-
-bool codec_payload_fits(const struct codec_layout *l, const uint8_t *payload, size_t bytes)
-{
-    uint32_t escapes = 0, per_side = l->heads * l->blocks;
-    if (bytes < l->tail)
+    uint32_t escapes = 0;
+    *exceptions = 0;
+    if (bytes < l->tail || !escapes_sane(l, payload, &escapes) || !planes_sane(l, payload, bytes, exceptions))
         return false;
-    for (uint32_t i = 0; l->bitmapped && i < l->means * 8; i++) {
-        bool bit = payload[i / 8] >> i % 8 & 1;
-        if (bit && (i >= l->tiles || l->sides[i >= per_side].side.bits == 16))
-            return false;
-        escapes += bit;
-    }
-    size_t exceptions = count_exceptions(l, payload), padded = codec_align16(exceptions);
+    size_t padded = codec_align16(*exceptions);
     return bytes == l->tail + padded + escapes * l->tile_bytes &&
-           all_zero(payload + l->tail + exceptions, padded - exceptions) && content_sane(l, payload);
+           all_zero(payload + l->tail + *exceptions, padded - *exceptions) &&
+           content_sane(l, payload, escapes);
 }
 
-struct codec_reader codec_reader_of(const struct codec_layout *l, const uint8_t *payload)
+struct codec_reader codec_reader_of(const struct codec_layout *l, const uint8_t *payload, size_t exceptions)
 {
-    return (struct codec_reader){.layout = l,
-                                 .payload = payload,
-                                 .exceptions = l->tail,
-                                 .raw = l->tail + codec_align16(count_exceptions(l, payload))};
+    return (struct codec_reader){
+        .layout = l, .payload = payload, .exceptions = l->tail, .raw = l->tail + codec_align16(exceptions)};
 }
 
 static void advance(struct codec_reader *r)
@@ -168,21 +182,20 @@ struct codec_parts codec_next_tile(struct codec_reader *r)
     p.scales = r->payload + s->scales + at.row * s->scale_row;
     p.minima = r->payload + s->minima + at.row * s->scale_row;
     p.codes = r->payload + s->codes + at.row * s->code_row;
-    if (s->side.lossless) {
+    if (s->side.lossless)
         p.exceptions = r->payload + r->exceptions;
-        p.exception_count = codec_level()->count_exceptions(&s->side, p.codes, at.rows);
-        r->exceptions += p.exception_count;
-    } else if (s->side.bits == 16) {
+    else if (s->side.bits == 16)
         p.raw = p.codes;
-    }
     return p;
 }
 
 /* --- digest --- */
 
-static uint64_t hash_tile(const struct codec_layout *l, const struct codec_side_layout *s,
-                          const struct codec_parts *p, uint64_t seed)
+uint64_t codec_tile_digest(const struct codec_layout *l, const struct ts_codec_chunk *chunk, uint32_t kv,
+                           uint32_t block, const struct codec_parts *p)
 {
+    const struct codec_side_layout *s = &l->sides[kv];
+    uint64_t seed = (uint64_t)kv << 32 | (chunk->token_begin / CODEC_ROWS + block);
     if (p->raw)
         return ts_hash64(p->raw, s->side.bits == 16 ? p->rows * l->row_bytes : l->tile_bytes,
                          seed | SEED_ESCAPED);
@@ -214,22 +227,32 @@ static void hash_first_tokens(const struct codec_layout *l, const uint8_t *paylo
     }
 }
 
+void codec_rest_digest(const struct codec_layout *l, const uint8_t *payload,
+                       const struct ts_codec_chunk *chunk, uint64_t *digest)
+{
+    hash_means(l, payload, chunk, digest);
+    hash_first_tokens(l, payload, digest);
+}
+
 enum ts_status ts_codec_digest(const struct ts_codec *codec, struct ts_codec_cache cache, const void *payload,
                                size_t bytes, const struct ts_codec_chunk *chunk, uint64_t *digest)
 {
     if (!ts_codec_shape_ok(codec, cache.head_dim, chunk))
         return TS_ECORRUPT;
     struct codec_layout l = codec_layout_of(codec, cache, chunk);
-    if (!codec_payload_fits(&l, payload, bytes))
+    size_t exceptions;
+    if (!codec_payload_fits(&l, payload, bytes, &exceptions))
         return TS_ECORRUPT;
-    struct codec_reader reader = codec_reader_of(&l, payload);
+    struct codec_reader reader = codec_reader_of(&l, payload, exceptions);
     while (l.tiles > 0 && reader.block < l.blocks) {
-        uint32_t kv = reader.kv, head = reader.head;
-        uint64_t seed = (uint64_t)kv << 32 | (chunk->token_begin / CODEC_ROWS + reader.block);
+        uint32_t kv = reader.kv, head = reader.head, block = reader.block;
         struct codec_parts p = codec_next_tile(&reader);
-        digest[head] ^= hash_tile(&l, &l.sides[kv], &p, seed);
+        if (l.sides[kv].side.lossless)
+            codec_pass_exceptions(&reader, &p,
+                                  codec_level()->check_planes(&l.sides[kv].side, p.scales, p.codes,
+                                                              p.exceptions, exceptions, p.rows));
+        digest[head] ^= codec_tile_digest(&l, chunk, kv, block, &p);
     }
-    hash_means(&l, payload, chunk, digest);
-    hash_first_tokens(&l, payload, digest);
+    codec_rest_digest(&l, payload, chunk, digest);
     return TS_OK;
 }

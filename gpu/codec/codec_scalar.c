@@ -241,7 +241,7 @@ static bool encode_tile(const struct codec_side *side, const uint16_t *in, const
     return true;
 }
 
-static void decode_tile(const struct codec_side *side, const uint16_t *scales, const uint16_t *minima,
+static void decode_tile(const struct codec_side *side, const uint8_t *scales, const uint8_t *minima,
                         const uint8_t *codes, const struct codec_centre *c, uint32_t rows, uint16_t *out)
 {
     float x[CODEC_DIM_MAX] = {0};
@@ -249,8 +249,9 @@ static void decode_tile(const struct codec_side *side, const uint16_t *scales, c
     for (uint32_t row = 0; row < rows; row++) {
         for (uint32_t i = 0; i < per_row; i++) {
             uint32_t g = row * per_row + i;
-            decode_group(side, scales[g], side->asym ? minima[g] : 0, codes + (size_t)g * code_bytes,
-                         x + i * side->group);
+            decode_group(side, codec_load16(scales + 2 * (size_t)g),
+                         side->asym ? codec_load16(minima + 2 * (size_t)g) : 0,
+                         codes + (size_t)g * code_bytes, x + i * side->group);
         }
         if (side->hadamard)
             hadamard(x, side->head_dim, side->hadamard, codec_factor_out(side->hadamard));
@@ -294,5 +295,5 @@ static uint32_t match16(const uint8_t *at, uint8_t mask)
 
 #include "gpu/codec/codec_lossless.inc"
 
-const struct codec_level codec_scalar = {"scalar",    within,    encode_tile, decode_tile,      add_rows,
-                                         read_halves, pack_tile, unpack_tile, count_exceptions, check_planes};
+const struct codec_level codec_scalar = {"scalar",    within,    encode_tile, decode_tile, add_rows,
+                                         read_halves, pack_tile, unpack_tile, check_planes};
