@@ -260,7 +260,8 @@ enum ts_status ts_codec_check_option(const char *text, struct ts_error *err)
     struct ts_codec codec;
     struct ts_error why;
     ts_arena_init(&arena);
-    enum ts_status status = ts_codec_parse_text(ts_str_of(text), &arena, &codec, &why);
+    enum ts_status status =
+        strcmp(text, "auto") == 0 ? TS_OK : ts_codec_parse_text(ts_str_of(text), &arena, &codec, &why);
     if (status != TS_OK)
         ts_error_set(err, TS_EINVAL, "codec = %s: %s", text, why.text);
     ts_arena_fini(&arena);

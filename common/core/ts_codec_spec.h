@@ -50,7 +50,7 @@ enum ts_status ts_codec_parse(const char *name, struct ts_codec *out, struct ts_
 /* Of a preset with bits for single layers, which are put into the arena. */
 enum ts_status ts_codec_parse_text(struct ts_str text, struct ts_arena *arena, struct ts_codec *out,
                                    struct ts_error *err);
-/* Whether a setting `codec` can be one; words name it. */
+/* Whether a setting `codec` can be one, or "auto"; words name it. */
 enum ts_status ts_codec_check_option(const char *text, struct ts_error *err);
 const char *ts_codec_name(const struct ts_codec *codec); /* of the preset, else "custom" */
 const char *ts_codec_preset(size_t index);               /* NULL behind the last one */

@@ -9,6 +9,7 @@
 #include "common/base/ts_log.h"
 #include "common/base/ts_mem.h"
 #include "services/router/route_policy.h"
+#include "services/router/router_codec.h"
 #include "services/router/router_impl.h"
 
 #define RETRY_MIN          (5 * TS_MS)
@@ -35,19 +36,6 @@ static struct record *current(struct router_core *core, struct ts_rid rid)
     struct record *r = find_current(core, rid);
     core->counts.stale += !r;
     return r;
-}
-
-static void set_codec(const struct router_core *core, struct record *r, const char *plan_codec)
-{
-    if (r->codec[0]) /* fixed by the first attempt, so that all encode alike */
-        return;
-    if (r->generate.codec.count) {
-        snprintf(r->codec, sizeof r->codec, "%.*s", (int)r->generate.codec.count, r->generate.codec.data);
-        r->codec_why = "request";
-    } else {
-        snprintf(r->codec, sizeof r->codec, "%s", *plan_codec ? plan_codec : core->settings.default_codec);
-        r->codec_why = *plan_codec ? "plan" : "default";
-    }
 }
 
 /* --- what its workers have of it --------------------------------------------------------------------- */
@@ -183,7 +171,8 @@ static void assign(struct router_core *core, struct record *r, struct member *p,
                    const char *plan_codec)
 {
     struct ts_str relay = p->hello.profile.relay;
-    set_codec(core, r, plan_codec);
+    if (p != d)
+        router_codec_fix(core, r, p, d, plan_codec);
     refeed_drop(core, r, TS_REASON_FINISHED); /* a new one takes its place */
     r->copy.fingerprint = p->hello.profile.fingerprint;
     snprintf(r->prefill_id, sizeof r->prefill_id, "%s", p->id);
@@ -441,9 +430,13 @@ void attempt_refused(struct router_core *core, struct member *from, const struct
         member_drains(core, from);
     if (!r || (from != r->prefill && from != r->decode))
         return;
-    attempt_fail(core, r, m->reason, from,
-                 m->text.count ? ts_arena_printf(&core->out->arena, "%.*s", (int)m->text.count, m->text.data)
-                               : "refused");
+    const char *words = m->text.count
+                            ? ts_arena_printf(&core->out->arena, "%.*s", (int)m->text.count, m->text.data)
+                            : "refused";
+    if (m->reason == TS_REASON_UNSUPPORTED) /* nobody with this model would do it */
+        request_end(core, r, TS_FINISH_ERROR, m->reason, words);
+    else
+        attempt_fail(core, r, m->reason, from, words);
 }
 
 /* The books are corrected by who has tokenised the prompt. */

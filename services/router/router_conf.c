@@ -1,5 +1,7 @@
 #include "services/router/router_conf.h"
 
+#include <string.h>
+
 #include "common/base/ts_assert.h"
 #include "common/core/ts_codec_spec.h"
 #include "services/router/router_workload.h"
@@ -13,7 +15,9 @@ static const struct ts_option options[] = {
     O(listen, TS_OPTION_STRING, "tcp://127.0.0.1:5555", 0, 0,
       "client endpoint; admin, worker, relay and planner take the next ports"),
     O(id, TS_OPTION_STRING, "router", 0, 0, "name of this router"),
-    O(codec, TS_OPTION_STRING, "i4", 0, 0, "KV codec where neither request nor plan names one"),
+    O(codec, TS_OPTION_STRING, "auto", 0, 0,
+      "KV codec of requests that wish none: a preset, or auto = by accuracy, link, plan and model"),
+    O(accuracy, TS_OPTION_CHOICE, "normal|safe|lossless", 0, 0, "what an automatic KV codec may cost"),
     O(heartbeat_ms, TS_OPTION_U32, "500", 10, 60000, "to members that hear nothing else"),
     O(timeout_ms, TS_OPTION_U32, "3000", 50, 600000, "a member silent for that long is dead"),
     O(queue_max, TS_OPTION_U32, "4096", 1, 1e6, "requests accepted and not ended"),
@@ -64,6 +68,13 @@ char *router_conf_flags(const struct router_conf *conf, size_t *bytes)
     return ts_conf_flags(options, TS_ARRAY_SIZE(options), conf, bytes);
 }
 
+static enum router_accuracy accuracy_of(const char *text)
+{
+    return strcmp(text, "lossless") == 0 ? ROUTER_ACCURACY_LOSSLESS
+           : strcmp(text, "safe") == 0   ? ROUTER_ACCURACY_SAFE
+                                         : ROUTER_ACCURACY_NORMAL;
+}
+
 struct router_settings router_conf_settings(const struct router_conf *c, uint32_t pid)
 {
     return (struct router_settings){.id = c->id,
@@ -88,5 +99,6 @@ struct router_settings router_conf_settings(const struct router_conf *c, uint32_
                                     .phase_wait_ms = c->phase_wait_ms,
                                     .workload_window_ms = c->workload_window_ms,
                                     .workload_update_ms = c->workload_update_ms,
-                                    .default_codec = c->codec};
+                                    .codec = c->codec,
+                                    .accuracy = accuracy_of(c->accuracy)};
 }

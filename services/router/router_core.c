@@ -26,7 +26,7 @@ struct router_settings router_settings_defaults(void)
                                     .queue_wait_ms = 30000,
                                     .workload_window_ms = 60000,
                                     .workload_update_ms = 5000,
-                                    .default_codec = "i4"};
+                                    .codec = "auto"};
 }
 
 struct router_core *router_core_new(const struct router_settings *settings, uint64_t incarnation)

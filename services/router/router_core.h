@@ -11,6 +11,8 @@
 #include "common/core/ts_cluster.h"
 #include "common/core/ts_event.h"
 
+enum router_accuracy { ROUTER_ACCURACY_NORMAL, ROUTER_ACCURACY_SAFE, ROUTER_ACCURACY_LOSSLESS };
+
 struct router_settings {
     const char *id;
     uint32_t pid;
@@ -33,7 +35,8 @@ struct router_settings {
                                     0 = off */
     uint32_t queue_wait_ms;      /* the same for one that names no time; 0 = off */
     uint32_t phase_wait_ms;      /* a worker that does not take a phase for so long aborts the plan */
-    const char *default_codec;
+    const char *codec; /* of all KV that no request wishes otherwise; "auto" = chosen (router_codec.h) */
+    enum router_accuracy accuracy;
     const struct ts_cluster
         *cluster; /* what links are expected to carry, by names of hosts; NULL = unknown */
 };

@@ -8,7 +8,7 @@
 #include "common/base/ts_assert.h"
 #include "common/base/ts_log.h"
 #include "common/base/ts_mem.h"
-#include "services/router/router_impl.h"
+#include "services/router/router_codec.h"
 
 #define BYTES_PER_TOKEN 4 /* of a text prompt, until a worker has counted one */
 
@@ -162,7 +162,8 @@ static const char *admission(const struct router_core *core, const struct ts_eve
                "20";
     struct ts_error err;
     struct ts_codec codec;
-    if (g->codec.count && ts_codec_parse_text(g->codec, &core->out->arena, &codec, &err) != TS_OK)
+    if (g->codec.count && !ts_str_equal(g->codec, ts_str_of("auto")) &&
+        ts_codec_parse_text(g->codec, &core->out->arena, &codec, &err) != TS_OK)
         return ts_arena_printf(&core->out->arena, "%s", err.text);
     if (g->next_index != g->produced.count)
         return "a resumed request must bring as many produced tokens as next_index says";
@@ -348,8 +349,7 @@ void request_fill_trace(const struct router_core *core, const struct record *r, 
     out->prefill = ts_str_of(r->prefill_id);
     out->relay = ts_str_of(r->relay_id);
     out->decode = ts_str_of(r->decode_id);
-    out->codec = ts_str_of(r->codec);
-    out->codec_why = ts_str_of(r->codec_why);
+    router_codec_trace(r, out);
 }
 
 static ts_time reattach_until(const struct router_core *core, const struct record *r)

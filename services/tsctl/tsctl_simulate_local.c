@@ -183,7 +183,7 @@ static enum ts_status build(struct local *l, struct ts_error *err)
         return status;
     struct router_settings router = router_conf_settings(&l->router, 0);
     if (*f->codec)
-        router.default_codec = f->codec;
+        router.codec = f->codec;
     cloud_add_router(l->cloud, &router);
     for (uint32_t i = 0; i < f->planner; i++) {
         struct planner_settings s = l->planner.settings;

@@ -74,6 +74,7 @@ struct program {
     struct ts_net *net;
     struct ts_calibration calibration;
     char kv_endpoint[TS_ENDPOINT_BYTES], pool_path[64];
+    uint32_t rope[TS_CODEC_DIM_MAX / 2]; /* fp32 bits, as the relay hears them */
 };
 
 /* What it can be told to serve. Where KV comes from another worker it has an endpoint in any case. */
@@ -180,6 +181,9 @@ static void describe(struct program *p)
         .defaults = info->defaults,
         .kv_codec = ts_str_of(p->calibration.codec),
         .kv_codec_why = ts_str_of(p->calibration.why)};
+    uint32_t turns = info->inverse_frequencies ? m->head_dim / 2 : 0;
+    for (uint32_t i = 0; i < turns; i++)
+        memcpy(&p->rope[i], &info->inverse_frequencies[i], sizeof p->rope[i]);
     c->settings.pool = (struct ts_msg_pool){.path = ts_str_of(info->modelled ? "" : p->pool_path),
                                             .bytes = info->modelled ? info->pool_bytes : info->file_bytes,
                                             .fingerprint = m->fingerprint,
@@ -191,7 +195,8 @@ static void describe(struct program *p)
                                             .head_dim = m->head_dim,
                                             .kv_dtype = m->kv_dtype,
                                             .layers = m->layers,
-                                            .kv_heads = m->kv_heads};
+                                            .kv_heads = m->kv_heads,
+                                            .rope = {p->rope, turns}};
 }
 
 static void *pack_settings(const struct program *p, size_t *bytes)

@@ -23,6 +23,7 @@ struct stream {
 struct worker_run {
     struct ts_engine *engine;
     const struct ts_engine_info *info;
+    struct ts_codec_rope *rope;     /* of the model's keys; NULL = they are not turned */
     struct ts_tokenizer *tokenizer; /* NULL: token ids only */
     struct ts_jobs *jobs;
     struct ts_map *streams; /* tag -> struct stream */
@@ -80,6 +81,8 @@ enum ts_status worker_run_open(const struct ts_engine_options *options, struct w
         return status;
     }
     run->info = ts_engine_info(run->engine);
+    if (run->info->inverse_frequencies)
+        run->rope = ts_codec_rope_new(run->info->inverse_frequencies, run->info->model.head_dim);
     *out = run;
     return TS_OK;
 }
@@ -104,6 +107,7 @@ void worker_run_close(struct worker_run **run)
     ts_map_destroy(&r->streams);
     ts_tokenizer_destroy(&r->tokenizer);
     ts_arena_fini(&r->arena);
+    ts_codec_rope_destroy(&r->rope);
     ts_free(r->rows);
     ts_free(r);
     *run = NULL;
@@ -254,7 +258,8 @@ static void scatter_real(struct scatter_job *job)
                                  .head_dim = model->head_dim,
                                  .dtype = model->kv_dtype,
                                  .blocks = job->blocks,
-                                 .block_count = job->block_count};
+                                 .block_count = job->block_count,
+                                 .rope = job->run->rope};
     const struct ts_codec_cache cache = {model->head_dim, model->kv_dtype};
     const void *payload = job->frame->data;
     size_t bytes = job->frame->bytes;

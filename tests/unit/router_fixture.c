@@ -22,7 +22,7 @@ struct router_settings router_test_settings(void)
     struct router_settings s = router_settings_defaults();
     s.id = "router0";
     s.pid = 77;
-    s.default_codec = "i4";
+    s.codec = "auto";
     s.heartbeat_ms = s.timeout_ms = s.client_timeout_ms = 100000000;
     return s;
 }

@@ -337,7 +337,7 @@ static bool router_world(void)
     };
     struct router_settings settings = router_settings_defaults();
     settings.id = "router0";
-    settings.default_codec = "i4";
+    settings.codec = "i4";
     settings.queue_max = 20;
     settings.ended_keep_count = 5;
     struct core_fixture *f = router_begin_cluster(&settings);

@@ -16,7 +16,7 @@
     "worker:1 release rid=" rid " reason=" why "\nworker:2 release rid=" rid " reason=" why
 #define ACCEPT                                                                                               \
     {                                                                                                        \
-        1, "client:9 " GENERATE("a") "#1", "client:9 accepted\n" ASSIGN_0("1.1", "age_ms=0 codec=i4")        \
+        1, "client:9 " GENERATE("a") "#1", "client:9 accepted\n" ASSIGN_0("1.1", "age_ms=0 codec=i4h")       \
     }
 #define CANCEL(at, released)                                                                                 \
     {                                                                                                        \
@@ -64,7 +64,7 @@ static void test_failures(void **state)
             ACCEPT,
             {5, cases[i].event, released},
             {14, "tick", ""},
-            {15, "tick", ASSIGN_0("1.2", "age_ms=14 codec=i4")},
+            {15, "tick", ASSIGN_0("1.2", "age_ms=14 codec=i4h")},
             CANCEL(16, RELEASED("1.2", "cancelled")),
         };
         struct core_fixture *f = begin(false);

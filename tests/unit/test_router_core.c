@@ -107,7 +107,7 @@ static void test_plans(void **state)
          "version=12 holder="},
         {12, "client:9 cancel client=c request_id=a",
          "worker:1 release\nworker:2 release\ndrop #1\nclient:9 end trace.term=2 trace.plan=1 "
-         "trace.codec_why=plan\ntrace"},
+         "trace.codec=none\ntrace"},
     };
     struct router_settings settings = router_test_settings();
     ROUTER_CASE(router_begin_cluster(&settings), "plans", steps);

@@ -107,7 +107,7 @@ static void test_come_and_go(void **state)
         {4, "as=88 " HELLO_D1, "worker:3 welcome\nplanner:1 update"},
         /* Not ready before Resync: what has no share is better than nobody. */
         {5, "client:9 " GENERATE("b") "#2",
-         "client:9 accepted\nworker:2 assign codec=i4\nworker:1 assign codec=i4 #2"},
+         "client:9 accepted\nworker:2 assign codec=i4h\nworker:1 assign codec=i4h #2"},
         {6, "worker:3 resync", "worker:3 resync_reply\nplanner:1 update"},
         {7, "client:9 " GENERATE("c") "#3",
          "client:9 accepted\nworker:3 assign codec=none\nworker:1 assign #3"},

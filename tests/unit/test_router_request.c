@@ -24,7 +24,7 @@ static void test_life(void **state)
     (void)state;
     static const struct core_step steps[] = {
         {10, "client:9 " GENERATE("a") "#1/8",
-         "client:9 accepted request_id=a epoch=500 next_index=0\n" ASSIGNED("1.1", "codec=i4 age_ms=0 #1")},
+         "client:9 accepted request_id=a epoch=500 next_index=0\n" ASSIGNED("1.1", "codec=i4h age_ms=0 #1")},
         {20, "worker:1 output rid=1.1 role=prefill first_index=0 items=5:A",
          "client:9 tokens request_id=a epoch=500 first_index=0 items=5:A"},
         {21, "worker:1 report rid=1.1 role=prefill prompt_tokens=2 run_ns=4000000", ""},
@@ -39,7 +39,7 @@ static void test_life(void **state)
          "client:9 tokens request_id=a first_index=2 items=7\nworker:2 release rid=1.1 reason=finished\n"
          "relay:1 release rid=1.1 reason=finished\ndrop #1\nclient:9 end request_id=a "
          "epoch=500 next_index=3 finish=stop reason=none trace.prefill=p0 trace.decode=d0 trace.relay=r0 "
-         "trace.codec=i4 trace.codec_why=default trace.attempts=1 trace.prompt_tokens=2 "
+         "trace.codec=i8 trace.attempts=1 trace.prompt_tokens=2 "
          "trace.output_tokens=3 trace.kv_bytes_raw=100 trace.kv_bytes_sent=30 "
          "trace.assigned_ns=0 trace.prefill_begin_ns=7000000 trace.prefill_end_ns=11000000 "
          "trace.first_token_ns=10000000 trace.kv_commit_ns=16000000 trace.decode_begin_ns=16000000 "
