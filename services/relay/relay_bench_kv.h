@@ -16,7 +16,7 @@ struct bench_kv_options {
     uint32_t layers, heads, head_dim; /* KV heads */
     uint32_t tokens_max;
     uint32_t encode_threads, chunk_tokens_max, kv_connections; /* of the relay */
-    uint32_t credit_kib;                       /* of decode */
+    uint32_t credit_kib;                                       /* of decode */
 };
 
 struct bench_kv;
