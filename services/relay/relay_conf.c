@@ -23,6 +23,10 @@ static const struct ts_option options[] = {
       "how long a decode worker may not know a transfer yet"),
     O(idle_link_ms, TS_OPTION_U32, "30000", 100, 3.6e6,
       "an unused connection to a decode worker is closed after that"),
+    O(probe_every_ms, TS_OPTION_U32, "10000", 0, 3.6e6,
+      "an idle link to a decode worker is measured by a small probe so often; 0 = never"),
+    O(link_report_ms, TS_OPTION_U32, "2000", 0, 3.6e6,
+      "what changed of links is told routers so often, the rest 15 times as seldom; 0 = never"),
     O(router_lost_ms, TS_OPTION_U32, "30000", 100, 3.6e6,
       "copies for a router that is away for so long are dropped"),
     O(heartbeat_ms, TS_OPTION_U32, "500", 10, 60000, "to peers that hear nothing else"),
@@ -46,7 +50,9 @@ static enum ts_status fill(struct relay_conf *c, uint32_t pid, struct ts_error *
                                           .chunk_tokens_max = c->chunk_tokens_max,
                                           .kv_connections = c->kv_connections,
                                           .open_retry_ms = c->open_retry_ms,
-                                          .idle_link_ms = c->idle_link_ms};
+                                          .idle_link_ms = c->idle_link_ms,
+                                          .probe_every_ms = c->probe_every_ms,
+                                          .link_report_ms = c->link_report_ms};
     if (ts_conf_check_clocks(c->heartbeat_ms, c->timeout_ms, err) != TS_OK)
         return TS_EINVAL;
     if (c->router.count > RELAY_ROUTERS_MAX)

@@ -18,7 +18,9 @@ struct relay_settings relay_settings_defaults(void)
                                    .chunk_tokens_max = 512,
                                    .kv_connections = 1,
                                    .open_retry_ms = 5000,
-                                   .idle_link_ms = 30000};
+                                   .idle_link_ms = 30000,
+                                   .probe_every_ms = 10000,
+                                   .link_report_ms = 2000};
 }
 
 struct relay_core *relay_core_new(const struct relay_settings *settings, uint64_t incarnation)
@@ -41,7 +43,7 @@ struct relay_core *relay_core_new(const struct relay_settings *settings, uint64_
     core->encodes = ts_map_new();
     core->copies = ts_map_new();
     core->next_pool = core->next_job = core->next_age = 1;
-    core->links_due = core->opening_due = TS_TIME_NEVER;
+    core->links_due = core->opening_due = core->probes_due = TS_TIME_NEVER;
     core->next_peer = 1000; /* above the routers' numbers, never used twice */
     return core;
 }
@@ -88,8 +90,7 @@ void relay_core_destroy(struct relay_core **core)
     for (size_t cursor = 0; (value = ts_map_next(c->copies, &cursor, NULL, NULL));)
         transfer_free(value);
     for (size_t cursor = 0; (link = ts_map_next(c->links, &cursor, NULL, NULL));) {
-        ts_free(link->endpoint);
-        ts_free(link);
+        relay_link_free(link);
     }
     for (size_t cursor = 0; (value = ts_map_next(c->pools, &cursor, NULL, NULL));)
         ts_free(value);
@@ -154,6 +155,7 @@ void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event
         break;
     }
     relay_link_tick(core);
+    probe_tick(core);
     transfer_tick(core);
     encode_more(core);
     copy_tell(core);
@@ -164,7 +166,8 @@ void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event
 
 ts_time relay_core_deadline(const struct relay_core *core)
 {
-    return core->links_due < core->opening_due ? core->links_due : core->opening_due;
+    ts_time due = core->links_due < core->opening_due ? core->links_due : core->opening_due;
+    return due < core->probes_due ? due : core->probes_due;
 }
 
 bool relay_core_idle(const struct relay_core *core)

@@ -27,6 +27,9 @@ struct relay_settings {
     uint32_t kv_connections; /* to each decode worker, at most RELAY_LANES_MAX */
     uint32_t open_retry_ms;  /* decode does not know the attempt yet: ask again for so long */
     uint32_t idle_link_ms;
+    uint32_t probe_every_ms; /* of a link that KV does not fill; 0 = never */
+    uint32_t link_report_ms; /* what changed of links is told routers so often, the rest 15 times as seldom; 0
+                                = never */
 };
 
 struct relay_settings relay_settings_defaults(void);

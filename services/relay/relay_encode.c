@@ -170,6 +170,7 @@ void encode_send(struct relay_core *core, struct transfer *t)
             return;
         t->in_flight += bytes;
         t->sent_once += bytes;
+        relay_measure_sent(&t->link->measure, core->now, bytes);
         send_chunk(core, t, t->chunk_sent++, false);
     }
     if (t->sealed && t->tiles_encoded == encode_tiles(t))
@@ -190,6 +191,8 @@ void encode_credit(struct relay_core *core, struct transfer *t, uint64_t bytes, 
     uint64_t credited = bytes < t->in_flight ? bytes : t->in_flight;
     t->in_flight -= credited;
     t->credited += credited;
+    relay_measure_credited(&t->link->measure, core->now, credited);
+    probe_measured(core, t->link);
     encode_send(core, t);
 }
 
@@ -199,6 +202,7 @@ bool encode_resend(struct relay_core *core, struct transfer *t, uint64_t number)
     if (number >= t->chunk_sent || t->chunks[number].tries >= CHUNK_TRIES_MAX)
         return false;
     core->counts.chunks_repeated++;
+    t->link->repeats++;
     send_chunk(core, t, (size_t)number, true);
     return true;
 }

@@ -1,7 +1,8 @@
 /*
  * What the parts of the relay core share. relay_core.c dispatches; relay_link.c keeps sessions;
  * relay_lane.c the connections of a link; relay_transfer.c a transfer from KvBegin to its one end;
- * relay_encode.c what is encoded, and what may be sent; relay_copy.c what stays of it.
+ * relay_encode.c what is encoded, and what may be sent; relay_copy.c what stays of it;
+ * relay_probe.c what is measured of links and told of them.
  */
 #ifndef RELAY_IMPL_H
 #define RELAY_IMPL_H
@@ -10,6 +11,7 @@
 #include "common/base/ts_rng.h"
 #include "common/core/ts_session.h"
 #include "services/relay/relay_core.h"
+#include "services/relay/relay_measure.h"
 
 enum transfer_state {
     TRANSFER_OPENING,    /* link not up yet, or decode does not know the attempt yet */
@@ -43,6 +45,16 @@ struct lane { /* one connection to a decode worker: the first carries the sessio
     bool failed;      /* not used again in this session */
 };
 
+struct probe {               /* of a link: relay_probe.c */
+    uint64_t next, back;     /* numbers of the last one sent, and of the last one answered */
+    ts_time due;             /* the next round */
+    ts_time sent_at;         /* of the round: the last one, */
+    uint64_t bytes, kv_sent; /* what it carried, and the link's bytes of KV until then */
+    bool alone;              /* no KV was under way then */
+    uint64_t stale;          /* answers up to that number are of a test that is over */
+    uint32_t empty;          /* answered, of the round */
+};
+
 struct link { /* to a decode worker */
     uint64_t peer;
     struct lane lanes[RELAY_LANES_MAX];
@@ -51,6 +63,24 @@ struct link { /* to a decode worker */
     struct ts_session session;
     uint32_t transfers;
     ts_time idle_since;
+    char *id;    /* of the worker, as it last said; NULL = it has not */
+    bool probes; /* it takes KvProbe */
+    struct relay_measure measure;
+    struct probe probe;
+    uint64_t done, repeats; /* transfers verified, chunks sent again */
+    struct {
+        bool once, at_least;
+        double bytes_per_s;
+    } told; /* routers, of this link */
+};
+
+struct link_test {              /* an operator's */
+    struct link *link;          /* NULL = none is under way */
+    uint64_t router, id;        /* who asked */
+    bool begun;                 /* probes are under way */
+    uint32_t empty;             /* answered */
+    uint64_t count, sent, back; /* filled ones: in all, sent, answered */
+    ts_time until, first_at, last_at, rtt;
 };
 
 struct chunk {
@@ -140,7 +170,10 @@ struct relay_core {
     uint64_t next_pool, next_peer, next_job, next_age;
     uint64_t held_bytes, retained_bytes; /* of transfers, of copies */
     uint32_t state_counts[TRANSFER_OVER + 1];
-    ts_time links_due, opening_due; /* nothing to do for a tick before these */
+    ts_time links_due, opening_due, probes_due; /* nothing to do for a tick before these */
+    struct link_test test;
+    ts_time reported_at; /* links, to routers */
+    bool report_all;     /* a router has not heard of them */
     struct relay_counts counts;
 };
 
@@ -159,6 +192,7 @@ void relay_link_unreachable(struct relay_core *core, enum ts_channel channel, ui
 void relay_link_pool_mapped(struct relay_core *core, const struct ts_event_pool_mapped *m);
 struct link *relay_link_to(struct relay_core *core, struct ts_str endpoint);
 void relay_link_release(struct relay_core *core, struct link *link);
+void relay_link_free(struct link *link);
 struct ts_action_send *relay_send_router(struct relay_core *core, uint64_t router,
                                          enum ts_msg_kind kind); /* by incarnation; NULL: down */
 struct ts_action_send *relay_send_pool(struct relay_core *core, struct pool *pool, enum ts_msg_kind kind);
@@ -176,6 +210,15 @@ void lane_came(struct relay_core *core, struct link *link,
                const struct chunk *c); /* it is no longer under way */
 void lane_failed(struct relay_core *core, struct link *link, uint32_t lane);
 ts_time lanes_tick(struct relay_core *core, struct link *link); /* when it wants to be called again */
+
+/* relay_probe.c */
+void probe_measured(struct relay_core *core, const struct link *link); /* KV was credited */
+void probe_tick(struct relay_core *core);
+void probe_link_up(struct relay_core *core, struct link *link, const struct ts_msg_welcome *m);
+void probe_link_down(struct relay_core *core, struct link *link);
+void probe_answer(struct relay_core *core, struct link *link, const struct ts_msg_kv_probe *m);
+void probe_router_up(struct relay_core *core);
+void probe_test(struct relay_core *core, uint64_t router, const struct ts_msg_link_test *m);
 
 /* relay_transfer.c */
 struct transfer *transfer_find(const struct relay_core *core, struct ts_rid rid);

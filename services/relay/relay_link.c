@@ -20,7 +20,8 @@ static void say_hello(struct relay_core *core, enum ts_channel channel, uint64_t
                                          .id = ts_str_of(set->id),
                                          .host = ts_str_of(set->host),
                                          .version = ts_str_of("0.1.0"),
-                                         .pid = set->pid};
+                                         .pid = set->pid,
+                                         .link_tests = true};
     session->hello_at = core->now + HELLO_EVERY;
 }
 
@@ -102,6 +103,7 @@ static void router_welcomed(struct relay_core *core, struct router_link *r, cons
     if (core->draining)
         send_on(core, TS_CHANNEL_RELAY, r->peer, &r->session, TS_MSG_DRAIN);
     copy_inventory(core, r);
+    probe_router_up(core);
 }
 
 static void router_deliver(struct relay_core *core, const struct router_link *r, const struct ts_msg *m)
@@ -115,6 +117,9 @@ static void router_deliver(struct relay_core *core, const struct router_link *r,
         break;
     case TS_MSG_DRAIN:
         relay_link_drain(core);
+        break;
+    case TS_MSG_LINK_TEST:
+        probe_test(core, r->session.remote, &m->link_test);
         break;
     default:
         break;
@@ -315,6 +320,15 @@ static void link_down(struct relay_core *core, struct link *link)
     touched(core);
     transfer_link_lost(core, link);
     lanes_end(core, link);
+    probe_link_down(core, link);
+}
+
+void relay_link_free(struct link *link)
+{
+    relay_measure_fini(&link->measure);
+    ts_free(link->id);
+    ts_free(link->endpoint);
+    ts_free(link);
 }
 
 static void close_link(struct relay_core *core, struct link *link)
@@ -324,8 +338,7 @@ static void close_link(struct relay_core *core, struct link *link)
     a->disconnect = (struct ts_action_disconnect){TS_CHANNEL_KV, link->peer};
     ts_map_remove_u64(core->link_peers, link->peer);
     ts_map_remove(core->links, link->endpoint, strlen(link->endpoint));
-    ts_free(link->endpoint);
-    ts_free(link);
+    relay_link_free(link);
 }
 
 static void link_deliver(struct relay_core *core, struct link *link, const struct ts_msg *m)
@@ -346,6 +359,9 @@ static void link_deliver(struct relay_core *core, struct link *link, const struc
     case TS_MSG_KV_ABORT:
         transfer_aborted(core, link, &m->kv_abort);
         break;
+    case TS_MSG_KV_PROBE:
+        probe_answer(core, link, &m->kv_probe);
+        break;
     default:
         break;
     }
@@ -364,6 +380,7 @@ void relay_link_kv_message(struct relay_core *core, const struct ts_event_messag
                             m->msg.welcome.heartbeat_ms, m->msg.welcome.timeout_ms);
         touched(core);
         lanes_begin(core, link, m->msg.welcome.lanes);
+        probe_link_up(core, link, &m->msg.welcome);
         transfer_link_up(core, link);
         return;
     }

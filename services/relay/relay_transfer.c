@@ -164,6 +164,7 @@ static void leave(struct relay_core *core, struct transfer *t, enum transfer_sta
         if (!t->chunks[i].credited)
             lane_came(core, t->link, &t->chunks[i]);
     }
+    relay_measure_dropped(&t->link->measure, t->in_flight);
     relay_link_release(core, t->link);
     t->link = NULL;
 }
@@ -189,6 +190,7 @@ static void transfer_end(struct relay_core *core, struct transfer *t, enum ts_re
 static void verified(struct relay_core *core, struct transfer *t)
 {
     core->counts.done++;
+    t->link->done++;
     transfer_report(core, t->rid, t, TS_REASON_NONE, "");
     leave(core, t, TRANSFER_RETAINED);
     t->pool = NULL;
@@ -504,5 +506,6 @@ struct ts_load transfer_load(const struct relay_core *core)
     const uint32_t *n = core->state_counts;
     return (struct ts_load){.waiting = n[TRANSFER_OPENING] + n[TRANSFER_WAIT_GRANT],
                             .running = n[TRANSFER_STREAMING] + n[TRANSFER_FLUSHING] + n[TRANSFER_OVER],
-                            .encoded_bytes = core->held_bytes + core->retained_bytes};
+                            .encoded_bytes = core->held_bytes + core->retained_bytes,
+                            .retained_bytes = core->retained_bytes};
 }

@@ -44,7 +44,8 @@ struct router_core *router_core_new(const struct router_settings *settings, uint
     core->forwards = ts_map_new();
     core->models = ts_map_new();
     core->links = ts_map_new();
-    core->next_number = core->next_forward = 1;
+    core->link_tests = ts_map_new();
+    core->next_number = core->next_forward = core->next_link_test = 1;
     core->ended_timer.kind = TIMER_ENDED;
     core->workload_timer.kind = TIMER_WORKLOAD;
     workload_init(&core->workload, settings->workload_window_ms);
@@ -102,6 +103,7 @@ void router_core_destroy(struct router_core **core)
     free_all(&c->forwards, ts_free);
     free_all(&c->models, ts_free);
     free_all(&c->links, ts_free);
+    free_all(&c->link_tests, ts_free);
     ts_map_destroy(&c->peers);
     ts_map_destroy(&c->fenced);
     index_fini(&c->by_number);
@@ -188,6 +190,8 @@ static void on_member(struct router_core *core, const struct ts_event_message *m
             refeed_copies(core, from, &m->msg.copies);
         else if (m->channel == TS_CHANNEL_RELAY && m->msg.kind == TS_MSG_LINK_REPORT)
             links_report(core, from, &m->msg.link_report);
+        else if (m->channel == TS_CHANNEL_RELAY && m->msg.kind == TS_MSG_LINK_TEST_REPLY)
+            link_test_reply(core, from, &m->msg.link_test_reply);
         else if (m->channel == TS_CHANNEL_PLANNER && m->msg.kind == TS_MSG_PLAN)
             plan_received(core, from, &m->msg.plan);
         else if (m->msg.kind == TS_MSG_HEARTBEAT)
@@ -245,6 +249,9 @@ static void run_timers(struct router_core *core)
             break;
         case TIMER_WORKLOAD:
             snapshot_workload_due(core);
+            break;
+        case TIMER_LINK_TEST:
+            link_test_due(core, owner_of(timer, offsetof(struct link_question, timer)));
             break;
         case TIMER_PHASE:
             phase_due(core, owner_of(timer, offsetof(struct member, switching.timer)));

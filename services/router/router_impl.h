@@ -33,7 +33,8 @@ enum timer_kind {
     TIMER_FORWARD,
     TIMER_ENDED,
     TIMER_PHASE,
-    TIMER_WORKLOAD
+    TIMER_WORKLOAD,
+    TIMER_LINK_TEST
 };
 
 struct model {    /* served by at least one worker that is there */
@@ -146,6 +147,15 @@ struct forwarded { /* a Tokenize or Detokenize on its way */
     struct timer timer;
 };
 
+struct link_question { /* an operator's, on its way: router_link_test.c */
+    uint64_t id;
+    struct member *relay;
+    char to[TS_ID_BYTES_MAX + 1];
+    enum ts_channel channel; /* who asked, and under which number */
+    uint64_t peer, peer_id;
+    struct timer timer;
+};
+
 struct plan_class {
     double prompt_tokens, output_tokens; /* of its centre, at least 1 */
     double seen;                         /* requests; older ones count less */
@@ -187,6 +197,7 @@ struct router_core {
     struct ts_map *peers;          /* channel + peer -> member */
     struct ts_map *fenced;         /* dead incarnations */
     struct ts_map *models;         /* hash of the name -> model */
+    struct ts_map *link_tests;     /* id -> link_question */
     struct ts_map *links;          /* ids of relay and decode worker -> what was measured: router_links.c */
     struct route_worker **workers; /* in order of joining: the first field of a member */
     size_t worker_count, worker_capacity;
@@ -206,7 +217,7 @@ struct router_core {
     size_t live_count, queued_count, ended_count;
     uint64_t held_bytes;
     uint64_t queued_tokens; /* of prompts of QUEUED */
-    uint64_t next_number, next_forward;
+    uint64_t next_number, next_forward, next_link_test;
     struct plan plan;
     uint64_t term, number, snapshot_version;
     char holder[TS_ID_BYTES_MAX + 1];
@@ -270,6 +281,16 @@ void links_report(struct router_core *core, const struct member *from, const str
 void links_forget(struct router_core *core, const struct member *gone); /* a relay or a worker */
 /* In order of first reports; without those of which a lower bound alone is known, if that is asked for. */
 struct ts_link_items links_list(struct router_core *core, bool limits_only);
+
+double links_expected(const struct router_core *core, const struct member *relay,
+                      const struct member *decode); /* by the cluster file; 0: it does not say */
+
+/* router_link_test.c */
+void link_test_asked(struct router_core *core, const struct ts_event_message *m);
+void link_test_reply(struct router_core *core, const struct member *from,
+                     const struct ts_msg_link_test_reply *m);
+void link_test_due(struct router_core *core, struct link_question *q); /* its timer */
+void link_test_lost(struct router_core *core, const struct member *gone);
 
 /* router_load.c */
 bool load_full(const struct member *member);                     /* its KV blocks, nearly */

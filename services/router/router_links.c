@@ -48,8 +48,7 @@ static double least(double a, double b)
 }
 
 /* 0: it does not say, or both are on one host. */
-static double expected_of(const struct router_core *core, const struct member *relay,
-                          const struct member *decode)
+double links_expected(const struct router_core *core, const struct member *relay, const struct member *decode)
 {
     const struct ts_cluster *cluster = core->settings.cluster;
     const struct ts_node *from = cluster ? node_of(cluster, relay->hello.host) : NULL;
@@ -78,7 +77,7 @@ static struct router_link *link_of(struct router_core *core, const struct member
         return link;
     link = ts_xcalloc(1, sizeof *link);
     link->key = key;
-    link->item.expected_bytes_per_s = expected_of(core, relay, decode);
+    link->item.expected_bytes_per_s = links_expected(core, relay, decode);
     ts_map_put(core->links, &key, sizeof key, link);
     return link;
 }
@@ -189,6 +188,6 @@ bool router_links_find(const struct router_core *core, const char *relay, const 
                                          .age = age_of(core, link),
                                          .slow = link->item.slow};
     else if (from && to)
-        out->expected_bytes_per_s = expected_of(core, from, to);
+        out->expected_bytes_per_s = links_expected(core, from, to);
     return link || out->expected_bytes_per_s > 0;
 }

@@ -235,6 +235,7 @@ static void lose(struct router_core *core, struct member *member, const char *wh
     plan_member_lost(core, member);
     phase_lost(core, member);
     links_forget(core, member);
+    link_test_lost(core, member);
     if (member->role == TS_ROLE_WORKER)
         remove_worker(core, member);
     else if (member->role == TS_ROLE_RELAY)

@@ -97,6 +97,9 @@ void status_message(struct router_core *core, const struct ts_event_message *m)
     case TS_MSG_WHY:
         send_why(core, m);
         break;
+    case TS_MSG_LINK_TEST:
+        link_test_asked(core, m);
+        break;
     case TS_MSG_LINKS:
         send_links(core, m);
         break;

@@ -30,6 +30,7 @@ struct relay_settings relay_test_settings(void)
     s.routers[0] = "tcp://router";
     s.router_count = 1;
     s.heartbeat_ms = s.timeout_ms = s.idle_link_ms = 100000000;
+    s.probe_every_ms = s.link_report_ms = 0;
     return s;
 }
 

@@ -216,10 +216,61 @@ static void test_slow(void **state)
     router_end(&f);
 }
 
+/* Names are looked up, the relay measures, who asked hears of it; each question has one answer. */
+static void test_link_test(void **state)
+{
+    (void)state;
+#define TEST(from, to) "admin:8 link_test id=5 from=" from " to=" to " bytes=9"
+#define SAYS(reason)   "admin:8 link_test_reply id=5 reason=" reason
+    static const struct core_step steps[] = {
+        {1, TEST("r9", "d0"), SAYS("not_found")},
+        {1, TEST("r0", "d9"), SAYS("not_found")},
+        {1, TEST("r0", ""), SAYS("not_found")},
+        {1, TEST("d0", "d0"), SAYS("unsupported")}, /* has no relay */
+        {1, TEST("r0", "d0"), SAYS("unsupported")}, /* it does not say that it tests links */
+        {2, HELLO_R0 " host=h1 link_tests=1", "relay:1 welcome"},
+        {3, TEST("r0", "d0"), "relay:1 link_test id=1 from=r0 to=d0 endpoint=tcp://d0 bytes=9"},
+        {4, "relay:1 link_test_reply id=2", ""},
+        {4, "relay:1 link_test_reply id=1 link.goodput_bytes_per_s=1000000 link.rtt_ns=7 link.to=x",
+         SAYS("none") " link.from=r0 link.to=d0 link.goodput_bytes_per_s=1000000 link.rtt_ns=7 "
+                      "link.expected_bytes_per_s=125000000"},
+        {4, "relay:1 link_test_reply id=1", ""},
+        {5, TEST("p0", "d1"),
+         "relay:1 link_test id=2 to=d1 endpoint=tcp://d1"}, /* the relay of that worker */
+        {6, "relay:1 link_test_reply id=2 reason=busy text=later", SAYS("busy") " text=later"},
+        {7, TEST("r0", "d0"), "relay:1 link_test id=3"},
+        {15006, "tick", ""},
+        {15007, "tick", SAYS("kv_timeout")},
+        {15008, "relay:1 link_test_reply id=3", ""},
+        {15009, TEST("r0", "d0"), "relay:1 link_test id=4"},
+        {15010, "relay:1 unreachable", ""},
+        {15011, TEST("p0", "d0"), SAYS("peer_lost")},
+        {15012, "as=99 " HELLO_R0, SAYS("peer_lost") "\nrelay:1 welcome"}, /* of the one before */
+    };
+    ROUTER_CASE(begin(), "link test", steps);
+}
+
+static void test_link_tests_bounded(void **state)
+{
+    (void)state;
+    struct core_fixture *f = begin();
+    core_step_one(f, 1, HELLO_R0 " host=h1 link_tests=1", "relay:1 welcome");
+    for (int i = 0; i < 64; i++)
+        core_step_one(f, 2, TEST("r0", "d0"), "relay:1 link_test");
+    core_step_one(f, 3, TEST("r0", "d0"), SAYS("busy"));
+    core_step_one(f, 4, "relay:1 link_test_reply id=1 reason=busy", SAYS("busy"));
+    core_step_one(f, 5, TEST("r0", "d0"), "relay:1 link_test id=65");
+    router_end(&f);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_find), cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_forgotten), cmocka_unit_test(test_planners),
-                                       cmocka_unit_test(test_slow)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_find),
+                                       cmocka_unit_test(test_refused),
+                                       cmocka_unit_test(test_forgotten),
+                                       cmocka_unit_test(test_planners),
+                                       cmocka_unit_test(test_slow),
+                                       cmocka_unit_test(test_link_test),
+                                       cmocka_unit_test(test_link_tests_bounded)};
     return cmocka_run_group_tests(tests, make_cluster, free_cluster);
 }
