@@ -4,6 +4,7 @@
 
 #include "common/base/ts_assert.h"
 #include "common/core/ts_codec_spec.h"
+#include "common/inputs/ts_inputs.h"
 #include "services/router/router_workload.h"
 
 #define O(field, kind, fallback, lo, hi, text)                                                               \
@@ -43,10 +44,36 @@ static const struct ts_option options[] = {
       "the workload is measured over that time"),
     O(workload_update_ms, TS_OPTION_U32, "5000", 100, 3.6e6,
       "planners hear of it so often while there is traffic"),
+    O(conf_dir, TS_OPTION_STRING, NULL, 0, 0,
+      "folder with clusters/, devices/ and links/, for the key cluster"),
+    O(devices, TS_OPTION_STRING, "measured", 0, 0, "catalogue of devices in conf_dir"),
+    O(cluster, TS_OPTION_STRING, NULL, 0, 0,
+      "what links between hosts are expected to carry: a file of conf_dir/clusters, or a path (default: "
+      "unknown)"),
     O(record, TS_OPTION_STRING, NULL, 0, 0, "write every event and action to this file, for tsctl replay"),
     O(trace, TS_OPTION_STRING, NULL, 0, 0, "append a line for each ended request to this file"),
     O(log_level, TS_OPTION_CHOICE, "info|error|warn|debug", 0, 0, "what is logged, and all above"),
 };
+
+static enum ts_status read_cluster(struct router_conf *c, struct ts_error *err)
+{
+    struct ts_catalogue *catalogue = NULL;
+    if (!*c->cluster)
+        return TS_OK;
+    if (!*c->conf_dir)
+        return ts_error_set(err, TS_EINVAL, "cluster \"%s\": its devices need conf_dir", c->cluster);
+    enum ts_status status = ts_catalogue_load(c->conf_dir, c->devices, &catalogue, err);
+    if (status == TS_OK)
+        status = ts_inputs_cluster(catalogue, c->conf_dir, c->cluster, &c->links, err);
+    ts_catalogue_destroy(&catalogue);
+    return status;
+}
+
+void router_conf_free(struct router_conf *conf)
+{
+    ts_cluster_destroy(&conf->links);
+    ts_conf_destroy(&conf->conf);
+}
 
 enum ts_conf_outcome router_conf_load(int argc, char **argv, struct router_conf *out, struct ts_error *err)
 {
@@ -56,8 +83,8 @@ enum ts_conf_outcome router_conf_load(int argc, char **argv, struct router_conf 
     if (outcome == TS_CONF_ERROR)
         return outcome;
     if (ts_conf_check_clocks(out->heartbeat_ms, out->timeout_ms, err) != TS_OK ||
-        ts_codec_check_option(out->codec, err) != TS_OK) {
-        ts_conf_destroy(&out->conf);
+        ts_codec_check_option(out->codec, err) != TS_OK || read_cluster(out, err) != TS_OK) {
+        router_conf_free(out);
         return TS_CONF_ERROR;
     }
     return outcome;
@@ -100,5 +127,6 @@ struct router_settings router_conf_settings(const struct router_conf *c, uint32_
                                     .workload_window_ms = c->workload_window_ms,
                                     .workload_update_ms = c->workload_update_ms,
                                     .codec = c->codec,
-                                    .accuracy = accuracy_of(c->accuracy)};
+                                    .accuracy = accuracy_of(c->accuracy),
+                                    .cluster = c->links};
 }

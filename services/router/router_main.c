@@ -71,7 +71,7 @@ int main(int argc, char **argv)
     int code = 0;
     switch (router_conf_load(argc, argv, &conf, &err)) {
     case TS_CONF_EXIT:
-        ts_conf_destroy(&conf.conf);
+        router_conf_free(&conf);
         return 0;
     case TS_CONF_ERROR:
         return ts_main_fail("router", 2, &err);
@@ -90,6 +90,6 @@ int main(int argc, char **argv)
     ts_net_destroy(&net);
     if (status != TS_OK)
         code = ts_main_fail("router", 1, &err);
-    ts_conf_destroy(&conf.conf);
+    router_conf_free(&conf);
     return code;
 }

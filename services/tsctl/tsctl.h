@@ -19,6 +19,8 @@ int tsctl_cancel(int argc, char **argv);
 int tsctl_drain(int argc, char **argv);
 int tsctl_phase(int argc, char **argv);
 int tsctl_why(int argc, char **argv);
+int tsctl_links(int argc, char **argv);
+int tsctl_metrics(int argc, char **argv);
 int tsctl_codec(int argc, char **argv);
 int tsctl_quality(int argc, char **argv);
 int tsctl_random_model(int argc, char **argv);

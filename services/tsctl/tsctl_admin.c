@@ -80,6 +80,7 @@ static void print_status_json(const struct ts_msg_status_reply *r)
         ts_json_put_integer(item, "kv_blocks_used", s->load.kv_blocks_used);
         ts_json_put_integer(item, "kv_blocks", s->load.kv_blocks);
         ts_json_put_integer(item, "encoded_bytes", (int64_t)s->load.encoded_bytes);
+        ts_json_put_integer(item, "retained_bytes", (int64_t)s->load.retained_bytes);
         ts_json_put(list, NULL, &item);
     }
     ts_json_put(doc, "services", &list);

@@ -18,6 +18,8 @@ static const struct {
     {"cancel", tsctl_cancel, "--router URL --client C --request-id R: cancel a request"},
     {"drain", tsctl_drain, "--router URL --service ID: let a service finish and leave"},
     {"phase", tsctl_phase, "--router URL --service ID --phase P: let a worker serve prefill, decode or both"},
+    {"links", tsctl_links, "[test A B] --router URL: what KV reaches between hosts; measure one link now"},
+    {"metrics", tsctl_metrics, "--router URL: numbers of a cluster, as Prometheus reads them"},
     {"codec", tsctl_codec, "encode|decode --codec C --dtype D --head-dim N FILE: the KV codec on a file"},
     {"quality", tsctl_quality, "--model DIR --text FILE [--codec A,B]: what KV codecs cost in quality"},
     {"random-model", tsctl_random_model, "[--key-bias X] [--outliers N] DIR: write a random model"},

@@ -18,6 +18,7 @@ struct replayed {
     void *core;
     struct ts_conf *conf;
     struct planner_world *world; /* of a planner */
+    struct ts_cluster *links;    /* of a router */
     union {                      /* what the cores borrow strings from */
         struct planner_conf planner;
         struct relay_conf relay;
@@ -33,6 +34,7 @@ static enum ts_status open_router(const struct ts_main_settings *s, uint64_t inc
         return TS_EINVAL;
     struct router_settings settings = router_conf_settings(&r->router, s->pid);
     r->conf = r->router.conf;
+    r->links = r->router.links;
     r->core = router_core_new(&settings, incarnation);
     return TS_OK;
 }
@@ -192,6 +194,7 @@ static enum ts_status replay(const char *path, bool print, struct ts_error *err)
     if (r.core)
         kinds[kind].close(r.core);
     planner_world_free(&r.world);
+    ts_cluster_destroy(&r.links);
     ts_conf_destroy(&r.conf);
     ts_arena_fini(&arena);
     ts_record_close(&reader);

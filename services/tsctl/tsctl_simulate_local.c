@@ -241,7 +241,7 @@ static void destroy(struct local *l)
     ts_free(l->results);
     ts_free(l->order);
     tsctl_batch_free(&l->batch);
-    ts_conf_destroy(&l->router.conf);
+    router_conf_free(&l->router);
     planner_conf_free(&l->planner);
     ts_conf_destroy(&l->relay.conf);
     ts_conf_destroy(&l->prefill.conf);

@@ -484,7 +484,7 @@ static enum ts_status check_services(const char *path, struct ts_error *err)
     const char *phases[] = {"prefill", "decode"};
     bool good = router_conf_load(3, argv, &router, err) != TS_CONF_ERROR;
     if (good)
-        ts_conf_destroy(&router.conf);
+        router_conf_free(&router);
     if (good && (good = planner_conf_load(3, argv, 0, &planner, err) != TS_CONF_ERROR))
         planner_conf_free(&planner);
     if (good && (good = relay_conf_load(3, argv, 0, &relay, err) != TS_CONF_ERROR))

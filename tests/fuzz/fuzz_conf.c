@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (conf.queue_max < 1 || conf.queue_max > 1000000 || conf.heartbeat_ms < 10 ||
             conf.heartbeat_ms > 60000 || (strcmp(conf.codec, "i4") != 0 && strcmp(conf.codec, "none") != 0))
             abort();
-        ts_conf_destroy(&conf.conf);
+        router_conf_free(&conf);
         break;
     case TS_CONF_ERROR:
         if (!*err.text || strchr(err.text, '\n'))

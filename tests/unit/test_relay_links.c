@@ -185,7 +185,9 @@ static void test_link_test_fails(void **state)
     static const struct core_step lost[] = {
         {1, LINK_TEST, CONNECT},
         {2, WELCOME, PROBE("1")},
-        {3, "kv:1000 unreachable", SAYS "peer_lost" "\nkv:1000 hello"},
+        {3, "kv:1000 unreachable",
+         SAYS "peer_lost"
+              "\nkv:1000 hello"},
     };
     static const struct core_step silent[] = {
         {1, LINK_TEST, CONNECT},
