@@ -2,7 +2,10 @@
 
 #include <math.h>
 
+#include "common/core/ts_codec_spec.h"
+
 #define ACTIVATION_BYTES 2.0 /* of one element between two kernels */
+#define HEAD_DIM         128 /* of nearly all models: the scale of a row counts only where prompts go as i8 */
 
 /* All-reduce between the sizes that one kernel does at once and those that fill the link: network_dev.csv,
  * A100 and H200, 2 to 8 ranks, 256 B to 1 GiB. */
@@ -180,10 +183,12 @@ const char *ts_cost_codec_name(enum ts_cost_codec codec)
 
 double ts_cost_codec_ratio(enum ts_cost_codec codec, double prompt_tokens)
 {
-    /* i4: 4 bits, and 16-bit scale and minimum of 64 values. The last block of tokens is filled up. */
-    double bits = codec == TS_COST_CODEC_I4 ? 4.5 : 16;
-    double filled = ceil(prompt_tokens / TS_KV_BLOCK_TOKENS) * TS_KV_BLOCK_TOKENS;
-    return prompt_tokens > 0 ? bits / 16 * filled / prompt_tokens : 1;
+    struct ts_codec described;
+    uint32_t tokens = prompt_tokens < UINT32_MAX ? (uint32_t)prompt_tokens : UINT32_MAX;
+    if (prompt_tokens <= 0 || ts_codec_parse(ts_cost_codec_name(codec), &described, NULL) != TS_OK)
+        return 1;
+    described = ts_codec_for_prompt(&described, tokens);
+    return ts_codec_bits(&described, HEAD_DIM) / 16;
 }
 
 double ts_cost_kv_visible_s(const struct ts_link *link, const struct ts_model *model, double bytes,

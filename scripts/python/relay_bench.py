@@ -24,7 +24,7 @@ LINKS = {
     "1gbit": ({"rate": "1gbit"}, "link,visible", []),
     "100mbit": ({"rate": "100mbit"}, "link,visible", ["--tokens", "1024", "--rounds", "3"]),
     "1gbit-10ms": ({"rate": "1gbit", "delay": 10}, "link", []),
-    "1gbit-10ms-loss": ({"rate": "1gbit", "delay": 10, "loss": 0.01}, "link", ["--tokens", "512", "--codecs", "i4"]),
+    "1gbit-10ms-loss": ({"rate": "1gbit", "delay": 10, "loss": 0.01}, "link", ["--tokens", "512", "--codecs", "i4h"]),
 }
 DEFAULT = ["loopback", "1gbit", "100mbit"]
 PEER_ROUNDS = 2

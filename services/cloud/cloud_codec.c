@@ -31,11 +31,10 @@ static void codec_forget(struct occurrence *o)
     ts_free(job);
 }
 
-/* Whole blocks of tokens: 16-bit values; or 4 bits and, for each group of 64, a 16-bit scale and minimum. */
 static uint64_t encoded_bytes(const struct ts_model *m, const struct ts_codec *codec, uint32_t heads,
                               uint32_t tokens)
 {
-    uint64_t raw = (uint64_t)2 * 2 * heads * m->head_dim * ts_kv_blocks_for(tokens) * TS_KV_BLOCK_TOKENS;
+    uint64_t raw = (uint64_t)2 * 2 * heads * m->head_dim * tokens;
     return (uint64_t)((double)raw * ts_codec_bits(codec, m->head_dim) / 16);
 }
 

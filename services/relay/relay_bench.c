@@ -51,7 +51,7 @@ static const struct ts_option options[] = {
     O(send_netns, TS_OPTION_STRING, "", 0, 0, "network namespace of the relay; empty = this one"),
     O(receive_netns, TS_OPTION_STRING, "", 0, 0, "of decode"),
     O(address, TS_OPTION_STRING, "127.0.0.1", 0, 0, "of decode"),
-    O(codecs, TS_OPTION_STRINGS, "none,i4", 0, 0, "KV codecs"),
+    O(codecs, TS_OPTION_STRINGS, "none,i4h", 0, 0, "KV codecs"),
     O(tokens, TS_OPTION_U32, "8192", 16, 1e6, "of the prompts of link and parts"),
     O(rounds, TS_OPTION_U32, "5", 1, ROUNDS_MAX, "measurements of each line"),
     O(layers, TS_OPTION_U32, "12", 1, 256, "of the model; by default the KV of one of 110 M parameters"),
@@ -130,11 +130,22 @@ static struct bench_transfer transfer(struct bench *b, const char *codec, uint32
 
 /* --- link --- */
 
+/* On the wire for each number of the cache; `floor` is the codec's own, without messages and filling up. */
+static void add_bits(struct line *l, const struct bench *b, const char *name, const struct bench_transfer *t)
+{
+    struct ts_codec codec;
+    struct ts_error err;
+    if (ts_codec_parse(name, &codec, &err) != TS_OK)
+        die(name, &err);
+    codec = ts_codec_for_prompt(&codec, b->tokens);
+    add(l, ts_codec_bits(&codec, b->head_dim), 16 * (double)t->wire / (double)t->raw);
+}
+
 static void measure_link(struct bench *b)
 {
     for (size_t c = 0; c < b->codecs.count; c++) {
         const char *codec = b->codecs.items[c];
-        struct line wire = {.count = 0}, goodput = {.count = 0};
+        struct line wire = {.count = 0}, goodput = {.count = 0}, bits = {.count = 0};
         uint64_t bytes = transfer(b, codec, b->tokens, 0, false).wire; /* connects, and fills caches */
         for (uint32_t r = 0; r < b->rounds; r++) {
             double floor = stream_rate(b->tcp, bytes) / 2;
@@ -142,9 +153,11 @@ static void measure_link(struct bench *b)
             floor += stream_rate(b->tcp, bytes) / 2;
             add(&wire, floor, mb_per_s(t.wire, t.run));
             add(&goodput, floor, mb_per_s(t.raw, t.run));
+            add_bits(&bits, b, codec, &t);
         }
         print(b, "wire", codec, b->tokens, "MB/s", &wire);
         print(b, "goodput", codec, b->tokens, "MB/s", &goodput);
+        print(b, "bits", codec, b->tokens, "bits", &bits);
     }
 }
 

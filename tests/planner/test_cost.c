@@ -197,7 +197,10 @@ static void test_kv_transfer(void **state)
     assert_true(half < whole && half > whole / 2);
     assert_float_equal(ts_cost_codec_ratio(TS_COST_CODEC_NONE, 1024), 1, 0);
     assert_float_equal(ts_cost_codec_ratio(TS_COST_CODEC_I4, 1024), 0.28125, 0);
-    assert_float_equal(ts_cost_codec_ratio(TS_COST_CODEC_I4, 8), 2 * 0.28125, 0);
+    assert_float_equal(ts_cost_codec_ratio(TS_COST_CODEC_I4, 31.5), 8.125 / 16, 0); /* short: i8 */
+    assert_float_equal(ts_cost_codec_ratio(TS_COST_CODEC_I4, 32), 0.28125, 0);
+    assert_float_equal(ts_cost_codec_ratio(TS_COST_CODEC_I4, 1e12), 0.28125, 0);
+    assert_float_equal(ts_cost_codec_ratio(TS_COST_CODEC_I4, 0), 1, 0);
     assert_string_equal(ts_cost_codec_name(TS_COST_CODEC_NONE), "none");
     assert_string_equal(ts_cost_codec_name(TS_COST_CODEC_I4), "i4");
 }

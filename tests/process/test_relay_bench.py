@@ -28,13 +28,24 @@ def bench(tmp_path, *flags):
 
 def test_lines_on_loopback(tmp_path):
     rows = bench(tmp_path, "--what", "link,parts", "--tokens", 1024)
-    kinds = ["wire", "goodput", "quantise", "restore", "end_to_end"]
-    assert set(rows) == {(kind, codec, 1024) for kind in kinds for codec in ("none", "i4")} | {("zeromq", "-", 1024)}
+    kinds = ["wire", "goodput", "bits", "quantise", "restore", "end_to_end"]
+    assert set(rows) == {(kind, codec, 1024) for kind in kinds for codec in ("none", "i4h")} | {("zeromq", "-", 1024)}
     assert all(reached > 0 for _, reached, _ in rows.values())
     # 16 bits against 4 and two half-words for each 64; all framing is in it.
-    for codec, bits in (("none", 16), ("i4", 4.5)):
+    for codec, bits in (("none", 16), ("i4h", 4.5)):
         saved = rows["goodput", codec, 1024][1] / rows["wire", codec, 1024][1]
         assert 0.99 * 16 / bits <= saved <= 16 / bits, (codec, saved)
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_bits_with_all_framing(tmp_path, head_dim):
+    """Of the shortest prompt for which the README promises them."""
+    most = {"i4": 4.55, "i4h": 4.55, "i4hs": 4.55, "i4hc": 4.6, "i8": 8.35, "k8v4h": 6.45}
+    shape = ["--layers", 12, "--heads", 768 // head_dim, "--head-dim", head_dim]
+    rows = bench(tmp_path, "--what", "link", "--tokens", 512, "--codecs", ",".join(most), *shape)
+    for codec, bits in most.items():
+        floor, reached, _ = rows["bits", codec, 512]
+        assert floor <= reached <= bits, (codec, reached)
 
 
 def test_what_overlap_hides(tmp_path):
