@@ -1,0 +1,1 @@
+ts_pytest(process_codecs test_codecs.py)
