@@ -209,7 +209,7 @@ static inline vec vec_restore_bytes(const uint8_t *codes, vec step)
  * the vector (x or y) and the lane; each stage adds and subtracts x and y and swaps what it had there for the
  * next bit. */
 
-#define WHOLE_BIAS 0.0f
+#define WHOLE_BIAS 0.0f /* none remains */
 
 struct bytes {
     __m256i x, y;
@@ -243,16 +243,16 @@ static inline __m256i spread(__m256i codes, __m256i order)
 
 /* Sums of sixteen codes, less 128 but for the sum of all. That comes from 8 taken off each code, and 128
  * added to the first one. */
-static inline struct bytes sums_of_16(const uint8_t *codes, enum ts_dtype dtype)
+INLINE struct bytes sums_of_16(const uint8_t *codes, enum whole_out to)
 {
     const __m128i f16 = _mm_setr_epi32(0x08000800, 0x0a020a02, 0x0c040c04, 0x0e060e06);
     const __m128i bf16 = _mm_setr_epi32(0x01000100, 0x05040504, 0x09080908, 0x0d0c0d0c);
-    const __m256i order = _mm256_broadcastsi128_si256(dtype == TS_DTYPE_F16 ? f16 : bf16);
-    const __m256i other = _mm256_add_epi8(order, _mm256_set1_epi8(dtype == TS_DTYPE_F16 ? 1 : 2));
+    const __m256i order = _mm256_broadcastsi128_si256(to == TO_F16 ? f16 : bf16);
+    const __m256i other = _mm256_add_epi8(order, _mm256_set1_epi8(to == TO_F16 ? 1 : 2));
     const __m256i less = _mm256_set1_epi8(-8);
     const __m256i first = _mm256_blend_epi32(less, _mm256_set1_epi8(120), 1);
     __m256i c = _mm256_loadu_si256((const __m256i *)codes);
-    if (dtype == TS_DTYPE_F16)
+    if (to == TO_F16)
         c = _mm256_permute4x64_epi64(c, 0xd8);
     struct bytes b = {_mm256_add_epi8(spread(c, order), first), _mm256_add_epi8(spread(c, other), less)};
     b = swap_lanes(stage(b));
@@ -262,7 +262,7 @@ static inline struct bytes sums_of_16(const uint8_t *codes, enum ts_dtype dtype)
 }
 
 /* The last two stages: vectors of doublewords, for each of their two bits. */
-static inline void sums_of_64(__m256i bytes, __m256i bias, __m256i *n)
+INLINE void sums_of_64(__m256i bytes, __m256i bias, __m256i *n)
 {
     const __m256i plus = _mm256_set1_epi16(0x0101), minus = _mm256_set1_epi16((short)0xff01);
     const __m256i sum = _mm256_set1_epi32(0x00010001), difference = _mm256_set1_epi32((int)0xffff0001);
@@ -274,51 +274,53 @@ static inline void sums_of_64(__m256i bytes, __m256i bias, __m256i *n)
 }
 
 /* Vectors in the order of x and y, then of the bits of doublewords. Every step is exact. */
-static inline void values_of_64(const uint8_t *codes, const struct codec_whole *g, enum ts_dtype dtype,
-                                vec *x)
+INLINE void values_of_64(const uint8_t *codes, float scale, float all, enum whole_out to, vec *x)
 {
     const __m256i bias = _mm256_set1_epi32(4 * 128);
     __m256i n[8];
-    struct bytes b = sums_of_16(codes, dtype);
+    struct bytes b = sums_of_16(codes, to);
     sums_of_64(b.x, _mm256_blend_epi32(bias, _mm256_setzero_si256(), 1), n);
     sums_of_64(b.y, bias, n + 4);
     for (int i = 0; i < 8; i++)
-        x[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(n[i]), vec_set(g->scale));
-    x[0] = _mm256_add_ps(x[0], _mm256_blend_ps(_mm256_setzero_ps(), vec_set(g->zeros), 1));
+        x[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(n[i]), vec_set(scale));
+    x[0] = _mm256_add_ps(x[0], _mm256_blend_ps(_mm256_setzero_ps(), vec_set(all), 1));
 }
 
-static inline __m256i rounded_bf16(vec x)
+/* To nearest even: elements of `even` and `odd` in turn. An upper half goes up by one where the lower half,
+ * less one if the upper one is even, has its first bit. */
+INLINE __m256i narrow_pairs(vec even, vec odd)
 {
-    __m256i v = _mm256_castps_si256(x);
-    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(v, 16), _mm256_set1_epi32(1));
-    return _mm256_add_epi32(v, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    __m256i e = _mm256_castps_si256(even), o = _mm256_castps_si256(odd);
+    __m256i upper = _mm256_blend_epi16(_mm256_srli_epi32(e, 16), o, 0xaa);
+    __m256i lower = _mm256_blend_epi16(e, _mm256_slli_epi32(o, 16), 0xaa);
+    lower = _mm256_subs_epu16(lower, _mm256_andnot_si256(upper, _mm256_set1_epi16(1)));
+    return _mm256_sub_epi16(upper, _mm256_srai_epi16(lower, 15));
 }
 
-static inline void store_64(const vec *x, enum ts_dtype dtype, uint16_t *out)
+INLINE void store_64(const vec *x, enum whole_out to, uint16_t *out)
 {
-    for (int i = 0; dtype == TS_DTYPE_F16 && i < 8; i++) /* index i: b5 b4 b3 */
-        vec_narrow(x[i % 2 * 4 + i / 2], dtype, out + 8 * i);
-    for (int i = 0; dtype != TS_DTYPE_F16 && i < 4; i++) { /* b5 b4 */
+    for (int i = 0; to == TO_F16 && i < 8; i++) /* index i: b5 b4 b3 */
+        vec_narrow(x[i % 2 * 4 + i / 2], TS_DTYPE_F16, out + 8 * i);
+    for (int i = 0; to != TO_F16 && i < 4; i++) { /* b5 b4 */
         const vec *from = x + i % 2 * 4 + i / 2 * 2;
-        __m256i even = _mm256_srli_epi32(rounded_bf16(from[0]), 16), odd = rounded_bf16(from[1]);
-        _mm256_stream_si256((__m256i *)(out + 16 * i), _mm256_blend_epi16(even, odd, 0xaa));
+        _mm256_stream_si256((__m256i *)(out + 16 * i), narrow_pairs(from[0], from[1]));
     }
 }
 
 /* Two groups: of one transform of 128, or each of one of its own. */
-static inline void decode_pair(const struct codec_whole *g, const uint8_t *codes, bool joined,
-                               enum ts_dtype dtype, uint16_t *out)
+INLINE void decode_pair(const struct codec_steps *s, uint32_t g, const uint8_t *codes, bool joined,
+                        enum whole_out to, uint16_t *out)
 {
     vec x[16];
-    values_of_64(codes, g, dtype, x);
-    values_of_64(codes + 32, g + 1, dtype, x + 8);
+    values_of_64(codes, s->scale[g], s->all[g], to, x);
+    values_of_64(codes + 32, s->scale[g + 1], s->all[g + 1], to, x + 8);
     for (int i = 0; joined && i < 8; i++) {
         vec sum = vec_add(x[i], x[i + 8]);
         x[i + 8] = vec_sub(x[i], x[i + 8]);
         x[i] = sum;
     }
-    store_64(x, dtype, out);
-    store_64(x + 8, dtype, out + 64);
+    store_64(x, to, out);
+    store_64(x + 8, to, out + 64);
 }
 
 /* `count` is a multiple of 16. */
@@ -419,7 +421,7 @@ static void decode_tile(const struct codec_side *side, const uint8_t *scales, co
     const __m128i byte = _mm_set1_epi16(255);
     uint32_t group = side->group, count = rows * (side->head_dim / group);
     if (!codec_is_plain(side)) {
-        decode_moved(side, scales, minima, codes, centre, rows, out);
+        decode_moved(side, scales, minima, codes, centre, rows, false, out);
         return;
     }
     for (uint32_t i = 0; i < count; i++) {

@@ -1,6 +1,6 @@
 /*
- * AVX-512 with VBMI and VNNI: Ice Lake, Zen 4 and later. Groups of 16 go to AVX2: half of one does not fill a
- * vector.
+ * AVX-512 with VBMI and VNNI: Ice Lake, Zen 4 and later. With BF16, one instruction more. Groups of 16 go to
+ * AVX2: half of one does not fill a vector.
  */
 #include "gpu/codec/codec_simd.inc"
 
@@ -231,26 +231,62 @@ static inline struct bytes swap_quarters(struct bytes b)
     return (struct bytes){_mm512_shuffle_i32x4(b.x, b.y, 0x88), _mm512_shuffle_i32x4(b.x, b.y, 0xdd)};
 }
 
+#define EACH(x)                                                                                              \
+    {                                                                                                        \
+        x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x                                                       \
+    }
+#define FIRST(x, y)                                                                                          \
+    {                                                                                                        \
+        x, y, y, y, y, y, y, y, y, y, y, y, y, y, y, y                                                       \
+    }
+#define BASE_BITS 0x4b400000u /* 3 x 2^22 */
+
+/* In memory, where the compiler would make each anew for every pair: that takes the port of the shuffles. */
+static const struct constants {
+    uint32_t order[2][2][16]; /* bytes of a code: fp16, bf16; x, y */
+    uint32_t upper[16], nibble[16], less[16], less_first[16];
+    uint32_t base[16], base_all[16], plus[16], signs[3][16];
+    uint32_t half[16], odd[16], one[16];
+} constants __attribute__((aligned(64))) = {
+    .order =
+        {{{0x10001000, 0x12021202, 0x14041404, 0x16061606, 0x18081808, 0x1a0a1a0a, 0x1c0c1c0c, 0x1e0e1e0e,
+           0x30203020, 0x32223222, 0x34243424, 0x36263626, 0x38283828, 0x3a2a3a2a, 0x3c2c3c2c, 0x3e2e3e2e},
+          {0x11011101, 0x13031303, 0x15051505, 0x17071707, 0x19091909, 0x1b0b1b0b, 0x1d0d1d0d, 0x1f0f1f0f,
+           0x31213121, 0x33233323, 0x35253525, 0x37273727, 0x39293929, 0x3b2b3b2b, 0x3d2d3d2d, 0x3f2f3f2f}},
+         {{0x01000100, 0x05040504, 0x09080908, 0x0d0c0d0c, 0x11101110, 0x15141514, 0x19181918, 0x1d1c1d1c,
+           0x21202120, 0x25242524, 0x29282928, 0x2d2c2d2c, 0x31303130, 0x35343534, 0x39383938, 0x3d3c3d3c},
+          {0x03020302, 0x07060706, 0x0b0a0b0a, 0x0f0e0f0e, 0x13121312, 0x17161716, 0x1b1a1b1a, 0x1f1e1f1e,
+           0x23222322, 0x27262726, 0x2b2a2b2a, 0x2f2e2f2e, 0x33323332, 0x37363736, 0x3b3a3b3a, 0x3f3e3f3e}}},
+    .upper = EACH(4 << 16),
+    .nibble = EACH(0x0f0f0f0f),
+    .less = EACH(0xf8f8f8f8),
+    .less_first = {0x78787878, 0xf8f8f8f8, 0xf8f8f8f8, 0xf8f8f8f8, 0xf8f8f8f8, 0xf8f8f8f8, 0xf8f8f8f8,
+                   0xf8f8f8f8, 0x78787878, 0xf8f8f8f8, 0xf8f8f8f8, 0xf8f8f8f8, 0xf8f8f8f8, 0xf8f8f8f8,
+                   0xf8f8f8f8, 0xf8f8f8f8},
+    .base = EACH(BASE_BITS),
+    .base_all = FIRST(BASE_BITS, BASE_BITS - 4 * 128),
+    .plus = EACH(0x01010101),
+    .signs = {EACH(0xff01ff01), EACH(0xffff0101), EACH(0x01ffff01)},
+    .half = EACH(0x7fff),
+    .odd = EACH(0x10000),
+    .one = EACH(1),
+};
+
+static inline __m512i load(const uint32_t *at)
+{
+    return _mm512_load_si512(at);
+}
+
 /* Codes of two groups, one of x and one of y after it; sums of sixteen, less 128 but for the sum of all. That
  * comes from 8 taken off each code, and 128 added to the first one. */
-static inline struct bytes sums_of_16(const uint8_t *codes, enum ts_dtype dtype)
+INLINE struct bytes sums_of_16(const struct constants *k, const uint8_t *codes, enum whole_out to)
 {
-    const __m512i f16 = _mm512_setr_epi32(
-        0x10001000, 0x12021202, 0x14041404, 0x16061606, 0x18081808, 0x1a0a1a0a, 0x1c0c1c0c, 0x1e0e1e0e,
-        0x30203020, 0x32223222, 0x34243424, 0x36263626, 0x38283828, 0x3a2a3a2a, 0x3c2c3c2c, 0x3e2e3e2e);
-    const __m512i bf16 = _mm512_setr_epi32(
-        0x01000100, 0x05040504, 0x09080908, 0x0d0c0d0c, 0x11101110, 0x15141514, 0x19181918, 0x1d1c1d1c,
-        0x21202120, 0x25242524, 0x29282928, 0x2d2c2d2c, 0x31303130, 0x35343534, 0x39383938, 0x3d3c3d3c);
-    const __m512i order = dtype == TS_DTYPE_F16 ? f16 : bf16;
-    const __m512i other = _mm512_add_epi8(order, _mm512_set1_epi8(dtype == TS_DTYPE_F16 ? 1 : 2));
-    const __m512i upper = _mm512_set1_epi32(4 << 16), nibble = _mm512_set1_epi8(15),
-                  less = _mm512_set1_epi8(-8);
-    const __m512i first = _mm512_mask_blend_epi32(0x0101, less, _mm512_set1_epi8(120));
+    const uint32_t(*order)[16] = k->order[to == TO_BF16];
     __m512i c = _mm512_loadu_si512(codes);
-    __m512i x = _mm512_srlv_epi16(_mm512_permutexvar_epi8(order, c), upper);
-    __m512i y = _mm512_srlv_epi16(_mm512_permutexvar_epi8(other, c), upper);
-    struct bytes b = {_mm512_add_epi8(_mm512_and_si512(x, nibble), first),
-                      _mm512_add_epi8(_mm512_and_si512(y, nibble), less)};
+    __m512i x = _mm512_srlv_epi16(_mm512_permutexvar_epi8(load(order[0]), c), load(k->upper));
+    __m512i y = _mm512_srlv_epi16(_mm512_permutexvar_epi8(load(order[1]), c), load(k->upper));
+    struct bytes b = {_mm512_add_epi8(_mm512_and_si512(x, load(k->nibble)), load(k->less_first)),
+                      _mm512_add_epi8(_mm512_and_si512(y, load(k->nibble)), load(k->less))};
     b = swap_lanes(stage(b));
     b = swap_lanes(stage(b));
     b = swap_quarters(stage(b));
@@ -259,57 +295,62 @@ static inline struct bytes sums_of_16(const uint8_t *codes, enum ts_dtype dtype)
 
 /* The last two stages, and the values: integers are added to the bits of 3 x 2^22, so that they are the
  * fraction of a float, and the fused operation takes that off again. Every step is exact. */
-static inline void values_of_64(__m512i sums, const struct codec_whole *g, vec *x)
+INLINE void values_of_64(const struct constants *k, __m512i sums, const struct codec_steps *s, uint32_t g,
+                         vec *x)
 {
-    const __m512i base = _mm512_set1_epi32(0x4b400000);
-    const __m512i all = _mm512_mask_sub_epi32(base, 0xfffe, base, _mm512_set1_epi32(4 * 128));
-    vec scale = vec_set(g->scale), less = vec_set(g->less);
-    __m512i n0 = _mm512_dpbusd_epi32(all, sums, _mm512_set1_epi32(0x01010101));
-    __m512i n1 = _mm512_dpbusd_epi32(base, sums, _mm512_set1_epi32((int)0xff01ff01));
-    __m512i n2 = _mm512_dpbusd_epi32(base, sums, _mm512_set1_epi32((int)0xffff0101));
-    __m512i n3 = _mm512_dpbusd_epi32(base, sums, _mm512_set1_epi32(0x01ffff01));
-    x[0] = _mm512_fmadd_ps(_mm512_castsi512_ps(n0), scale, less);
-    x[0] = _mm512_mask_add_ps(x[0], 1, x[0], vec_set(g->zeros));
-    x[1] = _mm512_fmadd_ps(_mm512_castsi512_ps(n1), scale, less);
-    x[2] = _mm512_fmadd_ps(_mm512_castsi512_ps(n2), scale, less);
-    x[3] = _mm512_fmadd_ps(_mm512_castsi512_ps(n3), scale, less);
+    vec scale = vec_set(s->scale[g]), less = vec_set(s->less[g]);
+    __m512i n[4] = {_mm512_dpbusd_epi32(load(k->base_all), sums, load(k->plus)),
+                    _mm512_dpbusd_epi32(load(k->base), sums, load(k->signs[0])),
+                    _mm512_dpbusd_epi32(load(k->base), sums, load(k->signs[1])),
+                    _mm512_dpbusd_epi32(load(k->base), sums, load(k->signs[2]))};
+    for (int i = 0; i < 4; i++)
+        x[i] = _mm512_fmadd_ps(_mm512_castsi512_ps(n[i]), scale, less);
+    x[0] = _mm512_add_ps(x[0], _mm512_zextps128_ps512(_mm_load_ss(&s->all[g])));
 }
 
 /* To nearest even, in the upper halves. */
-static inline __m512i round_bf16(vec x)
+static inline __m512i round_bf16(const struct constants *k, vec x)
 {
-    __m512i v = _mm512_castps_si512(x), r = _mm512_add_epi32(v, _mm512_set1_epi32(0x7fff));
-    __mmask16 odd = _mm512_test_epi32_mask(v, _mm512_set1_epi32(0x10000));
-    return _mm512_mask_add_epi32(r, odd, r, _mm512_set1_epi32(1));
+    __m512i v = _mm512_castps_si512(x), r = _mm512_add_epi32(v, load(k->half));
+    return _mm512_mask_add_epi32(r, _mm512_test_epi32_mask(v, load(k->odd)), r, load(k->one));
 }
 
-static inline void store_64(const vec *x, enum ts_dtype dtype, uint16_t *out)
+static inline void stream_32(__m512i x, uint16_t *out)
 {
-    for (int i = 0; dtype == TS_DTYPE_F16 && i < 4; i++)
-        vec_narrow(x[i], dtype, out + 16 * i);
-    for (int i = 0; dtype != TS_DTYPE_F16 && i < 4; i += 2) {
-        __m512i even = _mm512_srli_epi32(round_bf16(x[i]), 16), odd = round_bf16(x[i + 1]);
-        __m512i both = _mm512_mask_blend_epi16(0xaaaaaaaa, even, odd);
-        _mm256_stream_si256((__m256i *)(out + 16 * i), _mm512_castsi512_si256(both));
-        _mm256_stream_si256((__m256i *)(out + 16 * i + 16), _mm512_extracti64x4_epi64(both, 1));
+    _mm256_stream_si256((__m256i *)out, _mm512_castsi512_si256(x));
+    _mm256_stream_si256((__m256i *)(out + 16), _mm512_extracti64x4_epi64(x, 1));
+}
+
+/* The instruction takes subnormals for zeros: there are none in multiples of 2^-28. */
+INLINE void store_64(const struct constants *k, const vec *x, enum whole_out to, uint16_t *out)
+{
+    for (int i = 0; to == TO_F16 && i < 4; i++)
+        vec_narrow(x[i], TS_DTYPE_F16, out + 16 * i);
+    for (int i = 0; to == TO_BF16_PAIRS && i < 4; i += 2)
+        stream_32((__m512i)_mm512_cvtne2ps_pbh(x[i + 1], x[i]), out + 16 * i);
+    for (int i = 0; to == TO_BF16 && i < 4; i += 2) {
+        __m512i even = _mm512_srli_epi32(round_bf16(k, x[i]), 16), odd = round_bf16(k, x[i + 1]);
+        stream_32(_mm512_mask_blend_epi16(0xaaaaaaaa, even, odd), out + 16 * i);
     }
 }
 
 /* Two groups: of one transform of 128, or each of one of its own. */
-static inline void decode_pair(const struct codec_whole *g, const uint8_t *codes, bool joined,
-                               enum ts_dtype dtype, uint16_t *out)
+INLINE void decode_pair(const struct codec_steps *s, uint32_t g, const uint8_t *codes, bool joined,
+                        enum whole_out to, uint16_t *out)
 {
-    struct bytes b = sums_of_16(codes, dtype);
+    const struct constants *k = &constants;
+    __asm__("" : "+r"(k)); /* nothing is known of what lies there */
+    struct bytes b = sums_of_16(k, codes, to);
     vec x[8];
-    values_of_64(b.x, g, x);
-    values_of_64(b.y, g + 1, x + 4);
+    values_of_64(k, b.x, s, g, x);
+    values_of_64(k, b.y, s, g + 1, x + 4);
     for (int i = 0; joined && i < 4; i++) {
         vec sum = vec_add(x[i], x[i + 4]);
         x[i + 4] = vec_sub(x[i], x[i + 4]);
         x[i] = sum;
     }
-    store_64(x, dtype, out);
-    store_64(x + 4, dtype, out + 64);
+    store_64(k, x, to, out);
+    store_64(k, x + 4, to, out + 64);
 }
 
 /* `count` is a multiple of 64: sixteen rows of sixteen elements or more. */
@@ -376,8 +417,9 @@ static bool encode_tile(const struct codec_side *side, const uint16_t *in, const
     return encode_as(side, in, next, side->dtype, side->group, scales, minima, codes);
 }
 
-static void decode_tile(const struct codec_side *side, const uint8_t *scales, const uint8_t *minima,
-                        const uint8_t *codes, const struct codec_centre *centre, uint32_t rows, uint16_t *out)
+static void restore_tile(const struct codec_side *side, const uint8_t *scales, const uint8_t *minima,
+                         const uint8_t *codes, const struct codec_centre *centre, uint32_t rows, bool at_once,
+                         uint16_t *out)
 {
     uint32_t group = side->group, count = rows * (side->head_dim / group), half = group / 2;
     if (side->bits == 4 && group < 32) {
@@ -385,7 +427,7 @@ static void decode_tile(const struct codec_side *side, const uint8_t *scales, co
         return;
     }
     if (!codec_is_plain(side)) {
-        decode_moved(side, scales, minima, codes, centre, rows, out);
+        decode_moved(side, scales, minima, codes, centre, rows, at_once, out);
         return;
     }
     for (uint32_t i = 0; i < count; i++) {
@@ -402,7 +444,23 @@ static void decode_tile(const struct codec_side *side, const uint8_t *scales, co
     }
 }
 
+static void decode_tile(const struct codec_side *side, const uint8_t *scales, const uint8_t *minima,
+                        const uint8_t *codes, const struct codec_centre *centre, uint32_t rows, uint16_t *out)
+{
+    restore_tile(side, scales, minima, codes, centre, rows, false, out);
+}
+
+static void decode_tile_bf16(const struct codec_side *side, const uint8_t *scales, const uint8_t *minima,
+                             const uint8_t *codes, const struct codec_centre *centre, uint32_t rows,
+                             uint16_t *out)
+{
+    restore_tile(side, scales, minima, codes, centre, rows, true, out);
+}
+
 #include "gpu/codec/codec_lossless.inc"
 
 const struct codec_level codec_avx512 = {"avx512",    within,    encode_tile, decode_tile, add_rows,
                                          read_halves, pack_tile, unpack_tile, check_planes};
+
+const struct codec_level codec_avx512bf16 = {"avx512bf16", within,    encode_tile, decode_tile_bf16, add_rows,
+                                             read_halves,  pack_tile, unpack_tile, check_planes};

@@ -142,12 +142,12 @@ static bool wanted(const char *name, int argc, char **argv)
 /* All levels, the fastest first: payloads that the reference restores are theirs. */
 static void bench_codec(struct bench *b, const char *codec)
 {
-    static const char *const levels[] = {"avx512", "avx2", "scalar"};
+    static const char *const levels[] = {"avx512bf16", "avx512", "avx2", "scalar"};
     ts_codec_parse(codec, &b->codec, NULL);
-    for (size_t l = 0; l < 3; l++) {
+    for (size_t l = 0; l < 4; l++) {
         if (ts_codec_set_level(levels[l]) != TS_OK)
             continue;
-        for (uint32_t i = 0; l == 2 && i < PIECES; i++) { /* where there are no others */
+        for (uint32_t i = 0; l == 3 && i < PIECES; i++) { /* where there are no others */
             struct ts_codec_chunk chunk = {
                 .head_count = HEADS, .token_begin = i * PIECE, .token_count = PIECE};
             uint32_t escapes;

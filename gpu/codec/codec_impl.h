@@ -71,6 +71,7 @@ extern const struct codec_level codec_scalar;
 #if defined(__x86_64__)
 extern const struct codec_level codec_avx2;
 extern const struct codec_level codec_avx512;
+extern const struct codec_level codec_avx512bf16;
 #endif
 const struct codec_level *codec_level(void);
 

@@ -16,24 +16,32 @@
 
 static const struct codec_level *const levels[] = {
 #if defined(TS_CODEC_SIMD)
-    &codec_avx512, &codec_avx2,
+    &codec_avx512bf16, &codec_avx512, &codec_avx2,
 #endif
     &codec_scalar};
 
 static _Atomic(const struct codec_level *) current;
 
 #if defined(TS_CODEC_SIMD)
-/* What clang 14 cannot ask for by name. */
+/* What clang 14 cannot ask for by name. The system keeps the registers where AVX and AVX-512 F are there. */
 static bool has_f16c(void)
 {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 29);
+}
+
+static bool has_bf16(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
 }
 #endif
 
 static bool supported(const struct codec_level *l)
 {
 #if defined(TS_CODEC_SIMD)
+    if (l == &codec_avx512bf16)
+        return supported(&codec_avx512) && has_bf16();
     if (l == &codec_avx512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&

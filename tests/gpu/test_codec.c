@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #endif
 
-static const char *const level_names[] = {"scalar", "avx2", "avx512"};
+static const char *const level_names[] = {"scalar", "avx2", "avx512", "avx512bf16"};
 
 /* Calls the check once per level that this processor has. */
 static void at_each_level(void (*check)(void))

@@ -5,7 +5,7 @@
 #include "common/base/ts_crc32c.h"
 #include "tests/gpu/codec_fixture.h"
 
-static const char *const levels[] = {"scalar", "avx2", "avx512"};
+static const char *const levels[] = {"scalar", "avx2", "avx512", "avx512bf16"};
 
 struct ends {
     struct fixture f;

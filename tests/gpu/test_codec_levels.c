@@ -84,7 +84,7 @@ static struct outcome run_level(const char *codec, uint32_t head_dim, uint16_t g
     return result;
 }
 
-static const char *const names[] = {"avx2", "avx512"};
+static const char *const names[] = {"avx2", "avx512", "avx512bf16"};
 
 static void compare(const char *codec, uint32_t head_dim, uint16_t group, double share)
 {
@@ -93,7 +93,7 @@ static void compare(const char *codec, uint32_t head_dim, uint16_t group, double
         uint64_t groups = (uint64_t)(share / 2 * (double)groups_total);
         assert_int_equal(ts_codec_set_level("scalar"), TS_OK);
         struct outcome expected = run_level(codec, head_dim, group, dtype, groups);
-        for (size_t i = 0; i < 2; i++) {
+        for (size_t i = 0; i < 3; i++) {
             if (ts_codec_set_level(names[i]) != TS_OK)
                 continue;
             struct outcome got = run_level(codec, head_dim, group, dtype, groups);
@@ -194,7 +194,7 @@ static void test_specials(void **state)
             enum ts_dtype dtype = k & 2 ? TS_DTYPE_BF16 : TS_DTYPE_F16;
             assert_int_equal(ts_codec_set_level("scalar"), TS_OK);
             struct outcome expected = special_level(ts_codec_preset(c), head_dim, dtype);
-            for (size_t i = 0; i < 2; i++) {
+            for (size_t i = 0; i < 3; i++) {
                 if (ts_codec_set_level(names[i]) != TS_OK)
                     continue;
                 struct outcome got = special_level(ts_codec_preset(c), head_dim, dtype);
@@ -260,7 +260,7 @@ static void test_parameters(void **state)
         fixture_encode(&f);
         draw_payload(&f, &rng);
         uint64_t expected = restored_hash(&f, "scalar");
-        for (size_t i = 0; i < 2; i++) {
+        for (size_t i = 0; i < 3; i++) {
             uint64_t got = restored_hash(&f, names[i]);
             assert_true(got == 0 || got == expected);
         }
