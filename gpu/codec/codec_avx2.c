@@ -437,5 +437,131 @@ static void decode_tile(const struct codec_side *side, const uint8_t *scales, co
 
 #include "gpu/codec/codec_lossless.inc"
 
+/* Of a row of n = 64 or 128 elements of a lossless side, the nibbles of 32. */
+INLINE __m256i nibbles_of(const uint8_t *row, uint32_t n, uint32_t at)
+{
+    __m256i x = _mm256_loadu_si256((const __m256i *)(row + n + at % (n / 2)));
+    return _mm256_and_si256(at < n / 2 ? x : _mm256_srli_epi16(x, 4), _mm256_set1_epi8(15));
+}
+
+/* And, of fp16, bits 8 and 9. */
+INLINE __m256i upper_of(const uint8_t *row, uint32_t n, uint32_t at)
+{
+    const uint8_t *upper = row + n + n / 2;
+    const __m256i two = _mm256_set1_epi8(3),
+                  halves = _mm256_setr_epi64x(at / 8, at / 8, at / 8 + 2, at / 8 + 2);
+    if (n == 128)
+        return _mm256_and_si256(_mm256_srli_epi16(_mm256_loadu_si256((const __m256i *)upper), (int)(at / 16)),
+                                two);
+    __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)upper));
+    return _mm256_and_si256(_mm256_srlv_epi64(both, halves), two);
+}
+
+static inline void stream_bytes(__m256i low, __m256i high, uint16_t *out)
+{
+    low = _mm256_permute4x64_epi64(low, 0xd8);
+    high = _mm256_permute4x64_epi64(high, 0xd8);
+    _mm256_stream_si256((__m256i *)out, _mm256_unpacklo_epi8(low, high));
+    _mm256_stream_si256((__m256i *)(out + 16), _mm256_unpackhi_epi8(low, high));
+}
+
+/* Puts the listed exponents in the place of those that are lost. */
+static inline __m256i replace(__m256i exponents, uint32_t lost, const uint8_t *exceptions)
+{
+    uint8_t bytes[32] __attribute__((aligned(32)));
+    _mm256_store_si256((__m256i *)bytes, exponents);
+    for (; lost; lost &= lost - 1)
+        bytes[__builtin_ctz(lost)] = *exceptions++;
+    return _mm256_load_si256((const __m256i *)bytes);
+}
+
+/* 32 elements; returns their number of exceptions. */
+INLINE uint32_t unpack_32(const uint8_t *row, uint32_t n, uint32_t at, uint8_t base, bool f16,
+                          const uint8_t *exceptions, uint16_t *out)
+{
+    const __m256i sign = _mm256_set1_epi8((char)0x80), window = _mm256_set1_epi8(f16 ? 7 : 15);
+    __m256i low = _mm256_loadu_si256((const __m256i *)(row + at)), nibbles = nibbles_of(row, n, at), high;
+    __m256i codes = _mm256_and_si256(nibbles, window);
+    uint32_t lost = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(codes, window));
+    __m256i exponents = _mm256_sub_epi8(_mm256_set1_epi8((char)base), codes);
+    if (lost)
+        exponents = replace(exponents, lost, exceptions);
+    if (f16) {
+        high = _mm256_or_si256(_mm256_slli_epi16(exponents, 2), upper_of(row, n, at));
+        high = _mm256_or_si256(high, _mm256_and_si256(_mm256_slli_epi16(nibbles, 4), sign));
+    } else {
+        high = _mm256_or_si256(_mm256_and_si256(low, sign),
+                               _mm256_andnot_si256(sign, _mm256_srli_epi16(exponents, 1)));
+        low = _mm256_or_si256(_mm256_andnot_si256(sign, low),
+                              _mm256_and_si256(_mm256_slli_epi16(exponents, 7), sign));
+    }
+    stream_bytes(low, high, out);
+    return (uint32_t)__builtin_popcount(lost);
+}
+
+INLINE uint32_t unpack_rows(const uint8_t *bases, const uint8_t *row, const uint8_t *exceptions,
+                            uint32_t rows, uint32_t n, bool f16, uint16_t *out)
+{
+    const uint8_t *begin = exceptions;
+    for (uint32_t i = 0; i < rows; i++, row += f16 ? n + n / 2 + n / 4 : n + n / 2) {
+        for (uint32_t at = 0; at < n; at += 32, out += 32)
+            exceptions += unpack_32(row, n, at, bases[i], f16, exceptions, out);
+    }
+    return (uint32_t)(exceptions - begin);
+}
+
+static uint32_t unpack_tile(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
+                            const uint8_t *exceptions, uint32_t rows, uint16_t *out)
+{
+    bool f16 = side->dtype == TS_DTYPE_F16;
+    if (side->head_dim == 128)
+        return f16 ? unpack_rows(bases, planes, exceptions, rows, 128, true, out)
+                   : unpack_rows(bases, planes, exceptions, rows, 128, false, out);
+    if (side->head_dim == 64)
+        return f16 ? unpack_rows(bases, planes, exceptions, rows, 64, true, out)
+                   : unpack_rows(bases, planes, exceptions, rows, 64, false, out);
+    return unpack_any(side, bases, planes, exceptions, rows, out);
+}
+
+/* The rules of check_any(): CODEC_INSANE, or the number of exceptions. */
+INLINE uint32_t check_rows(const uint8_t *bases, const uint8_t *row, const uint8_t *exceptions, size_t most,
+                           uint32_t rows, uint32_t n, bool f16)
+{
+    const __m256i window = _mm256_set1_epi8(f16 ? 7 : 15);
+    uint32_t total = 0, limit = f16 ? 7 : 15;
+    __m256i bad = _mm256_setzero_si256();
+    for (uint32_t i = 0; i < rows; i++, row += f16 ? n + n / 2 + n / 4 : n + n / 2) {
+        __m256i base = _mm256_set1_epi8((char)bases[i]);
+        uint32_t count = 0;
+        for (uint32_t at = 0; at < n; at += 32) {
+            __m256i codes = _mm256_and_si256(nibbles_of(row, n, at), window);
+            __m256i lost = _mm256_cmpeq_epi8(codes, window);
+            __m256i below = _mm256_xor_si256(_mm256_max_epu8(codes, base), base); /* not 0: code > base */
+            bad = _mm256_or_si256(bad, _mm256_andnot_si256(lost, below));
+            count += (uint32_t)__builtin_popcount((uint32_t)_mm256_movemask_epi8(lost));
+        }
+        if (count > most - total || (f16 && bases[i] > 31))
+            return CODEC_INSANE;
+        for (; count > 0; count--) {
+            if (exceptions[total++] + limit > bases[i])
+                return CODEC_INSANE;
+        }
+    }
+    return _mm256_testz_si256(bad, bad) ? total : CODEC_INSANE;
+}
+
+static uint32_t check_planes(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
+                             const uint8_t *exceptions, size_t most, uint32_t rows)
+{
+    bool f16 = side->dtype == TS_DTYPE_F16;
+    if (side->head_dim == 128)
+        return f16 ? check_rows(bases, planes, exceptions, most, rows, 128, true)
+                   : check_rows(bases, planes, exceptions, most, rows, 128, false);
+    if (side->head_dim == 64)
+        return f16 ? check_rows(bases, planes, exceptions, most, rows, 64, true)
+                   : check_rows(bases, planes, exceptions, most, rows, 64, false);
+    return check_any(side, bases, planes, exceptions, most, rows);
+}
+
 const struct codec_level codec_avx2 = {"avx2",      within,    encode_tile, decode_tile, add_rows,
                                        read_halves, pack_tile, unpack_tile, check_planes};

@@ -1,6 +1,6 @@
 /*
- * AVX-512 with VBMI and VNNI: Ice Lake, Zen 4 and later. With BF16, one instruction more. Groups of 16 go to
- * AVX2: half of one does not fill a vector.
+ * AVX-512 with VBMI, VBMI2 and VNNI: Ice Lake, Zen 4 and later. With BF16, one instruction more. Groups of 16
+ * go to AVX2: half of one does not fill a vector.
  */
 #include "gpu/codec/codec_simd.inc"
 
@@ -458,6 +458,136 @@ static void decode_tile_bf16(const struct codec_side *side, const uint8_t *scale
 }
 
 #include "gpu/codec/codec_lossless.inc"
+
+/* Where a row of 64 or 128 elements of a lossless side lies, and 64 of its elements: their nibbles, and in
+ * fp16 their bits 8 and 9. */
+struct planes {
+    __m512i nibbles, upper;
+};
+
+INLINE struct planes planes_of(const uint8_t *row, uint32_t n, uint32_t at, bool f16)
+{
+    const __m512i halves = _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4);
+    const __m512i quarters =
+        n == 64 ? _mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6)
+                : _mm512_add_epi64(_mm512_setr_epi64(0, 0, 0, 0, 2, 2, 2, 2), _mm512_set1_epi64(at / 16));
+    const uint8_t *nibbles = row + n, *upper = nibbles + n / 2;
+    struct planes p = {.upper = _mm512_setzero_si512()};
+    if (n == 64)
+        p.nibbles =
+            _mm512_srlv_epi64(_mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)nibbles)), halves);
+    else
+        p.nibbles = _mm512_srli_epi16(_mm512_loadu_si512(nibbles), at / 16);
+    p.nibbles = _mm512_and_si512(p.nibbles, _mm512_set1_epi8(15));
+    if (f16 && n == 64)
+        p.upper = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)upper));
+    else if (f16)
+        p.upper = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)upper));
+    if (f16)
+        p.upper = _mm512_and_si512(_mm512_srlv_epi64(p.upper, quarters), _mm512_set1_epi8(3));
+    return p;
+}
+
+/* `count` bytes, zeros behind them; nothing beyond is touched. */
+static inline __m512i load_some(const uint8_t *at, uint32_t count)
+{
+    return _mm512_maskz_loadu_epi8(count < 64 ? ((__mmask64)1 << count) - 1 : ~(__mmask64)0, at);
+}
+
+/* Low and high bytes of 64 elements. */
+static inline void stream_64(__m512i low, __m512i high, uint16_t *out)
+{
+    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+    low = _mm512_permutexvar_epi64(order, low);
+    high = _mm512_permutexvar_epi64(order, high);
+    stream_32(_mm512_unpacklo_epi8(low, high), out);
+    stream_32(_mm512_unpackhi_epi8(low, high), out + 32);
+}
+
+/* 64 elements; returns their number of exceptions. */
+INLINE uint32_t unpack_64(__m512i low, struct planes p, uint8_t base, bool f16, const uint8_t *exceptions,
+                          uint16_t *out)
+{
+    const __m512i sign = _mm512_set1_epi8((char)0x80), window = _mm512_set1_epi8(f16 ? 7 : 15);
+    __m512i codes = f16 ? _mm512_and_si512(p.nibbles, window) : p.nibbles;
+    __mmask64 lost = _mm512_cmpeq_epi8_mask(codes, window);
+    uint32_t count = (uint32_t)__builtin_popcountll(lost);
+    __m512i exponents = _mm512_sub_epi8(_mm512_set1_epi8((char)base), codes), high;
+    if (lost)
+        exponents = _mm512_mask_expand_epi8(exponents, lost, load_some(exceptions, count));
+    if (f16) {
+        high = _mm512_or_si512(_mm512_slli_epi16(exponents, 2), p.upper);
+        high = _mm512_ternarylogic_epi64(sign, _mm512_slli_epi16(p.nibbles, 4), high, 0xca);
+    } else {
+        high = _mm512_ternarylogic_epi64(sign, low, _mm512_srli_epi16(exponents, 1), 0xca);
+        low = _mm512_ternarylogic_epi64(sign, _mm512_slli_epi16(exponents, 7), low, 0xca);
+    }
+    stream_64(low, high, out);
+    return count;
+}
+
+INLINE uint32_t unpack_rows(const uint8_t *bases, const uint8_t *row, const uint8_t *exceptions,
+                            uint32_t rows, uint32_t n, bool f16, uint16_t *out)
+{
+    const uint8_t *begin = exceptions;
+    for (uint32_t i = 0; i < rows; i++, row += f16 ? n + n / 2 + n / 4 : n + n / 2) {
+        for (uint32_t at = 0; at < n; at += 64, out += 64)
+            exceptions += unpack_64(_mm512_loadu_si512(row + at), planes_of(row, n, at, f16), bases[i], f16,
+                                    exceptions, out);
+    }
+    return (uint32_t)(exceptions - begin);
+}
+
+static uint32_t unpack_tile(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
+                            const uint8_t *exceptions, uint32_t rows, uint16_t *out)
+{
+    bool f16 = side->dtype == TS_DTYPE_F16;
+    if (side->head_dim == 128)
+        return f16 ? unpack_rows(bases, planes, exceptions, rows, 128, true, out)
+                   : unpack_rows(bases, planes, exceptions, rows, 128, false, out);
+    if (side->head_dim == 64)
+        return f16 ? unpack_rows(bases, planes, exceptions, rows, 64, true, out)
+                   : unpack_rows(bases, planes, exceptions, rows, 64, false, out);
+    return unpack_any(side, bases, planes, exceptions, rows, out);
+}
+
+/* The rules of check_any(): CODEC_INSANE, or the number of exceptions. */
+INLINE uint32_t check_rows(const uint8_t *bases, const uint8_t *row, const uint8_t *exceptions, size_t most,
+                           uint32_t rows, uint32_t n, bool f16)
+{
+    const __m512i window = _mm512_set1_epi8(f16 ? 7 : 15);
+    uint32_t total = 0, limit = f16 ? 7 : 15;
+    __mmask64 bad = 0;
+    for (uint32_t i = 0; i < rows; i++, row += f16 ? n + n / 2 + n / 4 : n + n / 2) {
+        __m512i base = _mm512_set1_epi8((char)bases[i]);
+        bad |= (__mmask64)(f16 && bases[i] > 31);
+        for (uint32_t at = 0; at < n; at += 64) {
+            __m512i codes = _mm512_and_si512(planes_of(row, n, at, false).nibbles, window);
+            __mmask64 lost = _mm512_cmpeq_epi8_mask(codes, window);
+            uint32_t count = (uint32_t)__builtin_popcountll(lost);
+            bad |= _mm512_mask_cmpgt_epu8_mask(~lost, codes, base);
+            if (count > most - total || (count > 0 && bases[i] < limit))
+                return CODEC_INSANE;
+            bad |=
+                _mm512_cmpgt_epu8_mask(load_some(exceptions + total, count), _mm512_sub_epi8(base, window));
+            total += count;
+        }
+    }
+    return bad ? CODEC_INSANE : total;
+}
+
+static uint32_t check_planes(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
+                             const uint8_t *exceptions, size_t most, uint32_t rows)
+{
+    bool f16 = side->dtype == TS_DTYPE_F16;
+    if (side->head_dim == 128)
+        return f16 ? check_rows(bases, planes, exceptions, most, rows, 128, true)
+                   : check_rows(bases, planes, exceptions, most, rows, 128, false);
+    if (side->head_dim == 64)
+        return f16 ? check_rows(bases, planes, exceptions, most, rows, 64, true)
+                   : check_rows(bases, planes, exceptions, most, rows, 64, false);
+    return check_any(side, bases, planes, exceptions, most, rows);
+}
 
 const struct codec_level codec_avx512 = {"avx512",    within,    encode_tile, decode_tile, add_rows,
                                          read_halves, pack_tile, unpack_tile, check_planes};

@@ -296,4 +296,4 @@ static uint32_t match16(const uint8_t *at, uint8_t mask)
 #include "gpu/codec/codec_lossless.inc"
 
 const struct codec_level codec_scalar = {"scalar",    within,    encode_tile, decode_tile, add_rows,
-                                         read_halves, pack_tile, unpack_tile, check_planes};
+                                         read_halves, pack_tile, unpack_any,  check_any};

@@ -45,9 +45,10 @@ static bool supported(const struct codec_level *l)
     if (l == &codec_avx512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
-               __builtin_cpu_supports("avx512vnni");
+               __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vnni") &&
+               __builtin_cpu_supports("popcnt");
     if (l == &codec_avx2)
-        return __builtin_cpu_supports("avx2") && has_f16c();
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt") && has_f16c();
 #endif
     return l == &codec_scalar;
 }

@@ -268,10 +268,62 @@ static void test_parameters(void **state)
     }
 }
 
+/* --- damaged payloads without loss: one verdict at all levels, and one result --- */
+
+static void damage(struct fixture *f, struct ts_rng *rng)
+{
+    for (size_t flips = 1 + ts_rng_below(rng, 3); flips > 0; flips--) {
+        size_t at = (size_t)ts_rng_below(rng, f->bytes);
+        f->payload[at] = (uint8_t)ts_rng_u64(rng);
+    }
+}
+
+static void compare_verdicts(struct fixture *f)
+{
+    uint8_t *pool = ts_xmalloc(f->pool_bytes);
+    assert_int_equal(ts_codec_set_level("scalar"), TS_OK);
+    memset(f->view.pool, 0x55, f->pool_bytes);
+    enum ts_status verdict = fixture_decode(f);
+    memcpy(pool, f->view.pool, f->pool_bytes);
+    for (size_t i = 0; i < 3; i++) {
+        if (ts_codec_set_level(names[i]) != TS_OK)
+            continue;
+        memset(f->view.pool, 0x55, f->pool_bytes);
+        assert_int_equal(fixture_decode(f), verdict);
+        assert_memory_equal(f->view.pool, pool, f->pool_bytes);
+    }
+    ts_free(pool);
+}
+
+static void test_verdicts(void **state)
+{
+    struct ts_rng rng;
+    ts_rng_init(&rng, 6);
+    (void)state;
+    for (uint32_t k = 0; k < 4; k++) {
+        struct fixture f;
+        fixture_init(&f, "lz16", k & 1 ? TS_DTYPE_BF16 : TS_DTYPE_F16, k & 2 ? 128 : 64);
+        f.chunk.token_count = 9;
+        fixture_random(&f, k);
+        for (size_t i = 0; i < f.pool_bytes / 2; i += 1 + (size_t)ts_rng_below(&rng, 40))
+            ((uint16_t *)(void *)f.view.pool)[i] &= 0x83ff; /* small ones: exceptions */
+        fixture_encode(&f);
+        uint8_t *whole = ts_xmalloc(f.bytes);
+        memcpy(whole, f.payload, f.bytes);
+        for (uint32_t round = 0; round < 400; round++) {
+            compare_verdicts(&f);
+            memcpy(f.payload, whole, f.bytes);
+            damage(&f, &rng);
+        }
+        ts_free(whole);
+        fixture_fini(&f);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_equal), cmocka_unit_test(test_specials),
-                                       cmocka_unit_test(test_parameters)};
+                                       cmocka_unit_test(test_parameters), cmocka_unit_test(test_verdicts)};
     if (argc > 1)
         groups_total = strtoull(argv[1], NULL, 10);
     return cmocka_run_group_tests(tests, NULL, NULL);
