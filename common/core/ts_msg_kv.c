@@ -87,6 +87,7 @@ static const struct ts_field kv_open_fields[] = {
     TS_F(msg_kv_open, token_begin),
     TS_F(msg_kv_open, token_count),
     TS_F_SPAN(msg_kv_open, chain, TS_LIST_MAX),
+    TS_F(msg_kv_open, resume),
 };
 const struct ts_schema ts_msg_kv_open_schema = TS_SCHEMA(msg_kv_open, "KvOpen", kv_open_fields);
 
@@ -94,6 +95,7 @@ static const struct ts_field kv_grant_fields[] = {
     TS_F_MSG(msg_kv_grant, rid, ts_rid_schema),
     TS_F(msg_kv_grant, token_begin),
     TS_F(msg_kv_grant, credit_bytes),
+    TS_F_SPAN(msg_kv_grant, have, TS_LIST_MAX),
 };
 const struct ts_schema ts_msg_kv_grant_schema = TS_SCHEMA(msg_kv_grant, "KvGrant", kv_grant_fields);
 

@@ -71,12 +71,14 @@ struct ts_msg_kv_open {
     uint32_t head_dim, kv_dtype, block_tokens;
     uint32_t token_begin, token_count;
     struct ts_u64s chain;
+    bool resume; /* it was granted before, in a session that is over; what decode has counts */
 };
 
 struct ts_msg_kv_grant {
     struct ts_rid rid;
     uint32_t token_begin;  /* tokens already present at decode are not sent */
     uint64_t credit_bytes; /* payload bytes that may be under way */
+    struct ts_u64s have;   /* a bit for each chunk, by number, 64 in each: those that need not come again */
 };
 
 struct ts_msg_kv_chunk { /* payload = the bulk frame (none and declared_bytes > 0 when modelled) */

@@ -18,7 +18,7 @@ static const struct ts_option options[] = {
       "MiB of them that may stay as copies for other decode workers; transfers take them first"),
     O(encode_threads, TS_OPTION_U32, "1", 1, 64, "threads of the codec"),
     O(chunk_tokens_max, TS_OPTION_U32, "512", 16, 65536, "tokens of one layer in one message"),
-    O(kv_connections, TS_OPTION_U32, "4", 1, RELAY_LANES_MAX, "connections to each decode worker"),
+    O(kv_connections, TS_OPTION_U32, "4", 1, RELAY_LANES_MAX, "connections to each decode worker, which chunks share"),
     O(open_retry_ms, TS_OPTION_U32, "5000", 10, 600000,
       "how long a decode worker may not know a transfer yet"),
     O(idle_link_ms, TS_OPTION_U32, "30000", 100, 3.6e6,

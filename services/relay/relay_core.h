@@ -39,6 +39,7 @@ struct relay_counts {
     uint64_t refeeds;         /* of them, begun from a copy */
     uint64_t copies_evicted;  /* for want of room */
     uint64_t chunks_repeated; /* sent again after a KvNack */
+    uint64_t resumed;         /* transfers that went on in another session */
     uint64_t lanes_failed;    /* connections given up, their chunks sent over another one */
     uint64_t credits_missing; /* verified by decode before all payload had been credited: its fault or ours */
 };

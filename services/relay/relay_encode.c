@@ -156,6 +156,7 @@ static void send_end(struct relay_core *core, struct transfer *t)
                                                      .prompt_ids = t->seal.prompt_ids,
                                                      .produced = t->seal.produced,
                                                      .first = t->seal.first};
+    t->ended = true;
     transfer_flushing(core, t);
 }
 
@@ -164,6 +165,11 @@ void encode_send(struct relay_core *core, struct transfer *t)
     if (t->state != TRANSFER_STREAMING)
         return;
     while (t->chunk_sent < t->chunk_count) {
+        if (t->chunks[t->chunk_sent].credited) { /* decode has it from a session before */
+            t->sent_once += t->chunks[t->chunk_sent].bytes;
+            t->credited += t->chunks[t->chunk_sent++].bytes;
+            continue;
+        }
         uint64_t bytes = t->chunks[t->chunk_sent].bytes;
         uint64_t room = t->window > t->in_flight ? t->window - t->in_flight : 0;
         if (bytes > room && t->in_flight > 0) /* one that exceeds the window goes alone */
@@ -193,17 +199,23 @@ void encode_credit(struct relay_core *core, struct transfer *t, uint64_t bytes, 
     t->credited += credited;
     relay_measure_credited(&t->link->measure, core->now, credited);
     probe_measured(core, t->link);
+    t->resumes = 0;
     encode_send(core, t);
 }
 
-/* What was damaged is still under way: it was charged once, and decode credits it once, when it is whole. */
+/* What was damaged is still under way: it was charged once, and decode credits it once, when it is whole. One
+ * that decode had when the session was lost, and only now finds damaged, goes when its turn comes. */
 bool encode_resend(struct relay_core *core, struct transfer *t, uint64_t number)
 {
-    if (number >= t->chunk_sent || t->chunks[number].tries >= CHUNK_TRIES_MAX)
+    struct chunk *c = number < t->chunk_count ? &t->chunks[number] : NULL;
+    if (!c || c->tries >= CHUNK_TRIES_MAX || (number >= t->chunk_sent && !c->credited))
         return false;
     core->counts.chunks_repeated++;
     t->link->repeats++;
-    send_chunk(core, t, (size_t)number, true);
+    if (number < t->chunk_sent)
+        send_chunk(core, t, (size_t)number, true);
+    else
+        c->credited = false;
     return true;
 }
 

@@ -1,8 +1,8 @@
 /*
  * What the parts of the relay core share. relay_core.c dispatches; relay_link.c keeps sessions;
  * relay_lane.c the connections of a link; relay_transfer.c a transfer from KvBegin to its one end;
- * relay_encode.c what is encoded, and what may be sent; relay_copy.c what stays of it;
- * relay_probe.c what is measured of links and told of them.
+ * relay_resume.c what a lost session leaves of it; relay_encode.c what is encoded, and what may be sent;
+ * relay_copy.c what stays of it; relay_probe.c what is measured of links and told of them.
  */
 #ifndef RELAY_IMPL_H
 #define RELAY_IMPL_H
@@ -121,7 +121,10 @@ struct transfer {
     struct link *link; /* NULL once it is over */
     uint64_t pool_id;
     ts_time began_at, open_at, open_until, backoff;
-    bool opened; /* decode heard of it in this session */
+    bool opened;      /* decode has heard of it */
+    bool granted;     /* decode has memory for it: what comes after a lost session goes on from there */
+    bool ended;       /* KvEnd and KvCommit were sent once */
+    uint32_t resumes; /* sessions lost since decode last had something of it */
     struct piece *pieces;
     size_t piece_count, piece_head, piece_capacity;
     uint32_t *ready, *cut;  /* of each layer: tokens announced, and of them those that are in pieces */
@@ -232,7 +235,8 @@ void transfer_done(struct relay_core *core, struct link *link, struct ts_rid rid
 void transfer_nack(struct relay_core *core, struct link *link, const struct ts_msg_kv_nack *m);
 void transfer_aborted(struct relay_core *core, struct link *link, const struct ts_msg_kv_abort *m);
 void transfer_link_up(struct relay_core *core, struct link *link);
-void transfer_link_lost(struct relay_core *core, struct link *link);
+void transfer_wait_open(struct relay_core *core, struct transfer *t); /* OPENING again, for a while */
+void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text);
 void transfer_pool_lost(struct relay_core *core, struct pool *pool);
 void transfer_abort(struct relay_core *core, struct transfer *t, enum ts_reason reason,
                     const char *text);                             /* ends it and tells decode */
@@ -247,6 +251,12 @@ void transfer_report(struct relay_core *core, struct ts_rid rid, const struct tr
 void transfer_over(struct relay_core *core, struct transfer *t); /* of a retained one: gone with its chunks */
 /* A copy that was taken out: a transfer again. */
 void transfer_again(struct relay_core *core, struct transfer *t, const struct ts_msg_refeed *m);
+
+/* relay_resume.c */
+void resume_link_lost(struct relay_core *core,
+                      struct link *link);                     /* its transfers wait for the next session */
+void resume_granted(struct transfer *t, struct ts_u64s have); /* what decode has counts as credited */
+bool resume_done(const struct transfer *t); /* KvDone may answer a KvOpen: decode had all before */
 
 /* relay_copy.c */
 void copy_keep(struct relay_core *core, struct transfer *t); /* verified just now: a copy, or gone */

@@ -318,7 +318,7 @@ static void link_down(struct relay_core *core, struct link *link)
 {
     ts_session_down(&link->session, core->now);
     touched(core);
-    transfer_link_lost(core, link);
+    resume_link_lost(core, link);
     lanes_end(core, link);
     probe_link_down(core, link);
 }

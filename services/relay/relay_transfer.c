@@ -44,9 +44,10 @@ static void set_state(struct relay_core *core, struct transfer *t, enum transfer
 {
     static const uint8_t legal[] = {
         [TRANSFER_OPENING] = 1 << TRANSFER_WAIT_GRANT | 1 << TRANSFER_OVER,
-        [TRANSFER_WAIT_GRANT] = 1 << TRANSFER_OPENING | 1 << TRANSFER_STREAMING | 1 << TRANSFER_OVER,
-        [TRANSFER_STREAMING] = 1 << TRANSFER_FLUSHING | 1 << TRANSFER_OVER,
-        [TRANSFER_FLUSHING] = 1 << TRANSFER_RETAINED | 1 << TRANSFER_OVER,
+        [TRANSFER_WAIT_GRANT] =
+            1 << TRANSFER_OPENING | 1 << TRANSFER_STREAMING | 1 << TRANSFER_RETAINED | 1 << TRANSFER_OVER,
+        [TRANSFER_STREAMING] = 1 << TRANSFER_OPENING | 1 << TRANSFER_FLUSHING | 1 << TRANSFER_OVER,
+        [TRANSFER_FLUSHING] = 1 << TRANSFER_OPENING | 1 << TRANSFER_RETAINED | 1 << TRANSFER_OVER,
         [TRANSFER_RETAINED] = 1 << TRANSFER_OPENING | 1 << TRANSFER_OVER,
         [TRANSFER_OVER] = 0,
     };
@@ -178,7 +179,7 @@ void transfer_over(struct relay_core *core, struct transfer *t)
     transfer_settle(core, t);
 }
 
-static void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
+void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
 {
     core->counts.failed++;
     transfer_report(core, t->rid, t, reason, text);
@@ -206,7 +207,8 @@ void transfer_again(struct relay_core *core, struct transfer *t, const struct ts
     b->rid = t->rid = m->rid;
     b->endpoint = ts_str_of(ts_arena_printf(&t->arena, "%.*s", (int)m->endpoint.count, m->endpoint.data));
     b->decode_incarnation = m->decode_incarnation;
-    t->opened = false;
+    t->opened = t->granted = t->ended = false;
+    t->resumes = 0;
     t->bytes_sent = t->window = t->in_flight = t->sent_once = t->credited = 0;
     t->chunk_sent = 0;
     for (size_t i = 0; i < t->chunk_count; i++) {
@@ -379,7 +381,8 @@ static void open_transfer(struct relay_core *core, struct transfer *t)
                                              .kv_dtype = p->kv_dtype,
                                              .block_tokens = TS_KV_BLOCK_TOKENS,
                                              .token_count = t->begin.token_count,
-                                             .chain = t->begin.chain};
+                                             .chain = t->begin.chain,
+                                             .resume = t->granted};
     t->opened = true;
     set_state(core, t, TRANSFER_WAIT_GRANT);
 }
@@ -396,6 +399,9 @@ void transfer_grant(struct relay_core *core, struct link *link, const struct ts_
     if (!t || t->state != TRANSFER_WAIT_GRANT)
         return;
     t->window = m->credit_bytes;
+    core->counts.resumed += t->granted;
+    t->granted = true;
+    resume_granted(t, m->have);
     set_state(core, t, TRANSFER_STREAMING);
     encode_send(core, t);
 }
@@ -411,7 +417,7 @@ void transfer_credit(struct relay_core *core, struct link *link, const struct ts
 void transfer_done(struct relay_core *core, struct link *link, struct ts_rid rid)
 {
     struct transfer *t = of_link(core, link, rid);
-    if (!t || t->state != TRANSFER_FLUSHING)
+    if (!t || (t->state != TRANSFER_FLUSHING && !resume_done(t)))
         return;
     if (t->in_flight > 0) {
         core->counts.credits_missing++;
@@ -431,8 +437,9 @@ void transfer_nack(struct relay_core *core, struct link *link, const struct ts_m
             transfer_abort(core, t, TS_REASON_KV_CORRUPT, "a chunk arrived damaged too often");
         return;
     }
-    if (m->reason != TS_REASON_NO_ASSIGN || t->state != TRANSFER_WAIT_GRANT) {
-        transfer_end(core, t, m->reason == TS_REASON_NONE ? TS_REASON_INTERNAL : m->reason,
+    if (m->reason != TS_REASON_NO_ASSIGN || t->state != TRANSFER_WAIT_GRANT || t->granted) {
+        enum ts_reason reason = m->reason == TS_REASON_NO_ASSIGN ? TS_REASON_PEER_LOST : m->reason;
+        transfer_end(core, t, reason == TS_REASON_NONE ? TS_REASON_INTERNAL : reason,
                      ts_arena_printf(&core->out->arena, "%.*s", (int)m->text.count,
                                      m->text.count ? m->text.data : ""));
         return;
@@ -459,13 +466,13 @@ void transfer_link_up(struct relay_core *core, struct link *link)
     }
 }
 
-void transfer_link_lost(struct relay_core *core, struct link *link)
+void transfer_wait_open(struct relay_core *core, struct transfer *t)
 {
-    for (struct transfer *t = core->live.head, *next; t; t = next) {
-        next = t->near[LIST_ALL].next;
-        if (t->link == link && t->opened)
-            transfer_end(core, t, TS_REASON_PEER_LOST, "the session with the decode worker was lost");
-    }
+    t->open_at = core->now;
+    t->open_until = core->now + core->settings.open_retry_ms * TS_MS;
+    t->backoff = BACKOFF_MIN;
+    if (t->state != TRANSFER_OPENING)
+        set_state(core, t, TRANSFER_OPENING);
 }
 
 void transfer_pool_lost(struct relay_core *core, struct pool *pool)
@@ -488,7 +495,10 @@ void transfer_tick(struct relay_core *core)
         return;
     for (struct transfer *t = core->opening.head, *next; t; t = next) {
         next = t->near[LIST_OPENING].next;
-        if (t->open_until <= core->now)
+        if (t->open_until <= core->now && t->granted)
+            transfer_abort(core, t, TS_REASON_PEER_LOST,
+                           "the session with the decode worker was lost and did not come back in time");
+        else if (t->open_until <= core->now)
             transfer_abort(core, t, TS_REASON_KV_TIMEOUT,
                            "the decode worker could not be reached or did not know the attempt in time");
         else if (t->link->session.up && t->open_at <= core->now)

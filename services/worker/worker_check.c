@@ -122,6 +122,10 @@ static bool check_leases(const struct worker_core *core, struct ts_error *err)
         if (core->now - t->waiting_since >= core->settings.grant_wait_ms * TS_MS)
             return wrong(err, t, "waits for memory beyond its time");
     }
+    for (t = core->lists[TASK_SUSPENDED].head; t; t = t->alike_next) {
+        if (t->sender || core->now - t->suspended_at >= core->settings.resume_wait_ms * TS_MS)
+            return wrong(err, t, "waits for its sender beyond its time");
+    }
     for (t = core->head; t; t = t->next) {
         const struct router_link *link = t->router;
         bool lost = !link->session.up && t->state != TASK_DYING;

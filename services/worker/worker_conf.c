@@ -40,6 +40,8 @@ static const struct ts_option options[] = {
       "a prefill worker that has not reached its relay by then gives up"),
     O(grant_wait_ms, TS_OPTION_U32, "60000", 100, 3.6e6,
       "a transfer that finds no memory for so long goes back"),
+    O(resume_wait_ms, TS_OPTION_U32, "5000", 10, 600000,
+      "a transfer whose sender's session was lost waits so long for the next one"),
     O(credit_kib, TS_OPTION_U32, "8192", 64, 1e6, "KiB of KV under way per transfer"),
     O(kv_codec, TS_OPTION_STRING, "auto", 0, 0,
       "4-bit codec of this model, for routers that choose; auto = measured when it is loaded"),
@@ -63,6 +65,7 @@ static enum ts_status fill(struct worker_conf *c, uint32_t pid, struct ts_error 
     c->settings.timeout_ms = c->timeout_ms;
     c->settings.router_lost_ms = c->router_lost_ms;
     c->settings.grant_wait_ms = c->grant_wait_ms;
+    c->settings.resume_wait_ms = c->resume_wait_ms;
     c->settings.credit_bytes = (uint64_t)c->credit_kib << 10;
     if (ts_conf_check_clocks(c->heartbeat_ms, c->timeout_ms, err) != TS_OK)
         return TS_EINVAL;

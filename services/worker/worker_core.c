@@ -17,6 +17,7 @@ struct worker_settings worker_settings_defaults(void)
                                     .timeout_ms = 3000,
                                     .router_lost_ms = 30000,
                                     .grant_wait_ms = 60000,
+                                    .resume_wait_ms = 5000,
                                     .credit_bytes = 8u << 20};
 }
 
@@ -37,7 +38,7 @@ struct worker_core *worker_core_new(const struct worker_settings *settings, uint
     ts_session_init(&core->pool.session, incarnation, heartbeat, timeout);
     core->kv_peers = ts_map_new();
     core->kv_sessions = ts_map_new();
-    core->kv_due = core->grant_due = TS_TIME_NEVER;
+    core->kv_due = core->grant_due = core->resume_due = TS_TIME_NEVER;
     core->tasks = ts_map_new();
     core->by_tag = ts_map_new();
     core->scatters = ts_map_new();
@@ -116,6 +117,7 @@ static void go_on(struct worker_core *core)
     do {
         starved = core->starved;
         prefill_admit(core);
+        resume_tick(core);
         decode_admit(core);
         batch_start(core);
     } while (starved && !core->starved); /* what was held back for a sequence may be had now */
@@ -165,6 +167,7 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
 ts_time worker_core_deadline(const struct worker_core *core)
 {
     ts_time at = worker_link_deadline(core);
+    at = core->resume_due < at ? core->resume_due : at;
     return core->grant_due < at ? core->grant_due : at;
 }
 

@@ -29,6 +29,7 @@ struct worker_settings {
     uint32_t heartbeat_ms, timeout_ms;
     uint32_t router_lost_ms; /* tasks of a router that is away for so long are dropped */
     uint32_t grant_wait_ms;  /* a transfer that finds no memory for so long goes back to the router */
+    uint32_t resume_wait_ms; /* one whose sender's session was lost waits so long for the next one */
     uint64_t credit_bytes;   /* KV payload under way per transfer */
 };
 
@@ -49,6 +50,7 @@ bool worker_core_relay_usable(const struct worker_core *core); /* the relay has 
 /* For the simulation's statistics. */
 struct worker_counts {
     uint64_t preempted, nacked, resent;
+    uint64_t resumed;        /* transfers that went on in another session */
     uint64_t chunks_strayed; /* of a session that is over, over another connection than its own */
 };
 

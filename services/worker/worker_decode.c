@@ -23,7 +23,7 @@ static void nack(struct worker_core *core, struct kv_peer *peer, struct ts_rid r
 }
 
 /* Refuses the transfer and gives the attempt back to the router. */
-static void fail(struct worker_core *core, struct task *t, enum ts_reason reason, const char *text)
+void decode_fail(struct worker_core *core, struct task *t, enum ts_reason reason, const char *text)
 {
     if (t->sender)
         nack(core, t->sender, t->rid, WHOLE_TRANSFER, reason, text);
@@ -31,7 +31,7 @@ static void fail(struct worker_core *core, struct task *t, enum ts_reason reason
     task_fail(core, t, reason, false, text);
 }
 
-static const char *open_fault(const struct worker_core *core, const struct task *t,
+const char *decode_open_fault(const struct worker_core *core, const struct task *t,
                               const struct ts_msg_kv_open *m)
 {
     const struct ts_profile *p = &core->settings.profile;
@@ -61,6 +61,18 @@ void decode_count(struct worker_core *core, struct ts_rid rid, uint64_t wire_byt
         t->kv_bytes += wire_bytes;
 }
 
+static ts_time lease_end(const struct worker_core *core, const struct task *t)
+{
+    return t->waiting_since + core->settings.grant_wait_ms * TS_MS;
+}
+
+void decode_wait_grant(struct worker_core *core, struct task *t)
+{
+    ts_time due = lease_end(core, t);
+    task_state_set(core, t, TASK_GRANT_WAIT);
+    core->grant_due = due < core->grant_due ? due : core->grant_due;
+}
+
 void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_open *m)
 {
     struct task *t = task_find(core, m->rid, TS_PHASE_DECODE);
@@ -68,16 +80,19 @@ void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts
         nack(core, peer, m->rid, WHOLE_TRANSFER, TS_REASON_NO_ASSIGN, "");
         return;
     }
-    if (t->state != TASK_ASSIGNED) /* a repeated Open of the same session */
+    if (t->state != TASK_ASSIGNED) { /* a repeated Open of the same session, unless that was lost */
+        resume_open(core, peer, t, m);
         return;
-    const char *fault = open_fault(core, t, m);
+    }
+    const char *fault = decode_open_fault(core, t, m);
     t->sender = peer;
     if (fault) {
-        fail(core, t, TS_REASON_KV_MISMATCH, fault);
+        decode_fail(core, t, TS_REASON_KV_MISMATCH, fault);
         return;
     }
     if (ts_kv_blocks_for(m->token_count + 1) > core->kv.blocks) {
-        fail(core, t, TS_REASON_KV_NO_MEMORY, "the prompt is larger than the KV pool of the decode worker");
+        decode_fail(core, t, TS_REASON_KV_NO_MEMORY,
+                    "the prompt is larger than the KV pool of the decode worker");
         return;
     }
     t->open = *m;
@@ -86,14 +101,20 @@ void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts
     t->prompt_count = m->token_count;
     t->waiting_since = core->now;
     task_clip(core, t);
-    task_state_set(core, t, TASK_GRANT_WAIT);
-    ts_time due = t->waiting_since + core->settings.grant_wait_ms * TS_MS;
-    core->grant_due = due < core->grant_due ? due : core->grant_due;
+    decode_wait_grant(core, t);
 }
 
 static uint32_t heads_of(const struct ts_msg_kv_open *o)
 {
     return o->head_end - o->head_begin;
+}
+
+void decode_send_grant(struct worker_core *core, struct task *t)
+{
+    struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_GRANT);
+    if (s)
+        s->msg.kv_grant = (struct ts_msg_kv_grant){
+            .rid = t->rid, .credit_bytes = core->settings.credit_bytes, .have = resume_have(core, t)};
 }
 
 static void grant(struct worker_core *core, struct task *t)
@@ -104,16 +125,8 @@ static void grant(struct worker_core *core, struct task *t)
     t->chunk_limit = (uint64_t)layers * heads_of(o) * blocks; /* at least one tile pair in each */
     t->chunk_seen = ts_xcalloc(t->chunk_limit / 8 + 1, 1);
     t->began_at = core->now;
-    struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_GRANT);
-    if (s)
-        s->msg.kv_grant =
-            (struct ts_msg_kv_grant){.rid = t->rid, .credit_bytes = core->settings.credit_bytes};
+    decode_send_grant(core, t);
     task_state_set(core, t, TASK_RECEIVING);
-}
-
-static ts_time lease_end(const struct worker_core *core, const struct task *t)
-{
-    return t->waiting_since + core->settings.grant_wait_ms * TS_MS;
 }
 
 /* All or nothing, oldest first. */
@@ -131,7 +144,7 @@ static void end_leases(struct worker_core *core)
     for (struct task *t = core->lists[TASK_GRANT_WAIT].head, *next; t; t = next) {
         next = t->alike_next;
         if (lease_end(core, t) <= core->now)
-            fail(core, t, TS_REASON_KV_NO_MEMORY, "no memory for the transfer became free in time");
+            decode_fail(core, t, TS_REASON_KV_NO_MEMORY, "no memory for the transfer became free in time");
         else if (lease_end(core, t) < core->grant_due)
             core->grant_due = lease_end(core, t);
     }
@@ -203,7 +216,7 @@ void decode_chunk(struct worker_core *core, struct kv_peer *peer, const struct t
     if (!t)
         return;
     if (!chunk_fits(t, m, bytes)) {
-        fail(core, t, TS_REASON_KV_MISMATCH, "a chunk lies outside of its transfer");
+        decode_fail(core, t, TS_REASON_KV_MISMATCH, "a chunk lies outside of its transfer");
         return;
     }
     if (t->chunk_seen[m->number / 8] >> m->number % 8 & 1) /* sent twice: the first one counts */
@@ -245,12 +258,12 @@ static void verify(struct worker_core *core, struct task *t)
     const struct ts_msg_kv_open *o = &t->open;
     uint32_t layers = o->layer_end - o->layer_begin;
     uint64_t tiles = (uint64_t)layers * heads_of(o) * ts_kv_blocks_for(o->token_count);
-    if (t->state != TASK_RECEIVING || !t->ended || !t->committed || t->scatters > 0 ||
-        t->chunks_scattered < t->end.chunks)
+    if ((t->state != TASK_RECEIVING && t->state != TASK_SUSPENDED) || !t->ended || !t->committed ||
+        t->scatters > 0 || t->chunks_scattered < t->end.chunks)
         return;
     if (t->tiles_scattered != tiles ||
         memcmp(t->digests, t->end.digests.data, (size_t)layers * heads_of(o) * sizeof *t->digests) != 0)
-        fail(core, t, TS_REASON_KV_CORRUPT, "the digests of the transfer do not agree");
+        decode_fail(core, t, TS_REASON_KV_CORRUPT, "the digests of the transfer do not agree");
     else
         start(core, t);
 }
@@ -262,7 +275,8 @@ void decode_end(struct worker_core *core, struct kv_peer *peer, const struct ts_
         return;
     uint32_t layers = t->open.layer_end - t->open.layer_begin;
     if (m->digests.count != layers * heads_of(&t->open)) {
-        fail(core, t, TS_REASON_KV_MISMATCH, "the end of the transfer brings another number of digests");
+        decode_fail(core, t, TS_REASON_KV_MISMATCH,
+                    "the end of the transfer brings another number of digests");
         return;
     }
     t->end = *m;
@@ -279,7 +293,7 @@ void decode_commit(struct worker_core *core, struct kv_peer *peer, const struct 
         return;
     if (m->senders != 1 || m->prompt_ids.count != t->prompt_count ||
         (t->output_count == 0 && m->produced.count == 0)) {
-        fail(core, t, TS_REASON_KV_MISMATCH, "the commit does not fit the transfer");
+        decode_fail(core, t, TS_REASON_KV_MISMATCH, "the commit does not fit the transfer");
         return;
     }
     t->prompt = ts_xcalloc(m->prompt_ids.count, sizeof *t->prompt);
@@ -302,17 +316,6 @@ void decode_abort(struct worker_core *core, struct kv_peer *peer, const struct t
     t->sender = NULL;
     task_fail(core, t, m->reason == TS_REASON_NONE ? TS_REASON_PEER_LOST : m->reason, false,
               "the sender aborted the transfer");
-}
-
-void decode_peer_lost(struct worker_core *core, struct kv_peer *peer)
-{
-    for (struct task *t = core->head, *next; t; t = next) {
-        next = t->next;
-        if (t->sender != peer)
-            continue;
-        t->sender = NULL;
-        task_fail(core, t, TS_REASON_PEER_LOST, false, "the session of the sending relay was lost");
-    }
 }
 
 static void account(struct worker_core *core, struct task *t, const struct scatter *job,
@@ -342,7 +345,9 @@ void decode_scattered(struct worker_core *core, const struct ts_event_scattered 
         task_settle(core, t);
     } else if (m->reason != TS_REASON_NONE) {
         t->chunk_seen[job->number / 8] &= (uint8_t) ~(1u << job->number % 8);
-        nack(core, t->sender, t->rid, job->number, TS_REASON_KV_CORRUPT, "a chunk does not fit its checksum");
+        if (t->sender) /* else it is among those that the sender hears to be missing */
+            nack(core, t->sender, t->rid, job->number, TS_REASON_KV_CORRUPT,
+                 "a chunk does not fit its checksum");
     } else {
         account(core, t, job, m);
         verify(core, t);

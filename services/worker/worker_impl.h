@@ -21,6 +21,7 @@ enum task_state {
     TASK_ASSIGNED,   /* decode: until KvOpen */
     TASK_GRANT_WAIT, /* decode: for blocks */
     TASK_RECEIVING,  /* decode: chunks, end and commit */
+    TASK_SUSPENDED,  /* decode: the sender's session was lost; until it opens again */
     TASK_READY,      /* decode, colocated: a row in each step */
     TASK_FINISHED,   /* decode, colocated: done, until Release */
     TASK_DYING,      /* released or failed: until nothing reads or writes its blocks */
@@ -45,6 +46,7 @@ struct pool_link {
 
 struct kv_peer { /* a relay that sends KV to us */
     uint64_t peer;
+    uint64_t name; /* hash of its id */
     struct ts_session session;
 };
 
@@ -81,6 +83,8 @@ struct task {
     uint32_t done;   /* prompt tokens computed */
     /* decode */
     struct kv_peer *sender;
+    uint64_t relay, relay_name; /* suspended: incarnation and name of the one that sent */
+    ts_time suspended_at;
     struct ts_msg_kv_open open; /* without spans */
     uint64_t kv_bytes;          /* of all messages of the transfer, as they came */
     uint32_t scatters;          /* under way */
@@ -131,6 +135,7 @@ struct worker_core {
     struct ts_map *kv_sessions; /* number of the session -> kv_peer */
     ts_time kv_due;             /* none of their sessions wants attention before */
     ts_time grant_due;          /* none of those that wait for memory has waited too long before */
+    ts_time resume_due;         /* the same of those whose sender was lost */
     struct ts_map *tasks;       /* rid + role -> task */
     struct ts_map *by_tag;      /* tag -> task */
     struct task *head, *tail;
@@ -218,10 +223,24 @@ void decode_commit(struct worker_core *core, struct kv_peer *peer, const struct 
 void decode_abort(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_abort *m);
 void decode_scattered(struct worker_core *core, const struct ts_event_scattered *m);
 void decode_admit(struct worker_core *core); /* grants to those that wait */
-void decode_peer_lost(struct worker_core *core, struct kv_peer *peer);
+void decode_fail(struct worker_core *core, struct task *t, enum ts_reason reason, const char *text);
+/* Why the transfer cannot be this task's, or NULL. */
+const char *decode_open_fault(const struct worker_core *core, const struct task *t,
+                              const struct ts_msg_kv_open *m);
+void decode_wait_grant(struct worker_core *core, struct task *t);
+void decode_send_grant(struct worker_core *core, struct task *t);
 void decode_prefilled(struct worker_core *core, struct task *t, const struct ts_batch_sample *sample);
 void decode_done(struct worker_core *core, struct task *t, uint32_t computed,
                  const struct ts_batch_sample *sample);
+
+/* worker_resume.c */
+void resume_peer_lost(struct worker_core *core, struct kv_peer *peer); /* what it sends is suspended */
+void resume_peer_came(struct worker_core *core,
+                      const struct kv_peer *peer); /* what a former self of it sent is lost */
+void resume_open(struct worker_core *core, struct kv_peer *peer, struct task *t,
+                 const struct ts_msg_kv_open *m);
+void resume_tick(struct worker_core *core); /* ends what was suspended for too long */
+struct ts_u64s resume_have(struct worker_core *core, const struct task *t);
 
 /* worker_tokenize.c */
 void tokenize_asked(struct worker_core *core, struct router_link *link, const struct ts_event_message *m);

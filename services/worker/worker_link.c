@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/ts_assert.h"
+#include "common/base/ts_hash.h"
 #include "common/base/ts_log.h"
 #include "common/base/ts_mem.h"
 #include "services/worker/worker_impl.h"
@@ -75,7 +76,7 @@ struct ts_action_send *worker_send_pool(struct worker_core *core, enum ts_msg_ki
 
 struct ts_action_send *worker_send_kv(struct worker_core *core, struct kv_peer *peer, enum ts_msg_kind kind)
 {
-    return send_on(core, TS_CHANNEL_KV, peer->peer, &peer->session, kind);
+    return peer ? send_on(core, TS_CHANNEL_KV, peer->peer, &peer->session, kind) : NULL;
 }
 
 static void send_reset(struct worker_core *core, const struct ts_event_message *m)
@@ -252,7 +253,7 @@ void worker_link_pool_message(struct worker_core *core, const struct ts_event_me
 
 static void kv_lost(struct worker_core *core, struct kv_peer *peer)
 {
-    decode_peer_lost(core, peer);
+    resume_peer_lost(core, peer);
     ts_map_remove_u64(core->kv_peers, peer->peer);
     ts_map_remove_u64(core->kv_sessions, peer->session.id);
     ts_free(peer);
@@ -264,6 +265,16 @@ static void kv_wake(struct worker_core *core, const struct kv_peer *peer)
     core->kv_due = due < core->kv_due ? due : core->kv_due;
 }
 
+/* A relay has one session here: its next one ends it, whatever connection that comes on. */
+static void kv_superseded(struct worker_core *core, uint64_t incarnation)
+{
+    struct kv_peer *peer;
+    for (size_t cursor = 0; (peer = ts_map_next(core->kv_peers, &cursor, NULL, NULL));) {
+        if (peer->session.remote == incarnation)
+            kv_lost(core, peer);
+    }
+}
+
 static void kv_hello(struct worker_core *core, const struct ts_event_message *m)
 {
     struct kv_peer *peer = ts_map_get_u64(core->kv_peers, m->peer);
@@ -271,8 +282,10 @@ static void kv_hello(struct worker_core *core, const struct ts_event_message *m)
         return;
     if (peer)
         kv_lost(core, peer);
+    kv_superseded(core, m->envelope.incarnation);
     peer = ts_xcalloc(1, sizeof *peer);
     peer->peer = m->peer;
+    peer->name = ts_hash64(m->msg.hello.id.data, m->msg.hello.id.count, 0);
     ts_map_put_u64(core->kv_peers, m->peer, peer);
     ts_session_init(&peer->session, core->incarnation, core->settings.heartbeat_ms * TS_MS,
                     core->settings.timeout_ms * TS_MS);
@@ -288,6 +301,7 @@ static void kv_hello(struct worker_core *core, const struct ts_event_message *m)
                                              .probes = true,
                                              .lanes = true};
     kv_wake(core, peer);
+    resume_peer_came(core, peer);
 }
 
 static void kv_deliver(struct worker_core *core, struct kv_peer *peer, const struct ts_event_message *m)

@@ -28,6 +28,7 @@
     X(d_assigned)                                                                                            \
     X(d_grant_wait)                                                                                          \
     X(d_receiving)                                                                                           \
+    X(d_suspended)                                                                                           \
     X(d_ready)                                                                                               \
     X(d_finished)                                                                                            \
     X(d_dying)                                                                                               \

@@ -1,12 +1,15 @@
 /*
  * The books of the harness about relays: credit, blocks that an encode still reads, copies.
  */
+#include <string.h>
+
 #include "common/base/ts_mem.h"
 #include "services/relay/relay_impl.h"
 #include "tests/sim/sim_impl.h"
 
 #define OPEN_SLACK TS_S
 #define TRIES_KEPT 256
+#define HAVE_KEPT  4096
 #define TRIES_MAX  3
 #define ORPHANS    (7 * TS_S)
 
@@ -18,9 +21,10 @@ struct key {
 struct transfer_book {
     uint64_t window, sent, credited, chunks; /* chunks: sent at least once */
     uint64_t incarnation;
-    uint8_t tries[TRIES_KEPT]; /* of the first chunks */
-    ts_time orphan_since;      /* its attempt is not the present one */
-    bool done;                 /* decode has said so */
+    uint8_t tries[TRIES_KEPT];     /* of the first chunks */
+    uint64_t have[HAVE_KEPT / 64]; /* chunks that decode has credited, or said it has */
+    ts_time orphan_since;          /* its attempt is not the present one */
+    bool done;                     /* decode has said so */
 };
 
 static struct transfer_book *book_of(struct sim_world *w, const struct cloud_node *node, struct ts_rid rid)
@@ -37,10 +41,38 @@ static struct transfer_book *book_of(struct sim_world *w, const struct cloud_nod
     return b;
 }
 
+static bool has(const struct transfer_book *b, uint64_t chunk)
+{
+    return chunk < HAVE_KEPT && (b->have[chunk / 64] >> chunk % 64 & 1);
+}
+
+/* Each chunk is credited once. */
+static void credited(struct transfer_book *b, const struct ts_msg_kv_credit *m)
+{
+    uint64_t chunk = m->chunk - 1;
+    if (has(b, chunk))
+        return;
+    b->credited += m->bytes;
+    if (chunk < HAVE_KEPT)
+        b->have[chunk / 64] |= (uint64_t)1 << chunk % 64;
+}
+
+/* In another session it goes on from what decode has. */
+static void granted(struct transfer_book *b, const struct ts_msg_kv_grant *m)
+{
+    b->window = m->credit_bytes;
+    b->sent = b->credited = b->chunks = 0;
+    memset(b->have, 0, sizeof b->have);
+    for (uint32_t i = 0; i < m->have.count && i < HAVE_KEPT / 64; i++)
+        b->have[i] = m->have.data[i];
+}
+
 static void chunk_sent(struct sim_world *w, struct cloud_node *node, const struct ts_action_send *s)
 {
     struct transfer_book *b = book_of(w, node, s->msg.kv_chunk.rid);
     uint64_t bytes = s->bulk.bytes, under_way = b->sent - b->credited;
+    while (b->chunks < s->msg.kv_chunk.number && has(b, b->chunks))
+        b->chunks++;
     if (s->msg.kv_chunk.number < TRIES_KEPT)
         b->tries[s->msg.kv_chunk.number]++;
     if (s->msg.kv_chunk.number < b->chunks) /* again: its credit is still out */
@@ -75,10 +107,11 @@ static void on_link(struct sim_world *w, struct cloud_node *node, const struct t
     if (!w->delivered)
         return;
     if (m->msg.kind == TS_MSG_KV_GRANT) {
-        struct transfer_book *b = book_of(w, node, m->msg.kv_grant.rid);
-        b->window = b->window ? b->window : m->msg.kv_grant.credit_bytes;
+        const struct transfer *t = transfer_find(core, m->msg.kv_grant.rid);
+        if (!t || t->link == link)
+            granted(book_of(w, node, m->msg.kv_grant.rid), &m->msg.kv_grant);
     } else if (m->msg.kind == TS_MSG_KV_CREDIT) {
-        book_of(w, node, m->msg.kv_credit.rid)->credited += m->msg.kv_credit.bytes;
+        credited(book_of(w, node, m->msg.kv_credit.rid), &m->msg.kv_credit);
     }
 }
 
@@ -174,7 +207,8 @@ static void check_again(struct sim_world *w, struct cloud_node *node, const stru
                           s->msg.kv_chunk.number == m->chunk && ts_rid_equal(s->msg.kv_chunk.rid, m->rid));
     }
     bool ended = !t && sent_abort(actions, m->rid);
-    if (known && !again && (t || (ended && b->tries[m->chunk] < TRIES_MAX)))
+    bool flows = t && (t->state == TRANSFER_STREAMING || t->state == TRANSFER_FLUSHING);
+    if (known && !again && (flows || (ended && b->tries[m->chunk] < TRIES_MAX)))
         cloud_fail(w->cloud, "%s does not send chunk %llu of request %llu again", cloud_node_id(node),
                    (unsigned long long)m->chunk, (unsigned long long)m->rid.request);
 }
@@ -215,7 +249,7 @@ static void look_at_leases(struct sim_world *w, struct cloud_node *node)
             cloud_fail(w->cloud, "%s stands still: chunks are to be sent", cloud_node_id(node));
     }
     for (const struct transfer *t = core->opening.head; t; t = t->near[LIST_OPENING].next) {
-        if (cloud_now(w->cloud) - t->began_at > core->settings.open_retry_ms * TS_MS + OPEN_SLACK)
+        if (cloud_now(w->cloud) > t->open_until + OPEN_SLACK)
             cloud_fail(w->cloud, "%s tries to open request %llu without end", cloud_node_id(node),
                        (unsigned long long)t->rid.request);
     }

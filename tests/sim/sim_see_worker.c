@@ -38,7 +38,7 @@ struct receipt { /* of one transfer at decode */
     uint64_t found[DIGESTS_MAX], said[DIGESTS_MAX];
     uint32_t said_count, heads;
     uint64_t chunks, chunks_said;
-    bool ended, done;
+    bool ended;
 };
 
 struct sim_blocks { /* of one worker */
@@ -250,24 +250,28 @@ static void scattered(struct sim_world *w, struct cloud_node *node, const struct
                 r->found[at] ^= m->digests.data[h];
         }
         r->chunks++;
-        if (t && (!credit || credit->send.msg.kv_credit.bytes != job->bytes ||
-                  !ts_rid_equal(credit->send.msg.kv_credit.rid, job->rid)))
+        if (t && t->sender &&
+            (!credit || credit->send.msg.kv_credit.bytes != job->bytes ||
+             !ts_rid_equal(credit->send.msg.kv_credit.rid, job->rid)))
             cloud_fail(w->cloud, "%s keeps the credit of a chunk of request %llu", cloud_node_id(node),
                        (unsigned long long)job->rid.request);
-    } else if (t && (!nack || nack->send.msg.kv_nack.chunk != job->chunk)) {
+    } else if (t && t->sender && (!nack || nack->send.msg.kv_nack.chunk != job->chunk)) {
         cloud_fail(w->cloud, "%s does not ask again for a damaged chunk", cloud_node_id(node));
     }
     ts_free(job);
 }
 
+static bool verified(const struct receipt *r)
+{
+    return r && r->ended && r->chunks >= r->chunks_said &&
+           memcmp(r->found, r->said, r->said_count * sizeof *r->said) == 0;
+}
+
 static void done_sent(struct sim_world *w, const struct cloud_node *node, struct ts_rid rid)
 {
-    struct receipt *r = receipt_of(w, node, rid, true);
-    if (!r->ended || r->chunks < r->chunks_said ||
-        memcmp(r->found, r->said, r->said_count * sizeof *r->said) != 0)
+    if (!verified(receipt_of(w, node, rid, true)))
         cloud_fail(w->cloud, "%s says that request %llu is verified, and its digests do not agree",
                    cloud_node_id(node), (unsigned long long)rid.request);
-    r->done = true;
 }
 
 static void rows_verified(struct sim_world *w, struct cloud_node *node, const struct ts_action_batch *a)
@@ -277,8 +281,7 @@ static void rows_verified(struct sim_world *w, struct cloud_node *node, const st
         const struct task *t = task_by_tag(core, a->rows.data[i].tag);
         if (!t || t->role != TS_PHASE_DECODE)
             continue;
-        const struct receipt *r = receipt_of(w, node, t->rid, false);
-        if (!r || !r->done)
+        if (!verified(receipt_of(w, node, t->rid, false)))
             cloud_fail(w->cloud, "%s decodes request %llu on KV that was not verified", cloud_node_id(node),
                        (unsigned long long)t->rid.request);
     }
@@ -589,7 +592,7 @@ static const int states[TASK_STATES] = {
     [TASK_PREFILLING] = SIM_AT_p_prefilling, [TASK_SEALED] = SIM_AT_p_sealed,
     [TASK_ASSIGNED] = SIM_AT_d_assigned,     [TASK_GRANT_WAIT] = SIM_AT_d_grant_wait,
     [TASK_RECEIVING] = SIM_AT_d_receiving,   [TASK_READY] = SIM_AT_d_ready,
-    [TASK_FINISHED] = SIM_AT_d_finished,
+    [TASK_FINISHED] = SIM_AT_d_finished,     [TASK_SUSPENDED] = SIM_AT_d_suspended,
 };
 
 int sim_task_state(const struct cloud_node *node, struct ts_rid rid, enum ts_phase role)
@@ -621,6 +624,7 @@ bool sim_task_in(const struct cloud_node *node, enum sim_state state, struct ts_
         [SIM_AT_d_assigned] = {TASK_ASSIGNED, TS_PHASE_DECODE},
         [SIM_AT_d_grant_wait] = {TASK_GRANT_WAIT, TS_PHASE_DECODE},
         [SIM_AT_d_receiving] = {TASK_RECEIVING, TS_PHASE_DECODE},
+        [SIM_AT_d_suspended] = {TASK_SUSPENDED, TS_PHASE_DECODE},
         [SIM_AT_d_ready] = {TASK_READY, TS_PHASE_DECODE},
         [SIM_AT_d_finished] = {TASK_FINISHED, TS_PHASE_DECODE},
         [SIM_AT_d_dying] = {TASK_DYING, TS_PHASE_DECODE},

@@ -6,11 +6,11 @@ foreach(piece attempt core refeed request)
           LINK ts_core_fixture ts_router_core LABELS unit)
 endforeach()
 ts_test(test_route_policy SOURCES test_route_policy.c LINK ts_router_core ts_base LABELS unit)
-foreach(piece core decode prefill)
+foreach(piece core decode prefill resume)
   ts_test(test_worker_${piece} SOURCES test_worker_${piece}.c worker_fixture.c
           LINK ts_core_fixture ts_worker_core LABELS unit)
 endforeach()
-foreach(piece copies core lanes)
+foreach(piece copies core lanes resume)
   ts_test(test_relay_${piece} SOURCES test_relay_${piece}.c relay_fixture.c
           LINK ts_core_fixture ts_relay_core LABELS unit)
 endforeach()
