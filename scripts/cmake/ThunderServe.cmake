@@ -4,7 +4,8 @@ find_package(Threads REQUIRED)
 
 add_library(ts_flags INTERFACE)
 target_compile_options(ts_flags INTERFACE
-  -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -fno-strict-aliasing
+  -Wall -Wextra -Wshadow $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes> -Wvla -Wundef
+  $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions> $<$<COMPILE_LANGUAGE:CXX>:-fno-rtti> -fno-strict-aliasing
   -ffp-contract=off -fno-omit-frame-pointer -g)
 target_compile_definitions(ts_flags INTERFACE _GNU_SOURCE)
 target_include_directories(ts_flags INTERFACE ${PROJECT_SOURCE_DIR})

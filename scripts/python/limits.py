@@ -11,7 +11,7 @@ import sys
 
 FILE_LINES = 800
 FUNCTION_LINES = 70
-SOURCES = re.compile(r"(\.(c|h|cu|cuh|py|cmake|proto|sh)|CMakeLists\.txt)$|^(scripts|\.ci)/[^.]+$")
+SOURCES = re.compile(r"(\.(c|h|cc|cu|cuh|py|cmake|proto|sh)|CMakeLists\.txt)$|^(scripts|\.ci)/[^.]+$")
 EXEMPT = re.compile(r"^(tests/data|tests/fuzz/corpus)/")
 # Written in pieces so that this file does not find itself.
 MARKS = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|TB" r"D)\b|#\s*if\s+0\b|not yet impl" r"emented")
@@ -39,7 +39,7 @@ def check(path):
             yield f"{path}:{number}: mark of unfinished work: {line.strip()}"
     if len(lines) - 1 >= FILE_LINES:
         yield f"{path}: {len(lines) - 1} lines; the limit is below {FILE_LINES}"
-    if re.search(r"\.(c|h|cu|cuh)$", path):
+    if re.search(r"\.(c|h|cc|cu|cuh)$", path):
         for number, length in function_lengths(lines):
             if length >= FUNCTION_LINES:
                 yield f"{path}:{number}: function of {length} lines; the limit is below {FUNCTION_LINES}"

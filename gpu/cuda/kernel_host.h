@@ -1,0 +1,61 @@
+/*
+ * Kernels on the CPU: the threads of a block as fibers of one operating-system thread, for tests. A fiber
+ * runs until it comes to a barrier or to a function of its warp (shuffle, ballot) and goes on when all whom
+ * that concerns have come; so no thread is ahead of another by more than the kernel allows, and by no less
+ * than that either. Between two such points the threads run one after the other, in an order that the test
+ * chooses: ascending, descending, or drawn anew for each pass; blocks likewise. A kernel that lacks a barrier
+ * gives other results in one of them.
+ *
+ * It is strict where devices are lenient: a barrier that a thread of the block does not come to, a warp
+ * function whose mask names a lane that does not come to it, or to another one, or whose source is not in the
+ * mask, ends the program with a line that says so. Shared memory holds 0xa5 at the start of each block and
+ * has its own heap allocation, so that the address sanitizer sees its ends.
+ *
+ * It cannot show: what two blocks do at once (they run one after the other, so a missing memory fence is not
+ * seen), the timing of anything, and what the compiler of the device makes of the source. One launch at a
+ * time in a process.
+ */
+#ifndef TS_GPU_CUDA_KERNEL_HOST_H
+#define TS_GPU_CUDA_KERNEL_HOST_H
+
+#include <stdint.h>
+
+#include "gpu/cuda/ts_cuda.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define KERNEL_HOST_THREADS_MAX 1024u
+
+/* Where the running thread is; kernel_host.cuh makes threadIdx and so on of it. */
+struct kernel_host_thread {
+    struct ts_cuda_dim thread, block, block_dim, grid_dim;
+};
+extern const struct kernel_host_thread *kernel_host_self;
+
+enum { KERNEL_HOST_ASCENDING, KERNEL_HOST_DESCENDING }; /* any other number is the seed of drawn orders */
+void kernel_host_set_order(uint64_t order);
+
+/* `kernel` as TS_KERNEL defines it. Dimensions in y and z are 1. */
+void kernel_host_launch(void (*kernel)(const void *args), const void *args, struct ts_cuda_dim grid,
+                        struct ts_cuda_dim block);
+
+/* A device that runs these kernels; `kernels` ends with an entry without a name and is kept. */
+struct kernel_host_entry {
+    const char *name;
+    void (*kernel)(const void *args);
+};
+struct ts_cuda *kernel_host_open(const struct kernel_host_entry *kernels);
+
+/* For kernel_host.cuh, called by a running thread. */
+uint64_t kernel_host_exchange(uint32_t mask, uint64_t value, uint32_t source_lane);
+uint32_t kernel_host_ballot(uint32_t mask, int predicate);
+uint32_t kernel_host_barrier(int predicate); /* how many threads of the block came with a true one */
+void *kernel_host_shared(uint64_t bytes);    /* of this block, the same for all its threads */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

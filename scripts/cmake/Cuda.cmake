@@ -1,0 +1,51 @@
+# Kernels for GPUs. TS_CUDA: `on` needs the toolkit's compiler, `off` does not look for it, `auto` takes it when it is there. Nothing of
+# the toolkit is linked: kernels are compiled to images that lie in the library as data, the driver is loaded at run time.
+set(TS_CUDA auto CACHE STRING "Compile the kernels for GPUs: auto, on or off")
+set(TS_CUDA_ARCHS 80 86 89 90 CACHE STRING "Compute capabilities; PTX of the last one is for later devices")
+set_property(CACHE TS_CUDA PROPERTY STRINGS auto on off)
+string(TOLOWER "${TS_CUDA}" ts_cuda_wish)
+if(NOT ts_cuda_wish MATCHES "^(auto|on|off)$")
+  message(FATAL_ERROR "TS_CUDA is auto, on or off, not ${TS_CUDA}")
+endif()
+if(NOT ts_cuda_wish STREQUAL off)
+  find_program(TS_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH /usr/local/cuda PATH_SUFFIXES bin)
+endif()
+if(ts_cuda_wish STREQUAL on AND NOT TS_NVCC)
+  message(FATAL_ERROR "TS_CUDA=on, and no nvcc is in PATH, CUDA_HOME or /usr/local/cuda: install the CUDA toolkit, or TS_CUDA=auto")
+endif()
+set(TS_CUDA_REPORTS "" CACHE INTERNAL "what ptxas said of all images")
+set(TS_CUDA_FOUND OFF CACHE INTERNAL "whether kernels are compiled for GPUs")
+if(TS_NVCC AND NOT ts_cuda_wish STREQUAL off)
+  set(TS_CUDA_FOUND ON CACHE INTERNAL "whether kernels are compiled for GPUs")
+  message(STATUS "CUDA kernels: ${TS_NVCC}, for sm_${TS_CUDA_ARCHS}")
+else()
+  message(STATUS "CUDA kernels: not compiled for GPUs (TS_CUDA=${TS_CUDA})")
+endif()
+
+# Exact arithmetic: no contraction, divisions and subnormals as IEEE 754 has them (gpu/codec/README.md).
+set(TS_NVCC_FLAGS -std=c++17 -O3 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false -Xptxas -v -Werror all-warnings)
+
+# ts_cuda_image(NAME SOURCE file.cu OUT variable): NAME.image.c in the build, an array cuda_image_NAME; and what ptxas says of registers
+# and spills in NAME.ptxas, which test kernel_registers reads.
+function(ts_cuda_image name)
+  cmake_parse_arguments(A "" "SOURCE;OUT" "" ${ARGN})
+  set(at ${CMAKE_CURRENT_BINARY_DIR}/${name})
+  set(archs)
+  foreach(arch ${TS_CUDA_ARCHS})
+    list(APPEND archs -gencode arch=compute_${arch},code=sm_${arch})
+    set(last ${arch})
+  endforeach()
+  list(APPEND archs -gencode arch=compute_${last},code=compute_${last})
+  get_filename_component(bin ${TS_NVCC} DIRECTORY)
+  add_custom_command(
+    OUTPUT ${at}.image.c ${at}.ptxas
+    COMMAND ${CMAKE_COMMAND} -DAT=${at} -DNAME=cuda_image_${name} -DBIN2C=${bin}/bin2c -P ${PROJECT_SOURCE_DIR}/scripts/cmake/Nvcc.cmake --
+      ${TS_NVCC} -fatbin -ccbin ${CMAKE_CXX_COMPILER} ${TS_NVCC_FLAGS} ${archs} -I ${PROJECT_SOURCE_DIR} -MD -MF ${at}.d -MT ${at}.image.c
+      ${CMAKE_CURRENT_SOURCE_DIR}/${A_SOURCE} -o ${at}.fatbin
+    DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${A_SOURCE} ${PROJECT_SOURCE_DIR}/scripts/cmake/Nvcc.cmake
+    DEPFILE ${at}.d
+    COMMENT "nvcc ${A_SOURCE}"
+    VERBATIM)
+  set(${A_OUT} ${at}.image.c PARENT_SCOPE)
+  set(TS_CUDA_REPORTS "${TS_CUDA_REPORTS};${at}.ptxas" CACHE INTERNAL "what ptxas said of all images")
+endfunction()

@@ -1,0 +1,11 @@
+# Kernels of gpu/cuda: on the CPU, and on a device where there is one.
+ts_test(kernel_codec SOURCES kernel_codec.c kernel_fixture.c LINK ts_kernels_host LABELS gpu TIMEOUT 600)
+ts_test(test_cuda_codec SOURCES test_cuda_codec.c kernel_fixture.c LINK ts_cuda LABELS gpu TIMEOUT 600)
+if(TS_CUDA_FOUND)
+  string(REPLACE ";" "," kernel_archs "${TS_CUDA_ARCHS}")
+  add_test(NAME kernel_registers COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/kernel_registers.py ${kernel_archs} ${TS_CUDA_REPORTS})
+else()
+  add_test(NAME kernel_registers COMMAND sh -c "echo 'SKIP: no-gpu the kernels are not compiled for GPUs (TS_CUDA)'; exit 77")
+  set_tests_properties(kernel_registers PROPERTIES SKIP_RETURN_CODE 77)
+endif()
+ts_set_test_properties(kernel_registers 60 OFF gpu)

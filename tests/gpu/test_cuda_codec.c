@@ -1,0 +1,34 @@
+/* The kernels of the codec on a GPU, against the codec of the CPU: the tests of kernel_codec. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "tests/gpu/kernel_fixture.h"
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(kernel_test_shapes),   cmocka_unit_test(kernel_test_values),
+        cmocka_unit_test(kernel_test_numbers),  cmocka_unit_test(kernel_test_escapes),
+        cmocka_unit_test(kernel_test_refusals),
+    };
+    struct ts_error err = {0};
+    struct ts_cuda *cuda;
+    enum ts_status status = ts_cuda_open(0, &cuda, &err);
+    if (status == TS_EUNSUPPORTED || status == TS_ENOTFOUND) {
+        printf("SKIP: no-gpu %s\n", err.text);
+        return 77;
+    }
+    if (status != TS_OK) {
+        printf("%s\n", err.text);
+        return 1;
+    }
+    printf("device: %s\n", ts_cuda_name(cuda));
+    kernel_use(cuda, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ts_cuda_close(&cuda);
+    return failed;
+}
