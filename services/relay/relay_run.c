@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "common/base/ts_assert.h"
-#include "common/base/ts_crc32c.h"
 #include "common/base/ts_map.h"
 #include "common/base/ts_mem.h"
 #include "common/core/ts_modelled.h"
@@ -204,10 +203,9 @@ static void run_encode(struct ts_job *base)
                                  .block_count = job->block_count,
                                  .rope = pool->rope};
     job->frame = ts_frame_new(ts_codec_bytes_max(&job->codec, cache, c));
-    job->frame->bytes = ts_codec_encode(&job->codec, &view, c, job->frame->data, &job->escapes);
-    job->crc = ts_crc32c(0, job->frame->data, job->frame->bytes);
-    if (ts_codec_digest(&job->codec, cache, job->frame->data, job->frame->bytes, c, job->digests) != TS_OK)
-        job->reason = TS_REASON_INTERNAL;
+    struct ts_codec_sums sums = {.digest = job->digests};
+    job->frame->bytes = ts_codec_give(&job->codec, &view, c, job->frame->data, &job->escapes, &sums);
+    job->crc = sums.crc;
     if (!still_theirs(job))
         job->reason = TS_REASON_KV_CORRUPT;
 }

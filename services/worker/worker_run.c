@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "common/base/ts_assert.h"
-#include "common/base/ts_crc32c.h"
 #include "common/base/ts_map.h"
 #include "common/base/ts_mem.h"
 #include "common/core/ts_modelled.h"
@@ -260,12 +259,8 @@ static void scatter_real(struct scatter_job *job)
                                  .blocks = job->blocks,
                                  .block_count = job->block_count,
                                  .rope = job->run->rope};
-    const struct ts_codec_cache cache = {model->head_dim, model->kv_dtype};
-    const void *payload = job->frame->data;
-    size_t bytes = job->frame->bytes;
-    if (ts_crc32c(0, payload, bytes) != job->crc ||
-        ts_codec_digest(&job->codec, cache, payload, bytes, &job->chunk, job->digests) != TS_OK ||
-        ts_codec_decode(&job->codec, payload, bytes, &job->chunk, &view) != TS_OK)
+    struct ts_codec_sums sums = {.crc = job->crc, .digest = job->digests};
+    if (ts_codec_take(&job->codec, job->frame->data, job->frame->bytes, &job->chunk, &view, &sums) != TS_OK)
         job->reason = TS_REASON_KV_CORRUPT;
 }
 
