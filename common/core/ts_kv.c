@@ -1,7 +1,9 @@
 #include "common/core/ts_kv.h"
 
 #include "common/base/ts_assert.h"
+#include "common/base/ts_hash.h"
 #include "common/base/ts_mem.h"
+#include "common/core/ts_model.h"
 
 static void swap(uint32_t *a, uint32_t *b)
 {
@@ -74,4 +76,15 @@ void ts_kv_give(struct ts_kv *kv, uint64_t owner, const uint32_t *blocks, uint32
         kv->generation[blocks[i]]++;
         push(kv, blocks[i]);
     }
+}
+
+void ts_kv_move(struct ts_kv *kv, uint64_t from, uint64_t to, uint32_t block)
+{
+    TS_ASSERT(to != 0 && block < kv->blocks && kv->owner[block] == from);
+    kv->owner[block] = to;
+}
+
+uint64_t ts_kv_chain(uint64_t before, const uint32_t *tokens)
+{
+    return ts_hash64(tokens, TS_KV_BLOCK_TOKENS * sizeof *tokens, before);
 }

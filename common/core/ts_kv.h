@@ -23,5 +23,10 @@ void ts_kv_fini(struct ts_kv *kv);
 bool ts_kv_take(struct ts_kv *kv, uint64_t owner, uint32_t count, uint32_t *out);
 /* Gives back; asserts that each belongs to `owner`. */
 void ts_kv_give(struct ts_kv *kv, uint64_t owner, const uint32_t *blocks, uint32_t count);
+/* From one owner to another, with what it holds: its generation stays. */
+void ts_kv_move(struct ts_kv *kv, uint64_t from, uint64_t to, uint32_t block);
+
+/* Names a block of TS_KV_BLOCK_TOKENS tokens by all that comes before it, the model's fingerprint first. */
+uint64_t ts_kv_chain(uint64_t before, const uint32_t *tokens);
 
 #endif

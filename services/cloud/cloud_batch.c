@@ -184,11 +184,13 @@ static void batch_happens(struct cloud *cloud, struct occurrence *o)
         cloud_step(node, &event);
 }
 
-/* A block is of one sequence, which may have chunks in several batches but one row in each. */
-static bool use_block(struct block_use *use, uint64_t tag, uint64_t batch)
+/* A block that is written is of one sequence, which may have chunks in several batches but one row in each.
+ * What is only read may be of many. */
+static bool use_block(struct block_use *use, uint64_t tag, uint64_t batch, bool written)
 {
-    bool fits = use->rows == 0 || (use->tag == tag && use->batch != batch);
-    *use = (struct block_use){.tag = tag, .batch = batch, .rows = use->rows + 1};
+    bool fits = use->rows == 0 || (use->tag == tag && use->batch != batch) || (!written && !use->written);
+    *use = (struct block_use){
+        .tag = tag, .batch = batch, .rows = use->rows + 1, .written = written || (use->rows && use->written)};
     return fits;
 }
 
@@ -202,7 +204,8 @@ static const char *row_fault(const struct cloud_device *d, uint64_t batch, const
     for (uint32_t i = 0; i < row->blocks.count; i++) {
         if (row->blocks.data[i] >= d->pool->blocks)
             return "names a block outside of the pool";
-        if (!use_block(&d->pool->uses[row->blocks.data[i]], row->tag, batch))
+        if (!use_block(&d->pool->uses[row->blocks.data[i]], row->tag, batch,
+                       (i + 1) * TS_KV_BLOCK_TOKENS > row->position))
             return "shares a block with another one";
     }
     return NULL;

@@ -63,7 +63,8 @@ static uint64_t digest_of(const struct cloud_request *r)
     return digest_struct(digest, &ts_sampling_schema, &r->sampling);
 }
 
-/* The prompt's ids, drawn if there are none; without checks nobody looks at them. */
+/* The prompt's ids, drawn if there are none; without checks nobody looks at them, and zeros stand for them.
+ */
 static struct payload *prompt_of(struct cloud_client *c, const struct cloud_request *r, uint64_t number)
 {
     struct cloud *cloud = c->node->cloud;

@@ -14,6 +14,7 @@ struct cell { /* one token of one layer */
 struct block_use {       /* by rows of batches under way */
     uint64_t tag, batch; /* of the last of them */
     uint32_t rows;
+    bool written; /* by one of them */
 };
 
 struct kv_pool {

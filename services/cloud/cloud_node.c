@@ -121,6 +121,8 @@ struct cloud_node *cloud_add_worker(struct cloud *cloud, const struct worker_set
     struct cloud_node *node = add(cloud, CLOUD_WORKER, settings->id), *host = NULL;
     struct worker_settings *s = &node->settings.worker;
     *s = *settings;
+    if (!cloud->settings.checks) /* prompts are zeros: what they have in common is not known */
+        s->prefix_blocks_max = 0;
     s->router_count = dial_routers(cloud, s->routers, WORKER_ROUTERS_MAX);
     fill_profile(node, phase, kv_blocks);
     for (size_t i = 0; relay && i < cloud->node_count; i++) {

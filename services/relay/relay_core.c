@@ -213,6 +213,8 @@ static bool credit_agrees(const struct transfer *t)
 {
     uint64_t once = 0, largest = 0;
     for (size_t i = 0; i < t->chunk_sent; i++) {
+        if (chunk_there(t, &t->chunks[i]))
+            continue;
         once += t->chunks[i].bytes;
         largest = t->chunks[i].bytes > largest ? t->chunks[i].bytes : largest;
     }
@@ -257,7 +259,8 @@ static enum ts_status check_list(const struct list *list, struct sums *sums, str
             return err->status;
         sums->held += t->held_bytes;
         for (size_t i = 0; i < t->chunk_sent; i++)
-            sums->under_way += t->chunks[i].credited ? 0 : t->chunks[i].bytes;
+            sums->under_way +=
+                t->chunks[i].credited || chunk_there(t, &t->chunks[i]) ? 0 : t->chunks[i].bytes;
         sums->encodes += t->encodes;
         sums->transfers++;
         sums->states[t->state]++;

@@ -29,10 +29,24 @@ void encode_queue(struct relay_core *core, struct transfer *t)
     t->pieces_in = list;
 }
 
+/* Cut where that begins which decode does not have. */
+static struct piece next_piece(struct transfer *t)
+{
+    struct piece *p = &t->pieces[t->piece_head], first = *p;
+    if (p->token_begin >= t->there || p->token_begin + p->token_count <= t->there) {
+        t->piece_head++;
+        return first;
+    }
+    first.token_count = t->there - p->token_begin;
+    p->token_begin += first.token_count;
+    p->token_count -= first.token_count;
+    return first;
+}
+
 static void start(struct relay_core *core, struct transfer *t)
 {
     struct encode *job = ts_xcalloc(1, sizeof *job);
-    *job = (struct encode){.job = core->next_job++, .transfer = t, .piece = t->pieces[t->piece_head++]};
+    *job = (struct encode){.job = core->next_job++, .transfer = t, .piece = next_piece(t)};
     ts_map_put_u64(core->encodes, job->job, job);
     t->encodes++;
     encode_queue(core, t);
@@ -70,9 +84,11 @@ static void keep_chunk(struct relay_core *core, struct transfer *t, const struct
                        const struct ts_event_encoded *m)
 {
     uint32_t heads = t->layout.head_end - t->layout.head_begin;
-    uint64_t *row = t->digests + (size_t)(job->piece.layer - t->layout.layer_begin) * heads;
-    for (uint32_t h = 0; h < heads && h < m->digests.count; h++)
-        row[h] ^= m->digests.data[h];
+    void *sums = t->sums;
+    ts_array_reserve(&sums, &t->sum_capacity, (t->chunk_count + 1) * heads, sizeof *t->sums);
+    t->sums = sums;
+    for (uint32_t h = 0; h < heads; h++)
+        t->sums[t->chunk_count * heads + h] = h < m->digests.count ? m->digests.data[h] : 0;
     ts_array_reserve((void **)&t->chunks, &t->chunk_capacity, t->chunk_count + 1, sizeof *t->chunks);
     t->chunks[t->chunk_count++] = (struct chunk){.bulk = m->bulk,
                                                  .bytes = m->bulk.slot ? m->bulk.bytes : m->declared_bytes,
@@ -133,10 +149,29 @@ static void send_chunk(struct relay_core *core, struct transfer *t, size_t numbe
     t->bytes_sent += c->bytes;
 }
 
+/* Of what was sent: how many chunks, and their digests. */
+static uint64_t sum_up(struct transfer *t)
+{
+    uint32_t layers = t->layout.layer_end - t->layout.layer_begin;
+    uint32_t heads = t->layout.head_end - t->layout.head_begin;
+    uint64_t sent = 0;
+    memset(t->digests, 0, (size_t)layers * heads * sizeof *t->digests);
+    for (size_t i = 0; i < t->chunk_count; i++) {
+        const struct chunk *c = &t->chunks[i];
+        if (chunk_there(t, c))
+            continue;
+        sent++;
+        for (uint32_t h = 0; h < heads; h++)
+            t->digests[(size_t)(c->layer - t->layout.layer_begin) * heads + h] ^= t->sums[i * heads + h];
+    }
+    return sent;
+}
+
 static void send_end(struct relay_core *core, struct transfer *t)
 {
     const struct ts_msg_pool *p = &t->layout;
     uint32_t layers = p->layer_end - p->layer_begin, heads = p->head_end - p->head_begin;
+    uint64_t sent = sum_up(t);
     struct ts_action_send *s = relay_send_link(core, t->link, TS_MSG_KV_END);
     if (s)
         s->msg.kv_end = (struct ts_msg_kv_end){.rid = t->rid,
@@ -144,7 +179,7 @@ static void send_end(struct relay_core *core, struct transfer *t)
                                                .layer_end = p->layer_end,
                                                .head_begin = p->head_begin,
                                                .head_end = p->head_end,
-                                               .chunks = t->chunk_count,
+                                               .chunks = sent,
                                                .bytes_raw = (uint64_t)2 * layers * heads * p->head_dim * 2 *
                                                             t->begin.token_count,
                                                .bytes_sent = t->bytes_sent,
@@ -165,6 +200,10 @@ void encode_send(struct relay_core *core, struct transfer *t)
     if (t->state != TRANSFER_STREAMING)
         return;
     while (t->chunk_sent < t->chunk_count) {
+        if (chunk_there(t, &t->chunks[t->chunk_sent])) {
+            t->chunk_sent++;
+            continue;
+        }
         if (t->chunks[t->chunk_sent].credited) { /* decode has it from a session before */
             t->sent_once += t->chunks[t->chunk_sent].bytes;
             t->credited += t->chunks[t->chunk_sent++].bytes;
@@ -188,7 +227,7 @@ void encode_credit(struct relay_core *core, struct transfer *t, uint64_t bytes, 
 {
     if (chunk > 0) {
         struct chunk *c = chunk <= t->chunk_sent ? &t->chunks[chunk - 1] : NULL;
-        if (!c || c->credited)
+        if (!c || c->credited || chunk_there(t, c))
             return;
         c->credited = true;
         lane_came(core, t->link, c);
@@ -208,7 +247,7 @@ void encode_credit(struct relay_core *core, struct transfer *t, uint64_t bytes, 
 bool encode_resend(struct relay_core *core, struct transfer *t, uint64_t number)
 {
     struct chunk *c = number < t->chunk_count ? &t->chunks[number] : NULL;
-    if (!c || c->tries >= CHUNK_TRIES_MAX || (number >= t->chunk_sent && !c->credited))
+    if (!c || chunk_there(t, c) || c->tries >= CHUNK_TRIES_MAX || (number >= t->chunk_sent && !c->credited))
         return false;
     core->counts.chunks_repeated++;
     t->link->repeats++;
@@ -222,7 +261,7 @@ bool encode_resend(struct relay_core *core, struct transfer *t, uint64_t number)
 void encode_lane_lost(struct relay_core *core, struct transfer *t, uint32_t lane)
 {
     for (size_t i = 0; i < t->chunk_sent; i++) {
-        if (t->chunks[i].lane == lane && !t->chunks[i].credited)
+        if (t->chunks[i].lane == lane && !t->chunks[i].credited && !chunk_there(t, &t->chunks[i]))
             send_chunk(core, t, i, true);
     }
 }

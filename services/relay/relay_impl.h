@@ -136,9 +136,19 @@ struct transfer {
     /* Credit, in bytes of payloads: a chunk sent again counts once. in_flight = sent_once - credited, within
      * the window but for a chunk that exceeds it alone. */
     uint64_t window, in_flight, sent_once, credited;
-    uint64_t *digests; /* [layer][head] */
+    uint32_t
+        there; /* first tokens that decode has: what is wholly before is encoded for the copy, not sent */
+    uint64_t *sums; /* digests [chunk][head] */
+    size_t sum_capacity;
+    uint64_t *digests; /* [layer][head], of what was sent */
     size_t heap_at;    /* of a copy */
 };
+
+/* Not sent. */
+static inline bool chunk_there(const struct transfer *t, const struct chunk *c)
+{
+    return c->token_begin + c->token_count <= t->there;
+}
 
 struct encode { /* a job under way */
     uint64_t job;

@@ -9,7 +9,7 @@
 static void nothing_under_way(struct relay_core *core, struct transfer *t)
 {
     for (size_t i = 0; i < t->chunk_sent; i++) {
-        if (!t->chunks[i].credited)
+        if (!t->chunks[i].credited && !chunk_there(t, &t->chunks[i]))
             lane_came(core, t->link, &t->chunks[i]);
     }
     relay_measure_dropped(&t->link->measure, t->in_flight);

@@ -114,6 +114,7 @@ void transfer_free(struct transfer *t)
     ts_free(t->ready);
     ts_free(t->cut);
     ts_free(t->chunks);
+    ts_free(t->sums);
     ts_free(t->digests);
     ts_free(t);
 }
@@ -162,7 +163,7 @@ static void leave(struct relay_core *core, struct transfer *t, enum transfer_sta
     list_remove(&core->live, LIST_ALL, t);
     ts_map_remove(core->transfers, &key, sizeof key);
     for (size_t i = 0; i < t->chunk_sent; i++) {
-        if (!t->chunks[i].credited)
+        if (!t->chunks[i].credited && !chunk_there(t, &t->chunks[i]))
             lane_came(core, t->link, &t->chunks[i]);
     }
     relay_measure_dropped(&t->link->measure, t->in_flight);
@@ -209,6 +210,7 @@ void transfer_again(struct relay_core *core, struct transfer *t, const struct ts
     b->decode_incarnation = m->decode_incarnation;
     t->opened = t->granted = t->ended = false;
     t->resumes = 0;
+    t->there = 0;
     t->bytes_sent = t->window = t->in_flight = t->sent_once = t->credited = 0;
     t->chunk_sent = 0;
     for (size_t i = 0; i < t->chunk_count; i++) {
@@ -398,6 +400,12 @@ void transfer_grant(struct relay_core *core, struct link *link, const struct ts_
     struct transfer *t = of_link(core, link, m->rid);
     if (!t || t->state != TRANSFER_WAIT_GRANT)
         return;
+    if (m->token_begin > t->begin.token_count || m->token_begin % ts_codec_span(&t->begin.codec) != 0) {
+        transfer_abort(core, t, TS_REASON_KV_MISMATCH,
+                       "what decode has does not end where the codec's spans do");
+        return;
+    }
+    t->there = m->token_begin;
     t->window = m->credit_bytes;
     core->counts.resumed += t->granted;
     t->granted = true;

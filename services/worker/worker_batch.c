@@ -38,7 +38,7 @@ static bool make_room(struct worker_core *core, struct task *t)
     while (!core->starved) {
         if (task_take_blocks(core, t, tokens))
             return true;
-        if (need - t->block_count <= core->kv.free_count + core->returning) {
+        if (need - t->block_count <= prefix_room(core) + core->returning) {
             core->starved = true;
             break;
         }

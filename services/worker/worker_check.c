@@ -19,7 +19,7 @@ static bool verified(const struct task *t)
     const struct ts_msg_kv_open *o = &t->open;
     uint32_t rows = (o->layer_end - o->layer_begin) * (o->head_end - o->head_begin);
     return t->ended && t->committed && t->scatters == 0 && t->chunks_scattered >= t->end.chunks &&
-           t->tiles_scattered == (uint64_t)rows * ts_kv_blocks_for(o->token_count) &&
+           t->tiles_scattered == (uint64_t)rows * (ts_kv_blocks_for(o->token_count) - t->present) &&
            t->end.digests.count == rows &&
            memcmp(t->digests, t->end.digests.data, rows * sizeof(uint64_t)) == 0;
 }
@@ -47,9 +47,12 @@ static bool check_task(const struct worker_core *core, const struct task *t, str
 {
     bool waits = t->state == TASK_WAITING || t->state == TASK_GRANT_WAIT || t->state == TASK_ASSIGNED;
     for (uint32_t i = 0; i < t->block_count; i++) {
-        if (t->blocks[i] >= core->kv.blocks || core->kv.owner[t->blocks[i]] != t->tag)
+        uint64_t owner = i < t->shared ? PREFIX_OWNER : t->tag;
+        if (t->blocks[i] >= core->kv.blocks || core->kv.owner[t->blocks[i]] != owner)
             return wrong(err, t, "names a block that is not its own");
     }
+    if (t->scratch && (t->state == TASK_READY || core->kv.owner[t->scratch - 1] != t->tag))
+        return wrong(err, t, "has no use for its scratch block");
     if (task_by_tag(core, t->tag) != t || (task_find(core, t->rid, t->role) == t) != (t->state != TASK_DYING))
         return wrong(err, t, "not found by its names");
     if (t->done > t->issued || t->issued > t->prompt_count ||
@@ -86,6 +89,35 @@ static bool check_batches(const struct worker_core *core, struct ts_error *err)
         }
     }
     return true;
+}
+
+/* A shared block is known by what it holds, in use by as many tasks as name it, and idle without any. */
+static bool check_prefix(const struct worker_core *core, uint64_t *cached, struct ts_error *err)
+{
+    const struct prefix *p = &core->prefix;
+    uint64_t users = 0, named = 0, idle = 0, listed = 0;
+    for (uint32_t i = 0; i < core->kv.blocks; i++) {
+        const struct prefix_entry *e = &p->entries[i];
+        bool known = e->cached && ts_map_get(p->by_key, &e->key, sizeof e->key) == e;
+        if ((core->kv.owner[i] == PREFIX_OWNER) != e->cached || e->cached != known) {
+            ts_error_set(err, TS_ECORRUPT, "block %u is shared and not known, or the reverse", i);
+            return false;
+        }
+        *cached += e->cached;
+        users += e->cached ? e->users : 0;
+        idle += e->cached && e->users == 0;
+    }
+    for (const struct task *t = core->head; t; t = t->next)
+        named += t->shared;
+    for (uint32_t i = p->head; i != UINT32_MAX && listed <= core->kv.blocks; i = p->entries[i].next)
+        listed += p->entries[i].users == 0;
+    if (users == named && idle == p->idle && idle == listed && idle <= p->idle_max &&
+        ts_map_count(p->by_key) == *cached)
+        return true;
+    ts_error_set(err, TS_ECORRUPT, "shared blocks: %llu uses of %llu, %llu idle, %llu listed, counted as %u",
+                 (unsigned long long)named, (unsigned long long)users, (unsigned long long)idle,
+                 (unsigned long long)listed, p->idle);
+    return false;
 }
 
 /* Each in the list of its state, by age. */
@@ -138,12 +170,12 @@ static bool check_leases(const struct worker_core *core, struct ts_error *err)
 
 bool worker_core_check(const struct worker_core *core, struct ts_error *err)
 {
-    uint64_t owned = 0, count = 0, rows = 0, named = 0, flying = 0, returning = 0, scatters = 0;
+    uint64_t owned = 0, cached = 0, count = 0, rows = 0, named = 0, flying = 0, returning = 0, scatters = 0;
     for (const struct task *t = core->head; t; t = t->next) {
         if (!check_task(core, t, err))
             return false;
         count++;
-        owned += t->block_count;
+        owned += t->block_count - t->shared + (t->scratch > 0);
         named += t->in_batch;
         flying += t->state == TASK_READY && t->in_batch;
         returning += t->returning;
@@ -151,11 +183,13 @@ bool worker_core_check(const struct worker_core *core, struct ts_error *err)
     }
     for (uint32_t b = 0; b < core->running; b++)
         rows += core->batches[(core->first + b) % core->settings.batches_max].count;
-    if (!check_batches(core, err) || !check_lists(core, count, err) || !check_leases(core, err))
+    if (!check_batches(core, err) || !check_lists(core, count, err) || !check_leases(core, err) ||
+        !check_prefix(core, &cached, err))
         return false;
-    if (owned + core->kv.free_count != core->kv.blocks)
-        ts_error_set(err, TS_ECORRUPT, "%llu blocks owned and %u free of %u", (unsigned long long)owned,
-                     core->kv.free_count, core->kv.blocks);
+    if (owned + cached + core->kv.free_count != core->kv.blocks)
+        ts_error_set(err, TS_ECORRUPT, "%llu blocks owned, %llu shared and %u free of %u",
+                     (unsigned long long)owned, (unsigned long long)cached, core->kv.free_count,
+                     core->kv.blocks);
     else if (ts_map_count(core->tasks) > core->settings.requests_max)
         ts_error_set(err, TS_ECORRUPT, "%zu tasks exceed the bound of %u", ts_map_count(core->tasks),
                      core->settings.requests_max);

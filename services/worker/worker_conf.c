@@ -42,6 +42,8 @@ static const struct ts_option options[] = {
       "a transfer that finds no memory for so long goes back"),
     O(resume_wait_ms, TS_OPTION_U32, "5000", 10, 600000,
       "a transfer whose sender's session was lost waits so long for the next one"),
+    O(prefix_percent, TS_OPTION_U32, "100", 0, 100,
+      "of the KV pool: memory that nobody wants keeps the KV of ended prompts, which is not sent again"),
     O(credit_kib, TS_OPTION_U32, "8192", 64, 1e6, "KiB of KV under way per transfer"),
     O(kv_codec, TS_OPTION_STRING, "auto", 0, 0,
       "4-bit codec of this model, for routers that choose; auto = measured when it is loaded"),

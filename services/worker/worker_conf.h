@@ -14,7 +14,7 @@ struct worker_conf {
     uint32_t prefill_patience_us, kv_cache_mib, kv_blocks, max_num_seqs, max_num_batched_tokens,
         max_model_len, requests_max, threads;
     uint32_t heartbeat_ms, timeout_ms, router_lost_ms, relay_wait_ms, grant_wait_ms, resume_wait_ms,
-        credit_kib;
+        credit_kib, prefix_percent;
     char endpoints[WORKER_ROUTERS_MAX][TS_ENDPOINT_BYTES];
     struct worker_settings settings; /* made from the above; profile and pool come from the engine */
 };

@@ -18,7 +18,8 @@ struct worker_settings worker_settings_defaults(void)
                                     .router_lost_ms = 30000,
                                     .grant_wait_ms = 60000,
                                     .resume_wait_ms = 5000,
-                                    .credit_bytes = 8u << 20};
+                                    .credit_bytes = 8u << 20,
+                                    .prefix_blocks_max = UINT32_MAX};
 }
 
 struct worker_core *worker_core_new(const struct worker_settings *settings, uint64_t incarnation)
@@ -44,6 +45,7 @@ struct worker_core *worker_core_new(const struct worker_settings *settings, uint
     core->scatters = ts_map_new();
     core->asked = ts_map_new();
     ts_kv_init(&core->kv, settings->pool.kv_blocks);
+    prefix_init(&core->prefix, settings->pool.kv_blocks, settings->prefix_blocks_max);
     core->next_tag = core->next_job = core->next_batch = 1;
     core->batches = ts_xcalloc(settings->batches_max, sizeof *core->batches);
     for (uint32_t i = 0; i < settings->batches_max; i++) {
@@ -83,6 +85,7 @@ void worker_core_destroy(struct worker_core **core)
     ts_map_destroy(&c->scatters);
     ts_map_destroy(&c->asked);
     ts_kv_fini(&c->kv);
+    prefix_fini(&c->prefix);
     for (uint32_t i = 0; i < c->settings.batches_max; i++) {
         ts_free(c->batches[i].rows);
         ts_free(c->batches[i].tasks);
@@ -193,5 +196,5 @@ enum ts_phase worker_core_phase(const struct worker_core *core)
 
 uint32_t worker_core_blocks_used(const struct worker_core *core)
 {
-    return core->kv.blocks - core->kv.free_count;
+    return core->kv.blocks - prefix_room(core);
 }

@@ -27,10 +27,11 @@ struct worker_settings {
     uint32_t requests_max;        /* tasks; more are refused with BUSY */
     uint32_t prefill_patience_us; /* per prompt token: services/prefill/prefill_batch.h */
     uint32_t heartbeat_ms, timeout_ms;
-    uint32_t router_lost_ms; /* tasks of a router that is away for so long are dropped */
-    uint32_t grant_wait_ms;  /* a transfer that finds no memory for so long goes back to the router */
-    uint32_t resume_wait_ms; /* one whose sender's session was lost waits so long for the next one */
-    uint64_t credit_bytes;   /* KV payload under way per transfer */
+    uint32_t router_lost_ms;    /* tasks of a router that is away for so long are dropped */
+    uint32_t grant_wait_ms;     /* a transfer that finds no memory for so long goes back to the router */
+    uint32_t resume_wait_ms;    /* one whose sender's session was lost waits so long for the next one */
+    uint64_t credit_bytes;      /* KV payload under way per transfer */
+    uint32_t prefix_blocks_max; /* of ended prompts that stay known while nobody wants their memory */
 };
 
 struct worker_settings worker_settings_defaults(void);
@@ -52,6 +53,7 @@ struct worker_counts {
     uint64_t preempted, nacked, resent;
     uint64_t resumed;        /* transfers that went on in another session */
     uint64_t chunks_strayed; /* of a session that is over, over another connection than its own */
+    uint64_t prefix_hits, prefix_evicted; /* blocks of KV that was there already; that gave way */
 };
 
 struct worker_counts worker_core_counts(const struct worker_core *core);

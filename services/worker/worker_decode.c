@@ -98,6 +98,7 @@ void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts
     t->open = *m;
     t->open.codec = t->codec = ts_codec_for_prompt(&t->codec, m->token_count);
     t->open.chain = (struct ts_u64s){.count = 0};
+    prefix_remember(core, t, m->chain);
     t->prompt_count = m->token_count;
     t->waiting_since = core->now;
     task_clip(core, t);
@@ -113,8 +114,10 @@ void decode_send_grant(struct worker_core *core, struct task *t)
 {
     struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_GRANT);
     if (s)
-        s->msg.kv_grant = (struct ts_msg_kv_grant){
-            .rid = t->rid, .credit_bytes = core->settings.credit_bytes, .have = resume_have(core, t)};
+        s->msg.kv_grant = (struct ts_msg_kv_grant){.rid = t->rid,
+                                                   .token_begin = t->present * TS_KV_BLOCK_TOKENS,
+                                                   .credit_bytes = core->settings.credit_bytes,
+                                                   .have = resume_have(core, t)};
 }
 
 static void grant(struct worker_core *core, struct task *t)
@@ -125,6 +128,7 @@ static void grant(struct worker_core *core, struct task *t)
     t->chunk_limit = (uint64_t)layers * heads_of(o) * blocks; /* at least one tile pair in each */
     t->chunk_seen = ts_xcalloc(t->chunk_limit / 8 + 1, 1);
     t->began_at = core->now;
+    t->present = t->shared;
     decode_send_grant(core, t);
     task_state_set(core, t, TASK_RECEIVING);
 }
@@ -180,6 +184,18 @@ static bool chunk_fits(const struct task *t, const struct ts_msg_kv_chunk *m, ui
     return m->number < t->chunk_limit && bytes > 0 && bytes <= CHUNK_BYTES_MAX;
 }
 
+/* Nothing is written to shared blocks: a sender that does not skip what is there fills the scratch block. */
+static struct ts_u32s blocks_for_chunk(struct worker_core *core, const struct task *t, uint32_t token_begin)
+{
+    struct ts_u32s all = {t->blocks, t->block_count};
+    if (token_begin >= t->shared * TS_KV_BLOCK_TOKENS)
+        return all;
+    uint32_t *blocks = ts_arena_copy(&core->out->arena, t->blocks, t->block_count * sizeof *blocks);
+    for (uint32_t i = 0; i < t->shared; i++)
+        blocks[i] = t->scratch - 1;
+    return (struct ts_u32s){blocks, t->block_count};
+}
+
 static void scatter(struct worker_core *core, struct task *t, const struct ts_msg_kv_chunk *m,
                     struct ts_bulk bulk, uint64_t bytes)
 {
@@ -191,6 +207,7 @@ static void scatter(struct worker_core *core, struct task *t, const struct ts_ms
                             .layer = m->layer,
                             .head_begin = m->head_begin,
                             .head_count = m->head_count,
+                            .token_begin = m->token_begin,
                             .token_count = m->token_count};
     ts_map_put_u64(core->scatters, job->job, job);
     t->scatters++;
@@ -199,7 +216,7 @@ static void scatter(struct worker_core *core, struct task *t, const struct ts_ms
                                             .bulk = bulk,
                                             .declared_bytes = m->declared_bytes,
                                             .codec = ts_codec_for_layer(&t->codec, m->layer),
-                                            .blocks = {t->blocks, t->block_count},
+                                            .blocks = blocks_for_chunk(core, t, m->token_begin),
                                             .layer = m->layer,
                                             .head_begin = m->head_begin,
                                             .head_count = m->head_count,
@@ -244,6 +261,8 @@ static void start(struct worker_core *core, struct task *t)
     if (s)
         s->msg.kv_done.rid = t->rid;
     t->sender = NULL;
+    task_give_scratch(core, t);
+    prefix_share(core, t);
     t->kv_length = t->prompt_count;
     report(core, t);
     task_text_open(core, t);
@@ -257,7 +276,7 @@ static void verify(struct worker_core *core, struct task *t)
 {
     const struct ts_msg_kv_open *o = &t->open;
     uint32_t layers = o->layer_end - o->layer_begin;
-    uint64_t tiles = (uint64_t)layers * heads_of(o) * ts_kv_blocks_for(o->token_count);
+    uint64_t tiles = (uint64_t)layers * heads_of(o) * (ts_kv_blocks_for(o->token_count) - t->present);
     if ((t->state != TASK_RECEIVING && t->state != TASK_SUSPENDED) || !t->ended || !t->committed ||
         t->scatters > 0 || t->chunks_scattered < t->end.chunks)
         return;
@@ -286,13 +305,25 @@ void decode_end(struct worker_core *core, struct kv_peer *peer, const struct ts_
     verify(core, t); /* the commit comes from another process and may be there first */
 }
 
+/* What the sender said it would bring is what the prompt's tokens are. */
+static bool chain_agrees(const struct worker_core *core, const struct task *t, const uint32_t *prompt)
+{
+    uint64_t hash = core->settings.profile.fingerprint;
+    for (uint32_t i = 0; t->chain && i < t->prompt_count / TS_KV_BLOCK_TOKENS; i++) {
+        hash = ts_kv_chain(hash, prompt + i * TS_KV_BLOCK_TOKENS);
+        if (hash != t->chain[i])
+            return false;
+    }
+    return true;
+}
+
 void decode_commit(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_commit *m)
 {
     struct task *t = receiving(core, peer, m->rid);
     if (!t || t->committed)
         return;
     if (m->senders != 1 || m->prompt_ids.count != t->prompt_count ||
-        (t->output_count == 0 && m->produced.count == 0)) {
+        (t->output_count == 0 && m->produced.count == 0) || !chain_agrees(core, t, m->prompt_ids.data)) {
         decode_fail(core, t, TS_REASON_KV_MISMATCH, "the commit does not fit the transfer");
         return;
     }
@@ -327,7 +358,9 @@ static void account(struct worker_core *core, struct task *t, const struct scatt
     for (uint32_t h = 0; h < job->head_count && h < m->digests.count; h++)
         row[h] ^= m->digests.data[h];
     t->chunks_scattered++;
-    t->tiles_scattered += (uint64_t)job->head_count * ts_kv_blocks_for(job->token_count);
+    uint32_t there = t->present * TS_KV_BLOCK_TOKENS, end = job->token_begin + job->token_count;
+    uint32_t begin = job->token_begin < there ? there : job->token_begin;
+    t->tiles_scattered += end > begin ? (uint64_t)job->head_count * ts_kv_blocks_for(end - begin) : 0;
     struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_CREDIT);
     if (s)
         s->msg.kv_credit =

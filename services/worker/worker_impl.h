@@ -82,6 +82,10 @@ struct task {
     uint32_t issued; /* prompt tokens given to batches */
     uint32_t done;   /* prompt tokens computed */
     /* decode */
+    uint64_t *chain;  /* of the prompt's whole blocks; NULL = what comes is not for others */
+    uint32_t shared;  /* of its first blocks: those that belong to all (worker_prefix.c) */
+    uint32_t present; /* the same when it was granted: they are not sent */
+    uint32_t scratch; /* + 1; takes what comes of tokens that are there already; 0 = none */
     struct kv_peer *sender;
     uint64_t relay, relay_name; /* suspended: incarnation and name of the one that sent */
     ts_time suspended_at;
@@ -101,7 +105,28 @@ struct scatter {
     uint64_t job;
     struct task *task;
     uint64_t number, bytes;
-    uint32_t layer, head_begin, head_count, token_count;
+    uint32_t layer, head_begin, head_count, token_begin, token_count;
+};
+
+/* Blocks of prompts that are known by what they hold. */
+#define PREFIX_OWNER UINT64_MAX
+
+struct prefix_key {
+    uint64_t chain, span_end, codec;
+};
+
+struct prefix_entry { /* of a block */
+    struct prefix_key key;
+    uint32_t users; /* tasks; without any it is in the list of the idle ones */
+    uint32_t prev, next;
+    bool cached;
+};
+
+struct prefix {
+    struct ts_map *by_key;        /* prefix_key -> entry */
+    struct prefix_entry *entries; /* [blocks] */
+    uint32_t head, tail;          /* of the idle ones: head goes first */
+    uint32_t idle, idle_max;
 };
 
 struct asked { /* a Tokenize under way */
@@ -144,6 +169,7 @@ struct worker_core {
     struct ts_map *scatters; /* job -> scatter */
     struct ts_map *asked;    /* job -> asked */
     struct ts_kv kv;
+    struct prefix prefix;
     uint64_t next_tag, next_job, next_batch;
     struct batch *batches; /* ring of settings.batches_max */
     uint32_t first, running;
@@ -183,6 +209,7 @@ struct task *task_by_tag(const struct worker_core *core, uint64_t tag);
 void task_fail(struct worker_core *core, struct task *t, enum ts_reason reason, bool final, const char *text);
 void task_settle(struct worker_core *core, struct task *t); /* frees a dying task that is quiet */
 void task_give_blocks(struct worker_core *core, struct task *t);
+void task_give_scratch(struct worker_core *core, struct task *t);
 bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens);
 /* To one that begins: a block stays free for each ready sequence, or somebody were preempted within 16
  * tokens. */
@@ -241,6 +268,16 @@ void resume_open(struct worker_core *core, struct kv_peer *peer, struct task *t,
                  const struct ts_msg_kv_open *m);
 void resume_tick(struct worker_core *core); /* ends what was suspended for too long */
 struct ts_u64s resume_have(struct worker_core *core, const struct task *t);
+
+/* worker_prefix.c */
+void prefix_init(struct prefix *p, uint32_t blocks, uint32_t idle_max);
+void prefix_fini(struct prefix *p);
+uint32_t prefix_room(const struct worker_core *core);            /* blocks that may be had: idle ones, too */
+void prefix_make_room(struct worker_core *core, uint32_t count); /* so many free ones, if they may be had */
+void prefix_remember(const struct worker_core *core, struct task *t, struct ts_u64s chain); /* opened */
+void prefix_take(struct worker_core *core, struct task *t);  /* what is there becomes its first blocks */
+void prefix_share(struct worker_core *core, struct task *t); /* verified */
+void prefix_leave(struct worker_core *core, struct task *t); /* it does not use the shared ones any more */
 
 /* worker_tokenize.c */
 void tokenize_asked(struct worker_core *core, struct router_link *link, const struct ts_event_message *m);

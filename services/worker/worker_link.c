@@ -398,7 +398,7 @@ static struct ts_load load_of(const struct worker_core *core)
     static const enum task_state queue[] = {TASK_WAITING, TASK_PREFILLING};
     const struct task_list *lists = core->lists;
     struct ts_load load = {.kv_blocks = core->kv.blocks,
-                           .kv_blocks_used = core->kv.blocks - core->kv.free_count,
+                           .kv_blocks_used = core->kv.blocks - prefix_room(core),
                            .done_tokens = core->done_tokens};
     load.waiting = lists[TASK_TOKENISING].count + lists[TASK_WAITING].count + lists[TASK_ASSIGNED].count +
                    lists[TASK_GRANT_WAIT].count;

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "common/base/ts_assert.h"
-#include "common/base/ts_hash.h"
 #include "common/base/ts_mem.h"
 #include "services/worker/worker_impl.h"
 
@@ -69,8 +68,7 @@ static struct ts_u64s chain_of(struct worker_core *core, const struct task *t)
     uint64_t *chain = ts_arena_alloc(&core->out->arena, (count + 1) * sizeof *chain),
              hash = core->settings.profile.fingerprint;
     for (uint32_t i = 0; i < count; i++)
-        chain[i] = hash =
-            ts_hash64(t->prompt + i * TS_KV_BLOCK_TOKENS, TS_KV_BLOCK_TOKENS * sizeof *t->prompt, hash);
+        chain[i] = hash = ts_kv_chain(hash, t->prompt + i * TS_KV_BLOCK_TOKENS);
     return (struct ts_u64s){chain, count};
 }
 

@@ -197,6 +197,7 @@ static void describe(struct program *p)
                                             .layers = m->layers,
                                             .kv_heads = m->kv_heads,
                                             .rope = {p->rope, turns}};
+    c->settings.prefix_blocks_max = (uint32_t)((uint64_t)info->kv_blocks * c->prefix_percent / 100);
 }
 
 static void *pack_settings(const struct program *p, size_t *bytes)

@@ -82,6 +82,7 @@ void task_free(struct task *t)
     ts_free(t->prompt);
     ts_free(t->blocks);
     ts_free(t->digests);
+    ts_free(t->chain);
     ts_free(t->chunk_seen);
     ts_arena_fini(&t->arena);
     ts_free(t);
@@ -272,6 +273,7 @@ bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens)
         return true;
     ts_array_reserve((void **)&t->blocks, &capacity, need, sizeof *t->blocks);
     t->block_capacity = (uint32_t)capacity;
+    prefix_make_room(core, need - t->block_count);
     if (!ts_kv_take(&core->kv, t->tag, need - t->block_count, t->blocks + t->block_count))
         return false;
     t->block_count = need;
@@ -280,19 +282,45 @@ bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens)
 
 bool task_admit_blocks(struct worker_core *core, struct task *t, uint32_t tokens)
 {
-    uint32_t kept = core->lists[TASK_READY].count;
-    return !core->starved && core->kv.free_count >= ts_kv_blocks_for(tokens) + kept &&
-           task_take_blocks(core, t, tokens);
+    uint32_t kept = core->lists[TASK_READY].count, need = ts_kv_blocks_for(tokens);
+    if (core->starved || prefix_room(core) < need + kept)
+        return false;
+    prefix_take(core, t);
+    if (t->shared > 0 && prefix_room(core) <= need - t->shared) { /* no room for the scratch block */
+        prefix_leave(core, t);
+        t->block_count = 0;
+    }
+    bool taken = task_take_blocks(core, t, tokens);
+    if (t->shared > 0) {
+        prefix_make_room(core, 1);
+        taken &= ts_kv_take(&core->kv, t->tag, 1, &t->scratch);
+        t->scratch++;
+    }
+    TS_ASSERT(taken);
+    return true;
+}
+
+void task_give_scratch(struct worker_core *core, struct task *t)
+{
+    uint32_t *block = ts_arena_alloc(&core->out->arena, sizeof *block);
+    if (t->scratch == 0)
+        return;
+    *block = t->scratch - 1;
+    t->scratch = 0;
+    ts_kv_give(&core->kv, t->tag, block, 1);
+    ts_actions_add(core->out, TS_ACTION_FREE_BLOCKS)->free_blocks.blocks = (struct ts_u32s){block, 1};
 }
 
 void task_give_blocks(struct worker_core *core, struct task *t)
 {
-    if (t->block_count == 0)
-        return;
-    ts_kv_give(&core->kv, t->tag, t->blocks, t->block_count);
-    const uint32_t *blocks = ts_arena_copy(&core->out->arena, t->blocks, t->block_count * sizeof *blocks);
-    ts_actions_add(core->out, TS_ACTION_FREE_BLOCKS)->free_blocks.blocks =
-        (struct ts_u32s){blocks, t->block_count};
+    uint32_t own = t->block_count - t->shared, *blocks = t->blocks + t->shared;
+    task_give_scratch(core, t);
+    if (own > 0) {
+        ts_kv_give(&core->kv, t->tag, blocks, own);
+        blocks = ts_arena_copy(&core->out->arena, blocks, own * sizeof *blocks);
+        ts_actions_add(core->out, TS_ACTION_FREE_BLOCKS)->free_blocks.blocks = (struct ts_u32s){blocks, own};
+    }
+    prefix_leave(core, t);
     t->block_count = 0;
 }
 
@@ -317,7 +345,7 @@ static void task_kill(struct worker_core *core, struct task *t)
     task_state_set(core, t, TASK_DYING);
     ts_map_remove(core->tasks, &key, sizeof key);
     task_text_close(core, t);
-    t->returning = t->in_batch && t->role != TS_PHASE_PREFILL ? t->block_count : 0;
+    t->returning = t->in_batch && t->role != TS_PHASE_PREFILL ? t->block_count - t->shared : 0;
     core->returning += t->returning;
     if (t->sender) { /* its relay may wait for a grant or credit that will never come */
         struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_ABORT);

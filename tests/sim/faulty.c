@@ -634,6 +634,8 @@ static void stop_node(struct faulty_world *w, int node)
     }
     if (n->relay)
         w->repeated += relay_core_counts(n->relay).chunks_repeated;
+    if (n->worker)
+        w->present += worker_core_counts(n->worker).prefix_hits;
     relay_core_destroy(&n->relay);
     worker_core_destroy(&n->worker);
     ts_bulk_table_destroy(&n->bulks);
@@ -742,8 +744,10 @@ void faulty_begin(struct faulty_world *w, uint64_t seed)
     static const char *const names[] = {"router", "relay", "prefill", "decode"};
     *w = (struct faulty_world){.seed = seed, .now = TS_S};
     ts_rng_init(&w->rng, seed);
-    w->layout = (struct faulty_layout){
-        .layers = 2, .heads = 2, .head_dim = ts_rng_below(&w->rng, 2) ? 64 : 32, .blocks = 16};
+    w->layout = (struct faulty_layout){.layers = 2, .heads = 2, .head_dim = 32, .blocks = FAULTY_BLOCKS};
+    w->layout.head_dim <<= ts_rng_below(&w->rng, 2);
+    if (ts_rng_below(&w->rng, 8) == 0)
+        w->layout.blocks *= 3;
     w->layout.dtype = ts_rng_below(&w->rng, 2) ? TS_DTYPE_BF16 : TS_DTYPE_F16;
     w->router.incarnation = ts_rng_u64(&w->rng) | 1;
     for (int i = 0; i < FAULTY_NODES_MAX; i++) {

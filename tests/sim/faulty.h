@@ -23,6 +23,7 @@
 #define FAULTY_REQUESTS_MAX 5
 #define FAULTY_ATTEMPTS_MAX 128
 #define FAULTY_POOLS_MAX    16
+#define FAULTY_BLOCKS       16   /* of a pool; of some worlds thrice as many */
 #define FAULTY_POISON       0xEE /* what lies in blocks that nobody owns */
 
 enum faulty_role { FAULTY_ROUTER, FAULTY_RELAY, FAULTY_PREFILL, FAULTY_DECODE };
@@ -55,7 +56,9 @@ struct faulty_pool {
 };
 
 struct faulty_request {
-    uint64_t key; /* all of its KV and tokens follow from it */
+    uint64_t key,
+        other; /* all of its KV and tokens follow from the first, from token `fork` on from the other */
+    uint32_t fork;
     uint32_t *prompt, prompt_count;
     char codec_name[16];
     struct faulty_pool *expected; /* block i holds tokens 16 i ...; NULL until it is asked for */
@@ -69,6 +72,8 @@ void faulty_kv_compute(const struct faulty_request *r, struct faulty_pool *pool,
                        uint32_t layer, uint32_t token_begin, uint32_t token_count);
 uint32_t faulty_token(const struct faulty_request *r, uint32_t output_index);
 void faulty_request_init(struct faulty_request *r, uint64_t key, uint32_t prompt_tokens, const char *codec);
+void faulty_request_fork(struct faulty_request *r, uint32_t token,
+                         uint64_t key); /* begins as it did, then differs */
 void faulty_request_fini(struct faulty_request *r);
 /* Whether these blocks hold the prompt's KV as the codec restores it: every byte of every token. */
 bool faulty_kv_right(struct faulty_request *r, const struct faulty_pool *pool, struct ts_u32s blocks,
@@ -174,7 +179,7 @@ struct faulty_world {
     int kill_node;
     struct ts_error fault; /* the promise that was broken */
     uint64_t fates[FATES], kills, checked;
-    uint64_t repeated; /* chunks sent again, by relays that have ended */
+    uint64_t repeated, present; /* chunks sent again; blocks that decode had: of processes that have ended */
 };
 
 void faulty_begin(struct faulty_world *w, uint64_t seed);

@@ -62,6 +62,11 @@ static void fill_row(uint64_t key, enum ts_dtype dtype, uint32_t count, uint16_t
         out[0] = (uint16_t)((dtype == TS_DTYPE_BF16 ? 255u : 31u) << mantissa);
 }
 
+static uint64_t key_at(const struct faulty_request *r, uint32_t token)
+{
+    return token < r->fork ? r->key : r->other;
+}
+
 void faulty_kv_compute(const struct faulty_request *r, struct faulty_pool *pool, struct ts_u32s blocks,
                        uint32_t layer, uint32_t token_begin, uint32_t token_count)
 {
@@ -70,7 +75,7 @@ void faulty_kv_compute(const struct faulty_request *r, struct faulty_pool *pool,
             for (uint32_t token = token_begin; token < token_begin + token_count; token++) {
                 uint64_t place = ((uint64_t)token << 24) + (layer << 16) + (head << 8) + side;
                 TS_ASSERT(token / TS_KV_BLOCK_TOKENS < blocks.count);
-                fill_row(ts_splitmix64(r->key ^ ts_splitmix64(place)), pool->layout.dtype,
+                fill_row(ts_splitmix64(key_at(r, token) ^ ts_splitmix64(place)), pool->layout.dtype,
                          pool->layout.head_dim,
                          row_of(pool, layer, blocks.data[token / TS_KV_BLOCK_TOKENS], side, head, token));
             }
@@ -80,16 +85,23 @@ void faulty_kv_compute(const struct faulty_request *r, struct faulty_pool *pool,
 
 uint32_t faulty_token(const struct faulty_request *r, uint32_t output_index)
 {
-    return (uint32_t)(ts_splitmix64(r->key + 77 * (output_index + 1)) % VOCAB);
+    return (uint32_t)(ts_splitmix64(r->other + 77 * (output_index + 1)) % VOCAB);
 }
 
 void faulty_request_init(struct faulty_request *r, uint64_t key, uint32_t prompt_tokens, const char *codec)
 {
     *r = (struct faulty_request){.key = key, .prompt_count = prompt_tokens};
     r->prompt = ts_xcalloc(prompt_tokens, sizeof *r->prompt);
-    for (uint32_t i = 0; i < prompt_tokens; i++)
-        r->prompt[i] = (uint32_t)(ts_splitmix64(key ^ (i + 1)) % VOCAB);
     snprintf(r->codec_name, sizeof r->codec_name, "%s", codec);
+    faulty_request_fork(r, prompt_tokens, key);
+}
+
+void faulty_request_fork(struct faulty_request *r, uint32_t token, uint64_t key)
+{
+    r->fork = token;
+    r->other = key;
+    for (uint32_t i = 0; i < r->prompt_count; i++)
+        r->prompt[i] = (uint32_t)(ts_splitmix64(key_at(r, i) ^ (i + 1)) % VOCAB);
 }
 
 void faulty_request_fini(struct faulty_request *r)

@@ -28,7 +28,7 @@
 static uint64_t transfers_wanted = 1000, only_case;
 
 struct counts {
-    uint64_t worlds, transfers, verified, refeeds, killed, checked, repeated, steps;
+    uint64_t worlds, transfers, verified, refeeds, killed, checked, repeated, present, steps;
     uint64_t fates[FATES], reasons[TS_REASON_LAST + 1];
 };
 
@@ -38,9 +38,27 @@ static void ask(struct faulty_world *w)
     struct faulty_asked *r = &w->router.asked[w->router.asked_count++];
     uint64_t key = ts_rng_u64(&w->rng), codec = ts_rng_below(&w->rng, TS_ARRAY_SIZE(codecs));
     uint64_t tokens = 1 + ts_rng_below(&w->rng, ts_rng_below(&w->rng, 4) ? 60 : 120);
+    const char *name = codecs[codec];
+    bool long_one = w->layout.blocks > FAULTY_BLOCKS;
+    if (long_one) { /* spans of 256 tokens */
+        name = "i4hc";
+        tokens += 200;
+    }
     *r = (struct faulty_asked){.attempt = -1};
+    uint64_t fork = UINT32_MAX, other = key;
+    if (w->router.asked_count > 1 &&
+        ts_rng_below(&w->rng, 2)) { /* begins as an earlier one, and may go on so */
+        const struct faulty_request *before =
+            &w->router.asked[ts_rng_below(&w->rng, (uint64_t)w->router.asked_count - 1)].request;
+        key = before->key;
+        name = before->codec_name;
+        tokens = before->prompt_count + ts_rng_below(&w->rng, long_one ? 150 : 60);
+        fork = ts_rng_below(&w->rng, 2 * tokens);
+    }
     r->retry_at = w->now + (ts_time)ts_rng_below(&w->rng, 200) * TS_MS;
-    faulty_request_init(&r->request, key, (uint32_t)tokens, codecs[codec]);
+    faulty_request_init(&r->request, key, (uint32_t)tokens, name);
+    if (fork < tokens)
+        faulty_request_fork(&r->request, (uint32_t)fork, other);
 }
 
 /* Every fourth world has no fault but a kill, of each process at each step in turn; the others have what was
@@ -107,6 +125,7 @@ static void add_up(struct counts *c, const struct faulty_world *w)
     c->killed += w->kills;
     c->checked += w->checked;
     c->repeated += w->repeated;
+    c->present += w->present;
     for (int i = 0; i < FATES; i++)
         c->fates[i] += w->fates[i];
     for (int i = 0; i < w->router.attempt_count; i++) {
@@ -151,8 +170,8 @@ static void print(const struct counts *c)
         (unsigned long long)c->refeeds, (unsigned long long)c->verified, (unsigned long long)c->checked);
     for (int i = 0; i < FATES; i++)
         printf("%s %llu, ", fates[i], (unsigned long long)c->fates[i]);
-    printf("kill %llu; chunks sent again %llu; ends:", (unsigned long long)c->killed,
-           (unsigned long long)c->repeated);
+    printf("kill %llu; chunks sent again %llu, blocks not sent %llu; ends:", (unsigned long long)c->killed,
+           (unsigned long long)c->repeated, (unsigned long long)c->present);
     for (int i = 0; i <= TS_REASON_LAST; i++) {
         if (c->reasons[i])
             printf(" %s %llu", ts_reason_name((enum ts_reason)i), (unsigned long long)c->reasons[i]);
@@ -175,7 +194,7 @@ static void test_faults(void **state)
     /* Most transfers come through; what is damaged is asked for again, and what no checksum sees is found. */
     assert_true(c.verified * 3 > c.transfers && c.reasons[TS_REASON_NONE] > 0);
     assert_true(c.repeated * 2 > c.fates[FATE_DAMAGE] && c.reasons[TS_REASON_KV_CORRUPT] > 0);
-    assert_true(c.reasons[TS_REASON_PEER_LOST] > 0);
+    assert_true(c.reasons[TS_REASON_PEER_LOST] > 0 && c.present > 0);
 }
 
 static void test_one(void **state)
