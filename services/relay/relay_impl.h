@@ -264,8 +264,9 @@ void transfer_again(struct relay_core *core, struct transfer *t, const struct ts
 
 /* relay_resume.c */
 void resume_link_lost(struct relay_core *core,
-                      struct link *link);                     /* its transfers wait for the next session */
-void resume_granted(struct transfer *t, struct ts_u64s have); /* what decode has counts as credited */
+                      struct link *link); /* its transfers wait for the next session */
+void resume_granted(struct relay_core *core, struct transfer *t,
+                    struct ts_u64s have);   /* what decode has counts as credited */
 bool resume_done(const struct transfer *t); /* KvDone may answer a KvOpen: decode had all before */
 
 /* relay_copy.c */

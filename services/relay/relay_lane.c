@@ -116,18 +116,22 @@ void lane_failed(struct relay_core *core, struct link *link, uint32_t number)
     }
 }
 
+/* A connection is only at fault where the session's lives: else the whole link may be away. */
 ts_time lanes_tick(struct relay_core *core, struct link *link)
 {
+    ts_time heard = link->session.last_rx + link->session.timeout_ns;
+    bool lives = heard - core->now > link->session.timeout_ns / 2;
     ts_time due = TS_TIME_NEVER;
     for (uint32_t i = 1; i < link->lane_count; i++) {
         const struct lane *lane = &link->lanes[i];
         ts_time until = lane->moved_at + link->session.timeout_ns;
-        if (lane->under_way == 0 || lane->failed)
+        if (lane->under_way == 0 || lane->failed || !link->session.up)
             continue;
-        if (until <= core->now)
+        if (until <= core->now && lives)
             lane_failed(core, link, i);
-        else if (until < due)
-            due = until;
+        else if (until <= core->now)
+            until = heard;
+        due = until < due ? until : due;
     }
     return due;
 }

@@ -2,6 +2,7 @@
  * What a lost session with decode leaves of a transfer: all its chunks. It opens again in the next session,
  * decode says which of them it has, and the others are sent.
  */
+#include "common/base/ts_log.h"
 #include "services/relay/relay_impl.h"
 
 #define RESUMES_MAX 8 /* sessions lost one after the other in which decode got nothing */
@@ -21,9 +22,9 @@ void resume_link_lost(struct relay_core *core, struct link *link)
 {
     for (struct transfer *t = core->live.head, *next; t; t = next) {
         next = t->near[LIST_ALL].next;
-        if (t->link != link || !t->opened)
+        if (t->link != link || t->state == TRANSFER_OPENING)
             continue;
-        if (t->granted && ++t->resumes > RESUMES_MAX) {
+        if (++t->resumes > RESUMES_MAX) {
             transfer_end(core, t, TS_REASON_PEER_LOST,
                          "the session with the decode worker was lost again and again");
             continue;
@@ -33,10 +34,19 @@ void resume_link_lost(struct relay_core *core, struct link *link)
     }
 }
 
-void resume_granted(struct transfer *t, struct ts_u64s have)
+void resume_granted(struct relay_core *core, struct transfer *t, struct ts_u64s have)
 {
-    for (size_t i = 0; i < t->chunk_count; i++)
+    size_t there = 0;
+    for (size_t i = 0; i < t->chunk_count; i++) {
         t->chunks[i].credited = i / 64 < have.count && (have.data[i / 64] >> i % 64 & 1);
+        there += t->chunks[i].credited;
+    }
+    core->counts.resumed += t->granted;
+    if (t->granted)
+        ts_actions_log(core->out, TS_LOG_INFO,
+                       "event=kv_resumed request=%llu attempt=%u chunks=%zu there=%zu",
+                       (unsigned long long)t->rid.request, t->rid.attempt, t->chunk_count, there);
+    t->granted = true;
 }
 
 bool resume_done(const struct transfer *t)

@@ -407,9 +407,7 @@ void transfer_grant(struct relay_core *core, struct link *link, const struct ts_
     }
     t->there = m->token_begin;
     t->window = m->credit_bytes;
-    core->counts.resumed += t->granted;
-    t->granted = true;
-    resume_granted(t, m->have);
+    resume_granted(core, t, m->have);
     set_state(core, t, TRANSFER_STREAMING);
     encode_send(core, t);
 }
@@ -479,8 +477,7 @@ void transfer_wait_open(struct relay_core *core, struct transfer *t)
     t->open_at = core->now;
     t->open_until = core->now + core->settings.open_retry_ms * TS_MS;
     t->backoff = BACKOFF_MIN;
-    if (t->state != TRANSFER_OPENING)
-        set_state(core, t, TRANSFER_OPENING);
+    set_state(core, t, TRANSFER_OPENING);
 }
 
 void transfer_pool_lost(struct relay_core *core, struct pool *pool)

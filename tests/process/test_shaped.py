@@ -31,7 +31,7 @@ LINKS = {
 class ShapedCluster:
     """One process of each service, on the two sides of a Net."""
 
-    def __init__(self, net, codec, folder, env=None):
+    def __init__(self, net, codec, folder, env=None, decode=()):
         self.net = net
         self.env = {**os.environ, **(env or {})}
         pool = f"ipc://{folder}/pool"
@@ -39,15 +39,19 @@ class ShapedCluster:
         self.services = {
             "router": self.start("b", "router", "--listen", ROUTER, "--codec", codec, "--trace", self.trace),
             "planner": self.start("b", "planner", "--router", ROUTER),
-            "relay": self.start("a", "relay", "--router", ROUTER, "--listen", pool),
-            "decode": self.start("b", "decode", "--router", ROUTER, "--model", DEMO, "--kv-listen", f"tcp://{ADDRESS['b']}:*"),
+            "relay": self.start("a", "relay", "--router", ROUTER, "--listen", pool, "--log-level", "info", log=f"{folder}/relay.log"),
+            "decode": self.start("b", "decode", "--router", ROUTER, "--model", DEMO, "--kv-listen", f"tcp://{ADDRESS['b']}:*", *decode),
             "prefill": self.start("a", "prefill", "--router", ROUTER, "--model", DEMO, "--kv-listen", f"tcp://{ADDRESS['a']}:*",
                                   "--relay", "relay", "--pool", pool),
         }
         wait_for(self.ready, 60)
 
-    def start(self, side, service, *flags):
-        return self.net.start(side, [BUILD / "bin" / f"ts-{service}", "--config", CONF, "--id", service, *flags], env=self.env)
+    def start(self, side, service, *flags, log=None):
+        args = [BUILD / "bin" / f"ts-{service}", "--config", CONF, "--id", service, *flags]
+        if log is None:
+            return self.net.start(side, args, env=self.env)
+        with open(log, "w") as file:
+            return self.net.start(side, args, env=self.env, stderr=file)
 
     def status(self):
         return json.loads(self.net.run("b", [TSCTL, "status", "--router", ROUTER, "--json"]).stdout)
@@ -147,3 +151,27 @@ def test_a_link_that_is_cut_for_a_while(seconds, quick, load, unshaped):
         assert max(t["attempts"] for t in traces) > 1, "nothing was lost"
     else:
         assert max(t["attempts"] for t in traces) == 1
+
+
+def test_a_cut_that_ends_the_kv_session_alone(load, unshaped):
+    """Decode's patience with relays is shorter than the cut, the router's is not: transfers go on where they were, and no attempt is lost."""
+    with shaped.net(rate="100mbit") as net, tempfile.TemporaryDirectory(prefix="ts-shaped-") as folder:
+        cluster = ShapedCluster(net, "none", folder, decode=["--heartbeat-ms", "100", "--timeout-ms", "600"])
+        before = net.sent_bytes("a")
+        answers = []
+        answer = threading.Thread(target=lambda: answers.extend(cluster.answer(load)))
+        answer.start()
+        wait_for(lambda: net.sent_bytes("a") > before + MIB, 60)
+        net.cut()
+        time.sleep(1.2)
+        net.join()
+        answer.join()
+        cluster.settle()
+        traces = cluster.traces()
+        cluster.stop()
+        with open(f"{folder}/relay.log") as file:
+            resumed = [tuple(map(int, found)) for found in re.findall(r"event=kv_resumed .* chunks=(\d+) there=(\d+)", file.read())]
+    same_tokens(answers, unshaped["none"])
+    print(f"resumed (chunks, of them there): {resumed}")
+    assert max(t["attempts"] for t in traces) == 1
+    assert resumed, "no session was lost in the middle of a transfer"

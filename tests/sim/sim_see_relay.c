@@ -220,7 +220,9 @@ static void check_again(struct sim_world *w, struct cloud_node *node, const stru
 static void look_for_orphans(struct sim_world *w, struct cloud_node *node)
 {
     const struct relay_core *core = cloud_node_core(node);
-    ts_time now = cloud_now(w->cloud), most = ORPHANS + core->settings.open_retry_ms * TS_MS;
+    ts_time now = cloud_now(w->cloud);
+    ts_time most =
+        ORPHANS + 2 * core->settings.open_retry_ms * TS_MS; /* once more where a session was lost */
     for (const struct transfer *t = core->live.head; t; t = t->near[LIST_ALL].next) {
         struct transfer_book *b = book_of(w, node, t->rid);
         const struct sim_ask *ask = t->rid.router == w->router_incarnation && t->rid.request < SIM_NUMBERS_MAX

@@ -95,6 +95,7 @@ static void test_failed(void **state)
         {1004, "tick", ""},
         {1005, "tick", "kv:1002 disconnect\nkv:1000 kv_chunk number=2 #7"},
         {1006, "kv:1000 heartbeat", ""},
+        {1800, "kv:1000 heartbeat", ""}, /* the session lives */
         {1900, "tick", ""},
         {1901, "tick", "kv:1001 disconnect\nkv:1000 kv_chunk number=3 #8"},
         DONE(1902),
