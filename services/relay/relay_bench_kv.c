@@ -34,7 +34,7 @@ struct peer {
 /* What has been heard of the transfer under way. */
 struct heard {
     bool reported, transferred, freed, finished;
-    ts_time transferred_at;
+    ts_time reported_at;
     uint64_t wire;
 };
 
@@ -103,6 +103,7 @@ static void from_decode(struct bench_kv *kv, const struct ts_msg *msg)
         break;
     case TS_MSG_REPORT:
         kv->heard.reported = true;
+        kv->heard.reported_at = ts_clock_now();
         kv->heard.wire = msg->report.kv_bytes_sent;
         break;
     case TS_MSG_OUTPUT:
@@ -125,7 +126,6 @@ static void from_relay(struct bench_kv *kv, const struct ts_msg *msg)
     if (msg->kind != TS_MSG_TRANSFER)
         return;
     kv->heard.transferred = true;
-    kv->heard.transferred_at = ts_clock_now();
     if (msg->transfer.reason != TS_REASON_NONE)
         ts_error_set(kv->err, TS_EIO, "the transfer failed: %s %.*s", ts_reason_name(msg->transfer.reason),
                      (int)msg->transfer.text.count, msg->transfer.text.data);
@@ -576,8 +576,8 @@ enum ts_status bench_kv_transfer(struct bench_kv *kv, const char *codec, uint32_
         return err->status;
     *out = (struct bench_transfer){.raw = bench_kv_raw_bytes(kv, tokens),
                                    .wire = h->wire,
-                                   .run = h->transferred_at - began,
-                                   .visible = h->transferred_at - sealed};
+                                   .run = h->reported_at - began,
+                                   .visible = h->reported_at - sealed};
     release(kv);
     return err->status;
 }

@@ -23,7 +23,7 @@ struct bench_kv;
 
 struct bench_transfer {
     uint64_t raw, wire; /* bytes of 16-bit KV; of all messages to decode */
-    ts_time run;        /* from KvBegin until the relay reports it as verified */
+    ts_time run;        /* from KvBegin until the decode worker has verified it, as it reports */
     ts_time visible;    /* the same from KvSeal */
 };
 

@@ -8,9 +8,10 @@
 #include "common/base/ts_mem.h"
 #include "services/relay/relay_impl.h"
 
-#define BACKOFF_MIN    (20 * TS_MS)
-#define BACKOFF_MAX    (200 * TS_MS)
-#define WHOLE_TRANSFER UINT64_MAX
+#define BACKOFF_MIN       (20 * TS_MS)
+#define BACKOFF_MAX       (200 * TS_MS)
+#define WHOLE_TRANSFER    UINT64_MAX
+#define LAST_PIECE_TOKENS 128
 
 struct rid_key {
     uint64_t router, request, attempt;
@@ -295,14 +296,25 @@ static bool ready_fits(const struct transfer *t, uint32_t layer, const struct ts
            (end % TS_KV_BLOCK_TOKENS == 0 || end == t->begin.token_count);
 }
 
+/* In whole spans. The end of the last layer is what prefill waits for in the end: in small pieces, so that
+ * one is encoded while the other is on its way. */
+static uint32_t piece_tokens(const struct relay_core *core, const struct transfer *t, uint32_t layer,
+                             uint32_t end)
+{
+    uint32_t span = ts_codec_span(&t->begin.codec), most = core->settings.chunk_tokens_max;
+    if (layer == t->layout.layer_end - 1 && end == t->begin.token_count && most > LAST_PIECE_TOKENS)
+        most = LAST_PIECE_TOKENS;
+    return most > span ? most / span * span : span;
+}
+
 /* Cut where the codec's spans end: what does not fill one waits for the next tokens, or for the last. */
 static void add_ready(struct relay_core *core, struct transfer *t, uint32_t layer, uint32_t tokens)
 {
     uint32_t span = ts_codec_span(&t->begin.codec), row = layer - t->layout.layer_begin;
-    uint32_t wish = core->settings.chunk_tokens_max / span * span, most = wish ? wish : span;
     uint32_t end = t->ready[row] += tokens;
     if (end < t->begin.token_count)
         end = end / span * span;
+    uint32_t most = piece_tokens(core, t, layer, end);
     while (t->cut[row] < end) {
         uint32_t left = end - t->cut[row], n = left < most ? left : most;
         ts_array_reserve((void **)&t->pieces, &t->piece_capacity, t->piece_count + 1, sizeof *t->pieces);

@@ -177,18 +177,21 @@ static void test_spans(void **state)
         {2, "pool:1 kv_ready layer_begin=0 layer_end=2 items=1.1:0:240", ""},
         {3, "pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:240:32",
          "encode job=1 layer=0 token_begin=0 token_count=256"},
+        /* The end of the last layer is cut finer. */
         {4, "pool:1 kv_ready layer_begin=1 layer_end=2 items=1.1:240:360",
-         "encode job=2 layer=1 token_begin=0 token_count=512\n"
-         "encode job=3 layer=1 token_begin=512 token_count=88"},
+         "encode job=2 layer=1 token_begin=0 token_count=256\n"
+         "encode job=3 layer=1 token_begin=256 token_count=256\n"
+         "encode job=4 layer=1 token_begin=512 token_count=88"},
         {5, "pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:272:240",
-         "encode job=4 layer=0 token_begin=256 token_count=256"},
+         "encode job=5 layer=0 token_begin=256 token_count=256"},
         {6, "encoded job=1 #5/40 digests=1,2", ""},
         {6, "encoded job=2 #6/40 digests=1,2", ""},
         {6, "encoded job=3 #7/40 digests=1,2", ""},
         {6, "encoded job=4 #8/40 digests=1,2", ""},
+        {6, "encoded job=5 #9/40 digests=1,2", ""},
         {7, "pool:1 kv_ready layer_begin=0 layer_end=1 items=1.1:512:88",
-         "encode job=5 layer=0 token_begin=512 token_count=88"},
-        {8, "encoded job=5 reason=internal", "*"},
+         "encode job=6 layer=0 token_begin=512 token_count=88"},
+        {8, "encoded job=6 reason=internal", "*"},
     };
     struct relay_settings settings = relay_test_settings();
     settings.chunk_tokens_max = 600;
