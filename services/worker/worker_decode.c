@@ -7,6 +7,7 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
+#include "common/core/ts_reshard.h"
 #include "services/worker/worker_impl.h"
 
 #define WHOLE_TRANSFER  UINT64_MAX
@@ -43,8 +44,9 @@ const char *decode_open_fault(const struct worker_core *core, const struct task 
     if (m->layers != kv->layers || m->kv_heads != kv->kv_heads || m->head_dim != kv->head_dim ||
         m->kv_dtype != kv->kv_dtype || m->block_tokens != TS_KV_BLOCK_TOKENS)
         return "the KV layouts differ";
-    if (m->layer_begin >= m->layer_end || m->layer_begin < kv->layer_begin || m->layer_end > kv->layer_end ||
-        m->head_begin >= m->head_end || m->head_begin < kv->head_begin || m->head_end > kv->head_end)
+    const struct ts_shard_rect part = {m->layer_begin, m->layer_end, m->head_begin, m->head_end};
+    const struct ts_shard_rect own = {kv->layer_begin, kv->layer_end, kv->head_begin, kv->head_end};
+    if (!ts_rects_tile(&part, 1, own)) /* there is one sender: what it leaves out nobody brings */
         return "the transfer's layers or heads are not those of this worker";
     const struct ts_codec codec = ts_codec_for_prompt(&t->codec, m->token_count);
     if (!ts_schema_equal(&ts_codec_schema, &m->codec, &codec))

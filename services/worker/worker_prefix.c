@@ -108,11 +108,7 @@ static struct prefix_key key_of(const struct task *t, uint64_t codec, uint32_t b
 
 void prefix_remember(const struct worker_core *core, struct task *t, struct ts_u64s chain)
 {
-    const struct ts_msg_pool *p = &core->settings.pool;
-    const struct ts_msg_kv_open *o = &t->open;
-    bool whole = o->layer_begin == p->layer_begin && o->layer_end == p->layer_end &&
-                 o->head_begin == p->head_begin && o->head_end == p->head_end;
-    if (core->prefix.idle_max == 0 || !whole || chain.count != o->token_count / TS_KV_BLOCK_TOKENS)
+    if (core->prefix.idle_max == 0 || chain.count != t->open.token_count / TS_KV_BLOCK_TOKENS)
         return;
     t->chain = ts_xcalloc(chain.count + 1, sizeof *t->chain);
     if (chain.count)

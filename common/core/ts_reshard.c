@@ -1,0 +1,52 @@
+#include "common/core/ts_reshard.h"
+
+static uint32_t later(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint32_t earlier(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+struct ts_shard_rect ts_rect_meet(struct ts_shard_rect a, struct ts_shard_rect b)
+{
+    const struct ts_shard_rect meet = {later(a.layer_begin, b.layer_begin), earlier(a.layer_end, b.layer_end),
+                                       later(a.head_begin, b.head_begin), earlier(a.head_end, b.head_end)};
+    return ts_rect_empty(meet) ? (struct ts_shard_rect){0, 0, 0, 0} : meet;
+}
+
+/* Inside of it and apart from each other, they cover it if their areas add up. */
+bool ts_rects_tile(const struct ts_shard_rect *rects, size_t count, struct ts_shard_rect whole)
+{
+    uint64_t area = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (ts_rect_empty(rects[i]) || ts_rect_area(ts_rect_meet(rects[i], whole)) != ts_rect_area(rects[i]))
+            return false;
+        for (size_t k = 0; k < i; k++) {
+            if (!ts_rect_empty(ts_rect_meet(rects[i], rects[k])))
+                return false;
+        }
+        area += ts_rect_area(rects[i]);
+    }
+    return area == ts_rect_area(whole);
+}
+
+size_t ts_reshard_plan(const struct ts_shard_rect *senders, size_t sender_count,
+                       const struct ts_shard_rect *receivers, size_t receiver_count,
+                       struct ts_reshard_part *parts, size_t most)
+{
+    size_t count = 0;
+    for (size_t s = 0; s < sender_count; s++) {
+        for (size_t r = 0; r < receiver_count; r++) {
+            const struct ts_shard_rect rect = ts_rect_meet(senders[s], receivers[r]);
+            if (ts_rect_empty(rect))
+                continue;
+            if (count < most)
+                parts[count] = (struct ts_reshard_part){(uint32_t)s, (uint32_t)r, rect};
+            count++;
+        }
+    }
+    return count;
+}

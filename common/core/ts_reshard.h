@@ -1,0 +1,48 @@
+/*
+ * KV between owners that cut the model differently. An owner holds a rectangle: a range of layers and, of
+ * each, a range of KV heads; the owners of a replica hold every (layer, head) once. What a sender has for a
+ * receiver is where their rectangles meet. If both sides are whole, the meetings of all pairs are whole, too:
+ * every (layer, head) goes once, from one sender to one receiver.
+ *
+ * Pure; ranges are half open and counted as the model counts.
+ */
+#ifndef TS_CORE_RESHARD_H
+#define TS_CORE_RESHARD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ts_shard_rect {
+    uint32_t layer_begin, layer_end, head_begin, head_end;
+};
+
+static inline bool ts_rect_empty(struct ts_shard_rect r)
+{
+    return r.layer_begin >= r.layer_end || r.head_begin >= r.head_end;
+}
+
+static inline uint64_t ts_rect_area(struct ts_shard_rect r)
+{
+    return ts_rect_empty(r) ? 0 : (uint64_t)(r.layer_end - r.layer_begin) * (r.head_end - r.head_begin);
+}
+
+/* Where two meet; empty where they do not. */
+struct ts_shard_rect ts_rect_meet(struct ts_shard_rect a, struct ts_shard_rect b);
+/* Whether the rectangles cover `whole` exactly once: they lie inside of it, none is empty, no two meet, and
+ * nothing is left out. */
+bool ts_rects_tile(const struct ts_shard_rect *rects, size_t count, struct ts_shard_rect whole);
+
+/* A part of a transfer. */
+struct ts_reshard_part {
+    uint32_t sender, receiver; /* indices */
+    struct ts_shard_rect rect;
+};
+
+/* What each sender has for each receiver, by sender, then by receiver. Writes the first `most`; returns how
+ * many there are. */
+size_t ts_reshard_plan(const struct ts_shard_rect *senders, size_t sender_count,
+                       const struct ts_shard_rect *receivers, size_t receiver_count,
+                       struct ts_reshard_part *parts, size_t most);
+
+#endif
