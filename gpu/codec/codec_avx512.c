@@ -125,24 +125,26 @@ static inline void vec_codes(const float *x, uint32_t half, vec zero, vec invers
     _mm_storeu_si128((__m128i *)out, _mm512_cvtepi32_epi8(_mm512_or_si512(low, _mm512_slli_epi32(high, 4))));
 }
 
-/* Words of the codes of two vectors, fours of them interleaved. */
-static inline __m512i words(__m512i a, __m512i b, int bias)
+/* Codes of four vectors as bytes, fours of them interleaved; below 32768 where there is no bias. */
+static inline __m512i bytes_of(const __m512i *c, int bias)
 {
-    if (bias == 0) /* negative ones become 0 */
-        return _mm512_min_epu16(_mm512_packus_epi32(a, b), _mm512_set1_epi16(15));
-    __m512i w = _mm512_adds_epi16(_mm512_packs_epi32(a, b), _mm512_set1_epi16((short)bias));
-    return _mm512_min_epi16(_mm512_max_epi16(w, _mm512_setzero_si512()), _mm512_set1_epi16(15));
+    __m512i a, b, shift = _mm512_set1_epi16((short)bias);
+    if (bias == 0) { /* negative ones become 0 */
+        a = _mm512_packus_epi32(c[0], c[1]);
+        b = _mm512_packus_epi32(c[2], c[3]);
+    } else {
+        a = _mm512_adds_epi16(_mm512_packs_epi32(c[0], c[1]), shift);
+        b = _mm512_adds_epi16(_mm512_packs_epi32(c[2], c[3]), shift);
+    }
+    return _mm512_min_epu8(_mm512_packus_epi16(a, b), _mm512_set1_epi8(15));
 }
 
-/* The same of four vectors, as bytes in order: low codes `low`, high codes `high`. */
+/* Low codes `low`, high codes `high`, in order. */
 static inline void store_codes(const __m512i *low, const __m512i *high, int bias, uint8_t *out)
 {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512i a =
-        _mm512_or_si512(words(low[0], low[1], bias), _mm512_slli_epi16(words(high[0], high[1], bias), 4));
-    __m512i b =
-        _mm512_or_si512(words(low[2], low[3], bias), _mm512_slli_epi16(words(high[2], high[3], bias), 4));
-    _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(a, b)));
+    __m512i both = _mm512_or_si512(bytes_of(low, bias), _mm512_slli_epi16(bytes_of(high, bias), 4));
+    _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, both));
 }
 
 static inline __m512i codes_of(vec x, float zero, float inverse)

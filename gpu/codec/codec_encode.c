@@ -96,6 +96,15 @@ static void escape(struct encoder *e, const struct codec_side_layout *s, const u
     e->escapes++;
 }
 
+/* Where the codes of the same head in the next block will go: to be written at once when it is their turn.
+ * The processor sees the rest coming. */
+static void fetch_next(const struct codec_side_layout *s, const uint8_t *codes)
+{
+    size_t bytes = (size_t)CODEC_ROWS * s->code_row;
+    for (size_t i = 0; i < bytes && i < 512; i += 64)
+        __builtin_prefetch(codes + bytes + i, 1);
+}
+
 /* `lost`: it must escape. */
 static void encode_tile(struct encoder *e, uint32_t kv, struct codec_place at, const struct source *from,
                         bool lost)
@@ -106,6 +115,7 @@ static void encode_tile(struct encoder *e, uint32_t kv, struct codec_place at, c
         memcpy(to.codes, from->tile, at.rows * e->layout->row_bytes);
         return;
     }
+    fetch_next(s, to.codes);
     if (lost || !(at.rows == CODEC_ROWS ? write_tile(e, s, from, &to) : write_part(e, s, from, &to, at.rows)))
         escape(e, s, from->tile, at, &to);
 }
