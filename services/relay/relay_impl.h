@@ -234,6 +234,8 @@ void probe_router_up(struct relay_core *core);
 void probe_test(struct relay_core *core, uint64_t router, const struct ts_msg_link_test *m);
 
 /* relay_transfer.c */
+/* Edges of the table in README.md. */
+bool transfer_may_become(enum transfer_state from, enum transfer_state to);
 struct transfer *transfer_find(const struct relay_core *core, struct ts_rid rid);
 void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_msg *m);
 void transfer_ready(struct relay_core *core, struct pool *pool, const struct ts_msg_kv_ready *m);

@@ -41,7 +41,7 @@ static void list_opening(struct relay_core *core, struct transfer *t)
     core->opening_due = due < core->opening_due ? due : core->opening_due;
 }
 
-static void set_state(struct relay_core *core, struct transfer *t, enum transfer_state state)
+bool transfer_may_become(enum transfer_state from, enum transfer_state to)
 {
     static const uint8_t legal[] = {
         [TRANSFER_OPENING] = 1 << TRANSFER_WAIT_GRANT | 1 << TRANSFER_OVER,
@@ -52,7 +52,12 @@ static void set_state(struct relay_core *core, struct transfer *t, enum transfer
         [TRANSFER_RETAINED] = 1 << TRANSFER_OPENING | 1 << TRANSFER_OVER,
         [TRANSFER_OVER] = 0,
     };
-    TS_ASSERT(legal[t->state] >> state & 1);
+    return legal[from] >> to & 1;
+}
+
+static void set_state(struct relay_core *core, struct transfer *t, enum transfer_state state)
+{
+    TS_ASSERT(transfer_may_become(t->state, state));
     if (t->state == TRANSFER_OPENING)
         list_remove(&core->opening, LIST_OPENING, t);
     core->state_counts[t->state]--;

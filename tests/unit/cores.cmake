@@ -10,7 +10,7 @@ foreach(piece core decode prefill resume)
   ts_test(test_worker_${piece} SOURCES test_worker_${piece}.c worker_fixture.c
           LINK ts_core_fixture ts_worker_core LABELS unit)
 endforeach()
-foreach(piece copies core lanes resume)
+foreach(piece copies core lanes resume states)
   ts_test(test_relay_${piece} SOURCES test_relay_${piece}.c relay_fixture.c
           LINK ts_core_fixture ts_relay_core LABELS unit)
 endforeach()
