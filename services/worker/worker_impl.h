@@ -214,7 +214,8 @@ bool task_take_blocks(struct worker_core *core, struct task *t, uint32_t tokens)
 /* To one that begins: a block stays free for each ready sequence, or somebody were preempted within 16
  * tokens. */
 bool task_admit_blocks(struct worker_core *core, struct task *t, uint32_t tokens);
-bool task_younger(const struct task *a, const struct task *b); /* by acceptance, then by arrival */
+bool task_younger(const struct task *a, const struct task *b);  /* by acceptance, then by arrival */
+bool task_may_become(enum task_state from, enum task_state to); /* edges of the table in README.md */
 void task_state_set(struct worker_core *core, struct task *t, enum task_state state);
 void task_add_item(struct task *t, const struct ts_token_item *item);
 void task_add_output(struct task *t, uint32_t token);

@@ -52,7 +52,7 @@ static void list_remove(struct task_list *list, struct task *t)
     list->count--;
 }
 
-void task_state_set(struct worker_core *core, struct task *t, enum task_state state)
+bool task_may_become(enum task_state from, enum task_state to)
 {
     static const uint16_t legal[] = {
         [TASK_TOKENISING] = 1 << TASK_WAITING | 1 << TASK_DYING,
@@ -67,7 +67,12 @@ void task_state_set(struct worker_core *core, struct task *t, enum task_state st
         [TASK_FINISHED] = 1 << TASK_DYING,
         [TASK_DYING] = 0,
     };
-    TS_ASSERT(legal[t->state] >> state & 1);
+    return legal[from] >> to & 1;
+}
+
+void task_state_set(struct worker_core *core, struct task *t, enum task_state state)
+{
+    TS_ASSERT(task_may_become(t->state, state));
     if (t->state == TASK_READY && t->in_batch)
         core->flying--;
     list_remove(&core->lists[t->state], t);

@@ -6,7 +6,7 @@ foreach(piece attempt core refeed request)
           LINK ts_core_fixture ts_router_core LABELS unit)
 endforeach()
 ts_test(test_route_policy SOURCES test_route_policy.c LINK ts_router_core ts_base LABELS unit)
-foreach(piece core decode prefill resume)
+foreach(piece core decode prefill resume states)
   ts_test(test_worker_${piece} SOURCES test_worker_${piece}.c worker_fixture.c
           LINK ts_core_fixture ts_worker_core LABELS unit)
 endforeach()
