@@ -3,6 +3,5 @@
 
 #include "gpu/cuda/kernel_host.h"
 
-extern "C" const kernel_host_entry codec_host_kernels[];
 const kernel_host_entry codec_host_kernels[] = {
     {"cuda_codec_encode", cuda_codec_encode}, {"cuda_codec_decode", cuda_codec_decode}, {nullptr, nullptr}};

@@ -1,6 +1,7 @@
 /*
  * A device of the CUDA driver. The few types and functions that are needed are declared here, so that a build
- * needs no header of the toolkit and the binary no library.
+ * needs no header of the toolkit and the binary no library;
+ * test_cuda_driver compares them with cuda.h.
  */
 #include <dlfcn.h>
 #include <pthread.h>

@@ -48,6 +48,8 @@ struct kernel_host_entry {
 };
 struct ts_cuda *kernel_host_open(const struct kernel_host_entry *kernels);
 
+extern const struct kernel_host_entry codec_host_kernels[]; /* of codec.cu */
+
 /* For kernel_host.cuh, called by a running thread. */
 uint64_t kernel_host_exchange(uint32_t mask, uint64_t value, uint32_t source_lane);
 uint32_t kernel_host_ballot(uint32_t mask, int predicate);

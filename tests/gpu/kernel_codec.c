@@ -11,8 +11,6 @@
 #include "gpu/cuda/kernel_host.h"
 #include "tests/gpu/kernel_fixture.h"
 
-extern const struct kernel_host_entry codec_host_kernels[];
-
 static uint32_t turn;
 
 /* Each codec and type in another order than the one before. */
