@@ -34,6 +34,7 @@ struct cloud_site_settings cloud_site_defaults(void)
     s.relay.encoded_bytes_max = UINT64_C(64) << 30;
     s.relay.encode_jobs_max = 16;
     s.relay.chunk_tokens_max = 0;
+    s.router.measure_links = false;
     s.relay.probe_every_ms = s.relay.link_report_ms = 0;
     return s;
 }

@@ -71,6 +71,7 @@ struct link { /* to a decode worker */
     struct {
         bool once, at_least;
         double bytes_per_s;
+        uint64_t done, repeats;
     } told; /* routers, of this link */
 };
 
@@ -225,7 +226,7 @@ void lane_failed(struct relay_core *core, struct link *link, uint32_t lane);
 ts_time lanes_tick(struct relay_core *core, struct link *link); /* when it wants to be called again */
 
 /* relay_probe.c */
-void probe_measured(struct relay_core *core, const struct link *link); /* KV was credited */
+void probe_measured(struct relay_core *core, const struct link *link); /* KV was credited or verified */
 void probe_tick(struct relay_core *core);
 void probe_link_up(struct relay_core *core, struct link *link, const struct ts_msg_welcome *m);
 void probe_link_down(struct relay_core *core, struct link *link);

@@ -2,19 +2,22 @@
 
 #include "common/base/ts_mem.h"
 
-#define BYTES_PER_S_MAX  1e13
-#define FLOWING_RTTS     4             /* a span shows the limit when it is that long, */
-#define RAMP_SHARE       1.5           /* and after a pause that many times its slow start and a round trip */
-#define WINDOW_BYTES     14600         /* ten segments: the first window of TCP (RFC 6928, section 2) */
-#define AVERAGE_BYTES    (1024 * 1024) /* that weigh as much as all before */
-#define PROBE_WEIGHT_MIN 0.25
-#define PROBE_SHARE      0.01 /* of what the link carries */
+#define BYTES_PER_S_MAX 1e13
+#define FLOWING_RTTS    4   /* a span shows the limit when it is that long, */
+#define RAMP_SHARE      1.5 /* and after a pause that many times its slow start and a round trip */
+/* Of KV that show a limit: what waits for a thread at decode, and chunks that come at once by several
+ * connections, are little beside. */
+#define SPAN_BYTES    (4 << 20)
+#define WINDOW_BYTES  14600     /* ten segments: the first window of TCP (RFC 6928, section 2) */
+#define AVERAGE_BYTES (4 << 20) /* that weigh as much as all before */
+#define PROBE_SHARE   0.01      /* of what the link carries */
 
 struct span {
     double bytes;
     ts_time took;
     bool idle;  /* it begins with a pause */
-    bool small; /* a probe */
+    bool alone; /* probes, no KV */
+    bool small; /* a single one */
 };
 
 void relay_measure_fini(struct relay_measure *m)
@@ -45,38 +48,52 @@ static bool shows_limit(const struct relay_measure *m, const struct span *s)
 {
     double round_trips = s->idle ? RAMP_SHARE * ramp(s->bytes) + 1 : 0;
     round_trips = round_trips > FLOWING_RTTS ? round_trips : FLOWING_RTTS;
-    return m->rtt > 0 && (double)s->took >= round_trips * (double)m->rtt;
+    return m->rtt > 0 && (s->alone || s->bytes >= SPAN_BYTES) &&
+           (double)s->took >= round_trips * (double)m->rtt;
+}
+
+/* What delays a probe makes it slower, and nothing makes it faster: of the last ones the best counts. But
+ * shapers let a little pass at once, so that KV knows better how fast a link is. */
+static void take_probe(struct relay_measure *m, double value, bool limit)
+{
+    double best = value;
+    m->probes[m->probe_count++ % RELAY_MEASURE_PROBES] = value;
+    for (uint32_t i = 0; i < RELAY_MEASURE_PROBES && i < m->probe_count; i++)
+        best = m->probes[i] > best ? m->probes[i] : best;
+    bool few = m->probe_count < RELAY_MEASURE_PROBES;
+    if (best > m->bytes_per_s ? !m->by_transfer : limit && !few)
+        m->bytes_per_s = best;
+}
+
+static void take_kv(struct relay_measure *m, double value, double bytes, bool limit)
+{
+    bool known = m->bytes_per_s > 0 && !m->at_least;
+    double weight = known ? bytes / (bytes + AVERAGE_BYTES) : 1;
+    m->bytes_per_s += weight * (value - m->bytes_per_s);
+    m->by_transfer |= limit;
 }
 
 static void take(struct relay_measure *m, ts_time now, const struct span *s)
 {
-    bool limit = shows_limit(m, s), known = m->bytes_per_s > 0 && !m->at_least;
-    ts_time waited = limit && s->idle ? m->rtt : 0;
-    double value = s->bytes / ((double)(s->took - waited > 0 ? s->took - waited : 1) / 1e9);
-    double weight = s->bytes / (s->bytes + AVERAGE_BYTES);
+    bool limit = shows_limit(m, s);
+    ts_time took = s->took - (limit && s->idle ? m->rtt : 0);
+    double value = s->bytes / ((double)(took > 0 ? took : 1) / 1e9);
     value = value < BYTES_PER_S_MAX ? value : BYTES_PER_S_MAX;
-    if (s->small && m->by_transfer && value > m->bytes_per_s) { /* shapers let a little pass at once */
-        m->samples++;
-        m->sampled_at = now;
-        return;
-    }
     if (!limit && value <= m->bytes_per_s)
         return;
-    if (s->small && weight < PROBE_WEIGHT_MIN)
-        weight = PROBE_WEIGHT_MIN;
-    if (known)
-        m->bytes_per_s += weight * (value - m->bytes_per_s);
+    bool known = m->bytes_per_s > 0 && !m->at_least;
+    if (s->small)
+        take_probe(m, value, limit);
     else
-        m->bytes_per_s = value;
+        take_kv(m, value, s->bytes, limit);
     m->at_least = !known && !limit;
-    m->by_transfer |= !s->small;
     m->samples++;
     m->sampled_at = now;
 }
 
 void relay_measure_alone(struct relay_measure *m, ts_time now, uint64_t bytes, ts_time took, bool small)
 {
-    struct span span = {(double)bytes, took > 0 ? took : 1, true, small};
+    struct span span = {(double)bytes, took > 0 ? took : 1, true, true, small};
     take(m, now, &span);
 }
 
@@ -111,7 +128,7 @@ void relay_measure_credited(struct relay_measure *m, ts_time now, uint64_t bytes
     while (m->count > 0 && m->sends[m->head].end <= m->credited) {
         struct relay_measure_send s = m->sends[m->head++];
         bool last = --m->count == 0 || m->sends[m->head].end > m->credited;
-        struct span span = {(double)(m->credited - s.credited), now - s.from, s.idle, false};
+        struct span span = {(double)(m->credited - s.credited), now - s.from, s.idle, false, false};
         if (!last || s.from < m->spanned_until || span.took <= 0)
             continue;
         if (shows_limit(m, &span))

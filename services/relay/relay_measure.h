@@ -26,6 +26,7 @@
 #include "common/base/ts_clock.h"
 
 #define RELAY_MEASURE_RTTS      8    /* the least of the last ones counts */
+#define RELAY_MEASURE_PROBES    3    /* the best of the last ones counts */
 #define RELAY_MEASURE_SENDS_MAX 4096 /* chunks under way that are looked at; further ones are not */
 
 struct relay_measure_send { /* a chunk under way */
@@ -36,16 +37,18 @@ struct relay_measure_send { /* a chunk under way */
 };
 
 struct relay_measure {
-    double bytes_per_s;              /* 0 = nothing is known */
-    bool at_least;                   /* no limit has shown yet */
-    bool by_transfer;                /* some of it comes from more than small probes */
-    ts_time rtt;                     /* 0 = nothing is known */
-    uint64_t samples;                /* that counted */
-    ts_time sampled_at;              /* the last one */
-    uint64_t sent, credited;         /* bytes; what was dropped counts as credited */
-    uint64_t delivered;              /* credited without what was dropped */
-    ts_time busy_since, credited_at; /* the last pause ended; the last credit */
-    ts_time spanned_until;           /* spans do not overlap */
+    double bytes_per_s;                  /* 0 = nothing is known */
+    bool at_least;                       /* no limit has shown yet */
+    bool by_transfer;                    /* more than small probes has shown its limit */
+    ts_time rtt;                         /* 0 = nothing is known */
+    uint64_t samples;                    /* that counted */
+    ts_time sampled_at;                  /* the last one */
+    uint64_t sent, credited;             /* bytes; what was dropped counts as credited */
+    uint64_t delivered;                  /* credited without what was dropped */
+    ts_time busy_since, credited_at;     /* the last pause ended; the last credit */
+    ts_time spanned_until;               /* spans do not overlap */
+    double probes[RELAY_MEASURE_PROBES]; /* what the last small ones showed */
+    uint32_t probe_count;
     ts_time rtts[RELAY_MEASURE_RTTS];
     uint32_t rtt_count;
     struct relay_measure_send *sends;

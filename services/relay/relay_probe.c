@@ -84,21 +84,18 @@ static bool probed(const struct relay_core *core, const struct link *link)
 
 /* --- tests -------------------------------------------------------------------------------------------- */
 
-static struct ts_msg_link_test_reply *reply_to(struct relay_core *core, uint64_t router, uint64_t id)
+static void answer_test(struct relay_core *core, uint64_t router, const struct ts_msg_link_test_reply *reply)
 {
-    static struct ts_msg_link_test_reply nowhere;
     struct ts_action_send *s = relay_send_router(core, router, TS_MSG_LINK_TEST_REPLY);
-    struct ts_msg_link_test_reply *reply = s ? &s->msg.link_test_reply : &nowhere;
-    *reply = (struct ts_msg_link_test_reply){.id = id};
-    return reply;
+    if (s)
+        s->msg.link_test_reply = *reply;
 }
 
 static void refuse(struct relay_core *core, uint64_t router, uint64_t id, enum ts_reason reason,
                    const char *text)
 {
-    struct ts_msg_link_test_reply *reply = reply_to(core, router, id);
-    reply->reason = reason;
-    reply->text = ts_str_of(text);
+    answer_test(core, router,
+                &(struct ts_msg_link_test_reply){.id = id, .reason = reason, .text = ts_str_of(text)});
 }
 
 static void leave_test(struct relay_core *core)
@@ -128,14 +125,15 @@ static void end_test(struct relay_core *core)
     relay_measure_alone(&link->measure, core->now, bytes, took, false);
     link->probe.due =
         core->now + relay_measure_pause(&link->measure, core->settings.probe_every_ms * TS_MS, PROBE_BYTES);
-    struct ts_msg_link_test_reply *reply = reply_to(core, t->router, t->id);
-    reply->link = (struct ts_link_item){.from = ts_str_of(core->settings.id),
-                                        .to = ts_str_of(link->id),
-                                        .goodput_bytes_per_s = alone.bytes_per_s,
-                                        .at_least = alone.at_least,
-                                        .rtt_ns = t->rtt,
-                                        .bytes = bytes,
-                                        .samples = t->back};
+    answer_test(core, t->router,
+                &(struct ts_msg_link_test_reply){.id = t->id,
+                                                 .link = {.from = ts_str_of(core->settings.id),
+                                                          .to = ts_str_of(link->id),
+                                                          .goodput_bytes_per_s = alone.bytes_per_s,
+                                                          .at_least = alone.at_least,
+                                                          .rtt_ns = t->rtt,
+                                                          .bytes = bytes,
+                                                          .samples = t->back}});
     leave_test(core);
 }
 
@@ -189,10 +187,19 @@ static void tick_test(struct relay_core *core)
     }
 }
 
+/* Asked for by nobody in particular: a link that is there is probed until it has been idle for too long. */
+static void watch(struct relay_core *core, struct ts_str endpoint)
+{
+    if (!core->draining && core->settings.probe_every_ms > 0 && endpoint.count > 0)
+        relay_link_release(core, relay_link_to(core, endpoint));
+}
+
 void probe_test(struct relay_core *core, uint64_t router, const struct ts_msg_link_test *m)
 {
     uint64_t bytes = m->bytes < TEST_BYTES_MAX ? m->bytes : TEST_BYTES_MAX;
-    if (core->draining) {
+    if (m->id == 0) {
+        watch(core, m->endpoint);
+    } else if (core->draining) {
         refuse(core, router, m->id, TS_REASON_DRAINING, "the relay is shutting down");
     } else if (core->test.link) {
         refuse(core, router, m->id, TS_REASON_BUSY, "the relay measures another link");
@@ -253,7 +260,8 @@ static bool changed(const struct link *link)
 {
     const struct relay_measure *m = &link->measure;
     double by = m->bytes_per_s - link->told.bytes_per_s;
-    return known(link) && (!link->told.once || m->at_least != link->told.at_least ||
+    return known(link) && (!link->told.once || link->done != link->told.done ||
+                           link->repeats != link->told.repeats || m->at_least != link->told.at_least ||
                            (by < 0 ? -by : by) > REPORT_CHANGE * link->told.bytes_per_s);
 }
 
@@ -276,7 +284,7 @@ static void fill_item(const struct relay_core *core, const struct link *link, st
                                  .transfers = link->done,
                                  .repeats = link->repeats,
                                  .samples = m->samples,
-                                 .age_ms = (uint64_t)((core->now - m->sampled_at) / TS_MS)};
+                                 .age_ms = m->samples ? (uint64_t)((core->now - m->sampled_at) / TS_MS) : 0};
 }
 
 static void report(struct relay_core *core)
@@ -292,6 +300,8 @@ static void report(struct relay_core *core)
         link->told.once = true;
         link->told.bytes_per_s = link->measure.bytes_per_s;
         link->told.at_least = link->measure.at_least;
+        link->told.done = link->done;
+        link->told.repeats = link->repeats;
     }
     for (size_t i = 0; count > 0 && i < core->settings.router_count; i++) {
         struct ts_action_send *s =

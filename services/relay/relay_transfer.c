@@ -199,6 +199,7 @@ static void verified(struct relay_core *core, struct transfer *t)
 {
     core->counts.done++;
     t->link->done++;
+    probe_measured(core, t->link);
     transfer_report(core, t->rid, t, TS_REASON_NONE, "");
     leave(core, t, TRANSFER_RETAINED);
     t->pool = NULL;

@@ -567,6 +567,7 @@ void attempt_resync(struct router_core *core, struct member *from, const struct 
     }
     struct ts_action_send *s = member_send(core, from, TS_MSG_RESYNC_REPLY);
     s->msg.resync_reply.items = (struct ts_resync_answers){answers, m->items.count};
+    links_watch(core, from);
     for (struct record *r = core->live_head, *next; r; r = next) {
         next = r->next;
         if (is_lost(core, r, from, m))

@@ -9,6 +9,7 @@ struct router_conf {
     struct ts_conf *conf; /* owns the strings */
     const char *listen, *id, *codec, *accuracy, *conf_dir, *devices, *cluster, *record, *trace, *log_level;
     double overload_ttft_factor;
+    bool measure_links;
     uint32_t queue_wait_ms;
     uint32_t heartbeat_ms, timeout_ms, queue_max, held_mib_max, prompt_bytes_max, per_client_max,
         prefill_inflight_max;

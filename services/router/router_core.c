@@ -21,6 +21,7 @@ struct router_settings router_settings_defaults(void)
                                     .ended_keep_ms = 60000,
                                     .max_attempts = 16,
                                     .memory_wait_ms = 120000,
+                                    .measure_links = true,
                                     .phase_wait_ms = 10000,
                                     .overload_ttft_factor = 0.8,
                                     .queue_wait_ms = 30000,

@@ -34,6 +34,7 @@ struct router_settings {
     double overload_ttft_factor; /* a request that would wait for longer than this of its ttft_ms is refused;
                                     0 = off */
     uint32_t queue_wait_ms;      /* the same for one that names no time; 0 = off */
+    bool measure_links;          /* asks relays to probe the ways to decode workers before KV needs them */
     uint32_t phase_wait_ms;      /* a worker that does not take a phase for so long aborts the plan */
     const char *codec; /* of all KV that no request wishes otherwise; "auto" = chosen (router_codec.h) */
     enum router_accuracy accuracy;

@@ -278,7 +278,8 @@ void streams_flush(struct router_core *core);
 
 /* router_links.c */
 void links_report(struct router_core *core, const struct member *from, const struct ts_msg_link_report *m);
-void links_forget(struct router_core *core, const struct member *gone); /* a relay or a worker */
+void links_watch(struct router_core *core, const struct member *joined); /* a relay or a worker */
+void links_forget(struct router_core *core, const struct member *gone);  /* a relay or a worker */
 /* In order of first reports; without those of which a lower bound alone is known, if that is asked for. */
 struct ts_link_items links_list(struct router_core *core, bool limits_only);
 

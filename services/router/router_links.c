@@ -20,6 +20,7 @@ struct router_link {
     struct link_key key;
     struct ts_link_item item; /* without names and age */
     ts_time measured_at;
+    bool told;    /* in the log, that its limit is known */
     uint32_t low; /* reports in a row that were far below */
 };
 
@@ -93,6 +94,10 @@ static void tell(struct router_core *core, const struct router_link *link, uint3
 static void judge(struct router_core *core, struct router_link *link)
 {
     struct ts_link_item *m = &link->item;
+    if (!link->told && m->goodput_bytes_per_s > 0 && !m->at_least) {
+        link->told = true;
+        tell(core, link, TS_LOG_INFO, "link_measured");
+    }
     bool low = m->goodput_bytes_per_s < LINK_SLOW_SHARE * m->expected_bytes_per_s;
     if (!(m->expected_bytes_per_s > 0 && m->goodput_bytes_per_s > 0) || (low && m->at_least))
         return;
@@ -136,6 +141,32 @@ void links_report(struct router_core *core, const struct member *from, const str
                    core->now + core->settings.workload_update_ms * TS_MS);
 }
 
+/* The relay dials, and probes until the link has been idle for too long. */
+static void watch(struct router_core *core, struct member *relay, const struct member *decode)
+{
+    const struct ts_profile *p = &decode->hello.profile;
+    struct link_key key = key_of(relay->id, decode->id);
+    if (!relay->hello.link_tests || !(p->phase & TS_PHASE_DECODE) || p->kv_endpoint.count == 0 ||
+        !member_ready(decode) || relay->draining || ts_map_get(core->links, &key, sizeof key))
+        return;
+    struct ts_action_send *s = member_send(core, relay, TS_MSG_LINK_TEST);
+    if (s)
+        s->msg.link_test = (struct ts_msg_link_test){
+            .from = ts_str_of(relay->id), .to = ts_str_of(decode->id), .endpoint = p->kv_endpoint};
+}
+
+void links_watch(struct router_core *core, const struct member *joined)
+{
+    struct member *m;
+    bool worker = joined->role == TS_ROLE_WORKER;
+    enum ts_role wanted = worker ? TS_ROLE_RELAY : TS_ROLE_WORKER;
+    for (size_t cursor = 0; core->settings.measure_links && joined->role != TS_ROLE_PLANNER &&
+                            (m = ts_map_next(core->members, &cursor, NULL, NULL));) {
+        if (m->role == wanted)
+            watch(core, worker ? m : member_find(core, TS_ROLE_RELAY, joined->id), worker ? joined : m);
+    }
+}
+
 void links_forget(struct router_core *core, const struct member *gone)
 {
     struct router_link *link;
@@ -155,6 +186,7 @@ static ts_time age_of(const struct router_core *core, const struct router_link *
     return core->now - link->measured_at;
 }
 
+/* Names are copied: a link may be forgotten in the step that tells of it. */
 struct ts_link_items links_list(struct router_core *core, bool limits_only)
 {
     const struct router_link *link;
@@ -165,8 +197,8 @@ struct ts_link_items links_list(struct router_core *core, bool limits_only)
         if (limits_only && (link->item.at_least || !(link->item.goodput_bytes_per_s > 0)))
             continue;
         items[count] = link->item;
-        items[count].from = ts_str_of(link->key.relay);
-        items[count].to = ts_str_of(link->key.decode);
+        items[count].from = ts_str_of(ts_arena_printf(&core->out->arena, "%s", link->key.relay));
+        items[count].to = ts_str_of(ts_arena_printf(&core->out->arena, "%s", link->key.decode));
         items[count++].age_ms = (uint64_t)(age_of(core, link) / TS_MS);
     }
     return (struct ts_link_items){items, count};

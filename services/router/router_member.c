@@ -336,6 +336,8 @@ static void on_hello(struct router_core *core, const struct ts_event_message *m)
     if (member->draining) /* the word may have been lost with the session before */
         member_send(core, member, TS_MSG_DRAIN);
     refeed_session(core, member);
+    if (member->role == TS_ROLE_RELAY)
+        links_watch(core, member);
     plan_changed(core);
 }
 

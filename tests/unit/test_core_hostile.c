@@ -334,6 +334,11 @@ static bool router_world(void)
         {TS_CHANNEL_PLANNER, 0,
          "plan term=1 number=1 snapshot_version=7 replicas=1:p0:prefill,2:d0:decode shares=1:2:0:1"},
         {TS_CHANNEL_ADMIN, 0, "status"},
+        {TS_CHANNEL_ADMIN, 0, "links"},
+        {TS_CHANNEL_ADMIN, 0, "link_test from=p0 to=d0 bytes=1"},
+        {TS_CHANNEL_RELAY, 0, "hello role=relay id=r0 link_tests=1"},
+        {TS_CHANNEL_RELAY, 0, "link_report links=r0:d0:1000000:5:7:0:1:0:1"},
+        {TS_CHANNEL_RELAY, 0, "link_test_reply id=1"},
     };
     struct router_settings settings = router_settings_defaults();
     settings.id = "router0";
@@ -367,6 +372,7 @@ static bool worker_world(void)
         {TS_CHANNEL_KV, 0, "kv_chunk number=1 layer=1 head_count=2 token_count=20"},
         {TS_CHANNEL_KV, 0, "kv_end layer_end=2 head_end=2 chunks=2 digests=7,8,7,8"},
         {TS_CHANNEL_KV, 0, "kv_commit senders=1 prompt_ids=*20 produced=42"},
+        {TS_CHANNEL_KV, 0, "kv_probe number=1"},
     };
     struct worker_settings settings = worker_test_settings(TS_PHASE_BOTH);
     settings.heartbeat_ms = 500;
@@ -424,6 +430,11 @@ static bool relay_world(void)
         {TS_CHANNEL_KV, LAST_DIALLED, "kv_nack chunk=0 reason=kv_corrupt"},
         {TS_CHANNEL_KV, LAST_DIALLED, "kv_nack chunk=whole reason=no_assign"},
         {TS_CHANNEL_KV, LAST_DIALLED, "welcome"},
+        {TS_CHANNEL_KV, LAST_DIALLED, "welcome id=d0 probes=1"},
+        {TS_CHANNEL_KV, LAST_DIALLED, "kv_probe reply=1 number=1"},
+        {TS_CHANNEL_KV, LAST_DIALLED, "kv_probe reply=1 number=2"},
+        {TS_CHANNEL_RELAY, 1, "link_test id=1 endpoint=tcp://d0 bytes=600000"},
+        {TS_CHANNEL_RELAY, 1, "link_test id=0 endpoint=tcp://d2"},
     };
     struct relay_settings settings = relay_settings_defaults();
     settings.routers[0] = "tcp://router";

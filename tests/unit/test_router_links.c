@@ -228,7 +228,7 @@ static void test_link_test(void **state)
         {1, TEST("r0", ""), SAYS("not_found")},
         {1, TEST("d0", "d0"), SAYS("unsupported")}, /* has no relay */
         {1, TEST("r0", "d0"), SAYS("unsupported")}, /* it does not say that it tests links */
-        {2, HELLO_R0 " host=h1 link_tests=1", "relay:1 welcome"},
+        {2, HELLO_R0 " host=h1 link_tests=1", "relay:1 welcome\n*"},
         {3, TEST("r0", "d0"), "relay:1 link_test id=1 from=r0 to=d0 endpoint=tcp://d0 bytes=9"},
         {4, "relay:1 link_test_reply id=2", ""},
         {4, "relay:1 link_test_reply id=1 link.goodput_bytes_per_s=1000000 link.rtt_ns=7 link.to=x",
@@ -254,7 +254,7 @@ static void test_link_tests_bounded(void **state)
 {
     (void)state;
     struct core_fixture *f = begin();
-    core_step_one(f, 1, HELLO_R0 " host=h1 link_tests=1", "relay:1 welcome");
+    core_step_one(f, 1, HELLO_R0 " host=h1 link_tests=1", "relay:1 welcome\n*");
     for (int i = 0; i < 64; i++)
         core_step_one(f, 2, TEST("r0", "d0"), "relay:1 link_test");
     core_step_one(f, 3, TEST("r0", "d0"), SAYS("busy"));
@@ -263,14 +263,38 @@ static void test_link_tests_bounded(void **state)
     router_end(&f);
 }
 
+/* Relays that take tests are asked to look at the ways that nobody has measured, as either end joins. */
+static void test_watch(void **state)
+{
+    (void)state;
+#define WATCH(id) "relay:1 link_test id=0 bytes=0 from=r0 to=" id " endpoint=tcp://" id
+    static const struct core_step steps[] = {
+        {0, HELLO_R0 " link_tests=1", "relay:1 welcome"},
+        {0, HELLO_P0, "worker:1 welcome"},
+        {0, "worker:1 resync", "worker:1 resync_reply"}, /* does not decode */
+        {0, HELLO_D0, "worker:2 welcome"},
+        {0, "worker:2 resync", "worker:2 resync_reply\n" WATCH("d0")},
+        {1, REPORT("5000000", "0", "1"), ""},
+        {2, "worker:3 " WORKER("d1", "both", "profile.kv_endpoint="), "worker:3 welcome"},
+        {2, "worker:3 resync", "worker:3 resync_reply"}, /* takes no KV */
+        {3, "worker:4 " WORKER("b0", "both", ""), "worker:4 welcome"},
+        {3, "worker:4 resync", "worker:4 resync_reply\n" WATCH("b0")},
+        {4, HELLO_R0 " link_tests=1", "relay:1 welcome\n" WATCH("b0")}, /* the other is known */
+        {5, "as=99 " HELLO_R0 " link_tests=1", "relay:1 welcome\n" WATCH("d0") "\n" WATCH("b0")},
+        {6, "relay:1 drain", ""},
+        {7, "as=98 " HELLO_D0, "worker:2 welcome"},
+        {7, "worker:2 resync", "worker:2 resync_reply"},
+    };
+    struct router_settings settings = router_test_settings();
+    ROUTER_CASE(router_begin(&settings), "watch", steps);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_find),
-                                       cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_forgotten),
-                                       cmocka_unit_test(test_planners),
-                                       cmocka_unit_test(test_slow),
-                                       cmocka_unit_test(test_link_test),
-                                       cmocka_unit_test(test_link_tests_bounded)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_find),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_forgotten), cmocka_unit_test(test_planners),
+        cmocka_unit_test(test_slow),      cmocka_unit_test(test_link_test),
+        cmocka_unit_test(test_watch),     cmocka_unit_test(test_link_tests_bounded)};
     return cmocka_run_group_tests(tests, make_cluster, free_cluster);
 }
