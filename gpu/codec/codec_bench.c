@@ -1,7 +1,8 @@
 /*
- * ts-codec-bench [CODEC ...]: throughput of encoding and of restoring into scattered blocks, for each preset
- * and dispatch level, against one-thread memcpy from DRAM. Pieces of all three alternate, so that a neighbour
- * on the machine slows all alike, and the median piece counts. Bytes are those of the 16-bit cache.
+ * ts-codec-bench [CODEC ...]: throughput of encoding and of restoring into scattered blocks, alone and (give,
+ * take) with checksum and digests, for each preset and dispatch level, against one-thread memcpy from DRAM.
+ * Pieces of all alternate, so that a neighbour on the machine slows all alike, and the median piece counts.
+ * Bytes are those of the 16-bit cache.
  */
 #include <math.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #include "common/base/ts_clock.h"
+#include "common/base/ts_crc32c.h"
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
 #include "gpu/codec/codec_impl.h"
@@ -17,9 +19,10 @@
 #define PIECE  1024u /* tokens between turns */
 #define PIECES 64u
 #define TOKENS (PIECE * PIECES)
-#define ROUNDS 4u /* the first one fills payloads and pages */
+#define ROUNDS 3u
 
-enum { ENCODE, DECODE, COPY, KINDS };
+enum { ENCODE, DECODE, GIVE, TAKE, COPY, KINDS };
+static const char *const kind_names[] = {"encode", "decode", "give", "take"};
 
 struct bench {
     struct ts_codec codec;
@@ -27,6 +30,7 @@ struct bench {
     struct ts_codec_rope *rope;
     uint8_t *payload, *copy;
     size_t bytes, used[PIECES];
+    uint32_t crc[PIECES];
     ts_time spent[KINDS][ROUNDS * PIECES];
 };
 
@@ -76,30 +80,38 @@ static void bench_fini(struct bench *b)
     ts_free(b->payload);
 }
 
-/* One piece of each kind; what is restored was encoded three quarters of a round before, so that neither lies
- * in a cache. */
-static void turn(struct bench *b, uint32_t i, bool restores)
+static struct ts_codec_chunk piece_of(uint32_t i)
 {
-    struct ts_codec_chunk chunk = {
-        .head_count = HEADS, .token_begin = i % PIECES * PIECE, .token_count = PIECE};
-    uint32_t now = i % PIECES, far = (i + PIECES / 2) % PIECES, old = (i + PIECES / 4) % PIECES, escapes;
+    return (struct ts_codec_chunk){.head_count = HEADS, .token_begin = i * PIECE, .token_count = PIECE};
+}
+
+/* One piece of each kind, far enough apart that none lies in a cache. Payloads are the same ones each time.
+ */
+static ts_time run_piece(struct bench *b, int kind, uint32_t turn)
+{
+    uint32_t i = (turn + (uint32_t)kind * (PIECES / KINDS)) % PIECES, escapes;
     size_t step = b->bytes / PIECES;
-    ts_time t0 = ts_clock_now();
-    b->used[now] = ts_codec_encode(&b->codec, &b->view, &chunk, b->payload + now * 2 * step, &escapes);
-    ts_time t1 = ts_clock_now();
-    memcpy(b->copy + far * step, b->view.pool + far * step, step);
-    ts_time t2 = ts_clock_now();
-    b->spent[ENCODE][i] = t1 - t0;
-    b->spent[COPY][i] = t2 - t1;
-    if (!restores)
-        return;
-    chunk.token_begin = old * PIECE;
-    t2 = ts_clock_now();
-    enum ts_status status =
-        ts_codec_decode(&b->codec, b->payload + old * 2 * step, b->used[old], &chunk, &b->view);
-    b->spent[DECODE][i] = ts_clock_now() - t2;
+    uint8_t *payload = b->payload + i * 2 * step;
+    struct ts_codec_chunk chunk = piece_of(i);
+    uint64_t digest[HEADS];
+    struct ts_codec_sums sums = {.crc = b->crc[i], .digest = digest};
+    enum ts_status status = TS_OK;
+    ts_time begin = ts_clock_now();
+    if (kind == ENCODE)
+        b->used[i] = ts_codec_encode(&b->codec, &b->view, &chunk, payload, &escapes);
+    else if (kind == DECODE)
+        status = ts_codec_decode(&b->codec, payload, b->used[i], &chunk, &b->view);
+    else if (kind == GIVE)
+        b->used[i] = ts_codec_give(&b->codec, &b->view, &chunk, payload, &escapes, &sums);
+    else if (kind == TAKE)
+        status = ts_codec_take(&b->codec, payload, b->used[i], &chunk, &b->view, &sums);
+    else
+        memcpy(b->copy + i * step, b->view.pool + i * step, step);
+    ts_time spent = ts_clock_now() - begin;
+    b->crc[i] = kind == ENCODE ? ts_crc32c(0, payload, b->used[i]) : sums.crc;
     if (status != TS_OK)
         abort();
+    return spent;
 }
 
 static int by_time(const void *a, const void *b)
@@ -117,17 +129,18 @@ static double median(ts_time *times, size_t count)
 
 static void bench_line(struct bench *b, const char *level)
 {
-    /* The first round has nothing to restore; the reference is slow and needs few pieces. */
-    uint32_t turns = strcmp(level, "scalar") == 0 ? PIECES + 8 : ROUNDS * PIECES;
+    uint32_t turns = strcmp(level, "scalar") == 0 ? 8 : ROUNDS * PIECES; /* the reference is slow */
     double time[KINDS], step = (double)b->bytes / PIECES;
-    for (uint32_t i = strcmp(level, "scalar") == 0 ? PIECES - 8 : 0; i < turns; i++)
-        turn(b, i, i >= PIECES);
+    for (uint32_t i = 0; i < turns; i++) {
+        for (int kind = 0; kind < KINDS; kind++)
+            b->spent[kind][i] = run_piece(b, kind, i);
+    }
     for (int kind = 0; kind < KINDS; kind++)
-        time[kind] = median(b->spent[kind] + PIECES, turns - PIECES);
-    for (int kind = ENCODE; kind <= DECODE; kind++)
-        printf("%s,%s,%s,%s,%u,%.2f,%.2f,%.2f\n", kind == ENCODE ? "encode" : "decode",
-               ts_codec_name(&b->codec), level, b->view.dtype == TS_DTYPE_F16 ? "f16" : "bf16",
-               b->view.head_dim, step / time[kind], step / time[COPY], time[COPY] / time[kind]);
+        time[kind] = median(b->spent[kind], turns);
+    for (int kind = 0; kind < COPY; kind++)
+        printf("%s,%s,%s,%s,%u,%.2f,%.2f,%.2f\n", kind_names[kind], ts_codec_name(&b->codec), level,
+               ts_dtype_name(b->view.dtype), b->view.head_dim, step / time[kind], step / time[COPY],
+               time[COPY] / time[kind]);
     fflush(stdout);
 }
 
@@ -139,25 +152,19 @@ static bool wanted(const char *name, int argc, char **argv)
     return found;
 }
 
-/* All levels, the fastest first: payloads that the reference restores are theirs. */
 static void bench_codec(struct bench *b, const char *codec)
 {
     static const char *const levels[] = {"avx512bf16", "avx512", "avx2", "scalar"};
+    bool filled = false;
     ts_codec_parse(codec, &b->codec, NULL);
     for (size_t l = 0; l < 4; l++) {
         if (ts_codec_set_level(levels[l]) != TS_OK)
             continue;
-        for (uint32_t i = 0; l == 3 && i < PIECES; i++) { /* where there are no others */
-            struct ts_codec_chunk chunk = {
-                .head_count = HEADS, .token_begin = i * PIECE, .token_count = PIECE};
-            uint32_t escapes;
-            if (b->used[i] == 0)
-                b->used[i] = ts_codec_encode(&b->codec, &b->view, &chunk,
-                                             b->payload + i * 2 * (b->bytes / PIECES), &escapes);
-        }
+        for (uint32_t i = 0; !filled && i < PIECES; i++)
+            run_piece(b, GIVE, i);
+        filled = true;
         bench_line(b, levels[l]);
     }
-    memset(b->used, 0, sizeof b->used);
 }
 
 int main(int argc, char **argv)
