@@ -160,6 +160,7 @@ bool faulty_kv_right(struct faulty_request *r, const struct faulty_pool *pool, s
                      struct ts_error *err)
 {
     const struct faulty_layout *l = &pool->layout;
+    TS_ASSERT(l->heads > 0);
     if (!r->expected)
         expect(r, l);
     if (blocks.count < r->expected->layout.blocks) {
