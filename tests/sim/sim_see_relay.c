@@ -238,6 +238,18 @@ static void look_for_orphans(struct sim_world *w, struct cloud_node *node)
     }
 }
 
+/* Nor do chunks wait for a connection of which nothing comes back. */
+static void look_at_lanes(struct sim_world *w, struct cloud_node *node, const struct link *link)
+{
+    for (uint32_t i = 1; i < RELAY_LANES_MAX; i++) {
+        const struct lane *lane = &link->lanes[i];
+        if (lane->under_way > 0 &&
+            cloud_now(w->cloud) - lane->moved_at > 2 * link->session.timeout_ns + OPEN_SLACK)
+            cloud_fail(w->cloud, "%s waits for %llu bytes on a connection that failed", cloud_node_id(node),
+                       (unsigned long long)lane->under_way);
+    }
+}
+
 static void look_at_leases(struct sim_world *w, struct cloud_node *node)
 {
     const struct relay_core *core = cloud_node_core(node);
@@ -246,6 +258,7 @@ static void look_at_leases(struct sim_world *w, struct cloud_node *node)
     for (size_t cursor = 0; (link = ts_map_next(core->links, &cursor, NULL, NULL));) {
         if (link->transfers == 0 && cloud_now(w->cloud) - link->idle_since > idle)
             cloud_fail(w->cloud, "%s keeps a link that nobody uses", cloud_node_id(node));
+        look_at_lanes(w, node, link);
     }
     if (core->flowing.head && ts_map_count(core->encodes) == 0)
         cloud_fail(w->cloud, "%s stands still: KV is to be encoded", cloud_node_id(node));
