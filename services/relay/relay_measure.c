@@ -13,7 +13,7 @@
 #define PROBE_SHARE   0.01      /* of what the link carries */
 
 struct span {
-    double bytes;
+    uint64_t bytes;
     ts_time took;
     bool idle;  /* it begins with a pause */
     bool alone; /* probes, no KV */
@@ -36,10 +36,10 @@ void relay_measure_rtt(struct relay_measure *m, ts_time took)
 }
 
 /* Round trips until a connection that doubles what it has under way has sent all. */
-static double ramp(double bytes)
+static int ramp(uint64_t bytes)
 {
     int rounds = 0;
-    for (double window = WINDOW_BYTES; window < bytes; window *= 2)
+    for (uint64_t window = WINDOW_BYTES; window < bytes; window *= 2)
         rounds++;
     return rounds;
 }
@@ -77,7 +77,7 @@ static void take(struct relay_measure *m, ts_time now, const struct span *s)
 {
     bool limit = shows_limit(m, s);
     ts_time took = s->took - (limit && s->idle ? m->rtt : 0);
-    double value = s->bytes / ((double)(took > 0 ? took : 1) / 1e9);
+    double value = (double)s->bytes / ((double)(took > 0 ? took : 1) / 1e9);
     value = value < BYTES_PER_S_MAX ? value : BYTES_PER_S_MAX;
     if (!limit && value <= m->bytes_per_s)
         return;
@@ -85,7 +85,7 @@ static void take(struct relay_measure *m, ts_time now, const struct span *s)
     if (s->small)
         take_probe(m, value, limit);
     else
-        take_kv(m, value, s->bytes, limit);
+        take_kv(m, value, (double)s->bytes, limit);
     m->at_least = !known && !limit;
     m->samples++;
     m->sampled_at = now;
@@ -93,7 +93,7 @@ static void take(struct relay_measure *m, ts_time now, const struct span *s)
 
 void relay_measure_alone(struct relay_measure *m, ts_time now, uint64_t bytes, ts_time took, bool small)
 {
-    struct span span = {(double)bytes, took > 0 ? took : 1, true, true, small};
+    struct span span = {bytes, took > 0 ? took : 1, true, true, small};
     take(m, now, &span);
 }
 
@@ -128,7 +128,7 @@ void relay_measure_credited(struct relay_measure *m, ts_time now, uint64_t bytes
     while (m->count > 0 && m->sends[m->head].end <= m->credited) {
         struct relay_measure_send s = m->sends[m->head++];
         bool last = --m->count == 0 || m->sends[m->head].end > m->credited;
-        struct span span = {(double)(m->credited - s.credited), now - s.from, s.idle, false, false};
+        struct span span = {m->credited - s.credited, now - s.from, s.idle, false, false};
         if (!last || s.from < m->spanned_until || span.took <= 0)
             continue;
         if (shows_limit(m, &span))

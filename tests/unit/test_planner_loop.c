@@ -85,6 +85,30 @@ static void test_drift(void **state)
     planner_end(&f);
 }
 
+/* As routers report them from relays: a link that moves by no more than link_change is nothing; when those of
+ * one host become slow, its worker gets less. */
+static void test_links(void **state)
+{
+    (void)state;
+#define FROM(host, speed)                                                                                    \
+    host ":h3:" speed ":200000," host ":h4:" speed ":200000," host ":h5:" speed ":200000"
+#define LINKS(speed) " links=" FROM("h0", speed) "," FROM("h1", "1000000000") "," FROM("h2", "1000000000")
+    static const struct core_step steps[] = {
+        BEGIN,
+        {2, "planner:1 snapshot version=1 " CLUSTER CODING LINKS("1000000000"),
+         "planner:1 plan number=1 replicas=*6"},
+        {3000, UP(3000, "2", CLUSTER CODING LINKS("750000000")), ""},
+        {6000, UP(6000, "3", CLUSTER CODING LINKS("10000000")),
+         "planner:1 plan number=2 snapshot_version=3 replicas=*6"},
+        {9000, UP(9000, "4", CLUSTER CODING LINKS("11000000")), ""},
+    };
+    struct planner_settings settings = test_settings();
+    settings.plan.flips = false;
+    struct core_fixture *f = begin(&settings);
+    CORE_RUN(f, "links", steps);
+    planner_end(&f);
+}
+
 /* A worker is lost: at once, whatever was sent when. */
 static void test_lost(void **state)
 {
@@ -284,10 +308,10 @@ static void test_no_flapping(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_drift),       cmocka_unit_test(test_lost),
-        cmocka_unit_test(test_flip),        cmocka_unit_test(test_slow),
-        cmocka_unit_test(test_pair_lost),   cmocka_unit_test(test_flip_fails),
-        cmocka_unit_test(test_no_flapping),
+        cmocka_unit_test(test_drift),      cmocka_unit_test(test_links),
+        cmocka_unit_test(test_lost),       cmocka_unit_test(test_flip),
+        cmocka_unit_test(test_slow),       cmocka_unit_test(test_pair_lost),
+        cmocka_unit_test(test_flip_fails), cmocka_unit_test(test_no_flapping),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
