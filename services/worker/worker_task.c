@@ -318,9 +318,10 @@ void task_give_scratch(struct worker_core *core, struct task *t)
 
 void task_give_blocks(struct worker_core *core, struct task *t)
 {
-    uint32_t own = t->block_count - t->shared, *blocks = t->blocks + t->shared;
+    uint32_t own = t->block_count - t->shared;
     task_give_scratch(core, t);
     if (own > 0) {
+        uint32_t *blocks = t->blocks + t->shared;
         ts_kv_give(&core->kv, t->tag, blocks, own);
         blocks = ts_arena_copy(&core->out->arena, blocks, own * sizeof *blocks);
         ts_actions_add(core->out, TS_ACTION_FREE_BLOCKS)->free_blocks.blocks = (struct ts_u32s){blocks, own};
