@@ -171,8 +171,7 @@ static void assign(struct router_core *core, struct record *r, struct member *p,
                    const char *plan_codec)
 {
     struct ts_str relay = p->hello.profile.relay;
-    if (p != d)
-        router_codec_fix(core, r, p, d, plan_codec);
+    router_codec_fix(core, r, p, d, plan_codec);
     refeed_drop(core, r, TS_REASON_FINISHED); /* a new one takes its place */
     r->copy.fingerprint = p->hello.profile.fingerprint;
     snprintf(r->prefill_id, sizeof r->prefill_id, "%s", p->id);

@@ -93,7 +93,10 @@ void router_codec_fix(const struct router_core *core, struct record *r, const st
     const struct ts_str wish = r->generate.codec;
     if (r->codec[0])
         return;
-    if (wish.count && !ts_str_equal(wish, ts_str_of("auto"))) {
+    if (prefill == decode) { /* on exact KV: so should it go on elsewhere */
+        snprintf(r->codec, sizeof r->codec, "none");
+        snprintf(r->codec_why, sizeof r->codec_why, "colocated");
+    } else if (wish.count && !ts_str_equal(wish, ts_str_of("auto"))) {
         snprintf(r->codec, sizeof r->codec, "%.*s", (int)wish.count, wish.data);
         snprintf(r->codec_why, sizeof r->codec_why, "request");
     } else if (strcmp(core->settings.codec, "auto") != 0) {

@@ -1,8 +1,8 @@
 /*
- * What the KV of a request travels as, fixed by its first attempt that splits it, so that all encode alike.
- * Who decides, in this order: the request (its wish), the operator (setting `codec` other than "auto"), and
- * else the router, by the operator's `accuracy`, the speed of the link from relay to decode worker, and what
- * the prefill worker says its model bears:
+ * What the KV of a request travels as, fixed by its first attempt, so that all encode alike: `none` when that
+ * one is colocated and draws from exact KV. Else decide, in this order, the request (its wish), the operator
+ * (setting `codec` other than "auto"), and the router, by the operator's `accuracy`, the speed of the link
+ * from relay to decode worker, and what the prefill worker says its model bears:
  *
  *     lossless   none; lz16 where the link is slower than lz16 restores
  *     safe       i8; k8v4h where the link is slow

@@ -134,7 +134,7 @@ struct record {
     uint32_t length_class;             /* of the plan, at the last pick */
     uint64_t avoid[ROUTER_AVOID_MAX];
     uint32_t avoid_count;
-    char codec[TS_ID_BYTES_MAX + 1], codec_why[96]; /* empty until an attempt is split */
+    char codec[TS_ID_BYTES_MAX + 1], codec_why[96]; /* empty until the first attempt */
     struct ts_trace trace;                          /* its strings: see fill_trace */
     char prefill_id[TS_ID_BYTES_MAX + 1], relay_id[TS_ID_BYTES_MAX + 1], decode_id[TS_ID_BYTES_MAX + 1];
     enum ts_finish finish;

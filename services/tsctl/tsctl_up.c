@@ -330,7 +330,7 @@ static bool all_ready(const struct up *up, const struct ts_msg_status_reply *r)
     size_t ready = 0;
     for (uint32_t i = 0; i < r->services.count; i++)
         ready += r->services.data[i].ready;
-    return ready >= up->count && r->number > 0;
+    return ready >= up->count && (r->number > 0 || up->flags.planner == 0);
 }
 
 /* Waits for a signal for at most `ms`; true when one came. */

@@ -30,7 +30,7 @@ def traces(path):
 def test_nobody_prefills_again(tmp_path):
     load = random_requests(11, STREAMS, VOCAB, prompt=(1, 120), output=(160, 220))
     path = tmp_path / "trace"
-    with Cluster("--codec", "i4", "--decode", 2, env={**QUICK, "TS_TRACE": str(path)}) as cluster:
+    with Cluster("--codec", "i4", "--decode", 2, "--planner", 0, env={**QUICK, "TS_TRACE": str(path)}) as cluster:
         with thunderserve.Client(cluster.router) as client:
             streams = [client.stream(r["tokens"], **{k: v for k, v in r.items() if k != "tokens"}) for r in load]
             seen = dict.fromkeys((s.request_id for s in streams), 0)

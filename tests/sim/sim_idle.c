@@ -55,12 +55,11 @@ void sim_check_assign(struct sim_world *w, struct sim_ask *ask, const struct ts_
     uint64_t age = (uint64_t)((now - ask->accepted_at) / TS_MS), codec = 1;
     for (uint32_t i = 0; i < a->codec.count; i++)
         codec = codec * 31 + (uint8_t)a->codec.data[i];
-    bool split =
-        a->role != TS_PHASE_BOTH || a->codec.count > 0; /* the first attempt that is fixes the codec */
-    if (split && ask->attempts > 1 && ask->codec && ask->codec != codec)
+    if (ask->attempts > 1 && ask->codec && ask->codec != codec)
         cloud_fail(w->cloud, "request %llu changes its codec", (unsigned long long)a->rid.request);
-    ask->codec = split ? codec : ask->codec;
-    if (split && ask->as_sent.codec && !ts_str_equal(a->codec, ts_str_of(ask->as_sent.codec)))
+    ask->codec = codec;
+    ask->colocated_first = ask->colocated_first || (ask->attempts == 1 && a->role == TS_PHASE_BOTH);
+    if (ask->as_sent.codec && !ask->colocated_first && !ts_str_equal(a->codec, ts_str_of(ask->as_sent.codec)))
         cloud_fail(w->cloud, "request %llu is encoded otherwise than it wished",
                    (unsigned long long)a->rid.request);
     if (a->age_ms != age)

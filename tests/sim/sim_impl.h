@@ -41,7 +41,8 @@ struct sim_ask { /* one request: what it must give, what its router has of it */
     uint32_t copy_given_up;    /* attempt whose copy its relay has lost */
     struct cloud_node *feeder; /* relay that was told Refeed: a Release is owed, or it says that it is over */
     uint64_t feeder_session;
-    uint64_t codec; /* hash of the one that it was assigned with */
+    uint64_t codec;       /* hash of the one that it was assigned with */
+    bool colocated_first; /* on exact KV, whatever it wished */
 };
 
 struct sim_active { /* a fault of a link under way */
