@@ -510,19 +510,6 @@ INLINE uint32_t unpack_rows(const uint8_t *bases, const uint8_t *row, const uint
     return (uint32_t)(exceptions - begin);
 }
 
-static uint32_t unpack_tile(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
-                            const uint8_t *exceptions, uint32_t rows, uint16_t *out)
-{
-    bool f16 = side->dtype == TS_DTYPE_F16;
-    if (side->head_dim == 128)
-        return f16 ? unpack_rows(bases, planes, exceptions, rows, 128, true, out)
-                   : unpack_rows(bases, planes, exceptions, rows, 128, false, out);
-    if (side->head_dim == 64)
-        return f16 ? unpack_rows(bases, planes, exceptions, rows, 64, true, out)
-                   : unpack_rows(bases, planes, exceptions, rows, 64, false, out);
-    return unpack_any(side, bases, planes, exceptions, rows, out);
-}
-
 /* The rules of check_any(): CODEC_INSANE, or the number of exceptions. */
 INLINE uint32_t check_rows(const uint8_t *bases, const uint8_t *row, const uint8_t *exceptions, size_t most,
                            uint32_t rows, uint32_t n, bool f16)
@@ -550,18 +537,7 @@ INLINE uint32_t check_rows(const uint8_t *bases, const uint8_t *row, const uint8
     return _mm256_testz_si256(bad, bad) ? total : CODEC_INSANE;
 }
 
-static uint32_t check_planes(const struct codec_side *side, const uint8_t *bases, const uint8_t *planes,
-                             const uint8_t *exceptions, size_t most, uint32_t rows)
-{
-    bool f16 = side->dtype == TS_DTYPE_F16;
-    if (side->head_dim == 128)
-        return f16 ? check_rows(bases, planes, exceptions, most, rows, 128, true)
-                   : check_rows(bases, planes, exceptions, most, rows, 128, false);
-    if (side->head_dim == 64)
-        return f16 ? check_rows(bases, planes, exceptions, most, rows, 64, true)
-                   : check_rows(bases, planes, exceptions, most, rows, 64, false);
-    return check_any(side, bases, planes, exceptions, most, rows);
-}
+#include "gpu/codec/codec_planes.inc"
 
 const struct codec_level codec_avx2 = {"avx2",      within,    encode_tile, decode_tile, add_rows,
                                        read_halves, pack_tile, unpack_tile, check_planes};
