@@ -373,8 +373,12 @@ static bool still_read(const struct relay_core *core, struct ts_rid rid)
 void transfer_released(struct relay_core *core, struct pool *pool, const struct ts_msg_release *m)
 {
     struct transfer *t = transfer_find(core, m->rid);
+    bool over = pool && m->reason == TS_REASON_FINISHED; /* what the worker had to do */
+    if (t && over && t->ended) /* the router heard sooner than we that decode has it: KvDone is on its way */
+        return;
     if (t)
-        transfer_abort(core, t, m->reason == TS_REASON_NONE ? TS_REASON_CANCELLED : m->reason, "released");
+        transfer_abort(core, t, over || m->reason == TS_REASON_NONE ? TS_REASON_CANCELLED : m->reason,
+                       "released");
     else if (!still_read(core, m->rid))
         send_freed(core, pool, m->rid); /* of one that ended before; the worker may not have heard */
     if (!pool)                          /* the router's word; a worker only knows of the transfer */

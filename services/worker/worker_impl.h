@@ -203,7 +203,7 @@ struct ts_action_send *worker_send_kv(struct worker_core *core, struct kv_peer *
 /* worker_task.c */
 void task_free(struct task *t);
 void task_assign(struct worker_core *core, struct router_link *link, const struct ts_event_message *m);
-void task_release(struct worker_core *core, struct ts_rid rid);
+void task_release(struct worker_core *core, struct ts_rid rid, enum ts_reason reason);
 struct task *task_find(const struct worker_core *core, struct ts_rid rid, enum ts_phase role);
 struct task *task_by_tag(const struct worker_core *core, uint64_t tag);
 void task_fail(struct worker_core *core, struct task *t, enum ts_reason reason, bool final, const char *text);

@@ -156,7 +156,7 @@ static void router_deliver(struct worker_core *core, struct router_link *link,
         task_assign(core, link, m);
         break;
     case TS_MSG_RELEASE:
-        task_release(core, m->msg.release.rid);
+        task_release(core, m->msg.release.rid, m->msg.release.reason);
         break;
     case TS_MSG_RESYNC_REPLY:
         task_resync_reply(core, &m->msg.resync_reply);

@@ -343,7 +343,7 @@ void task_settle(struct worker_core *core, struct task *t)
 }
 
 /* Drops it as soon as nothing uses its blocks. */
-static void task_kill(struct worker_core *core, struct task *t)
+static void task_kill(struct worker_core *core, struct task *t, enum ts_reason reason)
 {
     struct task_key key = key_of(t->rid, t->role);
     if (t->state == TASK_DYING)
@@ -362,17 +362,17 @@ static void task_kill(struct worker_core *core, struct task *t)
     if (t->relay_knows) {
         struct ts_action_send *s = worker_send_pool(core, TS_MSG_RELEASE);
         if (s)
-            s->msg.release = (struct ts_msg_release){.rid = t->rid, .reason = TS_REASON_CANCELLED};
+            s->msg.release = (struct ts_msg_release){.rid = t->rid, .reason = reason};
     }
     task_settle(core, t);
 }
 
-void task_release(struct worker_core *core, struct ts_rid rid)
+void task_release(struct worker_core *core, struct ts_rid rid, enum ts_reason reason)
 {
     for (enum ts_phase role = TS_PHASE_PREFILL; role <= TS_PHASE_BOTH; role++) {
         struct task *t = task_find(core, rid, role);
         if (t)
-            task_kill(core, t);
+            task_kill(core, t, reason == TS_REASON_FINISHED ? reason : TS_REASON_CANCELLED);
     }
 }
 
@@ -387,7 +387,7 @@ void task_fail(struct worker_core *core, struct task *t, enum ts_reason reason, 
             .reason = reason,
             .final = final,
             .text = ts_str_of(ts_arena_printf(&core->out->arena, "%.500s", text))};
-    task_kill(core, t);
+    task_kill(core, t, TS_REASON_CANCELLED);
 }
 
 void task_drop_router(struct worker_core *core, struct router_link *link)
@@ -395,7 +395,7 @@ void task_drop_router(struct worker_core *core, struct router_link *link)
     for (struct task *t = core->head, *next; t; t = next) {
         next = t->next;
         if (t->router == link)
-            task_kill(core, t);
+            task_kill(core, t, TS_REASON_CANCELLED);
     }
 }
 
@@ -420,7 +420,7 @@ void task_resync_reply(struct worker_core *core, const struct ts_msg_resync_repl
         if (!t)
             continue;
         if (a->verdict == TS_RESYNC_CANCEL) {
-            task_kill(core, t);
+            task_kill(core, t, TS_REASON_CANCELLED);
         } else if (a->verdict == TS_RESYNC_RESEND) {
             core->counts.resent++;
             task_send_output(core, t, a->from_index);

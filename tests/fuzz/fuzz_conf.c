@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "common/core/ts_codec_spec.h"
 #include "services/router/router_conf.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -30,7 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     switch (router_conf_load(3, argv, &conf, &err)) {
     case TS_CONF_RUN:
         if (conf.queue_max < 1 || conf.queue_max > 1000000 || conf.heartbeat_ms < 10 ||
-            conf.heartbeat_ms > 60000 || (strcmp(conf.codec, "i4") != 0 && strcmp(conf.codec, "none") != 0))
+            conf.heartbeat_ms > 60000 || ts_codec_check_option(conf.codec, &err) != TS_OK)
             abort();
         router_conf_free(&conf);
         break;

@@ -82,7 +82,7 @@ def test_matrix_test_and_metrics():
         assert seen["kv_link_slow", way] == 0 and ("kv_link_expected_bytes_per_second", way) not in seen
         assert seen["requests_ended_total", None] == 12 and seen["num_requests_running", None] == 0
         assert seen["service_ready", 'service="relay0",role="relay"'] == 1
-        assert seen["kv_cache_usage_perc", 'service="decode0"'] == 0
+        assert 0 <= seen["kv_cache_usage_perc", 'service="decode0"'] < 0.1  # as of the last heartbeat
         assert 0 <= seen["relay_retained_bytes", 'service="relay0"'] <= seen["relay_encoded_bytes", 'service="relay0"']
         cluster.settle()
 

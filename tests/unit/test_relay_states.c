@@ -120,6 +120,8 @@ static void test_each_state_and_event(void **state)
         {SEAL("1.1"), "OWSFRE"},
         {BEGIN("1.1"), "OWSFRE"},
         {"pool:1 release rid=1.1", "EEE-RE"},
+        {"pool:1 release rid=1.1 reason=finished",
+         "EEEFRE"}, /* decode has it, and said so to the router first */
         {"relay:1 release rid=1.1", "EEE--E"},
         {"relay:1 refeed from=1.1 rid=1.2 decode=d1 endpoint=tcp://d1", "OWSFOE"},
         {"pool:1 unreachable", "EEEFRE"},
