@@ -30,6 +30,14 @@ static const struct ts_field pool_reply_fields[] = {
 };
 const struct ts_schema ts_msg_pool_reply_schema = TS_SCHEMA(msg_pool_reply, "PoolReply", pool_reply_fields);
 
+static const struct ts_field kv_part_fields[] = {
+    TS_F_ID(kv_part, decode),          TS_F_SPAN(kv_part, endpoint, ENDPOINT_BYTES_MAX),
+    TS_F(kv_part, decode_incarnation), TS_F(kv_part, layer_begin),
+    TS_F(kv_part, layer_end),          TS_F(kv_part, head_begin),
+    TS_F(kv_part, head_end),           TS_F(kv_part, senders),
+};
+static const struct ts_schema kv_part_schema = TS_SCHEMA(kv_part, "KvPart", kv_part_fields);
+
 static const struct ts_field kv_begin_fields[] = {
     TS_F_MSG(msg_kv_begin, rid, ts_rid_schema),
     TS_F_ID(msg_kv_begin, decode),
@@ -40,6 +48,7 @@ static const struct ts_field kv_begin_fields[] = {
     TS_F_SPAN(msg_kv_begin, blocks, BLOCKS_MAX),
     TS_F_SPAN(msg_kv_begin, generations, BLOCKS_MAX),
     TS_F_SPAN(msg_kv_begin, chain, TS_LIST_MAX),
+    TS_F_LIST(msg_kv_begin, parts, TS_KV_PARTS_MAX, kv_part_schema),
 };
 const struct ts_schema ts_msg_kv_begin_schema = TS_SCHEMA(msg_kv_begin, "KvBegin", kv_begin_fields);
 
@@ -88,6 +97,7 @@ static const struct ts_field kv_open_fields[] = {
     TS_F(msg_kv_open, token_count),
     TS_F_SPAN(msg_kv_open, chain, TS_LIST_MAX),
     TS_F(msg_kv_open, resume),
+    TS_F(msg_kv_open, senders),
 };
 const struct ts_schema ts_msg_kv_open_schema = TS_SCHEMA(msg_kv_open, "KvOpen", kv_open_fields);
 

@@ -8,6 +8,8 @@
 #include "common/core/ts_codec_spec.h"
 #include "common/core/ts_msg_common.h"
 
+#define TS_KV_PARTS_MAX 64 /* of one request: receivers of a sender, senders of a receiver */
+
 /* --- relay pool (worker <-> relay of the host) ---------------------------------------------------------- */
 
 struct ts_msg_pool {    /* worker -> relay, first message after Welcome */
@@ -23,6 +25,18 @@ struct ts_msg_pool_reply {
     struct ts_str text;
 };
 
+struct ts_kv_part { /* one of several workers that the decode side is cut into, and what it holds */
+    struct ts_str decode, endpoint;
+    uint64_t decode_incarnation;
+    uint32_t layer_begin, layer_end, head_begin, head_end;
+    uint32_t senders; /* how many relays together bring that */
+};
+
+struct ts_kv_parts {
+    const struct ts_kv_part *data;
+    uint32_t count;
+};
+
 struct ts_msg_kv_begin { /* worker -> relay: a transfer will be wanted */
     struct ts_rid rid;
     struct ts_str decode, endpoint;
@@ -32,6 +46,7 @@ struct ts_msg_kv_begin { /* worker -> relay: a transfer will be wanted */
     struct ts_u32s blocks;
     struct ts_u32s generations; /* of the blocks (ts_kv.h): the relay believes only what still has them */
     struct ts_u64s chain;       /* token hash of each whole block, chained */
+    struct ts_kv_parts parts;   /* none: all of the pool goes to `decode` */
 };
 
 struct ts_ready_item {
@@ -71,7 +86,8 @@ struct ts_msg_kv_open {
     uint32_t head_dim, kv_dtype, block_tokens;
     uint32_t token_begin, token_count;
     struct ts_u64s chain;
-    bool resume; /* it was granted before, in a session that is over; what decode has counts */
+    bool resume;      /* it was granted before, in a session that is over; what decode has counts */
+    uint32_t senders; /* how many together bring what the worker holds; 0 = this one alone */
 };
 
 struct ts_msg_kv_grant {
@@ -104,7 +120,7 @@ struct ts_msg_kv_end { /* the sender's part is complete */
     struct ts_u64s digests; /* [layer][head] of the part */
 };
 
-struct ts_msg_kv_commit { /* from the head of the prefill replica */
+struct ts_msg_kv_commit { /* from each sender; the first one counts */
     struct ts_rid rid;
     uint32_t senders; /* parts that must be verified */
     struct ts_u32s prompt_ids, produced;
