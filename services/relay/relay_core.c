@@ -316,11 +316,11 @@ bool relay_core_check(const struct relay_core *core, struct ts_error *err)
         ts_error_set(err, TS_ECORRUPT, "%llu bytes are under way over connections, and %llu of transfers",
                      (unsigned long long)lanes_under_way(core), (unsigned long long)sums.under_way);
     else if (sums.held != core->held_bytes || sums.encodes != ts_map_count(core->encodes) ||
-             live != ts_map_count(core->transfers))
+             live != parts_count(core))
         ts_error_set(err, TS_ECORRUPT, "held %llu/%llu, encodes %llu/%zu, transfers %llu/%zu",
                      (unsigned long long)sums.held, (unsigned long long)core->held_bytes,
                      (unsigned long long)sums.encodes, ts_map_count(core->encodes), (unsigned long long)live,
-                     ts_map_count(core->transfers));
+                     parts_count(core));
     else if (memcmp(sums.states, core->state_counts, sizeof sums.states) != 0)
         ts_error_set(err, TS_ECORRUPT, "the counts of transfers by state are not those of the transfers");
     else

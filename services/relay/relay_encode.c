@@ -187,7 +187,7 @@ static void send_end(struct relay_core *core, struct transfer *t)
     s = relay_send_link(core, t->link, TS_MSG_KV_COMMIT);
     if (s)
         s->msg.kv_commit = (struct ts_msg_kv_commit){.rid = t->rid,
-                                                     .senders = 1,
+                                                     .senders = t->senders,
                                                      .prompt_ids = t->seal.prompt_ids,
                                                      .produced = t->seal.produced,
                                                      .first = t->seal.first};

@@ -1,7 +1,8 @@
 /*
  * What the parts of the relay core share. relay_core.c dispatches; relay_link.c keeps sessions;
  * relay_lane.c the connections of a link; relay_transfer.c a transfer from KvBegin to its one end;
- * relay_resume.c what a lost session leaves of it; relay_encode.c what is encoded, and what may be sent;
+ * relay_part.c those of a request that goes to several workers; relay_resume.c what a lost session leaves of
+ * it; relay_encode.c what is encoded, and what may be sent;
  * relay_copy.c what stays of it; relay_probe.c what is measured of links and told of them.
  */
 #ifndef RELAY_IMPL_H
@@ -113,13 +114,17 @@ struct transfer {
     uint64_t age;           /* smaller = older */
     enum transfer_state state;
     struct ts_rid rid;
-    struct ts_arena arena; /* holds begin and seal */
+    struct transfer *sibling;         /* the next one under way of the same request: relay_part.c */
+    uint32_t parts;                   /* of the request in all; 1 = it goes to one worker */
+    uint32_t senders;                 /* how many relays together bring that worker what it holds */
+    uint64_t raw_before, sent_before; /* bytes of siblings that are verified: of the first one only */
+    struct ts_arena arena;            /* holds begin and seal */
     struct ts_msg_kv_begin begin;
     struct ts_msg_kv_seal seal;
-    bool sealed, freed; /* freed: KvFreed is sent */
-    struct pool *pool;  /* NULL once its session is over */
-    struct ts_msg_pool layout;
-    struct link *link; /* NULL once it is over */
+    bool sealed, freed;        /* freed: KvFreed is sent */
+    struct pool *pool;         /* NULL once its session is over */
+    struct ts_msg_pool layout; /* of the pool; its layers and heads are those that go there */
+    struct link *link;         /* NULL once it is over */
     uint64_t pool_id;
     ts_time began_at, open_at, open_until, backoff;
     bool opened;      /* decode has heard of it */
@@ -169,7 +174,7 @@ struct relay_core {
     struct ts_map *pools;       /* peer -> pool */
     struct ts_map *links;       /* endpoint -> link */
     struct ts_map *link_peers;  /* peer -> link */
-    struct ts_map *transfers;   /* rid -> transfer, not over */
+    struct ts_map *transfers;   /* rid -> the first transfer of it that is not over */
     struct ts_map *encodes;     /* job -> encode */
     struct ts_map *copies;      /* router and request -> transfer, retained */
     struct transfer **cheapest; /* the same as a heap: the first one yields first */
@@ -234,10 +239,22 @@ void probe_answer(struct relay_core *core, struct link *link, const struct ts_ms
 void probe_router_up(struct relay_core *core);
 void probe_test(struct relay_core *core, uint64_t router, const struct ts_msg_link_test *m);
 
+/* relay_part.c */
+struct transfer *transfer_find(const struct relay_core *core,
+                               struct ts_rid rid);            /* the first of its siblings */
+void parts_join(struct relay_core *core, struct transfer *t); /* under way */
+void parts_leave(struct relay_core *core, struct transfer *t);
+bool parts_still_read(const struct relay_core *core, struct ts_rid rid); /* by one that is over */
+bool parts_siblings_read(const struct relay_core *core, const struct transfer *t);
+size_t parts_count(const struct relay_core *core); /* all that are under way */
+/* Where the KV of `pool` goes: one part for each of the message's that it has something of, or the one that
+ * the message itself names. Returns their number; the rectangles are those of the KV to send. */
+uint32_t parts_plan(const struct pool *pool, const struct ts_msg_kv_begin *m, struct ts_kv_part *parts);
+const char *parts_fault(const struct ts_msg_kv_begin *m); /* NULL: the parts can be */
+
 /* relay_transfer.c */
 /* Edges of the table in README.md. */
 bool transfer_may_become(enum transfer_state from, enum transfer_state to);
-struct transfer *transfer_find(const struct relay_core *core, struct ts_rid rid);
 void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_msg *m);
 void transfer_ready(struct relay_core *core, struct pool *pool, const struct ts_msg_kv_ready *m);
 void transfer_seal(struct relay_core *core, struct pool *pool, const struct ts_msg *m);
@@ -257,6 +274,7 @@ void transfer_settle(struct relay_core *core, struct transfer *t); /* frees one 
 void transfer_maybe_freed(struct relay_core *core, struct transfer *t);
 void transfer_flushing(struct relay_core *core, struct transfer *t); /* all is sent */
 void transfer_tick(struct relay_core *core);
+uint64_t transfer_raw_bytes(const struct transfer *t);
 struct ts_load transfer_load(const struct relay_core *core);
 void transfer_free(struct transfer *t);
 void transfer_report(struct relay_core *core, struct ts_rid rid, const struct transfer *t,

@@ -27,6 +27,7 @@ void resume_link_lost(struct relay_core *core, struct link *link)
         if (++t->resumes > RESUMES_MAX) {
             transfer_end(core, t, TS_REASON_PEER_LOST,
                          "the session with the decode worker was lost again and again");
+            next = t->parts > 1 ? core->live.head : next; /* the next one may have ended with it */
             continue;
         }
         nothing_under_way(core, t);

@@ -13,21 +13,6 @@
 #define WHOLE_TRANSFER    UINT64_MAX
 #define LAST_PIECE_TOKENS 128
 
-struct rid_key {
-    uint64_t router, request, attempt;
-};
-
-static struct rid_key key_of(struct ts_rid rid)
-{
-    return (struct rid_key){rid.router, rid.request, rid.attempt};
-}
-
-struct transfer *transfer_find(const struct relay_core *core, struct ts_rid rid)
-{
-    struct rid_key key = key_of(rid);
-    return ts_map_get(core->transfers, &key, sizeof key);
-}
-
 /* When an opening one wants to be looked at: the tick comes no later. */
 static ts_time opening_due(const struct transfer *t)
 {
@@ -73,6 +58,13 @@ void transfer_flushing(struct relay_core *core, struct transfer *t)
     set_state(core, t, TRANSFER_FLUSHING);
 }
 
+uint64_t transfer_raw_bytes(const struct transfer *t)
+{
+    const struct ts_msg_pool *p = &t->layout;
+    return (uint64_t)2 * (p->layer_end - p->layer_begin) * (p->head_end - p->head_begin) * p->head_dim * 2 *
+           t->begin.token_count;
+}
+
 void transfer_report(struct relay_core *core, struct ts_rid rid, const struct transfer *t,
                      enum ts_reason reason, const char *text)
 {
@@ -82,10 +74,11 @@ void transfer_report(struct relay_core *core, struct ts_rid rid, const struct tr
     s->msg.transfer = (struct ts_msg_transfer){.rid = rid, .reason = reason, .text = ts_str_of(text)};
     if (!t)
         return;
-    const struct ts_msg_pool *p = &t->layout;
-    s->msg.transfer.bytes_raw = (uint64_t)2 * (p->layer_end - p->layer_begin) *
-                                (p->head_end - p->head_begin) * p->head_dim * 2 * t->begin.token_count;
-    s->msg.transfer.bytes_sent = t->bytes_sent;
+    for (const struct transfer *part = t->parts > 1 ? transfer_find(core, rid) : t; part;
+         part = part->sibling) {
+        s->msg.transfer.bytes_raw += part->raw_before + transfer_raw_bytes(part);
+        s->msg.transfer.bytes_sent += part->sent_before + part->bytes_sent;
+    }
     s->msg.transfer.run_ns = core->now - t->began_at;
 }
 
@@ -133,7 +126,8 @@ void transfer_maybe_freed(struct relay_core *core, struct transfer *t)
     if (t->freed || !quiet)
         return;
     t->freed = true;
-    send_freed(core, t->pool, t->rid);
+    if (!parts_siblings_read(core, t))
+        send_freed(core, t->pool, t->rid);
 }
 
 void transfer_settle(struct relay_core *core, struct transfer *t)
@@ -150,7 +144,6 @@ void transfer_settle(struct relay_core *core, struct transfer *t)
 /* Under way from now on. */
 static void enter(struct relay_core *core, struct transfer *t)
 {
-    struct rid_key key = key_of(t->rid);
     t->age = core->next_age++;
     t->began_at = core->now;
     t->open_at = 0;
@@ -158,16 +151,15 @@ static void enter(struct relay_core *core, struct transfer *t)
     t->backoff = BACKOFF_MIN;
     t->link = relay_link_to(core, t->begin.endpoint);
     list_add(&core->live, LIST_ALL, t);
-    ts_map_put(core->transfers, &key, sizeof key, t);
+    parts_join(core, t);
 }
 
 static void leave(struct relay_core *core, struct transfer *t, enum transfer_state state)
 {
-    struct rid_key key = key_of(t->rid);
     t->piece_head = t->piece_count;
     set_state(core, t, state);
     list_remove(&core->live, LIST_ALL, t);
-    ts_map_remove(core->transfers, &key, sizeof key);
+    parts_leave(core, t);
     for (size_t i = 0; i < t->chunk_sent; i++) {
         if (!t->chunks[i].credited && !chunk_there(t, &t->chunks[i]))
             lane_came(core, t->link, &t->chunks[i]);
@@ -186,13 +178,31 @@ void transfer_over(struct relay_core *core, struct transfer *t)
     transfer_settle(core, t);
 }
 
-void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
+static void tell_abort(struct relay_core *core, const struct transfer *t, enum ts_reason reason)
+{
+    struct ts_action_send *s = t->opened ? relay_send_link(core, t->link, TS_MSG_KV_ABORT) : NULL;
+    if (s)
+        s->msg.kv_abort = (struct ts_msg_kv_abort){.rid = t->rid, .reason = reason};
+}
+
+static void end_one(struct relay_core *core, struct transfer *t)
 {
     core->counts.failed++;
-    transfer_report(core, t->rid, t, reason, text);
-    send_failed(core, t->pool, t->rid, reason);
     leave(core, t, TRANSFER_OVER);
     transfer_over(core, t);
+}
+
+/* With one part the request has failed: the others end, too, and it is told once. */
+void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
+{
+    const struct ts_rid rid = t->rid;
+    transfer_report(core, rid, t, reason, text);
+    send_failed(core, t->pool, rid, reason);
+    end_one(core, t);
+    while ((t = transfer_find(core, rid))) {
+        tell_abort(core, t, reason);
+        end_one(core, t);
+    }
 }
 
 static void verified(struct relay_core *core, struct transfer *t)
@@ -200,13 +210,17 @@ static void verified(struct relay_core *core, struct transfer *t)
     core->counts.done++;
     t->link->done++;
     probe_measured(core, t->link);
-    transfer_report(core, t->rid, t, TS_REASON_NONE, "");
+    if (transfer_find(core, t->rid) == t && !t->sibling) /* the last part */
+        transfer_report(core, t->rid, t, TS_REASON_NONE, "");
     leave(core, t, TRANSFER_RETAINED);
     t->pool = NULL;
     ts_free(t->pieces);
     t->pieces = NULL;
     t->piece_count = t->piece_head = t->piece_capacity = 0;
-    copy_keep(core, t);
+    if (t->begin.parts.count == 0)
+        copy_keep(core, t);
+    else /* what no other worker could take alone */
+        transfer_over(core, t);
 }
 
 void transfer_again(struct relay_core *core, struct transfer *t, const struct ts_msg_refeed *m)
@@ -230,9 +244,7 @@ void transfer_again(struct relay_core *core, struct transfer *t, const struct ts
 
 void transfer_abort(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text)
 {
-    struct ts_action_send *s = t->opened ? relay_send_link(core, t->link, TS_MSG_KV_ABORT) : NULL;
-    if (s)
-        s->msg.kv_abort = (struct ts_msg_kv_abort){.rid = t->rid, .reason = reason};
+    tell_abort(core, t, reason);
     transfer_end(core, t, reason, text);
 }
 
@@ -247,8 +259,12 @@ static const char *begin_fault(const struct pool *pool, const struct ts_msg_kv_b
         if (m->blocks.data[i] >= pool->layout.kv_blocks)
             return "a block lies outside of the pool";
     }
-    if (m->endpoint.count == 0)
-        return "the decode endpoint is not given";
+    struct ts_kv_part parts[TS_KV_PARTS_MAX];
+    const char *fault = parts_fault(m);
+    if (fault)
+        return fault;
+    if (parts_plan(pool, m, parts) == 0)
+        return "nobody is to get what the pool holds";
     /* Simulated pools count several heads as one, of any size: mapping refuses that of real ones. */
     uint32_t dim = pool->layout.head_dim < TS_CODEC_DIM_MAX ? pool->layout.head_dim : TS_CODEC_DIM_MAX;
     if (ts_codec_check(&m->codec, dim, NULL) != TS_OK)
@@ -256,9 +272,41 @@ static const char *begin_fault(const struct pool *pool, const struct ts_msg_kv_b
     return NULL;
 }
 
+/* One of `parts` transfers of the request. */
+static void begin(struct relay_core *core, struct pool *pool, const struct ts_msg *m,
+                  const struct ts_kv_part *part, uint32_t parts)
+{
+    struct transfer *t = ts_xcalloc(1, sizeof *t);
+    struct ts_msg copy = {.kind = TS_MSG_KV_BEGIN};
+    ts_arena_init(&t->arena);
+    ts_schema_copy(&ts_msg_schema, &copy, m, &t->arena);
+    t->begin = copy.kv_begin;
+    t->begin.endpoint = (struct ts_str){ts_arena_copy(&t->arena, part->endpoint.data, part->endpoint.count),
+                                        part->endpoint.count};
+    t->begin.decode_incarnation = part->decode_incarnation;
+    t->rid = t->begin.rid;
+    t->parts = parts;
+    t->senders = part->senders ? part->senders : 1;
+    t->pool = pool;
+    t->pool_id = pool->id;
+    t->layout = pool->layout;
+    t->layout.layer_begin = part->layer_begin;
+    t->layout.layer_end = part->layer_end;
+    t->layout.head_begin = part->head_begin;
+    t->layout.head_end = part->head_end;
+    uint32_t layers = t->layout.layer_end - t->layout.layer_begin;
+    t->digests = ts_xcalloc((size_t)layers * (t->layout.head_end - t->layout.head_begin), sizeof *t->digests);
+    t->ready = ts_xcalloc(layers, sizeof *t->ready);
+    t->cut = ts_xcalloc(layers, sizeof *t->cut);
+    enter(core, t);
+    core->state_counts[TRANSFER_OPENING]++;
+    list_opening(core, t);
+}
+
 void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_msg *m)
 {
     struct ts_rid rid = m->kv_begin.rid;
+    struct ts_kv_part parts[TS_KV_PARTS_MAX];
     const char *fault = begin_fault(pool, &m->kv_begin);
     if (transfer_find(core, rid))
         return;
@@ -269,22 +317,9 @@ void transfer_begin(struct relay_core *core, struct pool *pool, const struct ts_
         send_freed(core, pool, rid);
         return;
     }
-    struct transfer *t = ts_xcalloc(1, sizeof *t);
-    struct ts_msg copy = {.kind = TS_MSG_KV_BEGIN};
-    ts_arena_init(&t->arena);
-    ts_schema_copy(&ts_msg_schema, &copy, m, &t->arena);
-    t->begin = copy.kv_begin;
-    t->rid = rid;
-    t->pool = pool;
-    t->pool_id = pool->id;
-    t->layout = pool->layout;
-    uint32_t layers = t->layout.layer_end - t->layout.layer_begin;
-    t->digests = ts_xcalloc((size_t)layers * (t->layout.head_end - t->layout.head_begin), sizeof *t->digests);
-    t->ready = ts_xcalloc(layers, sizeof *t->ready);
-    t->cut = ts_xcalloc(layers, sizeof *t->cut);
-    enter(core, t);
-    core->state_counts[TRANSFER_OPENING]++;
-    list_opening(core, t);
+    uint32_t count = parts_plan(pool, &m->kv_begin, parts);
+    for (uint32_t i = 0; i < count; i++)
+        begin(core, pool, m, &parts[i], count);
 }
 
 static struct transfer *of_pool(const struct relay_core *core, const struct pool *pool, struct ts_rid rid)
@@ -297,9 +332,8 @@ static struct transfer *of_pool(const struct relay_core *core, const struct pool
 static bool ready_fits(const struct transfer *t, uint32_t layer, const struct ts_ready_item *item)
 {
     uint64_t end = (uint64_t)item->token_begin + item->token_count;
-    return layer >= t->layout.layer_begin && layer < t->layout.layer_end && item->token_count > 0 &&
-           item->token_begin == t->ready[layer - t->layout.layer_begin] && end <= t->begin.token_count &&
-           (end % TS_KV_BLOCK_TOKENS == 0 || end == t->begin.token_count);
+    return item->token_count > 0 && item->token_begin == t->ready[layer - t->layout.layer_begin] &&
+           end <= t->begin.token_count && (end % TS_KV_BLOCK_TOKENS == 0 || end == t->begin.token_count);
 }
 
 /* In whole spans. The end of the last layer is what prefill waits for in the end: in small pieces, so that
@@ -330,28 +364,40 @@ static void add_ready(struct relay_core *core, struct transfer *t, uint32_t laye
     encode_queue(core, t);
 }
 
+/* To each part that has that layer. False: the request is over with that. */
+static bool layer_ready(struct relay_core *core, const struct pool *pool, struct transfer *t, uint32_t layer,
+                        const struct ts_ready_item *item)
+{
+    bool fits = layer >= pool->layout.layer_begin && layer < pool->layout.layer_end;
+    for (struct transfer *part = t; part && fits; part = part->sibling) {
+        if (layer < part->layout.layer_begin || layer >= part->layout.layer_end)
+            continue;
+        fits = ready_fits(part, layer, item);
+        if (fits)
+            add_ready(core, part, layer, item->token_count);
+    }
+    if (!fits)
+        transfer_abort(core, t, TS_REASON_KV_MISMATCH,
+                       "the worker announced KV outside of its transfer, or out of order");
+    return fits;
+}
+
 void transfer_ready(struct relay_core *core, struct pool *pool, const struct ts_msg_kv_ready *m)
 {
     for (uint32_t i = 0; i < m->items.count; i++) {
         const struct ts_ready_item *item = &m->items.data[i];
-        for (uint32_t layer = m->layer_begin; layer < m->layer_end; layer++) {
-            struct transfer *t = of_pool(core, pool, item->rid);
-            if (!t)
+        struct transfer *t = of_pool(core, pool, item->rid);
+        for (uint32_t layer = m->layer_begin; t && layer < m->layer_end; layer++) {
+            if (!layer_ready(core, pool, t, layer, item))
                 break;
-            if (ready_fits(t, layer, item))
-                add_ready(core, t, layer, item->token_count);
-            else
-                transfer_abort(core, t, TS_REASON_KV_MISMATCH,
-                               "the worker announced KV outside of its transfer, or out of order");
         }
     }
 }
 
-void transfer_seal(struct relay_core *core, struct pool *pool, const struct ts_msg *m)
+static void seal(struct relay_core *core, struct transfer *t, const struct ts_msg *m)
 {
-    struct transfer *t = of_pool(core, pool, m->kv_seal.rid);
     struct ts_msg copy = {.kind = TS_MSG_KV_SEAL};
-    if (!t || t->sealed)
+    if (t->sealed)
         return;
     ts_schema_copy(&ts_msg_schema, &copy, m, &t->arena);
     t->seal = copy.kv_seal;
@@ -360,14 +406,10 @@ void transfer_seal(struct relay_core *core, struct pool *pool, const struct ts_m
     encode_send(core, t);
 }
 
-/* One that is over while the codec still reads its blocks: KvFreed follows when that has ended. */
-static bool still_read(const struct relay_core *core, struct ts_rid rid)
+void transfer_seal(struct relay_core *core, struct pool *pool, const struct ts_msg *m)
 {
-    for (const struct transfer *t = core->over.head; t; t = t->near[LIST_ALL].next) {
-        if (ts_rid_equal(t->rid, rid) && !t->freed)
-            return true;
-    }
-    return false;
+    for (struct transfer *t = of_pool(core, pool, m->kv_seal.rid); t; t = t->sibling)
+        seal(core, t, m);
 }
 
 void transfer_released(struct relay_core *core, struct pool *pool, const struct ts_msg_release *m)
@@ -379,7 +421,7 @@ void transfer_released(struct relay_core *core, struct pool *pool, const struct 
     if (t)
         transfer_abort(core, t, over || m->reason == TS_REASON_NONE ? TS_REASON_CANCELLED : m->reason,
                        "released");
-    else if (!still_read(core, m->rid))
+    else if (!parts_still_read(core, m->rid))
         send_freed(core, pool, m->rid); /* of one that ended before; the worker may not have heard */
     if (!pool)                          /* the router's word; a worker only knows of the transfer */
         copy_released(core, m->rid);
@@ -406,7 +448,8 @@ static void open_transfer(struct relay_core *core, struct transfer *t)
                                              .block_tokens = TS_KV_BLOCK_TOKENS,
                                              .token_count = t->begin.token_count,
                                              .chain = t->begin.chain,
-                                             .resume = t->granted};
+                                             .resume = t->granted,
+                                             .senders = t->senders > 1 ? t->senders : 0};
     t->opened = true;
     set_state(core, t, TRANSFER_WAIT_GRANT);
 }
@@ -414,7 +457,9 @@ static void open_transfer(struct relay_core *core, struct transfer *t)
 static struct transfer *of_link(const struct relay_core *core, const struct link *link, struct ts_rid rid)
 {
     struct transfer *t = transfer_find(core, rid);
-    return t && t->link == link ? t : NULL;
+    while (t && t->link != link)
+        t = t->sibling;
+    return t;
 }
 
 void transfer_grant(struct relay_core *core, struct link *link, const struct ts_msg_kv_grant *m)
@@ -507,12 +552,19 @@ void transfer_pool_lost(struct relay_core *core, struct pool *pool)
     for (struct transfer *t = core->over.head; t; t = t->near[LIST_ALL].next)
         t->pool = t->pool == pool ? NULL : t->pool;
     for (struct transfer *t = core->live.head, *next; t; t = next) {
+        bool encoded = true;
         next = t->near[LIST_ALL].next;
         if (t->pool != pool)
             continue;
-        t->pool = NULL;
-        if (!t->sealed || t->tiles_encoded < encode_tiles(t))
-            transfer_abort(core, t, TS_REASON_PEER_LOST, "the session with the prefill worker was lost");
+        for (struct transfer *part = transfer_find(core, t->rid); part; part = part->sibling) {
+            part->pool = NULL;
+            if (!part->sealed || part->tiles_encoded < encode_tiles(part))
+                encoded = false;
+        }
+        if (encoded)
+            continue;
+        transfer_abort(core, t, TS_REASON_PEER_LOST, "the session with the prefill worker was lost");
+        next = t->parts > 1 ? core->live.head : next; /* the next one may have ended with it */
     }
 }
 
@@ -530,6 +582,8 @@ void transfer_tick(struct relay_core *core)
                            "the decode worker could not be reached or did not know the attempt in time");
         else if (t->link->session.up && t->open_at <= core->now)
             open_transfer(core, t);
+        if (t->state == TRANSFER_OVER && t->parts > 1) /* the next one has ended with it */
+            next = core->opening.head;
     }
     core->opening_due = TS_TIME_NEVER;
     for (const struct transfer *t = core->opening.head; t; t = t->near[LIST_OPENING].next) {

@@ -1,0 +1,2 @@
+# A request between owners that cut the model differently: several receivers, several senders.
+ts_test(test_relay_parts SOURCES test_relay_parts.c relay_fixture.c LINK ts_core_fixture ts_relay_core LABELS unit)
