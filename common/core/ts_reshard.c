@@ -17,10 +17,8 @@ struct ts_shard_rect ts_rect_meet(struct ts_shard_rect a, struct ts_shard_rect b
     return ts_rect_empty(meet) ? (struct ts_shard_rect){0, 0, 0, 0} : meet;
 }
 
-/* Inside of it and apart from each other, they cover it if their areas add up. */
-bool ts_rects_tile(const struct ts_shard_rect *rects, size_t count, struct ts_shard_rect whole)
+bool ts_rects_apart(const struct ts_shard_rect *rects, size_t count, struct ts_shard_rect whole)
 {
-    uint64_t area = 0;
     for (size_t i = 0; i < count; i++) {
         if (ts_rect_empty(rects[i]) || ts_rect_area(ts_rect_meet(rects[i], whole)) != ts_rect_area(rects[i]))
             return false;
@@ -28,9 +26,17 @@ bool ts_rects_tile(const struct ts_shard_rect *rects, size_t count, struct ts_sh
             if (!ts_rect_empty(ts_rect_meet(rects[i], rects[k])))
                 return false;
         }
-        area += ts_rect_area(rects[i]);
     }
-    return area == ts_rect_area(whole);
+    return true;
+}
+
+/* Inside of it and apart from each other, they cover it if their areas add up. */
+bool ts_rects_tile(const struct ts_shard_rect *rects, size_t count, struct ts_shard_rect whole)
+{
+    uint64_t area = 0;
+    for (size_t i = 0; i < count; i++)
+        area += ts_rect_area(rects[i]);
+    return ts_rects_apart(rects, count, whole) && area == ts_rect_area(whole);
 }
 
 size_t ts_reshard_plan(const struct ts_shard_rect *senders, size_t sender_count,

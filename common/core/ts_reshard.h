@@ -29,8 +29,9 @@ static inline uint64_t ts_rect_area(struct ts_shard_rect r)
 
 /* Where two meet; empty where they do not. */
 struct ts_shard_rect ts_rect_meet(struct ts_shard_rect a, struct ts_shard_rect b);
-/* Whether the rectangles cover `whole` exactly once: they lie inside of it, none is empty, no two meet, and
- * nothing is left out. */
+/* Whether the rectangles lie inside of `whole`, none is empty and no two meet. */
+bool ts_rects_apart(const struct ts_shard_rect *rects, size_t count, struct ts_shard_rect whole);
+/* Whether they also leave nothing out: they cover it exactly once. */
 bool ts_rects_tile(const struct ts_shard_rect *rects, size_t count, struct ts_shard_rect whole);
 
 /* A part of a transfer. */

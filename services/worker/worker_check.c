@@ -13,18 +13,23 @@ static bool wrong(struct ts_error *err, const struct task *t, const char *what)
     return false;
 }
 
-/* What a decode task was told and what it computed of the KV that came are the same. */
-static bool verified(const struct task *t)
+/* What a decode task was told and what it computed of the KV that came are the same, and it is all. */
+static bool verified(const struct task *t, uint64_t all)
 {
-    const struct ts_msg_kv_open *o = &t->open;
-    uint32_t rows = (o->layer_end - o->layer_begin) * (o->head_end - o->head_begin);
-    return t->ended && t->committed && t->scatters == 0 && t->chunks_scattered >= t->end.chunks &&
-           t->tiles_scattered == (uint64_t)rows * (ts_kv_blocks_for(o->token_count) - t->present) &&
-           t->end.digests.count == rows &&
-           memcmp(t->digests, t->end.digests.data, rows * sizeof(uint64_t)) == 0;
+    uint64_t found = 0;
+    for (uint32_t i = 0; i < t->part_count; i++) {
+        const struct part *p = &t->parts[i];
+        uint32_t rows = (p->open.layer_end - p->open.layer_begin) * (p->open.head_end - p->open.head_begin);
+        if (!p->ended || p->chunks_scattered < p->end.chunks || p->end.digests.count != rows ||
+            p->tiles_scattered != (uint64_t)rows * (ts_kv_blocks_for(t->prompt_count) - t->present) ||
+            memcmp(p->digests, p->end.digests.data, rows * sizeof(uint64_t)) != 0)
+            return false;
+        found += rows;
+    }
+    return t->part_count == t->senders && t->committed && t->scatters == 0 && found == all;
 }
 
-static bool check_ready(const struct task *t, struct ts_error *err)
+static bool check_ready(const struct worker_core *core, const struct task *t, struct ts_error *err)
 {
     if (t->in_batch > 1)
         return wrong(err, t, "ready and in several batches");
@@ -38,8 +43,30 @@ static bool check_ready(const struct task *t, struct ts_error *err)
         return wrong(err, t, "nothing to compute");
     if (ts_kv_blocks_for(t->kv_length) > t->block_count)
         return wrong(err, t, "less blocks than KV");
-    if (t->role == TS_PHASE_DECODE && !verified(t))
+    const struct ts_msg_pool *kv = &core->settings.pool;
+    uint64_t rows = (uint64_t)(kv->layer_end - kv->layer_begin) * (kv->head_end - kv->head_begin);
+    if (t->role == TS_PHASE_DECODE && !verified(t, rows))
         return wrong(err, t, "KV that was not verified");
+    return true;
+}
+
+/* Whoever brings something is there, or the task is suspended; each relay brings one part. */
+static bool check_parts(const struct worker_core *core, const struct task *t, struct ts_error *err)
+{
+    bool comes = t->state == TASK_GRANT_WAIT || t->state == TASK_RECEIVING || t->state == TASK_SUSPENDED;
+    uint32_t away = 0;
+    for (uint32_t i = 0; i < t->part_count; i++) {
+        const struct part *p = &t->parts[i];
+        if (p->sender && (!comes || ts_map_get_u64(core->kv_peers, p->sender->peer) != p->sender))
+            return wrong(err, t, "its sender is gone");
+        if (part_of_relay(t, p->relay) != p || (comes && (p->digests != NULL) != t->granted))
+            return wrong(err, t, "a part is there twice, or has no memory");
+        away += !p->sender;
+    }
+    if (comes && (away > 0) != (t->state == TASK_SUSPENDED))
+        return wrong(err, t, "goes on without a sender");
+    if (t->part_count > t->senders || (comes && t->part_count == 0))
+        return wrong(err, t, "has more senders than it should, or none");
     return true;
 }
 
@@ -63,15 +90,15 @@ static bool check_task(const struct worker_core *core, const struct task *t, str
         return wrong(err, t, "has blocks or rows without need");
     if (t->state == TASK_DYING && !t->in_batch && t->scatters == 0 && !t->begun && !t->tokenising)
         return wrong(err, t, "dead and still here");
-    if (t->sender && ts_map_get_u64(core->kv_peers, t->sender->peer) != t->sender)
-        return wrong(err, t, "its sender is gone");
+    if (!check_parts(core, t, err))
+        return false;
     if (t->rid.router == t->router->session.remote &&
         (t->router->term < t->assign.term ||
          (t->router->term == t->assign.term && t->router->plan < t->assign.plan)))
         return wrong(err, t, "of a newer plan than the newest seen");
     if ((t->begun || t->relay_knows) && (t->role != TS_PHASE_PREFILL || !core->pool.session.up))
         return wrong(err, t, "known to a relay that is not there");
-    return t->state != TASK_READY || check_ready(t, err);
+    return t->state != TASK_READY || check_ready(core, t, err);
 }
 
 /* What the engine reads must be there until it is done. */
@@ -155,8 +182,11 @@ static bool check_leases(const struct worker_core *core, struct ts_error *err)
             return wrong(err, t, "waits for memory beyond its time");
     }
     for (t = core->lists[TASK_SUSPENDED].head; t; t = t->alike_next) {
-        if (t->sender || core->now - t->suspended_at >= core->settings.resume_wait_ms * TS_MS)
-            return wrong(err, t, "waits for its sender beyond its time");
+        for (uint32_t i = 0; i < t->part_count; i++) {
+            const struct part *p = &t->parts[i];
+            if (!p->sender && core->now - p->lost_at >= core->settings.resume_wait_ms * TS_MS)
+                return wrong(err, t, "waits for its sender beyond its time");
+        }
     }
     for (t = core->head; t; t = t->next) {
         const struct router_link *link = t->router;

@@ -7,7 +7,6 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
-#include "common/core/ts_reshard.h"
 #include "services/worker/worker_impl.h"
 
 #define WHOLE_TRANSFER  UINT64_MAX
@@ -23,12 +22,19 @@ static void nack(struct worker_core *core, struct kv_peer *peer, struct ts_rid r
             (struct ts_msg_kv_nack){.rid = rid, .chunk = chunk, .reason = reason, .text = ts_str_of(text)};
 }
 
-/* Refuses the transfer and gives the attempt back to the router. */
-void decode_fail(struct worker_core *core, struct task *t, enum ts_reason reason, const char *text)
+/* And gives the attempt back to the router. */
+void decode_fail(struct worker_core *core, struct task *t, struct kv_peer *peer, enum ts_reason reason,
+                 const char *text)
 {
-    if (t->sender)
-        nack(core, t->sender, t->rid, WHOLE_TRANSFER, reason, text);
-    t->sender = NULL;
+    if (peer)
+        nack(core, peer, t->rid, WHOLE_TRANSFER, reason, text);
+    for (uint32_t i = 0; i < t->part_count; i++) {
+        struct part *p = &t->parts[i];
+        if (p->sender && !peer)
+            nack(core, p->sender, t->rid, WHOLE_TRANSFER, reason, text);
+        if (p->sender == peer || !peer)
+            p->sender = NULL;
+    }
     task_fail(core, t, reason, false, text);
 }
 
@@ -44,10 +50,6 @@ const char *decode_open_fault(const struct worker_core *core, const struct task 
     if (m->layers != kv->layers || m->kv_heads != kv->kv_heads || m->head_dim != kv->head_dim ||
         m->kv_dtype != kv->kv_dtype || m->block_tokens != TS_KV_BLOCK_TOKENS)
         return "the KV layouts differ";
-    const struct ts_shard_rect part = {m->layer_begin, m->layer_end, m->head_begin, m->head_end};
-    const struct ts_shard_rect own = {kv->layer_begin, kv->layer_end, kv->head_begin, kv->head_end};
-    if (!ts_rects_tile(&part, 1, own)) /* there is one sender: what it leaves out nobody brings */
-        return "the transfer's layers or heads are not those of this worker";
     const struct ts_codec codec = ts_codec_for_prompt(&t->codec, m->token_count);
     if (!ts_schema_equal(&ts_codec_schema, &m->codec, &codec))
         return "the codec is not the one of the assignment";
@@ -75,6 +77,61 @@ void decode_wait_grant(struct worker_core *core, struct task *t)
     core->grant_due = due < core->grant_due ? due : core->grant_due;
 }
 
+void decode_send_grant(struct worker_core *core, const struct task *t, const struct part *p)
+{
+    struct ts_action_send *s = worker_send_kv(core, p->sender, TS_MSG_KV_GRANT);
+    if (s)
+        s->msg.kv_grant = (struct ts_msg_kv_grant){.rid = t->rid,
+                                                   .token_begin = t->present * TS_KV_BLOCK_TOKENS,
+                                                   .credit_bytes = core->settings.credit_bytes,
+                                                   .have = resume_have(core, p)};
+}
+
+/* The first part: the task waits for memory from now on. */
+static void begin(struct worker_core *core, struct task *t, struct kv_peer *peer,
+                  const struct ts_msg_kv_open *m)
+{
+    if (ts_kv_blocks_for(m->token_count + 1) > core->kv.blocks) {
+        decode_fail(core, t, peer, TS_REASON_KV_NO_MEMORY,
+                    "the prompt is larger than the KV pool of the decode worker");
+        return;
+    }
+    t->codec = ts_codec_for_prompt(&t->codec, m->token_count);
+    t->prompt_count = m->token_count;
+    prefix_remember(core, t, m->chain);
+    part_add(t, peer, m);
+    t->waiting_since = core->now;
+    task_clip(core, t);
+    decode_wait_grant(core, t);
+}
+
+/* Verified in the meantime, and the relay could not be told. */
+static void tell_again(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_open *m)
+{
+    struct ts_action_send *s = m->resume ? worker_send_kv(core, peer, TS_MSG_KV_DONE) : NULL;
+    if (s)
+        s->msg.kv_done.rid = m->rid;
+}
+
+static void open_part(struct worker_core *core, struct task *t, struct kv_peer *peer,
+                      const struct ts_msg_kv_open *m)
+{
+    const char *fault = decode_open_fault(core, t, m);
+    if (!fault)
+        fault = part_fault(core, t, m);
+    if (fault) {
+        decode_fail(core, t, peer, TS_REASON_KV_MISMATCH, fault);
+    } else if (t->part_count == 0) {
+        begin(core, t, peer, m);
+    } else {
+        part_add(t, peer, m);
+        if (!t->granted)
+            return;
+        part_granted(t, &t->parts[t->part_count - 1]);
+        decode_send_grant(core, t, &t->parts[t->part_count - 1]);
+    }
+}
+
 void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_open *m)
 {
     struct task *t = task_find(core, m->rid, TS_PHASE_DECODE);
@@ -82,56 +139,24 @@ void decode_open(struct worker_core *core, struct kv_peer *peer, const struct ts
         nack(core, peer, m->rid, WHOLE_TRANSFER, TS_REASON_NO_ASSIGN, "");
         return;
     }
-    if (t->state != TASK_ASSIGNED) { /* a repeated Open of the same session, unless that was lost */
-        resume_open(core, peer, t, m);
-        return;
-    }
-    const char *fault = decode_open_fault(core, t, m);
-    t->sender = peer;
-    if (fault) {
-        decode_fail(core, t, TS_REASON_KV_MISMATCH, fault);
-        return;
-    }
-    if (ts_kv_blocks_for(m->token_count + 1) > core->kv.blocks) {
-        decode_fail(core, t, TS_REASON_KV_NO_MEMORY,
-                    "the prompt is larger than the KV pool of the decode worker");
-        return;
-    }
-    t->open = *m;
-    t->open.codec = t->codec = ts_codec_for_prompt(&t->codec, m->token_count);
-    t->open.chain = (struct ts_u64s){.count = 0};
-    prefix_remember(core, t, m->chain);
-    t->prompt_count = m->token_count;
-    t->waiting_since = core->now;
-    task_clip(core, t);
-    decode_wait_grant(core, t);
-}
-
-static uint32_t heads_of(const struct ts_msg_kv_open *o)
-{
-    return o->head_end - o->head_begin;
-}
-
-void decode_send_grant(struct worker_core *core, struct task *t)
-{
-    struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_GRANT);
-    if (s)
-        s->msg.kv_grant = (struct ts_msg_kv_grant){.rid = t->rid,
-                                                   .token_begin = t->present * TS_KV_BLOCK_TOKENS,
-                                                   .credit_bytes = core->settings.credit_bytes,
-                                                   .have = resume_have(core, t)};
+    struct part *p = part_of_relay(t, peer->session.remote);
+    if (t->state == TASK_READY || t->state == TASK_FINISHED)
+        tell_again(core, peer, m);
+    else if (p && !p->sender)
+        resume_open(core, peer, t, p, m);
+    else if (!p) /* else repeated in the same session */
+        open_part(core, t, peer, m);
 }
 
 static void grant(struct worker_core *core, struct task *t)
 {
-    const struct ts_msg_kv_open *o = &t->open;
-    uint32_t layers = o->layer_end - o->layer_begin, blocks = ts_kv_blocks_for(o->token_count);
-    t->digests = ts_xcalloc((size_t)layers * heads_of(o), sizeof *t->digests);
-    t->chunk_limit = (uint64_t)layers * heads_of(o) * blocks; /* at least one tile pair in each */
-    t->chunk_seen = ts_xcalloc(t->chunk_limit / 8 + 1, 1);
+    t->granted = true;
     t->began_at = core->now;
     t->present = t->shared;
-    decode_send_grant(core, t);
+    for (uint32_t i = 0; i < t->part_count; i++) {
+        part_granted(t, &t->parts[i]);
+        decode_send_grant(core, t, &t->parts[i]);
+    }
     task_state_set(core, t, TASK_RECEIVING);
 }
 
@@ -150,7 +175,8 @@ static void end_leases(struct worker_core *core)
     for (struct task *t = core->lists[TASK_GRANT_WAIT].head, *next; t; t = next) {
         next = t->alike_next;
         if (lease_end(core, t) <= core->now)
-            decode_fail(core, t, TS_REASON_KV_NO_MEMORY, "no memory for the transfer became free in time");
+            decode_fail(core, t, NULL, TS_REASON_KV_NO_MEMORY,
+                        "no memory for the transfer became free in time");
         else if (lease_end(core, t) < core->grant_due)
             core->grant_due = lease_end(core, t);
     }
@@ -165,25 +191,13 @@ void decode_admit(struct worker_core *core)
     grant_oldest(core);
 }
 
-/* The receiving task of this transfer and session, or NULL. */
-static struct task *receiving(const struct worker_core *core, const struct kv_peer *peer, struct ts_rid rid)
+/* What this peer brings of the transfer, if it may come now, and its task. */
+static struct part *receiving(const struct worker_core *core, const struct kv_peer *peer, struct ts_rid rid,
+                              struct task **task)
 {
-    struct task *t = task_find(core, rid, TS_PHASE_DECODE);
-    return t && t->state == TASK_RECEIVING && t->sender == peer ? t : NULL;
-}
-
-static bool chunk_fits(const struct task *t, const struct ts_msg_kv_chunk *m, uint64_t bytes)
-{
-    const struct ts_msg_kv_open *o = &t->open;
-    uint64_t end = (uint64_t)m->token_begin + m->token_count;
-    if (m->layer < o->layer_begin || m->layer >= o->layer_end || m->head_begin < o->head_begin ||
-        m->head_begin >= o->head_end || m->head_count == 0 || m->head_count > o->head_end - m->head_begin)
-        return false;
-    uint32_t span = ts_codec_span(&o->codec);
-    if (m->token_begin % span != 0 || m->token_count == 0 || end > o->token_count ||
-        (end % span != 0 && end != o->token_count))
-        return false;
-    return m->number < t->chunk_limit && bytes > 0 && bytes <= CHUNK_BYTES_MAX;
+    struct task *t = *task = task_find(core, rid, TS_PHASE_DECODE);
+    bool comes = t && t->granted && (t->state == TASK_RECEIVING || t->state == TASK_SUSPENDED);
+    return comes ? part_of(t, peer) : NULL;
 }
 
 /* Nothing is written to shared blocks: a sender that does not skip what is there fills the scratch block. */
@@ -198,12 +212,13 @@ static struct ts_u32s blocks_for_chunk(struct worker_core *core, const struct ta
     return (struct ts_u32s){blocks, t->block_count};
 }
 
-static void scatter(struct worker_core *core, struct task *t, const struct ts_msg_kv_chunk *m,
+static void scatter(struct worker_core *core, struct task *t, struct part *p, const struct ts_msg_kv_chunk *m,
                     struct ts_bulk bulk, uint64_t bytes)
 {
     struct scatter *job = ts_xcalloc(1, sizeof *job);
     *job = (struct scatter){.job = core->next_job++,
                             .task = t,
+                            .part = p,
                             .number = m->number,
                             .bytes = bytes,
                             .layer = m->layer,
@@ -230,39 +245,45 @@ static void scatter(struct worker_core *core, struct task *t, const struct ts_ms
 void decode_chunk(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_chunk *m,
                   struct ts_bulk bulk)
 {
-    struct task *t = receiving(core, peer, m->rid);
+    struct task *t;
+    struct part *p = receiving(core, peer, m->rid, &t);
     uint64_t bytes = bulk.slot ? bulk.bytes : core->settings.profile.modelled ? m->declared_bytes : 0;
-    if (!t)
+    if (!p)
         return;
-    if (!chunk_fits(t, m, bytes)) {
-        decode_fail(core, t, TS_REASON_KV_MISMATCH, "a chunk lies outside of its transfer");
+    if (bytes == 0 || bytes > CHUNK_BYTES_MAX || !part_chunk_fits(p, m)) {
+        decode_fail(core, t, peer, TS_REASON_KV_MISMATCH, "a chunk lies outside of its transfer");
         return;
     }
-    if (t->chunk_seen[m->number / 8] >> m->number % 8 & 1) /* sent twice: the first one counts */
+    if (p->chunk_seen[m->number / 8] >> m->number % 8 & 1) /* sent twice: the first one counts */
         return;
-    t->chunk_seen[m->number / 8] |= (uint8_t)(1u << m->number % 8);
-    scatter(core, t, m, bulk, bytes);
+    p->chunk_seen[m->number / 8] |= (uint8_t)(1u << m->number % 8);
+    scatter(core, t, p, m, bulk, bytes);
 }
 
 static void report(struct worker_core *core, struct task *t)
 {
     struct ts_action_send *s = worker_send_router(core, t->router, TS_MSG_REPORT);
+    uint64_t raw = 0;
+    for (uint32_t i = 0; i < t->part_count; i++)
+        raw += t->parts[i].end.bytes_raw;
     if (s)
         s->msg.report = (struct ts_msg_report){.rid = t->rid,
                                                .role = TS_PHASE_DECODE,
                                                .prompt_tokens = t->prompt_count,
                                                .queue_ns = t->began_at - t->waiting_since,
                                                .run_ns = core->now - t->began_at,
-                                               .kv_bytes_raw = t->end.bytes_raw,
+                                               .kv_bytes_raw = raw,
                                                .kv_bytes_sent = t->kv_bytes};
 }
 
 static void start(struct worker_core *core, struct task *t)
 {
-    struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_DONE);
-    if (s)
-        s->msg.kv_done.rid = t->rid;
-    t->sender = NULL;
+    for (uint32_t i = 0; i < t->part_count; i++) {
+        struct ts_action_send *s = worker_send_kv(core, t->parts[i].sender, TS_MSG_KV_DONE);
+        if (s)
+            s->msg.kv_done.rid = t->rid;
+        t->parts[i].sender = NULL;
+    }
     task_give_scratch(core, t);
     prefix_share(core, t);
     t->kv_length = t->prompt_count;
@@ -276,34 +297,32 @@ static void start(struct worker_core *core, struct task *t)
 /* Starts the task once every part has come, and only if every digest agrees. */
 static void verify(struct worker_core *core, struct task *t)
 {
-    const struct ts_msg_kv_open *o = &t->open;
-    uint32_t layers = o->layer_end - o->layer_begin;
-    uint64_t tiles = (uint64_t)layers * heads_of(o) * (ts_kv_blocks_for(o->token_count) - t->present);
-    if ((t->state != TASK_RECEIVING && t->state != TASK_SUSPENDED) || !t->ended || !t->committed ||
-        t->scatters > 0 || t->chunks_scattered < t->end.chunks)
+    bool agrees = true;
+    if ((t->state != TASK_RECEIVING && t->state != TASK_SUSPENDED) || !part_all_came(t))
         return;
-    if (t->tiles_scattered != tiles ||
-        memcmp(t->digests, t->end.digests.data, (size_t)layers * heads_of(o) * sizeof *t->digests) != 0)
-        decode_fail(core, t, TS_REASON_KV_CORRUPT, "the digests of the transfer do not agree");
-    else
+    for (uint32_t i = 0; i < t->part_count; i++)
+        agrees = agrees && part_agrees(t, &t->parts[i]);
+    if (agrees)
         start(core, t);
+    else
+        decode_fail(core, t, NULL, TS_REASON_KV_CORRUPT, "the digests of the transfer do not agree");
 }
 
 void decode_end(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_end *m)
 {
-    struct task *t = receiving(core, peer, m->rid);
-    if (!t || t->ended)
+    struct task *t;
+    struct part *p = receiving(core, peer, m->rid, &t);
+    if (!p || p->ended)
         return;
-    uint32_t layers = t->open.layer_end - t->open.layer_begin;
-    if (m->digests.count != layers * heads_of(&t->open)) {
-        decode_fail(core, t, TS_REASON_KV_MISMATCH,
+    if (m->digests.count != part_rows(p)) {
+        decode_fail(core, t, peer, TS_REASON_KV_MISMATCH,
                     "the end of the transfer brings another number of digests");
         return;
     }
-    t->end = *m;
-    t->end.digests.data =
+    p->end = *m;
+    p->end.digests.data =
         ts_arena_copy(&t->arena, m->digests.data, m->digests.count * sizeof *m->digests.data);
-    t->ended = true;
+    p->ended = true;
     verify(core, t); /* the commit comes from another process and may be there first */
 }
 
@@ -321,12 +340,12 @@ static bool chain_agrees(const struct worker_core *core, const struct task *t, c
 
 void decode_commit(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_commit *m)
 {
-    struct task *t = receiving(core, peer, m->rid);
-    if (!t || t->committed)
+    struct task *t;
+    if (!receiving(core, peer, m->rid, &t) || t->committed)
         return;
-    if (m->senders != 1 || m->prompt_ids.count != t->prompt_count ||
+    if (m->senders != t->senders || m->prompt_ids.count != t->prompt_count ||
         (t->output_count == 0 && m->produced.count == 0) || !chain_agrees(core, t, m->prompt_ids.data)) {
-        decode_fail(core, t, TS_REASON_KV_MISMATCH, "the commit does not fit the transfer");
+        decode_fail(core, t, peer, TS_REASON_KV_MISMATCH, "the commit does not fit the transfer");
         return;
     }
     t->prompt = ts_xcalloc(m->prompt_ids.count, sizeof *t->prompt);
@@ -344,29 +363,12 @@ void decode_commit(struct worker_core *core, struct kv_peer *peer, const struct 
 void decode_abort(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_abort *m)
 {
     struct task *t = task_find(core, m->rid, TS_PHASE_DECODE);
-    if (!t || t->sender != peer || (t->state != TASK_GRANT_WAIT && t->state != TASK_RECEIVING))
+    struct part *p = t ? part_of(t, peer) : NULL;
+    if (!p)
         return;
-    t->sender = NULL;
+    p->sender = NULL;
     task_fail(core, t, m->reason == TS_REASON_NONE ? TS_REASON_PEER_LOST : m->reason, false,
               "the sender aborted the transfer");
-}
-
-static void account(struct worker_core *core, struct task *t, const struct scatter *job,
-                    const struct ts_event_scattered *m)
-{
-    const struct ts_msg_kv_open *o = &t->open;
-    uint64_t *row =
-        t->digests + (size_t)(job->layer - o->layer_begin) * heads_of(o) + (job->head_begin - o->head_begin);
-    for (uint32_t h = 0; h < job->head_count && h < m->digests.count; h++)
-        row[h] ^= m->digests.data[h];
-    t->chunks_scattered++;
-    uint32_t there = t->present * TS_KV_BLOCK_TOKENS, end = job->token_begin + job->token_count;
-    uint32_t begin = job->token_begin < there ? there : job->token_begin;
-    t->tiles_scattered += end > begin ? (uint64_t)job->head_count * ts_kv_blocks_for(end - begin) : 0;
-    struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_CREDIT);
-    if (s)
-        s->msg.kv_credit =
-            (struct ts_msg_kv_credit){.rid = t->rid, .bytes = job->bytes, .chunk = job->number + 1};
 }
 
 void decode_scattered(struct worker_core *core, const struct ts_event_scattered *m)
@@ -375,16 +377,21 @@ void decode_scattered(struct worker_core *core, const struct ts_event_scattered 
     if (!job)
         return;
     struct task *t = job->task;
+    struct part *p = job->part;
     t->scatters--;
     if (t->state == TASK_DYING) {
         task_settle(core, t);
     } else if (m->reason != TS_REASON_NONE) {
-        t->chunk_seen[job->number / 8] &= (uint8_t) ~(1u << job->number % 8);
-        if (t->sender) /* else it is among those that the sender hears to be missing */
-            nack(core, t->sender, t->rid, job->number, TS_REASON_KV_CORRUPT,
+        p->chunk_seen[job->number / 8] &= (uint8_t) ~(1u << job->number % 8);
+        if (p->sender) /* else it is among those that the sender hears to be missing */
+            nack(core, p->sender, t->rid, job->number, TS_REASON_KV_CORRUPT,
                  "a chunk does not fit its checksum");
     } else {
-        account(core, t, job, m);
+        part_restored(t, job, m->digests);
+        struct ts_action_send *s = worker_send_kv(core, p->sender, TS_MSG_KV_CREDIT);
+        if (s)
+            s->msg.kv_credit =
+                (struct ts_msg_kv_credit){.rid = t->rid, .bytes = job->bytes, .chunk = job->number + 1};
         verify(core, t);
     }
     ts_free(job);

@@ -50,6 +50,19 @@ struct kv_peer { /* a relay that sends KV to us */
     struct ts_session session;
 };
 
+struct part {                   /* of a transfer: what one relay brings */
+    struct kv_peer *sender;     /* NULL once its session is over */
+    uint64_t relay, relay_name; /* incarnation and name of the relay */
+    ts_time lost_at;            /* suspended: since when it has no session */
+    struct ts_msg_kv_open open; /* without spans */
+    uint64_t *digests;          /* [layer][head] of the open; NULL = not granted yet */
+    uint8_t *chunk_seen;        /* bit per chunk number */
+    uint64_t chunk_limit;
+    uint64_t chunks_scattered, tiles_scattered;
+    bool ended;
+    struct ts_msg_kv_end end; /* digests in the task's arena */
+};
+
 struct task {
     struct task *prev, *next;             /* all tasks, oldest acceptance first */
     struct task *alike_prev, *alike_next; /* those in the same state, in the same order */
@@ -82,28 +95,22 @@ struct task {
     uint32_t issued; /* prompt tokens given to batches */
     uint32_t done;   /* prompt tokens computed */
     /* decode */
-    uint64_t *chain;  /* of the prompt's whole blocks; NULL = what comes is not for others */
-    uint32_t shared;  /* of its first blocks: those that belong to all (worker_prefix.c) */
-    uint32_t present; /* the same when it was granted: they are not sent */
-    uint32_t scratch; /* + 1; takes what comes of tokens that are there already; 0 = none */
-    struct kv_peer *sender;
-    uint64_t relay, relay_name; /* suspended: incarnation and name of the one that sent */
-    ts_time suspended_at;
-    struct ts_msg_kv_open open; /* without spans */
-    uint64_t kv_bytes;          /* of all messages of the transfer, as they came */
-    uint32_t scatters;          /* under way */
-    uint64_t chunks_scattered, tiles_scattered;
-    uint64_t *digests;   /* [layer][head] of the open */
-    uint8_t *chunk_seen; /* bit per chunk number */
-    uint64_t chunk_limit;
-    bool ended, committed;
-    struct ts_msg_kv_end end; /* digests in arena */
-    uint32_t kv_length;       /* positions whose KV is in the pool */
+    uint64_t *chain;    /* of the prompt's whole blocks; NULL = what comes is not for others */
+    uint32_t shared;    /* of its first blocks: those that belong to all (worker_prefix.c) */
+    uint32_t present;   /* the same when it was granted: they are not sent */
+    uint32_t scratch;   /* + 1; takes what comes of tokens that are there already; 0 = none */
+    struct part *parts; /* [senders], of them part_count have opened */
+    uint32_t part_count, senders;
+    bool granted, committed;
+    uint64_t kv_bytes;  /* of all messages of the transfer, as they came */
+    uint32_t scatters;  /* under way */
+    uint32_t kv_length; /* positions whose KV is in the pool */
 };
 
 struct scatter {
     uint64_t job;
     struct task *task;
+    struct part *part;
     uint64_t number, bytes;
     uint32_t layer, head_begin, head_count, token_begin, token_count;
 };
@@ -251,24 +258,40 @@ void decode_commit(struct worker_core *core, struct kv_peer *peer, const struct 
 void decode_abort(struct worker_core *core, struct kv_peer *peer, const struct ts_msg_kv_abort *m);
 void decode_scattered(struct worker_core *core, const struct ts_event_scattered *m);
 void decode_admit(struct worker_core *core); /* grants to those that wait */
-void decode_fail(struct worker_core *core, struct task *t, enum ts_reason reason, const char *text);
-/* Why the transfer cannot be this task's, or NULL. */
+/* Refuses the transfer: to `peer`, the others hear KvAbort; NULL = to all its senders. */
+void decode_fail(struct worker_core *core, struct task *t, struct kv_peer *peer, enum ts_reason reason,
+                 const char *text);
+/* Why the transfer cannot be this task's, whatever part of it, or NULL. */
 const char *decode_open_fault(const struct worker_core *core, const struct task *t,
                               const struct ts_msg_kv_open *m);
 void decode_wait_grant(struct worker_core *core, struct task *t);
-void decode_send_grant(struct worker_core *core, struct task *t);
+void decode_send_grant(struct worker_core *core, const struct task *t, const struct part *p);
 void decode_prefilled(struct worker_core *core, struct task *t, const struct ts_batch_sample *sample);
 void decode_done(struct worker_core *core, struct task *t, uint32_t computed,
                  const struct ts_batch_sample *sample);
+
+/* worker_part.c */
+struct part *part_of(const struct task *t, const struct kv_peer *peer); /* NULL: it brings nothing */
+struct part *part_of_relay(const struct task *t, uint64_t incarnation); /* the same, whatever its session */
+/* Why what the message announces cannot come beside the parts that have opened, or NULL. */
+const char *part_fault(const struct worker_core *core, const struct task *t, const struct ts_msg_kv_open *m);
+void part_add(struct task *t, struct kv_peer *peer, const struct ts_msg_kv_open *m);
+void part_free(struct task *t);           /* all of them */
+uint32_t part_rows(const struct part *p); /* its (layer, head) pairs */
+void part_granted(const struct task *t, struct part *p);
+bool part_chunk_fits(const struct part *p, const struct ts_msg_kv_chunk *m);
+void part_restored(const struct task *t, const struct scatter *job, struct ts_u64s digests);
+bool part_all_came(const struct task *t);                     /* of all parts, and the commit */
+bool part_agrees(const struct task *t, const struct part *p); /* what was restored is what was announced */
 
 /* worker_resume.c */
 void resume_peer_lost(struct worker_core *core, struct kv_peer *peer); /* what it sends is suspended */
 void resume_peer_came(struct worker_core *core,
                       const struct kv_peer *peer); /* what a former self of it sent is lost */
-void resume_open(struct worker_core *core, struct kv_peer *peer, struct task *t,
+void resume_open(struct worker_core *core, struct kv_peer *peer, struct task *t, struct part *p,
                  const struct ts_msg_kv_open *m);
 void resume_tick(struct worker_core *core); /* ends what was suspended for too long */
-struct ts_u64s resume_have(struct worker_core *core, const struct task *t);
+struct ts_u64s resume_have(struct worker_core *core, const struct part *p);
 
 /* worker_prefix.c */
 void prefix_init(struct prefix *p, uint32_t blocks, uint32_t idle_max);

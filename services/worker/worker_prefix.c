@@ -97,7 +97,7 @@ static uint64_t codec_hash(const struct ts_codec *c)
 static uint32_t whole_blocks(const struct task *t)
 {
     uint32_t span = ts_codec_span(&t->codec);
-    return t->open.token_count / span * (span / TS_KV_BLOCK_TOKENS);
+    return t->prompt_count / span * (span / TS_KV_BLOCK_TOKENS);
 }
 
 static struct prefix_key key_of(const struct task *t, uint64_t codec, uint32_t block)
@@ -108,7 +108,7 @@ static struct prefix_key key_of(const struct task *t, uint64_t codec, uint32_t b
 
 void prefix_remember(const struct worker_core *core, struct task *t, struct ts_u64s chain)
 {
-    if (core->prefix.idle_max == 0 || chain.count != t->open.token_count / TS_KV_BLOCK_TOKENS)
+    if (core->prefix.idle_max == 0 || chain.count != t->prompt_count / TS_KV_BLOCK_TOKENS)
         return;
     t->chain = ts_xcalloc(chain.count + 1, sizeof *t->chain);
     if (chain.count)

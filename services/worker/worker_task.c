@@ -86,9 +86,8 @@ void task_free(struct task *t)
     ts_free(t->outputs);
     ts_free(t->prompt);
     ts_free(t->blocks);
-    ts_free(t->digests);
     ts_free(t->chain);
-    ts_free(t->chunk_seen);
+    part_free(t);
     ts_arena_fini(&t->arena);
     ts_free(t);
 }
@@ -353,11 +352,11 @@ static void task_kill(struct worker_core *core, struct task *t, enum ts_reason r
     task_text_close(core, t);
     t->returning = t->in_batch && t->role != TS_PHASE_PREFILL ? t->block_count - t->shared : 0;
     core->returning += t->returning;
-    if (t->sender) { /* its relay may wait for a grant or credit that will never come */
-        struct ts_action_send *s = worker_send_kv(core, t->sender, TS_MSG_KV_ABORT);
+    for (uint32_t i = 0; i < t->part_count; i++) { /* may wait for a grant or credit that will never come */
+        struct ts_action_send *s = worker_send_kv(core, t->parts[i].sender, TS_MSG_KV_ABORT);
         if (s)
             s->msg.kv_abort = (struct ts_msg_kv_abort){.rid = t->rid, .reason = TS_REASON_CANCELLED};
-        t->sender = NULL;
+        t->parts[i].sender = NULL;
     }
     if (t->relay_knows) {
         struct ts_action_send *s = worker_send_pool(core, TS_MSG_RELEASE);

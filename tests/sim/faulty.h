@@ -66,6 +66,9 @@ struct faulty_request {
 
 struct faulty_pool *faulty_pool_new(struct faulty_layout layout);
 void faulty_pool_free(struct faulty_pool *pool);
+/* The values of one token; side 0 = keys. */
+uint16_t *faulty_pool_row(const struct faulty_pool *pool, uint32_t layer, uint32_t block, uint32_t side,
+                          uint32_t head, uint32_t token);
 void faulty_pool_poison(struct faulty_pool *pool, struct ts_u32s blocks);
 /* What prefill computes for these tokens: a function of the request's key and the place. */
 void faulty_kv_compute(const struct faulty_request *r, struct faulty_pool *pool, struct ts_u32s blocks,

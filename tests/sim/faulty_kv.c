@@ -29,8 +29,8 @@ void faulty_pool_free(struct faulty_pool *pool)
     ts_free(pool);
 }
 
-static uint16_t *row_of(const struct faulty_pool *pool, uint32_t layer, uint32_t block, uint32_t side,
-                        uint32_t head, uint32_t token)
+uint16_t *faulty_pool_row(const struct faulty_pool *pool, uint32_t layer, uint32_t block, uint32_t side,
+                          uint32_t head, uint32_t token)
 {
     const struct faulty_layout *l = &pool->layout;
     size_t tile = (((size_t)layer * l->blocks + block) * 2 + side) * l->heads + head;
@@ -44,7 +44,7 @@ void faulty_pool_poison(struct faulty_pool *pool, struct ts_u32s blocks)
     size_t block_bytes = (size_t)2 * l->heads * TS_KV_BLOCK_TOKENS * l->head_dim * sizeof(uint16_t);
     for (uint32_t layer = 0; layer < l->layers; layer++) {
         for (uint32_t i = 0; i < blocks.count; i++)
-            memset(row_of(pool, layer, blocks.data[i], 0, 0, 0), FAULTY_POISON, block_bytes);
+            memset(faulty_pool_row(pool, layer, blocks.data[i], 0, 0, 0), FAULTY_POISON, block_bytes);
     }
 }
 
@@ -75,9 +75,10 @@ void faulty_kv_compute(const struct faulty_request *r, struct faulty_pool *pool,
             for (uint32_t token = token_begin; token < token_begin + token_count; token++) {
                 uint64_t place = ((uint64_t)token << 24) + (layer << 16) + (head << 8) + side;
                 TS_ASSERT(token / TS_KV_BLOCK_TOKENS < blocks.count);
-                fill_row(ts_splitmix64(key_at(r, token) ^ ts_splitmix64(place)), pool->layout.dtype,
-                         pool->layout.head_dim,
-                         row_of(pool, layer, blocks.data[token / TS_KV_BLOCK_TOKENS], side, head, token));
+                fill_row(
+                    ts_splitmix64(key_at(r, token) ^ ts_splitmix64(place)), pool->layout.dtype,
+                    pool->layout.head_dim,
+                    faulty_pool_row(pool, layer, blocks.data[token / TS_KV_BLOCK_TOKENS], side, head, token));
             }
         }
     }
@@ -173,8 +174,8 @@ bool faulty_kv_right(struct faulty_request *r, const struct faulty_pool *pool, s
             rows = rows < TS_KV_BLOCK_TOKENS ? rows : TS_KV_BLOCK_TOKENS;
             for (uint32_t tile = 0; tile < 2 * l->heads; tile++) {
                 uint32_t side = tile / l->heads, head = tile % l->heads;
-                if (memcmp(row_of(pool, layer, blocks.data[block], side, head, 0),
-                           row_of(r->expected, layer, block, side, head, 0),
+                if (memcmp(faulty_pool_row(pool, layer, blocks.data[block], side, head, 0),
+                           faulty_pool_row(r->expected, layer, block, side, head, 0),
                            (size_t)rows * l->head_dim * sizeof(uint16_t)) == 0)
                     continue;
                 ts_error_set(err, TS_ECORRUPT, "a wrong byte: layer %u, %s, head %u, tokens from %u", layer,

@@ -230,6 +230,12 @@ static const struct ts_action *find_send(const struct ts_actions *actions, enum 
     return NULL;
 }
 
+/* Whether its relay is there to hear it. */
+static bool told(const struct task *t)
+{
+    return t->part_count > 0 && t->parts[0].sender;
+}
+
 /* A chunk that is whole gives its credit back, a damaged one is asked for again. */
 static void scattered(struct sim_world *w, struct cloud_node *node, const struct ts_event_scattered *m,
                       const struct ts_actions *actions)
@@ -250,12 +256,12 @@ static void scattered(struct sim_world *w, struct cloud_node *node, const struct
                 r->found[at] ^= m->digests.data[h];
         }
         r->chunks++;
-        if (t && t->sender &&
+        if (t && told(t) &&
             (!credit || credit->send.msg.kv_credit.bytes != job->bytes ||
              !ts_rid_equal(credit->send.msg.kv_credit.rid, job->rid)))
             cloud_fail(w->cloud, "%s keeps the credit of a chunk of request %llu", cloud_node_id(node),
                        (unsigned long long)job->rid.request);
-    } else if (t && t->sender && (!nack || nack->send.msg.kv_nack.chunk != job->chunk)) {
+    } else if (t && told(t) && (!nack || nack->send.msg.kv_nack.chunk != job->chunk)) {
         cloud_fail(w->cloud, "%s does not ask again for a damaged chunk", cloud_node_id(node));
     }
     ts_free(job);

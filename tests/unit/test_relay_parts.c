@@ -10,9 +10,8 @@
 
 /* Endpoint, incarnation, layers, heads, senders. */
 #define PART(e, inc, layers, heads, senders) e ":" e ":" inc ":" layers ":" heads ":" senders
-#define BY_LAYER                                                                                             \
-    "parts=" PART("d0", "9", "0:1", "0:2", "0") "," PART("d1", "8", "1:2", "0:2", "2") " "
-#define BY_HEAD "parts=" PART("d0", "9", "0:2", "0:1", "1") "," PART("d1", "8", "0:2", "1:2", "1") " "
+#define BY_LAYER                             "parts=" PART("d0", "9", "0:1", "0:2", "0") "," PART("d1", "8", "1:2", "0:2", "2") " "
+#define BY_HEAD                              "parts=" PART("d0", "9", "0:2", "0:1", "1") "," PART("d1", "8", "0:2", "1:2", "1") " "
 #define DIALS                                                                                                \
     "kv:1000 connect endpoint=d0\nkv:1000 hello role=relay id=r0\n"                                          \
     "kv:1001 connect endpoint=d1\nkv:1001 hello role=relay id=r0"
@@ -27,19 +26,22 @@
 #define GRANTED                                                                                              \
     {5, "kv:1000 kv_grant rid=1.1 credit_bytes=100", "kv:1000 kv_chunk number=0 layer=0 head_count=2 #5"},   \
     {                                                                                                        \
-        5, "kv:1001 kv_grant rid=1.1 credit_bytes=100",                                                      \
-            "kv:1001 kv_chunk number=0 layer=1 head_count=2 #6"                                              \
+        5, "kv:1001 kv_grant rid=1.1 credit_bytes=100", "kv:1001 kv_chunk number=0 layer=1 head_count=2 #6"  \
     }
 #define SEALED                                                                                               \
     {                                                                                                        \
         6, SEAL("1.1"),                                                                                      \
             "kv:1000 kv_end layer_begin=0 layer_end=1 head_end=2 chunks=1 digests=1,2\n"                     \
-            "kv:1000 kv_commit senders=1 prompt_ids=*20 produced=42\n" FREED("1.1") "\n"                     \
-            "kv:1001 kv_end layer_begin=1 layer_end=2 head_end=2 chunks=1 digests=3,4\n"                     \
-            "kv:1001 kv_commit senders=2 prompt_ids=*20 produced=42"                                         \
+            "kv:1000 kv_commit senders=1 prompt_ids=*20 produced=42\n" FREED(                                \
+                "1.1") "\n"                                                                                  \
+                       "kv:1001 kv_end layer_begin=1 layer_end=2 head_end=2 chunks=1 digests=3,4\n"          \
+                       "kv:1001 kv_commit senders=2 prompt_ids=*20 produced=42"                              \
     }
 #define CREDITED                                                                                             \
-    {7, "kv:1000 kv_credit rid=1.1 bytes=40 chunk=1", ""}, {7, "kv:1001 kv_credit rid=1.1 bytes=44 chunk=1", ""}
+    {7, "kv:1000 kv_credit rid=1.1 bytes=40 chunk=1", ""},                                                   \
+    {                                                                                                        \
+        7, "kv:1001 kv_credit rid=1.1 bytes=44 chunk=1", ""                                                  \
+    }
 
 /* The router hears of it when the last one has it; nothing stays to be sent again. */
 static void test_by_layer(void **state)
@@ -55,8 +57,7 @@ static void test_by_layer(void **state)
         {8, "kv:1001 kv_done rid=1.1", "drop #6"},
         {8, "kv:1001 kv_done rid=1.1", ""},
         {8, "relay:1 refeed from=1.1 rid=1.1 decode=d2 endpoint=d2", ""}, /* it is still under way */
-        {9, "kv:1000 kv_done rid=1.1",
-         OVER("1.1", "none") " bytes_raw=20480 bytes_sent=84\ndrop #5"},
+        {9, "kv:1000 kv_done rid=1.1", OVER("1.1", "none") " bytes_raw=20480 bytes_sent=84\ndrop #5"},
         {10, "relay:1 refeed from=1.1 rid=1.2 decode=d2 endpoint=d2", OVER("1.2", "no_copy")},
     };
     RELAY_CASE(relay_begin(), "by layer", steps);
@@ -84,8 +85,9 @@ static void test_by_head(void **state)
          "kv:1001 kv_chunk number=1 layer=1 head_begin=1 head_count=1 #8\n"
          "kv:1001 kv_end head_begin=1 head_end=2 chunks=2 digests=5,7\nkv:1001 kv_commit senders=1"},
         {9, "relay:1 release rid=1.1",
-         "kv:1000 kv_abort rid=1.1\n" FAILED("1.1", "cancelled") "\ndrop #5\ndrop #6\n"
-         "kv:1001 kv_abort rid=1.1\ndrop #7\ndrop #8"},
+         "kv:1000 kv_abort rid=1.1\n" FAILED("1.1",
+                                             "cancelled") "\ndrop #5\ndrop #6\n"
+                                                          "kv:1001 kv_abort rid=1.1\ndrop #7\ndrop #8"},
         {10, "pool:1 release rid=1.1", FREED("1.1")},
     };
     RELAY_CASE(relay_begin(), "by head", steps);
@@ -100,15 +102,18 @@ static void test_one_fails(void **state)
         const char *event, *actions;
     } cases[] = {
         {9, "kv:1001 kv_nack rid=1.1 chunk=whole reason=kv_no_memory",
-         FAILED("1.1", "kv_no_memory") "\ndrop #6\nkv:1000 kv_abort rid=1.1 reason=kv_no_memory\ndrop #5\n" FREED("1.1")},
+         FAILED("1.1", "kv_no_memory") "\ndrop #6\nkv:1000 kv_abort rid=1.1 reason=kv_no_memory\ndrop "
+                                       "#5\n" FREED("1.1")},
         {9, "kv:1000 kv_abort rid=1.1 reason=peer_lost",
-         FAILED("1.1", "peer_lost") "\ndrop #5\nkv:1001 kv_abort rid=1.1 reason=peer_lost\ndrop #6\n" FREED("1.1")},
+         FAILED("1.1",
+                "peer_lost") "\ndrop #5\nkv:1001 kv_abort rid=1.1 reason=peer_lost\ndrop #6\n" FREED("1.1")},
         {9, "pool:1 unreachable",
-         "kv:1000 kv_abort rid=1.1\n" OVER("1.1", "peer_lost") "\ndrop #5\nkv:1001 kv_abort rid=1.1\ndrop #6\n"
-         "unmap_pool pool=1"},
+         "kv:1000 kv_abort rid=1.1\n" OVER("1.1",
+                                           "peer_lost") "\ndrop #5\nkv:1001 kv_abort rid=1.1\ndrop #6\n"
+                                                        "unmap_pool pool=1"},
         {9, "pool:1 kv_ready layer_begin=1 layer_end=2 items=1.1:0:20",
          "kv:1000 kv_abort rid=1.1\n" FAILED("1.1", "kv_mismatch") "\ndrop #5\nkv:1001 kv_abort rid=1.1\n"
-         "drop #6\n" FREED("1.1")},
+                                                                   "drop #6\n" FREED("1.1")},
     };
     for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
         const struct core_step steps[] = {
@@ -207,8 +212,9 @@ static void test_one_of_two(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_by_layer),   cmocka_unit_test(test_by_head), cmocka_unit_test(test_one_fails),
-        cmocka_unit_test(test_second_fails), cmocka_unit_test(test_still_read), cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_by_layer),   cmocka_unit_test(test_by_head),
+        cmocka_unit_test(test_one_fails),  cmocka_unit_test(test_second_fails),
+        cmocka_unit_test(test_still_read), cmocka_unit_test(test_goes_on),
         cmocka_unit_test(test_refused),    cmocka_unit_test(test_one_of_two),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
