@@ -244,6 +244,7 @@ struct transfer *transfer_find(const struct relay_core *core,
                                struct ts_rid rid);            /* the first of its siblings */
 void parts_join(struct relay_core *core, struct transfer *t); /* under way */
 void parts_leave(struct relay_core *core, struct transfer *t);
+bool parts_ended(const struct transfer *t); /* KvEnd was sent, of it and of its siblings */
 bool parts_still_read(const struct relay_core *core, struct ts_rid rid); /* by one that is over */
 bool parts_siblings_read(const struct relay_core *core, const struct transfer *t);
 size_t parts_count(const struct relay_core *core); /* all that are under way */

@@ -51,6 +51,13 @@ void parts_leave(struct relay_core *core, struct transfer *t)
     ts_map_put(core->transfers, &key, sizeof key, first);
 }
 
+bool parts_ended(const struct transfer *t)
+{
+    while (t && t->ended)
+        t = t->sibling;
+    return !t;
+}
+
 /* One that is over while the codec still reads its blocks: KvFreed follows when that has ended. */
 bool parts_still_read(const struct relay_core *core, struct ts_rid rid)
 {

@@ -416,7 +416,8 @@ void transfer_released(struct relay_core *core, struct pool *pool, const struct 
 {
     struct transfer *t = transfer_find(core, m->rid);
     bool over = pool && m->reason == TS_REASON_FINISHED; /* what the worker had to do */
-    if (t && over && t->ended) /* the router heard sooner than we that decode has it: KvDone is on its way */
+    if (t && over &&
+        parts_ended(t)) /* the router heard sooner than we that decode has it: KvDone is on its way */
         return;
     if (t)
         transfer_abort(core, t, over || m->reason == TS_REASON_NONE ? TS_REASON_CANCELLED : m->reason,

@@ -139,6 +139,34 @@ static void test_second_fails(void **state)
     RELAY_CASE(relay_begin(), "second fails", steps);
 }
 
+/* The worker's part is over only when all of them have sent all. */
+static void test_released_early(void **state)
+{
+    (void)state;
+#define FIRST_SENT                                                                                           \
+    {1, BEGIN("1.1") BY_LAYER, DIALS}, {2, "kv:1000 welcome", OPEN("1.1")}, ENCODED,                         \
+        {5, "kv:1000 kv_grant rid=1.1 credit_bytes=100", "kv:1000 kv_chunk number=0 #5"},                    \
+    {                                                                                                        \
+        6, SEAL("1.1"), "kv:1000 kv_end\nkv:1000 kv_commit\n" FREED("1.1")                                   \
+    }
+    static const struct core_step early[] = {
+        FIRST_SENT,
+        {7, "pool:1 release rid=1.1 reason=finished",
+         "kv:1000 kv_abort rid=1.1\n" FAILED("1.1", "cancelled") "\ndrop #5\ndrop #6"},
+    };
+    static const struct core_step late[] = {
+        FIRST_SENT,
+        {7, "kv:1001 welcome", "kv:1001 kv_open rid=1.1"},
+        {8, "kv:1001 kv_grant rid=1.1 credit_bytes=100",
+         "kv:1001 kv_chunk number=0 #6\nkv:1001 kv_end\nkv:1001 kv_commit"},
+        {9, "pool:1 release rid=1.1 reason=finished", ""},
+        {10, "kv:1001 kv_done rid=1.1", "drop #6"},
+        {11, "kv:1000 kv_done rid=1.1", OVER("1.1", "none") "\ndrop #5"},
+    };
+    RELAY_CASE(relay_begin(), "early", early);
+    RELAY_CASE(relay_begin(), "late", late);
+}
+
 /* An encode that runs keeps the blocks until it is back, whichever transfer it is of. */
 static void test_still_read(void **state)
 {
@@ -214,8 +242,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_by_layer),   cmocka_unit_test(test_by_head),
         cmocka_unit_test(test_one_fails),  cmocka_unit_test(test_second_fails),
-        cmocka_unit_test(test_still_read), cmocka_unit_test(test_goes_on),
-        cmocka_unit_test(test_refused),    cmocka_unit_test(test_one_of_two),
+        cmocka_unit_test(test_still_read), cmocka_unit_test(test_released_early),
+        cmocka_unit_test(test_goes_on),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_one_of_two),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
