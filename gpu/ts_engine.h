@@ -26,6 +26,7 @@
 #include "common/core/ts_sampling.h"
 
 struct ts_engine;
+struct ts_cuda; /* gpu/cuda/ts_cuda.h */
 
 struct ts_engine_options {
     const char *model_dir;     /* Hugging Face folder */
@@ -38,6 +39,14 @@ struct ts_engine_options {
     uint32_t max_batch_rows;
     uint32_t token_ids;    /* ids from here on are padding of the vocabulary and never drawn; 0 = none */
     struct ts_shard shard; /* all zero = the whole model */
+    /* --- of a CUDA device alone; refused or ignored elsewhere as said --- */
+    const char *weights; /* NULL, "" or "16": as stored; "int8": quantised at load; the CPU refuses it */
+    /* What a row gets does not depend on its neighbours, bit for bit: one path for all rows, fixed splits and
+     * algorithms. The CPU engine is so always. */
+    bool batch_invariant;
+    bool random_weights;    /* for measurements: the folder needs no more than config.json; the CPU refuses */
+    uint64_t reserve_bytes; /* left free in the device's memory when the pool takes the rest (kv_blocks and
+                               kv_bytes 0); 0 = 1 GiB */
 };
 
 struct ts_engine_row {
@@ -106,9 +115,14 @@ struct ts_engine_info {
     struct ts_shard shard;
     uint32_t kv_blocks;
     uint64_t pool_bytes;
-    uint64_t file_bytes; /* of the memfd: the pool, then the generations */
-    int pool_fd;         /* memfd of the pool; -1 when modelled or on a device */
+    uint64_t file_bytes; /* of the memfd: the pool, unless it is on a device, then the generations */
+    int pool_fd;         /* memfd of pool and generations; -1 when modelled */
     void *pool;          /* mapped pool, NULL when modelled or on a device */
+    /* The pool on a device: pool_bytes at this ts_cuda_address, the same layout. 0 and NULL elsewhere. The
+     * engine's thread uses `device` while a batch runs: others take a ts_cuda_fork of it, once, at the start,
+     * and close that before the engine. */
+    uint64_t device_pool;
+    struct ts_cuda *device;
     /* [kv_blocks], behind the pool in the memfd: how often each block was given back. The worker counts here,
      * the relay looks here whether what it read was still what it was told. NULL when modelled. */
     uint32_t *generations;
@@ -116,7 +130,7 @@ struct ts_engine_info {
     /* [head_dim / 2], radians for each position: how the keys in the pool are turned. NULL when modelled. */
     const float *inverse_frequencies;
     struct ts_sampling defaults; /* of the model's generation_config.json; `given` = what it names */
-    const char *kind;            /* "cpu avx512bf16", "cpu scalar", "modelled", ...: for logs and status */
+    const char *kind; /* "cpu avx512bf16", "cuda NVIDIA H100", "modelled", ...: for logs and status */
 };
 
 enum ts_status ts_engine_open(const struct ts_engine_options *options, struct ts_engine **out,
@@ -129,6 +143,10 @@ enum ts_status ts_engine_submit(struct ts_engine *engine, const struct ts_engine
 enum ts_status ts_engine_poll(struct ts_engine *engine,
                               struct ts_engine_event *out); /* TS_EAGAIN when there is nothing */
 int ts_engine_event_fd(const struct ts_engine *engine);
+/* NULL; or why the engine computes nothing any more: its device has failed for good. The batch under way then
+ * ends with TS_EIO, and every later submit is refused with TS_EIO and this text. The engine has to be given
+ * up, and the process with it. */
+const char *ts_engine_fault(const struct ts_engine *engine);
 /* Blocks until the next event: for tools and tests, not for services. */
 enum ts_status ts_engine_wait(struct ts_engine *engine, struct ts_engine_event *out);
 

@@ -235,6 +235,16 @@ static enum ts_status set_shard(struct cpu_engine *e, struct ts_error *err)
     return TS_OK;
 }
 
+static enum ts_status check_options(const struct ts_engine_options *o, struct ts_error *err)
+{
+    if (o->weights && *o->weights && strcmp(o->weights, "16") != 0)
+        return ts_error_set(err, TS_EUNSUPPORTED, "weights \"%s\" on the CPU: expected 16, or a CUDA device",
+                            o->weights);
+    if (o->random_weights)
+        return ts_error_set(err, TS_EUNSUPPORTED, "random weights on the CPU: they need a CUDA device");
+    return TS_OK;
+}
+
 enum ts_status ts_cpu_engine_open(const struct ts_engine_options *options, struct ts_engine **out,
                                   struct ts_error *err)
 {
@@ -245,7 +255,9 @@ enum ts_status ts_cpu_engine_open(const struct ts_engine_options *options, struc
     e->base.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->wake, NULL);
-    enum ts_status status = ts_hf_open(options->model_dir, &e->hf, err);
+    enum ts_status status = check_options(options, err);
+    if (status == TS_OK)
+        status = ts_hf_open(options->model_dir, &e->hf, err);
     if (status == TS_OK) {
         e->base.info.model = e->hf->model;
         e->base.info.defaults = e->hf->defaults;

@@ -47,6 +47,11 @@ int ts_engine_event_fd(const struct ts_engine *engine)
     return engine->event_fd;
 }
 
+const char *ts_engine_fault(const struct ts_engine *engine)
+{
+    return engine->fault[0] ? engine->fault : NULL;
+}
+
 enum ts_status ts_engine_wait(struct ts_engine *engine, struct ts_engine_event *out)
 {
     enum ts_status status;
