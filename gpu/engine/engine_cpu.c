@@ -2,99 +2,33 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 
 #define LOGITS_ROWS 32u /* the output matrix is read once for so many rows */
 
-static void post(struct cpu_engine *e, struct ts_engine_event event)
+static enum ts_status cpu_run(struct ts_engine *engine, const struct ts_engine_batch *batch,
+                              struct engine_result *out, struct ts_error *err)
 {
-    uint64_t one = 1;
-    pthread_mutex_lock(&e->lock);
-    e->events[e->event_tail++ % e->event_capacity] = event;
-    pthread_mutex_unlock(&e->lock);
-    ssize_t n = write(e->base.event_fd, &one, sizeof one);
-    TS_ASSERT(n == (ssize_t)sizeof one);
-}
-
-static void layer_done(struct cpu_engine *e, uint32_t layer)
-{
-    if (e->batch.report_layers)
-        post(e, (struct ts_engine_event){.kind = TS_ENGINE_LAYER_DONE, .batch = e->batch.id, .layer = layer});
-}
-
-static void run_batch(struct cpu_engine *e)
-{
-    ts_time begin = ts_clock_now();
-    uint32_t samples = cpu_forward(e, layer_done);
-    struct ts_engine_event done = {.kind = TS_ENGINE_BATCH_DONE,
-                                   .batch = e->batch.id,
-                                   .status = TS_OK,
-                                   .samples = e->samples,
-                                   .sample_count = samples,
-                                   .compute_ns = ts_clock_now() - begin};
-    post(e, done);
-}
-
-static void *engine_thread(void *arg)
-{
-    struct cpu_engine *e = arg;
-    pthread_mutex_lock(&e->lock);
-    for (;;) {
-        while (!e->stop && !e->pending)
-            pthread_cond_wait(&e->wake, &e->lock);
-        if (!e->pending)
-            break;
-        e->pending = false;
-        pthread_mutex_unlock(&e->lock);
-        run_batch(e);
-        pthread_mutex_lock(&e->lock);
-    }
-    pthread_mutex_unlock(&e->lock);
-    return NULL;
+    struct cpu_engine *e = (struct cpu_engine *)engine;
+    (void)err;
+    e->batch = batch;
+    out->sample_count = cpu_forward(e);
+    out->samples = e->samples;
+    return TS_OK;
 }
 
 static enum ts_status cpu_submit(struct ts_engine *engine, const struct ts_engine_batch *batch,
                                  struct ts_error *err)
 {
-    struct cpu_engine *e = (struct cpu_engine *)engine;
-    enum ts_status status = ts_engine_check(&engine->info, &e->options, batch, err);
-    if (status != TS_OK)
-        return status;
-    pthread_mutex_lock(&e->lock);
-    if (e->busy) {
-        status = TS_EAGAIN;
-    } else {
-        e->batch = *batch;
-        e->busy = e->pending = true;
-        pthread_cond_signal(&e->wake);
-    }
-    pthread_mutex_unlock(&e->lock);
-    return status;
+    return engine_runner_submit(&((struct cpu_engine *)engine)->runner, batch, err);
 }
 
 static enum ts_status cpu_poll(struct ts_engine *engine, struct ts_engine_event *out)
 {
-    struct cpu_engine *e = (struct cpu_engine *)engine;
-    enum ts_status status = TS_EAGAIN;
-    uint64_t count;
-    pthread_mutex_lock(&e->lock);
-    if (e->event_head != e->event_tail) {
-        *out = e->events[e->event_head++ % e->event_capacity];
-        status = TS_OK;
-        if (out->kind == TS_ENGINE_BATCH_DONE)
-            e->busy = false;
-    }
-    if (e->event_head == e->event_tail) {
-        ssize_t n = read(engine->event_fd, &count, sizeof count);
-        (void)n; /* EAGAIN when it was reset before */
-    }
-    pthread_mutex_unlock(&e->lock);
-    return status;
+    return engine_runner_poll(&((struct cpu_engine *)engine)->runner, out);
 }
 
 static void free_workspace(struct cpu_engine *e)
@@ -113,7 +47,6 @@ static void free_workspace(struct cpu_engine *e)
     ts_free(e->last_token);
     ts_free(e->wanting);
     ts_free(e->samples);
-    ts_free(e->events);
     for (uint32_t i = 0; e->samplers && i < cpu_threads_count(e->threads); i++)
         ts_sampler_destroy(&e->samplers[i]);
     ts_free(e->samplers);
@@ -122,25 +55,15 @@ static void free_workspace(struct cpu_engine *e)
 static void cpu_close(struct ts_engine *engine)
 {
     struct cpu_engine *e = (struct cpu_engine *)engine;
-    if (e->thread_started) {
-        pthread_mutex_lock(&e->lock);
-        e->stop = true;
-        pthread_cond_signal(&e->wake);
-        pthread_mutex_unlock(&e->lock);
-        pthread_join(e->thread, NULL);
-    }
+    engine_runner_fini(&e->runner);
     if (engine->info.pool)
         munmap(engine->info.pool, engine->info.file_bytes);
     if (engine->info.pool_fd >= 0)
         close(engine->info.pool_fd);
-    if (engine->event_fd >= 0)
-        close(engine->event_fd);
     cpu_weights_free(e);
     free_workspace(e);
     cpu_threads_destroy(&e->threads);
     ts_hf_close(&e->hf);
-    pthread_mutex_destroy(&e->lock);
-    pthread_cond_destroy(&e->wake);
     ts_free(e);
 }
 
@@ -185,8 +108,6 @@ static void alloc_workspace(struct cpu_engine *e)
     e->samplers = ts_xcalloc(threads, sizeof *e->samplers);
     for (uint32_t i = 0; i < threads; i++)
         e->samplers[i] = ts_sampler_new(m);
-    e->event_capacity = m->layers + 1; /* of one batch */
-    e->events = ts_xcalloc(e->event_capacity, sizeof *e->events);
 }
 
 static enum ts_status alloc_pool(struct cpu_engine *e, struct ts_error *err)
@@ -252,9 +173,7 @@ enum ts_status ts_cpu_engine_open(const struct ts_engine_options *options, struc
     e->base.kind = &cpu_kind;
     e->options = *options;
     e->base.info.pool_fd = -1;
-    e->base.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    pthread_mutex_init(&e->lock, NULL);
-    pthread_cond_init(&e->wake, NULL);
+    engine_runner_init(&e->runner, &e->base, &e->options, cpu_run);
     enum ts_status status = check_options(options, err);
     if (status == TS_OK)
         status = ts_hf_open(options->model_dir, &e->hf, err);
@@ -273,9 +192,7 @@ enum ts_status ts_cpu_engine_open(const struct ts_engine_options *options, struc
         status = alloc_pool(e, err);
     if (status == TS_OK) {
         alloc_workspace(e);
-        e->thread_started = pthread_create(&e->thread, NULL, engine_thread, e) == 0;
-        if (!e->thread_started)
-            status = ts_error_set(err, TS_EIO, "cannot start the engine's thread: %s", strerror(errno));
+        status = engine_runner_start(&e->runner, err);
     }
     if (status != TS_OK) {
         cpu_close(&e->base);

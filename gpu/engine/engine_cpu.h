@@ -5,11 +5,9 @@
 #ifndef TS_GPU_ENGINE_CPU_H
 #define TS_GPU_ENGINE_CPU_H
 
-#include <pthread.h>
-
 #include "gpu/cpu/cpu_level.h"
 #include "gpu/cpu/cpu_threads.h"
-#include "gpu/engine/ts_engine_impl.h"
+#include "gpu/engine/engine_runner.h"
 #include "gpu/engine/ts_sampler.h"
 #include "gpu/model/ts_hf.h"
 
@@ -56,19 +54,9 @@ struct cpu_engine {
     uint32_t *last_token; /* of each row that wants logits, */
     uint32_t *wanting;    /* and its index; [max_batch_rows] */
     struct ts_engine_sample *samples;
-    /* the batch under way */
-    struct ts_engine_batch batch;
-    uint32_t token_count;
-    /* thread and its mailbox */
-    pthread_t thread;
-    bool thread_started;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    bool busy;    /* from submit until the end of the batch was polled */
-    bool pending; /* submitted, and not yet taken by the thread */
-    bool stop;
-    struct ts_engine_event *events; /* ring of finished layers and the batch */
-    size_t event_capacity, event_head, event_tail;
+    const struct ts_engine_batch *batch; /* under way */
+    uint32_t token_count;                /* of it */
+    struct engine_runner runner;
 };
 
 /* Memory that kernels stream through: on huge pages when it is big, since the rows of a tile lie on as many
@@ -95,7 +83,7 @@ static inline size_t cpu_x_step(const struct cpu_engine *e, const struct cpu_mat
 /* Needs e->threads. */
 enum ts_status cpu_weights_load(struct cpu_engine *e, struct ts_error *err);
 void cpu_weights_free(struct cpu_engine *e);
-/* Runs e->batch; calls layer_done after each layer. Returns the number of samples. */
-uint32_t cpu_forward(struct cpu_engine *e, void (*layer_done)(struct cpu_engine *e, uint32_t layer));
+/* Runs e->batch; tells the runner of each layer. Returns the number of samples. */
+uint32_t cpu_forward(struct cpu_engine *e);
 
 #endif

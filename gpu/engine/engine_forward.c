@@ -121,7 +121,7 @@ static void qkv_part(void *context, uint32_t begin, uint32_t end, uint32_t threa
     uint32_t d = e->base.info.model.head_dim;
     (void)thread;
     for (uint32_t t = begin; t < end; t++) {
-        const struct ts_engine_row *row = &e->batch.rows[e->token_row[t]];
+        const struct ts_engine_row *row = &e->batch->rows[e->token_row[t]];
         uint32_t position = e->token_position[t], block = row->blocks[position / TS_KV_BLOCK_TOKENS];
         float *x = e->qkv + t * cpu_y_step(w->layer->qkv.outputs);
         for (uint32_t h = 0; h < e->q_heads; h++, x += d) {
@@ -156,7 +156,7 @@ static void attention_part(void *context, uint32_t begin, uint32_t end, uint32_t
                                   .out = scratch,
                                   .out_step = width,
                                   .pool_layer = pool_layer(e, w->index),
-                                  .blocks = e->batch.rows[s->row].blocks,
+                                  .blocks = e->batch->rows[s->row].blocks,
                                   .kv_heads = e->kv_heads,
                                   .kv_head = head,
                                   .head_dim = d,
@@ -210,7 +210,7 @@ static void embed_part(void *context, uint32_t begin, uint32_t end, uint32_t thr
     uint32_t hidden = e->base.info.model.hidden;
     (void)thread;
     for (uint32_t t = begin; t < end; t++) {
-        const struct ts_engine_row *row = &e->batch.rows[e->token_row[t]];
+        const struct ts_engine_row *row = &e->batch->rows[e->token_row[t]];
         uint64_t from = (uint64_t)row->tokens[e->token_position[t] - row->position] * hidden;
         for (uint32_t i = 0; i < hidden; i++)
             e->hidden[(size_t)t * hidden + i] = ts_hf_element(e->embedding, from + i);
@@ -222,8 +222,8 @@ static void flatten(struct cpu_engine *e)
     uint32_t at = 0, group = e->q_heads / e->kv_heads;
     uint32_t span = group < CPU_ATTENTION_ROWS ? CPU_ATTENTION_ROWS / group : 1;
     e->span_count = 0;
-    for (uint32_t r = 0; r < e->batch.row_count; r++) {
-        const struct ts_engine_row *row = &e->batch.rows[r];
+    for (uint32_t r = 0; r < e->batch->row_count; r++) {
+        const struct ts_engine_row *row = &e->batch->rows[r];
         for (uint32_t i = 0; i < row->token_count; i += span) {
             uint32_t count = row->token_count - i < span ? row->token_count - i : span;
             e->spans[e->span_count++] = (struct cpu_span){r, at + i, count};
@@ -236,8 +236,8 @@ static void flatten(struct cpu_engine *e)
     e->token_count = at;
     if (e->base.info.shard.layer_begin == 0)
         cpu_threads_for(e->threads, at, 16, embed_part, e);
-    else if (e->batch.hidden_in)
-        memcpy(e->hidden, e->batch.hidden_in, (size_t)at * e->base.info.model.hidden * sizeof(float));
+    else if (e->batch->hidden_in)
+        memcpy(e->hidden, e->batch->hidden_in, (size_t)at * e->base.info.model.hidden * sizeof(float));
 }
 
 struct finish_work {
@@ -252,10 +252,10 @@ static void finish_part(void *context, uint32_t begin, uint32_t end, uint32_t th
     struct cpu_engine *e = f->e;
     size_t vocab = e->base.info.model.vocab;
     for (uint32_t i = begin; i < end; i++) {
-        const struct ts_engine_row *row = &e->batch.rows[f->wanting[i]];
+        const struct ts_engine_row *row = &e->batch->rows[f->wanting[i]];
         float *logits = e->logits + i * cpu_y_step((uint32_t)vocab);
-        if (e->batch.logits_out)
-            memcpy(e->batch.logits_out + f->wanting[i] * vocab, logits, vocab * sizeof(float));
+        if (e->batch->logits_out)
+            memcpy(e->batch->logits_out + f->wanting[i] * vocab, logits, vocab * sizeof(float));
         for (size_t j = e->options.token_ids; e->options.token_ids && j < vocab; j++)
             logits[j] = -INFINITY; /* padding rows of the embedding: no text stands for them */
         if (row->sample)
@@ -267,9 +267,9 @@ static void finish_part(void *context, uint32_t begin, uint32_t end, uint32_t th
 static uint32_t finish_rows(struct cpu_engine *e)
 {
     uint32_t at = 0, wanting = 0, samples = 0;
-    for (uint32_t r = 0; r < e->batch.row_count; r++) {
-        at += e->batch.rows[r].token_count;
-        if (e->batch.rows[r].sample || e->batch.logits_out) {
+    for (uint32_t r = 0; r < e->batch->row_count; r++) {
+        at += e->batch->rows[r].token_count;
+        if (e->batch->rows[r].sample || e->batch->logits_out) {
             e->last_token[wanting] = at - 1;
             e->wanting[wanting++] = r;
         }
@@ -283,24 +283,24 @@ static uint32_t finish_rows(struct cpu_engine *e)
         cpu_threads_for(e->threads, n, 1, finish_part, &finish);
     }
     for (uint32_t i = 0; i < wanting; i++) { /* closes the gaps of rows that wanted logits alone */
-        if (e->batch.rows[e->wanting[i]].sample)
+        if (e->batch->rows[e->wanting[i]].sample)
             e->samples[samples++] = e->samples[i];
     }
     return samples;
 }
 
-uint32_t cpu_forward(struct cpu_engine *e, void (*layer_done)(struct cpu_engine *e, uint32_t layer))
+uint32_t cpu_forward(struct cpu_engine *e)
 {
     const struct ts_shard *shard = &e->base.info.shard;
     struct norm_work add = {e, NULL, NULL, e->product, NULL};
     flatten(e);
     for (uint32_t i = shard->layer_begin; i < shard->layer_end; i++) {
         run_layer(e, i);
-        layer_done(e, i);
+        engine_runner_layer(&e->runner, i);
     }
     cpu_threads_for(e->threads, e->token_count, 16, norm_part, &add);
-    if (e->batch.hidden_out)
-        memcpy(e->batch.hidden_out, e->hidden,
+    if (e->batch->hidden_out)
+        memcpy(e->batch->hidden_out, e->hidden,
                (size_t)e->token_count * e->base.info.model.hidden * sizeof(float));
     return shard->layer_end == e->base.info.model.layers ? finish_rows(e) : 0;
 }

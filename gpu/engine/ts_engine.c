@@ -49,7 +49,7 @@ int ts_engine_event_fd(const struct ts_engine *engine)
 
 const char *ts_engine_fault(const struct ts_engine *engine)
 {
-    return engine->fault[0] ? engine->fault : NULL;
+    return engine->fault.text[0] ? engine->fault.text : NULL;
 }
 
 enum ts_status ts_engine_wait(struct ts_engine *engine, struct ts_engine_event *out)

@@ -18,7 +18,7 @@ struct ts_engine { /* first member of each kind's own struct */
     const struct ts_engine_kind *kind;
     struct ts_engine_info info;
     int event_fd;
-    char fault[256]; /* "" = none */
+    struct ts_error fault; /* text "" = none */
 };
 
 enum ts_status ts_cpu_engine_open(const struct ts_engine_options *options, struct ts_engine **out,
