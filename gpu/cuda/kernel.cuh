@@ -8,6 +8,8 @@
  *         a kernel by that name for blocks of at most so many threads; it gets one struct, `args`, by value
  *     TS_SHARED(type, name);
  *         the shared memory of a block: one struct for each kernel, not initialised
+ *     TS_SHARED_LARGE(type, name);
+ *         the same beyond 48 KiB: the launch names its size
  */
 #ifndef TS_GPU_CUDA_KERNEL_CUH
 #define TS_GPU_CUDA_KERNEL_CUH

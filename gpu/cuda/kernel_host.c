@@ -26,7 +26,14 @@
 #define WARP         32u
 #define POISON       0xa5
 
-enum wait { READY, AT_BARRIER, AT_EXCHANGE, AT_BALLOT, ENDED };
+enum wait { READY, AT_BARRIER, AT_EXCHANGE, AT_BALLOT, AT_FUNCTION, ENDED };
+
+/* An asynchronous copy of 16 bytes, and the number of its group. */
+struct copy {
+    void *to;
+    const void *from; /* NULL = zeros */
+    uint64_t group;
+};
 
 /* --- where control is left and taken up ------------------------------------------------------------------
  */
@@ -77,7 +84,11 @@ struct fiber {
     enum wait wait;
     uint32_t mask, source; /* of a warp function */
     uint64_t value;        /* given, then gotten */
-    void *fake_stack;      /* of the address sanitizer */
+    void (*function)(void *const *lanes);
+    struct copy *copies; /* that were not waited for */
+    size_t copy_count, copy_capacity;
+    uint64_t group;   /* of copies to come */
+    void *fake_stack; /* of the address sanitizer */
 };
 
 /* The launch that runs. */
@@ -196,12 +207,22 @@ static void complete(struct fiber *const *warp, const struct fiber *self)
         given[lane] = warp[lane]->value;
         bits |= (uint64_t)(warp[lane]->value != 0) << lane;
     }
+    if (self->wait == AT_FUNCTION) {
+        void *lanes[WARP];
+        for (uint32_t lane = 0; lane < WARP; lane++) {
+            lanes[lane] = (void *)(uintptr_t)given[lane];
+            if (warp[lane]->function != self->function)
+                refuse("its warp is in different functions");
+        }
+        self->function(lanes);
+    }
     for (uint32_t lane = 0; lane < WARP; lane++) {
         if ((self->mask >> lane & 1) == 0)
             continue;
         if (self->wait == AT_EXCHANGE && (self->mask >> warp[lane]->source & 1) == 0)
             refuse("a shuffle from a lane that is not in the mask");
-        warp[lane]->value = self->wait == AT_BALLOT ? bits : given[warp[lane]->source];
+        if (self->wait != AT_FUNCTION)
+            warp[lane]->value = self->wait == AT_BALLOT ? bits : given[warp[lane]->source];
         if (warp[lane] != self)
             warp[lane]->wait = READY;
     }
@@ -236,6 +257,48 @@ uint64_t kernel_host_exchange(uint32_t mask, uint64_t value, uint32_t source_lan
 uint32_t kernel_host_ballot(uint32_t mask, int predicate)
 {
     return (uint32_t)with_warp(AT_BALLOT, mask, predicate != 0, 0);
+}
+
+void kernel_host_warp(void (*function)(void *const *lanes), void *mine)
+{
+    run.current->function = function;
+    with_warp(AT_FUNCTION, 0xffffffffu, (uint64_t)(uintptr_t)mine, 0);
+}
+
+const void *kernel_host_aligned(const void *at, uint64_t bytes)
+{
+    if ((uintptr_t)at % bytes != 0)
+        refuse("an address that is not aligned");
+    return at;
+}
+
+void kernel_host_copy(void *to, const void *from)
+{
+    struct fiber *self = run.current;
+    ts_array_reserve((void **)&self->copies, &self->copy_capacity, self->copy_count + 1,
+                     sizeof *self->copies);
+    self->copies[self->copy_count++] = (struct copy){to, from, self->group};
+}
+
+void kernel_host_copy_commit(void)
+{
+    run.current->group++;
+}
+
+void kernel_host_copy_wait(uint32_t left)
+{
+    struct fiber *self = run.current;
+    size_t kept = 0;
+    for (size_t i = 0; i < self->copy_count; i++) {
+        struct copy *c = &self->copies[i];
+        if (c->group + left >= self->group)
+            self->copies[kept++] = *c;
+        else if (c->from)
+            memcpy(c->to, c->from, 16);
+        else
+            memset(c->to, 0, 16);
+    }
+    self->copy_count = kept;
 }
 
 void *kernel_host_shared(uint64_t bytes)
@@ -283,6 +346,7 @@ static void run_block(uint32_t block, struct ts_rng *rng)
     for (uint32_t i = 0; i < run.threads; i++) {
         run.fibers[i]->self.block.x = block;
         run.fibers[i]->wait = READY;
+        run.fibers[i]->copy_count = 0;
     }
     memset(run.arrived, 0, sizeof run.arrived);
     run.at_barrier = run.true_ones = 0;

@@ -19,8 +19,9 @@
         name##_body(*static_cast<const type *>(args));                                                       \
     }                                                                                                        \
     static void name##_body(const type &args)
-#define TS_SHARED(type, name) type &name = *static_cast<type *>(kernel_host_shared(sizeof(type)))
-#define TS_DEVICE             static inline
+#define TS_SHARED(type, name)       type &name = *static_cast<type *>(kernel_host_shared(sizeof(type)))
+#define TS_SHARED_LARGE(type, name) TS_SHARED(type, name)
+#define TS_DEVICE                   static inline
 
 #define threadIdx (kernel_host_self->thread)
 #define blockIdx  (kernel_host_self->block)
@@ -239,6 +240,136 @@ TS_DEVICE void kernel_store_once(void *to, uint4 value)
 TS_DEVICE uint32_t kernel_load_shared_byte(const uint8_t *from)
 {
     return *from;
+}
+
+struct kernel_host_mma {
+    float *d;
+    const uint32_t *a, *b;
+};
+
+/* Row `lane / 4 + 8 * (i % 2)` of a has, in a[i], columns 2 (lane % 4) + 8 * (i / 2) and the next. The sum is
+ * that of the exact products, rounded once: devices sum with less. */
+template <float (*widen)(uint32_t)> static void kernel_host_multiply(void *const *lanes)
+{
+    static float a[16][16], b[16][8];
+    for (uint32_t lane = 0; lane < 32; lane++) {
+        const kernel_host_mma *m = static_cast<const kernel_host_mma *>(lanes[lane]);
+        uint32_t g = lane / 4, t = lane % 4;
+        for (uint32_t i = 0; i < 8; i++) /* register i / 2, half i % 2 */
+            a[g + 8 * (i / 2 % 2)][2 * t + 8 * (i / 4) + i % 2] =
+                widen(m->a[i / 2] >> (16 * (i % 2)) & 0xffff);
+        for (uint32_t i = 0; i < 4; i++)
+            b[2 * t + 8 * (i / 2) + i % 2][g] = widen(m->b[i / 2] >> (16 * (i % 2)) & 0xffff);
+    }
+    for (uint32_t lane = 0; lane < 32; lane++) {
+        float *d = static_cast<const kernel_host_mma *>(lanes[lane])->d;
+        for (uint32_t i = 0; i < 4; i++) {
+            double sum = d[i];
+            for (uint32_t k = 0; k < 16; k++)
+                sum += (double)a[lane / 4 + 8 * (i / 2)][k] * (double)b[k][2 * (lane % 4) + i % 2];
+            d[i] = (float)sum;
+        }
+    }
+}
+
+static inline float kernel_host_widen_bf16(uint32_t bits)
+{
+    return kernel_float_of(bits << 16);
+}
+
+TS_DEVICE void kernel_mma_f16(float *d, const uint32_t *a, const uint32_t *b)
+{
+    kernel_host_mma m = {d, a, b};
+    kernel_host_warp(kernel_host_multiply<kernel_widen_f16>, &m);
+}
+
+TS_DEVICE void kernel_mma_bf16(float *d, const uint32_t *a, const uint32_t *b)
+{
+    kernel_host_mma m = {d, a, b};
+    kernel_host_warp(kernel_host_multiply<kernel_host_widen_bf16>, &m);
+}
+
+struct kernel_host_load {
+    uint32_t *r;
+    const void *row;
+};
+
+/* `count` matrices of 8x8 elements; lanes 8 i .. 8 i + 7 name the rows of matrix i. */
+template <uint32_t count, bool trans> static void kernel_host_matrices(void *const *lanes)
+{
+    for (uint32_t lane = 0; lane < 32; lane++) {
+        const kernel_host_load *own = static_cast<const kernel_host_load *>(lanes[lane]);
+        for (uint32_t i = 0; i < count; i++) {
+            uint16_t pair[2];
+            for (uint32_t j = 0; j < 2; j++) {
+                uint32_t row = trans ? 2 * (lane % 4) + j : lane / 4,
+                         column = trans ? lane / 4 : 2 * (lane % 4) + j;
+                const kernel_host_load *from = static_cast<const kernel_host_load *>(lanes[8 * i + row]);
+                memcpy(&pair[j], static_cast<const uint8_t *>(from->row) + 2 * column, 2);
+            }
+            own->r[i] = pair[0] | (uint32_t)pair[1] << 16;
+        }
+    }
+}
+
+TS_DEVICE void kernel_load_matrices(uint32_t *r, const void *row)
+{
+    kernel_host_load load = {r, kernel_host_aligned(row, 16)};
+    kernel_host_warp(kernel_host_matrices<4, false>, &load);
+}
+
+TS_DEVICE void kernel_load_matrices_trans(uint32_t *r, const void *row)
+{
+    kernel_host_load load = {r, kernel_host_aligned(row, 16)};
+    kernel_host_warp(kernel_host_matrices<4, true>, &load);
+}
+
+TS_DEVICE void kernel_load_2_matrices(uint32_t *r, const void *row)
+{
+    kernel_host_load load = {r, kernel_host_aligned(row, 16)};
+    kernel_host_warp(kernel_host_matrices<2, false>, &load);
+}
+
+TS_DEVICE void kernel_load_2_matrices_trans(uint32_t *r, const void *row)
+{
+    kernel_host_load load = {r, kernel_host_aligned(row, 16)};
+    kernel_host_warp(kernel_host_matrices<2, true>, &load);
+}
+
+TS_DEVICE void kernel_copy_async(void *shared, const void *global, bool valid)
+{
+    kernel_host_copy((void *)kernel_host_aligned(shared, 16),
+                     valid ? kernel_host_aligned(global, 16) : nullptr);
+}
+
+TS_DEVICE void kernel_copy_commit()
+{
+    kernel_host_copy_commit();
+}
+
+template <int left> static inline void kernel_copy_wait()
+{
+    kernel_host_copy_wait(left);
+}
+
+TS_DEVICE float kernel_exp2(float x)
+{
+    return exp2f(x);
+}
+
+TS_DEVICE float kernel_log2(float x)
+{
+    return log2f(x);
+}
+
+TS_DEVICE float kernel_rsqrt(float x)
+{
+    return 1.0f / sqrtf(x);
+}
+
+TS_DEVICE float kernel_fma(float a, float b, float c)
+{
+    return fmaf(a, b, c);
 }
 
 #endif

@@ -8,8 +8,9 @@
  *
  * It is strict where devices are lenient: a barrier that a thread of the block does not come to, a warp
  * function whose mask names a lane that does not come to it, or to another one, or whose source is not in the
- * mask, ends the program with a line that says so. Shared memory holds 0xa5 at the start of each block and
- * has its own heap allocation, so that the address sanitizer sees its ends.
+ * mask, or an address that is not aligned as the device wants it, ends the program with a line that says so.
+ * Asynchronous copies are made when the thread waits for them, not before. Shared memory holds 0xa5 at the
+ * start of each block and has its own heap allocation, so that the address sanitizer sees its ends.
  *
  * It cannot show: what two blocks do at once (they run one after the other, so a missing memory fence is not
  * seen), the timing of anything, and what the compiler of the device makes of the source. One launch at a
@@ -55,6 +56,16 @@ uint64_t kernel_host_exchange(uint32_t mask, uint64_t value, uint32_t source_lan
 uint32_t kernel_host_ballot(uint32_t mask, int predicate);
 uint32_t kernel_host_barrier(int predicate); /* how many threads of the block came with a true one */
 void *kernel_host_shared(uint64_t bytes);    /* of this block, the same for all its threads */
+/* All lanes of the thread's warp come with the same function; the last to come runs it over what they
+ * brought.
+ */
+void kernel_host_warp(void (*function)(void *const *lanes), void *mine);
+/* 16 bytes, or zeros when `from` is NULL. They are copied when the thread waits for their group, not before,
+ * and never if it does not wait. */
+void kernel_host_copy(void *to, const void *from);
+void kernel_host_copy_commit(void);
+void kernel_host_copy_wait(uint32_t left);
+const void *kernel_host_aligned(const void *at, uint64_t bytes); /* the address, which must be */
 
 #ifdef __cplusplus
 }

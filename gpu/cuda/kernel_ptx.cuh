@@ -9,7 +9,10 @@
 #define TS_KERNEL(name, threads, type)                                                                       \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ type args)
 #define TS_SHARED(type, name) __shared__ type name
-#define TS_DEVICE             static __device__ __forceinline__
+#define TS_SHARED_LARGE(type, name)                                                                          \
+    extern __shared__ uint4 kernel_shared_large[];                                                           \
+    type &name = *reinterpret_cast<type *>(kernel_shared_large)
+#define TS_DEVICE static __device__ __forceinline__
 
 TS_DEVICE float kernel_float_of(uint32_t bits)
 {
@@ -73,6 +76,124 @@ TS_DEVICE void kernel_store_once(void *to, uint4 value)
 TS_DEVICE uint32_t kernel_load_shared_byte(const uint8_t *from)
 {
     return __ldcg(from);
+}
+
+/* --- matrices of 16-bit elements ------------------------------------------------------------------------ */
+
+/* d += a b: a is 16x16, b is 16x8, d 16x8 in fp32, each spread over the warp as the PTX manual has it
+ * ("Matrix Fragments for mma.m16n8k16"); with g = lane / 4 and t = lane % 4:
+ *     a[0] row g, columns 2t 2t+1    a[1] row g+8    a[2] row g, columns 2t+8 2t+9    a[3] row g+8, the same
+ *     b[0] rows 2t 2t+1, column g    b[1] rows 2t+8 2t+9
+ *     d[0] d[1] row g, columns 2t 2t+1    d[2] d[3] row g+8 */
+TS_DEVICE void kernel_mma_f16(float *d, const uint32_t *a, const uint32_t *b)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+                 "{%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+TS_DEVICE void kernel_mma_bf16(float *d, const uint32_t *a, const uint32_t *b)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+                 "{%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+TS_DEVICE uint32_t kernel_shared_address(const void *at)
+{
+    return (uint32_t)__cvta_generic_to_shared(at);
+}
+
+/* Four 8x8 matrices of 16-bit elements from shared memory: lanes 8i .. 8i+7 name the rows, of 16 bytes, of
+ * matrix i. r[i] gets of it row lane / 4, columns 2 (lane % 4) and the next. */
+TS_DEVICE void kernel_load_matrices(uint32_t *r, const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(kernel_shared_address(row))
+                 : "memory");
+}
+
+/* The same, transposed: rows 2 (lane % 4) and the next of column lane / 4. */
+TS_DEVICE void kernel_load_matrices_trans(uint32_t *r, const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(kernel_shared_address(row))
+                 : "memory");
+}
+
+/* Two of them: lanes 0 .. 15 name the rows. */
+TS_DEVICE void kernel_load_2_matrices(uint32_t *r, const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(r[0]), "=r"(r[1])
+                 : "r"(kernel_shared_address(row))
+                 : "memory");
+}
+
+TS_DEVICE void kernel_load_2_matrices_trans(uint32_t *r, const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(r[0]), "=r"(r[1])
+                 : "r"(kernel_shared_address(row))
+                 : "memory");
+}
+
+/* --- copies that go on beside the thread ---------------------------------------------------------------- */
+
+/* 16 bytes into shared memory, both ends aligned to as many; zeros, and nothing is read, unless `valid`. */
+TS_DEVICE void kernel_copy_async(void *shared, const void *global, bool valid)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"(kernel_shared_address(shared)), "l"(global), "r"(valid ? 16 : 0)
+                 : "memory");
+}
+
+/* The thread's copies since the last commit become a group. */
+TS_DEVICE void kernel_copy_commit()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Until at most the last `left` groups of the thread are under way. Others see what it copied behind a
+ * barrier. */
+template <int left> static __device__ __forceinline__ void kernel_copy_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
+}
+
+/* --- fast functions of fp32 ----------------------------------------------------------------------------- */
+
+/* 2^x within 2 ulp; subnormal results are zero. */
+TS_DEVICE float kernel_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+TS_DEVICE float kernel_log2(float x)
+{
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+TS_DEVICE float kernel_rsqrt(float x)
+{
+    float y;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* a b + c, rounded once. */
+TS_DEVICE float kernel_fma(float a, float b, float c)
+{
+    return __fmaf_rn(a, b, c);
 }
 
 #endif

@@ -24,15 +24,19 @@ else()
   message(STATUS "CUDA kernels: not compiled for GPUs (TS_CUDA=${TS_CUDA})")
 endif()
 
-# Exact arithmetic: no contraction, divisions and subnormals as IEEE 754 has them (gpu/codec/README.md).
-set(TS_NVCC_FLAGS -std=c++17 -O3 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false -Xptxas -v -Werror all-warnings)
+# Arithmetic is exact unless an image is FAST: no contraction, divisions and subnormals as IEEE 754 has them (gpu/codec/README.md).
+set(TS_NVCC_FLAGS -std=c++17 -O3 -Xptxas -v -Werror all-warnings)
+set(TS_NVCC_EXACT -fmad=false -prec-div=true -prec-sqrt=true -ftz=false)
 
-# ts_cuda_image(NAME SOURCE file.cu OUT variable): NAME.image.c in the build, an array cuda_image_NAME; and what ptxas says of registers
-# and spills in NAME.ptxas, which test kernel_registers reads.
+# ts_cuda_image(NAME SOURCE file.cu OUT variable [FAST]): NAME.image.c in the build, an array cuda_image_NAME; and what ptxas says of
+# registers and spills in NAME.ptxas, which test kernel_registers reads.
 function(ts_cuda_image name)
-  cmake_parse_arguments(A "" "SOURCE;OUT" "" ${ARGN})
+  cmake_parse_arguments(A "FAST" "SOURCE;OUT" "" ${ARGN})
   set(at ${CMAKE_CURRENT_BINARY_DIR}/${name})
   set(archs)
+  if(NOT A_FAST)
+    set(archs ${TS_NVCC_EXACT})
+  endif()
   foreach(arch ${TS_CUDA_ARCHS})
     list(APPEND archs -gencode arch=compute_${arch},code=sm_${arch})
     set(last ${arch})
