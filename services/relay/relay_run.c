@@ -1,29 +1,18 @@
 #include "services/relay/relay_run.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_map.h"
 #include "common/base/ts_mem.h"
-#include "common/core/ts_modelled.h"
 #include "common/run/ts_jobs.h"
-#include "gpu/codec/ts_codec.h"
+#include "gpu/pool/ts_pool.h"
 
 struct pool {
-    uint8_t *base; /* NULL when modelled */
-    size_t bytes;
-    const uint32_t *generations; /* behind the KV; the worker counts there */
-    uint32_t layer_begin, layers, head_begin, heads, blocks, head_dim;
-    enum ts_dtype dtype;
-    struct ts_codec_rope *rope; /* NULL: keys are not turned, or it is modelled */
-    uint32_t running;           /* jobs that read it */
-    bool unmapped;              /* go once the last job has ended */
+    struct ts_pool *pool; /* NULL until it is mapped */
+    uint32_t running;     /* jobs that use it */
+    bool unmapped;        /* go once the last job has ended */
 };
 
 struct encode_job {
@@ -31,14 +20,10 @@ struct encode_job {
     uint64_t id;
     struct pool *pool;
     struct ts_codec codec;
-    struct ts_codec_chunk chunk;
-    uint32_t first_head; /* as the model counts */
-    uint32_t layer;
-    uint32_t *blocks, *generations; /* [block_count] */
-    uint32_t block_count;
+    struct ts_pool_piece piece;
+    uint32_t *blocks, *generations; /* the piece's */
     struct ts_frame *frame;
-    uint64_t declared_bytes;
-    uint32_t crc, escapes;
+    struct ts_pool_given given;
     uint64_t *digests;
     enum ts_reason reason;
 };
@@ -47,7 +32,10 @@ struct map_job {
     struct ts_job job;
     uint64_t id;
     struct pool *pool;
+    struct ts_pool_shape shape;
+    struct ts_pool_place place;
     char path[TS_ENDPOINT_BYTES];
+    float frequencies[TS_CODEC_DIM_MAX / 2];
     struct ts_error err;
 };
 
@@ -66,9 +54,7 @@ struct relay_run *relay_run_new(int threads)
 
 static void free_pool(struct pool *pool)
 {
-    if (pool->base)
-        munmap(pool->base, pool->bytes);
-    ts_codec_rope_destroy(&pool->rope);
+    ts_pool_close(&pool->pool);
     ts_free(pool);
 }
 
@@ -81,154 +67,50 @@ static void free_encode(struct encode_job *job)
     ts_free(job);
 }
 
-static uint64_t kv_bytes(uint64_t layers, uint64_t blocks, uint64_t heads, uint64_t head_dim)
-{
-    return layers * blocks * 2 * heads * TS_KV_BLOCK_TOKENS * head_dim * 2;
-}
-
-static void set_base(struct pool *pool, void *base)
-{
-    pool->base = base;
-    pool->generations = (const uint32_t *)(const void *)(pool->base + kv_bytes(pool->layers, pool->blocks,
-                                                                               pool->heads, pool->head_dim));
-}
-
 static void run_map(struct ts_job *base)
 {
     struct map_job *job = (struct map_job *)base;
-    struct stat st;
-    if (job->err.status != TS_OK || job->path[0] == '\0') /* refused already, or modelled: nothing to map */
-        return;
-    int fd = open(job->path, O_RDWR | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        ts_error_set(&job->err, TS_EIO,
-                     "cannot open the KV pool %s: %s; run relay and worker as the same user on one host",
-                     job->path, strerror(errno));
-    } else if ((uint64_t)st.st_size < job->pool->bytes) {
-        ts_error_set(&job->err, TS_EINVAL, "the KV pool %s has %lld bytes, its worker announced %zu",
-                     job->path, (long long)st.st_size, job->pool->bytes);
-    } else {
-        void *base_address = mmap(NULL, job->pool->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (base_address == MAP_FAILED)
-            ts_error_set(&job->err, TS_EIO, "cannot map the KV pool %s: %s", job->path, strerror(errno));
-        else
-            set_base(job->pool, base_address);
-    }
-    if (fd >= 0)
-        close(fd);
-}
-
-static bool layout_sane(const struct ts_msg_pool *p)
-{
-    if (p->layer_end <= p->layer_begin || p->head_end <= p->head_begin || p->head_dim == 0 ||
-        p->head_dim > 1024 || p->kv_blocks == 0)
-        return false;
-    if (p->kv_dtype != TS_DTYPE_F16 && p->kv_dtype != TS_DTYPE_BF16)
-        return false;
-    uint64_t need =
-        kv_bytes(p->layer_end - p->layer_begin, p->kv_blocks, p->head_end - p->head_begin, p->head_dim) +
-        (uint64_t)p->kv_blocks * sizeof(uint32_t);
-    if (p->rope.count != 0 && p->rope.count != p->head_dim / 2)
-        return false;
-    return p->path.count == 0 || p->bytes >= need;
-}
-
-static struct ts_codec_rope *rope_of(const struct ts_msg_pool *p)
-{
-    float frequencies[TS_CODEC_DIM_MAX / 2];
-    memcpy(frequencies, p->rope.data, p->rope.count * sizeof *frequencies);
-    return ts_codec_rope_new(frequencies, p->head_dim);
+    if (job->err.status == TS_OK)
+        ts_pool_map(&job->shape, &job->place, &job->pool->pool, &job->err);
 }
 
 static void perform_map(struct relay_run *run, const struct ts_action_map_pool *action)
 {
     const struct ts_msg_pool *p = &action->layout;
     struct map_job *job = ts_xcalloc(1, sizeof *job);
+    job->job.run = run_map;
     job->id = action->pool;
     job->pool = ts_xcalloc(1, sizeof *job->pool);
-    *job->pool = (struct pool){.bytes = p->bytes,
-                               .layer_begin = p->layer_begin,
-                               .layers = p->layer_end - p->layer_begin,
-                               .head_begin = p->head_begin,
-                               .heads = p->head_end - p->head_begin,
-                               .blocks = p->kv_blocks,
-                               .head_dim = p->head_dim,
-                               .dtype = (enum ts_dtype)p->kv_dtype};
-    job->job.run = run_map;
     snprintf(job->path, sizeof job->path, "%.*s", (int)p->path.count, p->path.data);
+    job->place = (struct ts_pool_place){.path = job->path, .bytes = p->bytes};
+    job->shape = (struct ts_pool_shape){.shard = {p->layer_begin, p->layer_end, p->head_begin, p->head_end},
+                                        .blocks = p->kv_blocks,
+                                        .head_dim = p->head_dim,
+                                        .dtype = (enum ts_dtype)p->kv_dtype,
+                                        .inverse_frequencies = p->rope.count ? job->frequencies : NULL};
+    if (p->rope.count != 0 && (p->rope.count != p->head_dim / 2 || p->head_dim > TS_CODEC_DIM_MAX))
+        ts_error_set(&job->err, TS_EINVAL, "the KV pool's keys turn otherwise than its layout says");
+    else if (p->rope.count != 0)
+        memcpy(job->frequencies, p->rope.data, p->rope.count * sizeof *job->frequencies);
     ts_map_put_u64(run->pools, job->id, job->pool);
     job->pool->running = 1;
-    if (layout_sane(p) && p->rope.count > 0)
-        job->pool->rope = rope_of(p);
-    if (!layout_sane(p))
-        ts_error_set(&job->err, TS_EINVAL, "the KV pool's announced layout is inconsistent");
     ts_jobs_submit(run->jobs, &job->job);
-}
-
-/* Whether all that was read was what the worker had announced: it counts before it writes anew. */
-static bool still_theirs(const struct encode_job *job)
-{
-    const struct ts_codec_chunk *c = &job->chunk;
-    uint32_t end = ts_kv_blocks_for(c->token_begin + c->token_count);
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    for (uint32_t i = c->token_begin / TS_KV_BLOCK_TOKENS; i < end; i++) {
-        if (__atomic_load_n(&job->pool->generations[job->blocks[i]], __ATOMIC_RELAXED) != job->generations[i])
-            return false;
-    }
-    return true;
 }
 
 static void run_encode(struct ts_job *base)
 {
     struct encode_job *job = (struct encode_job *)base;
-    const struct pool *pool = job->pool;
-    const struct ts_codec_chunk *c = &job->chunk;
-    const struct ts_codec_cache cache = {pool->head_dim, pool->dtype};
+    struct ts_error err = {.status = TS_OK};
     if (job->reason != TS_REASON_NONE)
         return;
-    for (uint32_t h = 0; h < c->head_count; h++)
-        job->digests[h] =
-            pool->base ? 0
-                       : ts_modelled_digest(job->layer, job->first_head + h, c->token_begin, c->token_count);
-    if (!pool->base) {
-        job->declared_bytes = ts_codec_bytes(&job->codec, cache, c, 0);
-        return;
-    }
-    struct ts_codec_view view = {.pool = pool->base,
-                                 .pool_blocks = pool->blocks,
-                                 .pool_heads = pool->heads,
-                                 .head_dim = pool->head_dim,
-                                 .dtype = pool->dtype,
-                                 .blocks = job->blocks,
-                                 .block_count = job->block_count,
-                                 .rope = pool->rope};
-    job->frame = ts_frame_new(ts_codec_bytes_max(&job->codec, cache, c));
-    struct ts_codec_sums sums = {.digest = job->digests};
-    job->frame->bytes = ts_codec_give(&job->codec, &view, c, job->frame->data, &job->escapes, &sums);
-    job->crc = sums.crc;
-    if (!still_theirs(job))
+    size_t room = ts_pool_give_bytes(job->pool->pool, &job->piece);
+    job->frame = room ? ts_frame_new(room) : NULL;
+    enum ts_status status = ts_pool_give(job->pool->pool, &job->piece, room ? job->frame->data : NULL,
+                                         job->digests, &job->given, &err);
+    if (job->frame)
+        job->frame->bytes = job->given.bytes;
+    if (status != TS_OK)
         job->reason = TS_REASON_KV_CORRUPT;
-}
-
-static bool encode_sane(const struct encode_job *job, const struct ts_action_encode *a)
-{
-    const struct pool *pool = job->pool;
-    const struct ts_codec_chunk shape = {
-        .head_count = a->head_count, .token_begin = a->token_begin, .token_count = a->token_count};
-    if (a->layer < pool->layer_begin || a->layer - pool->layer_begin >= pool->layers ||
-        a->head_begin < pool->head_begin ||
-        (uint64_t)(a->head_begin - pool->head_begin) + a->head_count > pool->heads)
-        return false;
-    if (ts_codec_check(&job->codec, pool->head_dim, NULL) != TS_OK ||
-        !ts_codec_shape_ok(&job->codec, pool->head_dim, &shape))
-        return false;
-    if ((uint64_t)a->token_begin + a->token_count > (uint64_t)a->blocks.count * TS_KV_BLOCK_TOKENS)
-        return false;
-    for (uint32_t i = 0; i < a->blocks.count; i++) {
-        if (a->blocks.data[i] >= pool->blocks)
-            return false;
-    }
-    return true;
 }
 
 static void perform_encode(struct relay_run *run, const struct ts_action_encode *a)
@@ -238,28 +120,28 @@ static void perform_encode(struct relay_run *run, const struct ts_action_encode 
     job->id = a->job;
     job->codec = a->codec;
     job->pool = ts_map_get_u64(run->pools, a->pool);
-    TS_ASSERT(job->pool);
-    job->layer = a->layer;
-    job->first_head = a->head_begin;
+    TS_ASSERT(job->pool && job->pool->pool);
     job->blocks = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->blocks);
-    job->block_count = a->blocks.count;
     job->generations = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->generations);
     for (uint32_t i = 0; i < a->blocks.count; i++) {
         job->blocks[i] = a->blocks.data[i];
         job->generations[i] = i < a->generations.count ? a->generations.data[i] : UINT32_MAX;
     }
+    job->piece = (struct ts_pool_piece){.codec = &job->codec,
+                                        .layer = a->layer,
+                                        .head_begin = a->head_begin,
+                                        .head_count = a->head_count,
+                                        .token_begin = a->token_begin,
+                                        .token_count = a->token_count,
+                                        .blocks = job->blocks,
+                                        .generations = job->generations,
+                                        .block_count = a->blocks.count};
     job->pool->running++;
-    if (!encode_sane(job, a)) {
+    if (!ts_pool_fits(job->pool->pool, &job->piece)) {
         job->reason = TS_REASON_KV_MISMATCH;
-        job->chunk.head_count = 0;
-    } else {
-        job->chunk = (struct ts_codec_chunk){.layer = a->layer - job->pool->layer_begin,
-                                             .head_begin = a->head_begin - job->pool->head_begin,
-                                             .head_count = a->head_count,
-                                             .token_begin = a->token_begin,
-                                             .token_count = a->token_count};
+        job->piece.head_count = 0;
     }
-    job->digests = ts_xcalloc((size_t)job->chunk.head_count + 1, sizeof *job->digests);
+    job->digests = ts_xcalloc((size_t)job->piece.head_count + 1, sizeof *job->digests);
     ts_jobs_submit(run->jobs, &job->job);
 }
 
@@ -315,10 +197,10 @@ static void finish_encode(struct encode_job *job, struct ts_service *service)
     struct ts_event event = {.kind = TS_EVENT_ENCODED,
                              .encoded = {.job = job->id,
                                          .reason = job->reason,
-                                         .declared_bytes = job->declared_bytes,
-                                         .crc32c = job->crc,
-                                         .escapes = job->escapes,
-                                         .digests = {job->digests, job->chunk.head_count}}};
+                                         .declared_bytes = job->given.declared_bytes,
+                                         .crc32c = job->given.crc,
+                                         .escapes = job->given.escapes,
+                                         .digests = {job->digests, job->piece.head_count}}};
     pool_idle(job->pool);
     if (job->frame)
         event.encoded.bulk = ts_bulk_put(ts_service_bulks(service), &job->frame);

@@ -7,10 +7,9 @@
 #include "common/base/ts_assert.h"
 #include "common/base/ts_map.h"
 #include "common/base/ts_mem.h"
-#include "common/core/ts_modelled.h"
 #include "common/run/ts_jobs.h"
 #include "common/text/ts_textstream.h"
-#include "gpu/codec/ts_codec.h"
+#include "gpu/pool/ts_pool.h"
 
 #define WORKER_JOB_THREADS 1
 
@@ -22,7 +21,7 @@ struct stream {
 struct worker_run {
     struct ts_engine *engine;
     const struct ts_engine_info *info;
-    struct ts_codec_rope *rope;     /* of the model's keys; NULL = they are not turned */
+    struct ts_pool *pool;           /* the engine's */
     struct ts_tokenizer *tokenizer; /* NULL: token ids only */
     struct ts_jobs *jobs;
     struct ts_map *streams; /* tag -> struct stream */
@@ -49,14 +48,22 @@ struct scatter_job {
     struct worker_run *run;
     struct ts_frame *frame;
     struct ts_codec codec;
-    struct ts_codec_chunk chunk;
-    uint32_t layer, first_head; /* as the model counts */
-    uint32_t *blocks;
-    uint32_t block_count;
+    struct ts_pool_piece piece;
+    uint32_t *blocks; /* the piece's */
     uint32_t crc;
     uint64_t *digests;
     enum ts_reason reason;
 };
+
+static struct ts_pool *open_pool(const struct ts_engine_info *info)
+{
+    const struct ts_pool_shape shape = {.shard = info->shard,
+                                        .blocks = info->kv_blocks,
+                                        .head_dim = info->model.head_dim,
+                                        .dtype = info->model.kv_dtype,
+                                        .inverse_frequencies = info->inverse_frequencies};
+    return ts_pool_own(&shape, info->pool, info->generations);
+}
 
 enum ts_status worker_run_open(const struct ts_engine_options *options, struct worker_run **out,
                                struct ts_error *err)
@@ -80,8 +87,7 @@ enum ts_status worker_run_open(const struct ts_engine_options *options, struct w
         return status;
     }
     run->info = ts_engine_info(run->engine);
-    if (run->info->inverse_frequencies)
-        run->rope = ts_codec_rope_new(run->info->inverse_frequencies, run->info->model.head_dim);
+    run->pool = open_pool(run->info);
     *out = run;
     return TS_OK;
 }
@@ -98,6 +104,7 @@ void worker_run_close(struct worker_run **run)
     for (struct ts_job *job; (job = ts_jobs_take(r->jobs));)
         free_job(job);
     ts_jobs_destroy(&r->jobs);
+    ts_pool_close(&r->pool);
     ts_engine_close(&r->engine);
     size_t cursor = 0;
     struct stream *stream;
@@ -106,7 +113,6 @@ void worker_run_close(struct worker_run **run)
     ts_map_destroy(&r->streams);
     ts_tokenizer_destroy(&r->tokenizer);
     ts_arena_fini(&r->arena);
-    ts_codec_rope_destroy(&r->rope);
     ts_free(r->rows);
     ts_free(r);
     *run = NULL;
@@ -247,58 +253,15 @@ static void perform_batch(struct worker_run *run, const struct ts_action_batch *
     TS_ASSERT(status == TS_OK); /* the core builds batches within the engine's announced limits */
 }
 
-static void scatter_real(struct scatter_job *job)
-{
-    const struct ts_engine_info *info = job->run->info;
-    const struct ts_model *model = &info->model;
-    struct ts_codec_view view = {.pool = info->pool,
-                                 .pool_blocks = info->kv_blocks,
-                                 .pool_heads = info->shard.head_end - info->shard.head_begin,
-                                 .head_dim = model->head_dim,
-                                 .dtype = model->kv_dtype,
-                                 .blocks = job->blocks,
-                                 .block_count = job->block_count,
-                                 .rope = job->run->rope};
-    struct ts_codec_sums sums = {.crc = job->crc, .digest = job->digests};
-    if (ts_codec_take(&job->codec, job->frame->data, job->frame->bytes, &job->chunk, &view, &sums) != TS_OK)
-        job->reason = TS_REASON_KV_CORRUPT;
-}
-
 static void run_scatter(struct ts_job *base)
 {
     struct scatter_job *job = (struct scatter_job *)base;
-    const struct ts_codec_chunk *c = &job->chunk;
-    if (job->reason != TS_REASON_NONE)
-        return;
-    if (job->run->info->modelled) {
-        for (uint32_t h = 0; h < c->head_count; h++)
-            job->digests[h] =
-                ts_modelled_digest(job->layer, job->first_head + h, c->token_begin, c->token_count);
-    } else if (!job->frame) {
+    const struct ts_frame *frame = job->frame;
+    struct ts_error err = {.status = TS_OK};
+    if (job->reason == TS_REASON_NONE &&
+        ts_pool_take(job->run->pool, &job->piece, frame ? frame->data : NULL, frame ? frame->bytes : 0,
+                     job->crc, job->digests, &err) != TS_OK)
         job->reason = TS_REASON_KV_CORRUPT;
-    } else {
-        scatter_real(job);
-    }
-}
-
-/* What the peer announced against the shard and the pool: the codec takes these as given. */
-static bool scatter_sane(const struct scatter_job *job, const struct ts_action_scatter *a)
-{
-    const struct ts_engine_info *info = job->run->info;
-    const struct ts_shard *shard = &info->shard;
-    if (a->layer < shard->layer_begin || a->layer >= shard->layer_end || a->head_begin < shard->head_begin ||
-        (uint64_t)a->head_begin + a->head_count > shard->head_end)
-        return false;
-    if (ts_codec_check(&job->codec, info->model.head_dim, NULL) != TS_OK ||
-        !ts_codec_shape_ok(&job->codec, info->model.head_dim, &job->chunk))
-        return false;
-    if ((uint64_t)a->token_begin + a->token_count > (uint64_t)a->blocks.count * TS_KV_BLOCK_TOKENS)
-        return false;
-    for (uint32_t i = 0; i < a->blocks.count; i++) {
-        if (a->blocks.data[i] >= info->kv_blocks)
-            return false;
-    }
-    return true;
 }
 
 static void perform_scatter(struct worker_run *run, struct ts_service *service,
@@ -306,29 +269,28 @@ static void perform_scatter(struct worker_run *run, struct ts_service *service,
 {
     struct scatter_job *job = ts_xcalloc(1, sizeof *job);
     struct ts_frame *frame = ts_bulk_frame(ts_service_bulks(service), a->bulk);
-    const struct ts_shard *shard = &run->info->shard;
     job->job.run = run_scatter;
     job->id = a->job;
     job->codec = a->codec;
     job->run = run;
     job->frame = frame ? ts_frame_ref(frame) : NULL;
-    job->layer = a->layer;
-    job->first_head = a->head_begin;
     job->crc = a->crc32c;
-    job->chunk = (struct ts_codec_chunk){.layer = a->layer - shard->layer_begin,
-                                         .head_begin = a->head_begin - shard->head_begin,
-                                         .head_count = a->head_count,
-                                         .token_begin = a->token_begin,
-                                         .token_count = a->token_count};
-    job->block_count = a->blocks.count;
     job->blocks = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->blocks);
     if (a->blocks.count)
         memcpy(job->blocks, a->blocks.data, a->blocks.count * sizeof *job->blocks);
-    if (!scatter_sane(job, a)) {
+    job->piece = (struct ts_pool_piece){.codec = &job->codec,
+                                        .layer = a->layer,
+                                        .head_begin = a->head_begin,
+                                        .head_count = a->head_count,
+                                        .token_begin = a->token_begin,
+                                        .token_count = a->token_count,
+                                        .blocks = job->blocks,
+                                        .block_count = a->blocks.count};
+    if (!ts_pool_fits(run->pool, &job->piece)) {
         job->reason = TS_REASON_KV_MISMATCH;
-        job->chunk.head_count = 0;
+        job->piece.head_count = 0;
     }
-    job->digests = ts_xcalloc((size_t)job->chunk.head_count + 1, sizeof *job->digests);
+    job->digests = ts_xcalloc((size_t)job->piece.head_count + 1, sizeof *job->digests);
     ts_jobs_submit(run->jobs, &job->job);
 }
 
@@ -440,7 +402,7 @@ static void finish_job(struct ts_job *base, struct ts_service *service)
         event = (struct ts_event){.kind = TS_EVENT_SCATTERED,
                                   .scattered = {.job = job->id,
                                                 .reason = job->reason,
-                                                .digests = {job->digests, job->chunk.head_count}}};
+                                                .digests = {job->digests, job->piece.head_count}}};
     }
     ts_service_step(service, &event);
     free_job(base);

@@ -1,0 +1,219 @@
+/* Pools in shared memory and modelled ones, and what all have in common. */
+#include "gpu/pool/ts_pool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/ts_mem.h"
+#include "common/core/ts_modelled.h"
+
+#define HEAD_DIM_MAX 1024
+
+struct ts_pool {
+    struct ts_shard shard;
+    uint32_t heads, blocks, head_dim;
+    enum ts_dtype dtype;
+    struct ts_codec_rope *rope;  /* NULL: keys are not turned, or it is modelled */
+    uint8_t *base;               /* NULL when modelled */
+    const uint32_t *generations; /* [blocks] */
+    void *mapped;                /* to be unmapped; NULL = somebody else's */
+    size_t mapped_bytes;
+};
+
+static uint64_t kv_bytes(const struct ts_pool_shape *s)
+{
+    uint64_t layers = s->shard.layer_end - s->shard.layer_begin;
+    uint64_t heads = s->shard.head_end - s->shard.head_begin;
+    return layers * s->blocks * 2 * heads * TS_KV_BLOCK_TOKENS * s->head_dim * 2;
+}
+
+static bool shape_sane(const struct ts_pool_shape *s)
+{
+    return s->shard.layer_end > s->shard.layer_begin && s->shard.head_end > s->shard.head_begin &&
+           s->head_dim > 0 && s->head_dim <= HEAD_DIM_MAX && s->blocks > 0 &&
+           (s->dtype == TS_DTYPE_F16 || s->dtype == TS_DTYPE_BF16);
+}
+
+struct ts_pool *ts_pool_own(const struct ts_pool_shape *shape, void *base, const uint32_t *generations)
+{
+    struct ts_pool *pool = ts_xcalloc(1, sizeof *pool);
+    *pool = (struct ts_pool){.shard = shape->shard,
+                             .heads = shape->shard.head_end - shape->shard.head_begin,
+                             .blocks = shape->blocks,
+                             .head_dim = shape->head_dim,
+                             .dtype = shape->dtype,
+                             .base = base,
+                             .generations = generations};
+    if (shape->inverse_frequencies)
+        pool->rope = ts_codec_rope_new(shape->inverse_frequencies, shape->head_dim);
+    return pool;
+}
+
+/* All of the memfd, or NULL. */
+static uint8_t *map_file(const struct ts_pool_place *place, struct ts_error *err)
+{
+    struct stat st;
+    uint8_t *mapped = NULL;
+    int fd = open(place->path, O_RDWR | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        ts_error_set(err, TS_EIO,
+                     "cannot open the KV pool %s: %s; run relay and worker as the same user on one host",
+                     place->path, strerror(errno));
+    } else if ((uint64_t)st.st_size < place->bytes) {
+        ts_error_set(err, TS_EINVAL, "the KV pool %s has %lld bytes, its worker announced %llu", place->path,
+                     (long long)st.st_size, (unsigned long long)place->bytes);
+    } else {
+        void *at = mmap(NULL, place->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        mapped = at == MAP_FAILED ? NULL : at;
+        if (!mapped)
+            ts_error_set(err, TS_EIO, "cannot map the KV pool %s: %s", place->path, strerror(errno));
+    }
+    if (fd >= 0)
+        close(fd);
+    return mapped;
+}
+
+enum ts_status ts_pool_map(const struct ts_pool_shape *shape, const struct ts_pool_place *place,
+                           struct ts_pool **out, struct ts_error *err)
+{
+    if (!shape_sane(shape) ||
+        (*place->path && place->bytes < kv_bytes(shape) + shape->blocks * sizeof(uint32_t)))
+        return ts_error_set(err, TS_EINVAL, "the KV pool's announced layout is inconsistent");
+    if (!*place->path) {
+        *out = ts_pool_own(shape, NULL, NULL);
+        return TS_OK;
+    }
+    uint8_t *mapped = map_file(place, err);
+    if (!mapped)
+        return err->status;
+    *out = ts_pool_own(shape, mapped, (const uint32_t *)(const void *)(mapped + kv_bytes(shape)));
+    (*out)->mapped = mapped;
+    (*out)->mapped_bytes = place->bytes;
+    return TS_OK;
+}
+
+void ts_pool_close(struct ts_pool **pool)
+{
+    struct ts_pool *p = *pool;
+    if (!p)
+        return;
+    if (p->mapped)
+        munmap(p->mapped, p->mapped_bytes);
+    ts_codec_rope_destroy(&p->rope);
+    ts_free(p);
+    *pool = NULL;
+}
+
+/* As the codec counts: from the pool's first layer and head. */
+static struct ts_codec_chunk chunk_of(const struct ts_pool *pool, const struct ts_pool_piece *piece)
+{
+    return (struct ts_codec_chunk){.layer = piece->layer - pool->shard.layer_begin,
+                                   .head_begin = piece->head_begin - pool->shard.head_begin,
+                                   .head_count = piece->head_count,
+                                   .token_begin = piece->token_begin,
+                                   .token_count = piece->token_count};
+}
+
+static struct ts_codec_cache cache_of(const struct ts_pool *pool)
+{
+    return (struct ts_codec_cache){pool->head_dim, pool->dtype};
+}
+
+bool ts_pool_fits(const struct ts_pool *pool, const struct ts_pool_piece *piece)
+{
+    const struct ts_shard *s = &pool->shard;
+    const struct ts_codec_chunk shape = {.head_count = piece->head_count,
+                                         .token_begin = piece->token_begin,
+                                         .token_count = piece->token_count};
+    if (piece->layer < s->layer_begin || piece->layer >= s->layer_end || piece->head_begin < s->head_begin ||
+        (uint64_t)piece->head_begin + piece->head_count > s->head_end)
+        return false;
+    if (ts_codec_check(piece->codec, pool->head_dim, NULL) != TS_OK ||
+        !ts_codec_shape_ok(piece->codec, pool->head_dim, &shape))
+        return false;
+    if ((uint64_t)piece->token_begin + piece->token_count > (uint64_t)piece->block_count * TS_KV_BLOCK_TOKENS)
+        return false;
+    for (uint32_t i = 0; i < piece->block_count; i++) {
+        if (piece->blocks[i] >= pool->blocks)
+            return false;
+    }
+    return true;
+}
+
+size_t ts_pool_give_bytes(const struct ts_pool *pool, const struct ts_pool_piece *piece)
+{
+    const struct ts_codec_chunk chunk = chunk_of(pool, piece);
+    return pool->base ? ts_codec_bytes_max(piece->codec, cache_of(pool), &chunk) : 0;
+}
+
+static void modelled_digests(const struct ts_pool_piece *piece, uint64_t *digests)
+{
+    for (uint32_t h = 0; h < piece->head_count; h++)
+        digests[h] =
+            ts_modelled_digest(piece->layer, piece->head_begin + h, piece->token_begin, piece->token_count);
+}
+
+/* Whether all that was read was what the worker had announced: it counts before it writes anew. */
+static bool still_theirs(const struct ts_pool *pool, const struct ts_pool_piece *piece)
+{
+    uint32_t end = ts_kv_blocks_for(piece->token_begin + piece->token_count);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    for (uint32_t i = piece->token_begin / TS_KV_BLOCK_TOKENS; i < end; i++) {
+        if (__atomic_load_n(&pool->generations[piece->blocks[i]], __ATOMIC_RELAXED) != piece->generations[i])
+            return false;
+    }
+    return true;
+}
+
+static struct ts_codec_view view_of(const struct ts_pool *pool, const struct ts_pool_piece *piece)
+{
+    return (struct ts_codec_view){.pool = pool->base,
+                                  .pool_blocks = pool->blocks,
+                                  .pool_heads = pool->heads,
+                                  .head_dim = pool->head_dim,
+                                  .dtype = pool->dtype,
+                                  .blocks = piece->blocks,
+                                  .block_count = piece->block_count,
+                                  .rope = pool->rope};
+}
+
+enum ts_status ts_pool_give(struct ts_pool *pool, const struct ts_pool_piece *piece, void *out,
+                            uint64_t *digests, struct ts_pool_given *given, struct ts_error *err)
+{
+    const struct ts_codec_chunk chunk = chunk_of(pool, piece);
+    *given = (struct ts_pool_given){.bytes = 0};
+    if (!pool->base) {
+        modelled_digests(piece, digests);
+        given->declared_bytes = ts_codec_bytes(piece->codec, cache_of(pool), &chunk, 0);
+        return TS_OK;
+    }
+    struct ts_codec_view view = view_of(pool, piece);
+    struct ts_codec_sums sums = {.digest = digests};
+    given->bytes = ts_codec_give(piece->codec, &view, &chunk, out, &given->escapes, &sums);
+    given->crc = sums.crc;
+    if (!still_theirs(pool, piece))
+        return ts_error_set(err, TS_ECORRUPT, "a block was given back while it was encoded");
+    return TS_OK;
+}
+
+enum ts_status ts_pool_take(struct ts_pool *pool, const struct ts_pool_piece *piece, const void *payload,
+                            size_t bytes, uint32_t crc, uint64_t *digests, struct ts_error *err)
+{
+    const struct ts_codec_chunk chunk = chunk_of(pool, piece);
+    if (!pool->base) {
+        modelled_digests(piece, digests);
+        return TS_OK;
+    }
+    struct ts_codec_view view = view_of(pool, piece);
+    struct ts_codec_sums sums = {.crc = crc, .digest = digests};
+    enum ts_status status = ts_codec_take(piece->codec, payload, bytes, &chunk, &view, &sums);
+    if (status == TS_EAGAIN)
+        ts_error_set(err, status, "a chunk came damaged");
+    else if (status != TS_OK)
+        ts_error_set(err, status, "a chunk is none that an encoder writes");
+    return status;
+}

@@ -1,0 +1,76 @@
+/*
+ * A worker's paged KV pool, wherever it lies: in memory that processes of this host share, on a device, or
+ * nowhere (modelled). Its worker opens it as its own (ts_pool_own) and restores into it; the relay of the
+ * host maps it as the worker announced it (ts_pool_map) and encodes from it. Both see the same two functions,
+ * ts_pool_give and ts_pool_take, and the same bytes: those of gpu/codec.
+ *
+ * A *piece* is a chunk of a sequence: one layer, a range of heads, a range of tokens; layers and heads as the
+ * model counts them. ts_pool_fits is to be asked before anything is done with what others announced.
+ *
+ * Generations are counted by the worker in shared memory, for each block: how often it was given back. Who
+ * gives a piece reads them again when it is encoded, so that what was overwritten meanwhile is not believed.
+ *
+ * Mapped memory is the pool's; blocks, generations, payloads and sums are the caller's. Give and take may be
+ * called by several threads at once.
+ */
+#ifndef TS_GPU_POOL_H
+#define TS_GPU_POOL_H
+
+#include "gpu/codec/ts_codec.h"
+
+struct ts_pool;
+
+struct ts_pool_shape {
+    struct ts_shard shard; /* layers and heads of the model that lie there */
+    uint32_t blocks, head_dim;
+    enum ts_dtype dtype;
+    const float *inverse_frequencies; /* [head_dim / 2], radians for each position; NULL = keys do not turn */
+};
+
+/* Where a worker says that it is. */
+struct ts_pool_place {
+    const char *path; /* of its memfd as others can open it: the pool, then its generations; "" = modelled */
+    uint64_t bytes;   /* of the memfd */
+};
+
+/* TS_EINVAL: what is announced contradicts itself. Any other failure: this process cannot have it. */
+enum ts_status ts_pool_map(const struct ts_pool_shape *shape, const struct ts_pool_place *place,
+                           struct ts_pool **out, struct ts_error *err);
+/* The caller's own: `base` NULL = modelled. Nothing of it is copied. */
+struct ts_pool *ts_pool_own(const struct ts_pool_shape *shape, void *base, const uint32_t *generations);
+void ts_pool_close(struct ts_pool **pool); /* null-safe; no give or take may be under way */
+
+struct ts_pool_piece {
+    const struct ts_codec *codec; /* of this layer */
+    uint32_t layer, head_begin, head_count, token_begin, token_count;
+    const uint32_t *blocks;      /* of the sequence, from token 0 */
+    const uint32_t *generations; /* of these blocks as they were announced, to give; to take nobody asks */
+    uint32_t block_count;
+};
+
+/* Layer, heads, tokens and blocks lie inside, and the codec takes the shape. */
+bool ts_pool_fits(const struct ts_pool *pool, const struct ts_pool_piece *piece);
+
+/* Room that ts_pool_give wants for the payload; 0 when modelled. */
+size_t ts_pool_give_bytes(const struct ts_pool *pool, const struct ts_pool_piece *piece);
+
+struct ts_pool_given {
+    size_t bytes;            /* of the payload; 0 when modelled */
+    uint64_t declared_bytes; /* when modelled: what it would have */
+    uint32_t crc, escapes;
+};
+
+/* Encodes a piece into `out` (ts_pool_give_bytes, 16-byte aligned) and sets `digests` [head_count]. */
+enum ts_status ts_pool_give(struct ts_pool *pool, const struct ts_pool_piece *piece, void *out,
+                            uint64_t *digests, struct ts_pool_given *given, struct ts_error *err);
+/* Restores a payload whose crc32c is `crc`, and sets `digests`. A modelled pool looks at nothing. */
+enum ts_status ts_pool_take(struct ts_pool *pool, const struct ts_pool_piece *piece, const void *payload,
+                            size_t bytes, uint32_t crc, uint64_t *digests, struct ts_error *err);
+
+/*
+ * What they return besides TS_OK:
+ *   TS_EAGAIN    take: the sum is wrong, nothing was written, the peer can be asked again
+ *   TS_ECORRUPT  take: no encoder writes such a payload. give: a block was given back meanwhile
+ */
+
+#endif
