@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/base/ts_mem.h"
+#include "gpu/engine/engine_tensors.h"
 
 #define LOGITS_ROWS 32u /* the output matrix is read once for so many rows */
 
@@ -139,21 +140,11 @@ static enum ts_status alloc_pool(struct cpu_engine *e, struct ts_error *err)
 static enum ts_status set_shard(struct cpu_engine *e, struct ts_error *err)
 {
     const struct ts_model *m = &e->base.info.model;
-    struct ts_shard s = e->options.shard;
-    if (s.layer_end == 0)
-        s.layer_end = m->layers;
-    if (s.head_end == 0)
-        s.head_end = m->kv_heads;
-    if (s.layer_begin >= s.layer_end || s.layer_end > m->layers || s.head_begin >= s.head_end ||
-        s.head_end > m->kv_heads)
-        return ts_error_set(
-            err, TS_EINVAL,
-            "shard of layers %u..%u and heads %u..%u does not fit a model of %u layers and %u KV heads",
-            s.layer_begin, s.layer_end, s.head_begin, s.head_end, m->layers, m->kv_heads);
-    e->base.info.shard = s;
-    e->kv_heads = s.head_end - s.head_begin;
+    struct ts_shard *s = &e->base.info.shard;
+    enum ts_status status = engine_shard(m, &e->options.shard, s, err);
+    e->kv_heads = s->head_end - s->head_begin;
     e->q_heads = e->kv_heads * (m->heads / m->kv_heads);
-    return TS_OK;
+    return status;
 }
 
 static enum ts_status check_options(const struct ts_engine_options *o, struct ts_error *err)
