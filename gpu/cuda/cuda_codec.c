@@ -83,7 +83,7 @@ static enum ts_status launch(struct ts_cuda *cuda, const char *kernel, const str
     uint32_t threads = (args->head_dim + 31) / 32 * 32;
     struct ts_cuda_dim grid = {args->tiles ? args->tiles : 1, 1, 1},
                        block = {threads < CODEC_THREADS_MAX ? threads : CODEC_THREADS_MAX, 1, 1};
-    return ts_cuda_launch(cuda, kernel, grid, block, args, sizeof *args, err);
+    return ts_cuda_launch(cuda, kernel, grid, block, 0, args, sizeof *args, err);
 }
 
 static enum ts_status unsupported(const struct ts_codec *codec, struct ts_error *err)

@@ -1,40 +1,24 @@
 /*
- * A device of the CUDA driver. The few types and functions that are needed are declared here, so that a build
- * needs no header of the toolkit and the binary no library;
- * test_cuda_driver compares them with cuda.h.
+ * Devices of the CUDA driver: the library, results, opening and closing. The few types and functions that are
+ * needed are declared in cuda_driver.h, so that a build needs no header of the toolkit and the binary no
+ * library.
  */
 #include <dlfcn.h>
-#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
-#include "gpu/cuda/cuda_driver.h"
+#include "gpu/cuda/cuda_driver_impl.h"
 #include "gpu/cuda/cuda_images.h"
-#include "gpu/cuda/ts_cuda.h"
 
-#define DRIVER     "libcuda.so.1"
-#define KERNEL_MAX 64 /* of all images */
-
-struct kernel {
-    const char *name;
-    CUfunction function;
-};
-
-struct driver_device {
-    struct ts_cuda base;
-    CUdevice device;
-    CUcontext context;
-    CUstream stream;
-    CUmodule modules[KERNEL_MAX];
-    struct kernel kernels[KERNEL_MAX];
-    uint32_t module_count, kernel_count;
-};
+#define DRIVER "libcuda.so.1"
 
 /* --- the library ---------------------------------------------------------------------------------------- */
 
-static struct cuda_driver driver;
+struct cuda_driver cuda_driver;
+static bool emulated; /* the library says of itself that the CPU does it: tests/gpu/emulated */
 static enum ts_status loaded = TS_EAGAIN;
 static char reason[256];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -45,29 +29,33 @@ static enum ts_status not_loaded(const char *text)
     return TS_EUNSUPPORTED;
 }
 
+static const char *name_of(CUresult result)
+{
+    const char *name = NULL;
+    return cuda_driver.error_name(result, &name) == 0 && name ? name : "an unknown error";
+}
+
 static enum ts_status load(void)
 {
     void *library = dlopen(DRIVER, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return not_loaded(dlerror());
 #define LOAD(symbol, field)                                                                                  \
-    *(void **)(void *)&driver.field = dlsym(library, #symbol);                                               \
-    if (!driver.field)                                                                                       \
+    *(void **)(void *)&cuda_driver.field = dlsym(library, #symbol);                                          \
+    if (!cuda_driver.field)                                                                                  \
         return not_loaded(DRIVER " has no " #symbol ": the driver is too old");
     CUDA_DRIVER_FUNCTIONS(LOAD)
 #undef LOAD
-    CUresult result = driver.init(0);
-    if (result == 0)
-        return TS_OK;
-    const char *text = NULL;
-    if (driver.error_name(result, &text) != 0 || !text)
-        text = "an unknown error";
-    return not_loaded(text);
+    emulated = dlsym(library, "ts_cuda_is_emulated") != NULL;
+    CUresult result = cuda_driver.init(0);
+    return result == 0 ? TS_OK : not_loaded(name_of(result));
 }
 
 /* Once in a process; the library stays. */
 static enum ts_status load_once(struct ts_error *err)
 {
+    if (!cuda_images[0].data)
+        return ts_error_set(err, TS_EUNSUPPORTED, "built without CUDA: configure with TS_CUDA=on");
     pthread_mutex_lock(&lock);
     if (loaded == TS_EAGAIN)
         loaded = load();
@@ -76,177 +64,263 @@ static enum ts_status load_once(struct ts_error *err)
     return status == TS_OK ? TS_OK : ts_error_set(err, status, "no CUDA driver: %s", reason);
 }
 
-/* --- every result passes through here ------------------------------------------------------------------- */
+/* --- results -------------------------------------------------------------------------------------------- */
 
-static enum ts_status check(const struct driver_device *d, const char *operation, CUresult result,
-                            struct ts_error *err)
+/* The first one is kept: what follows it is its consequence. */
+static void note_fault(struct cuda_driver_shared *s, const struct ts_error *said)
 {
-    const char *name = NULL;
+    pthread_mutex_lock(&s->lock);
+    if (!atomic_load(&s->faulty)) {
+        s->fault = *said;
+        atomic_store(&s->faulty, true);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+enum ts_status cuda_driver_check(struct cuda_driver_shared *s, const char *operation, CUresult result,
+                                 struct ts_error *err)
+{
+    struct ts_error said = {0};
+    enum ts_status status = TS_EIO;
     if (result == 0)
         return TS_OK;
-    if (driver.error_name(result, &name) != 0 || !name)
-        name = "an unknown error";
-    return ts_error_set(err, result == CUDA_OUT_OF_MEMORY ? TS_ENOMEM : TS_EIO, "%s: %s: %s (%d)",
-                        d->base.name[0] ? d->base.name : "CUDA", operation, name, result);
+    if (result == CUDA_OUT_OF_MEMORY)
+        status = TS_ENOMEM;
+    else if (result >= CUDA_CAPTURE_UNSUPPORTED && result <= CUDA_CAPTURE_LAST)
+        status = TS_EUNSUPPORTED;
+    ts_error_set(&said, status, "%s: %s: %s (%d)", s->properties.name[0] ? s->properties.name : "CUDA",
+                 operation, name_of(result), (int)result);
+    if (status == TS_EIO)
+        note_fault(s, &said);
+    return ts_error_set(err, status, "%s", said.text);
+}
+
+/* Results that tell of a context that is lost: what a kernel did, what the device did, or the driver's end.
+ */
+static bool is_lost(CUresult result)
+{
+    static const int lost[] = {4,   46,  214, 220, 226, 700, 702, 709, 710,
+                               714, 715, 716, 717, 718, 719, 721, 999};
+    for (size_t i = 0; i < sizeof lost / sizeof *lost; i++) {
+        if (lost[i] == (int)result)
+            return true;
+    }
+    return false;
+}
+
+enum ts_status cuda_driver_refusal(struct cuda_driver_shared *s, const char *operation, CUresult result,
+                                   struct ts_error *err)
+{
+    if (result == 0 || result == CUDA_OUT_OF_MEMORY || is_lost(result))
+        return cuda_driver_check(s, operation, result, err);
+    return ts_error_set(err, TS_EUNSUPPORTED, "%s: %s: %s (%d)", s->properties.name, operation,
+                        name_of(result), (int)result);
 }
 
 /* Each call may come from another thread. */
-static enum ts_status enter(struct driver_device *d, struct ts_error *err)
+enum ts_status cuda_driver_enter(struct cuda_driver_shared *s, struct ts_error *err)
 {
-    return check(d, "cuCtxSetCurrent", driver.set_current(d->context), err);
+    if (atomic_load(&s->faulty))
+        return ts_error_set(err, TS_EIO, "%s", s->fault.text);
+    return cuda_driver_check(s, "cuCtxSetCurrent", cuda_driver.set_current(s->context), err);
 }
 
-/* --- operations ----------------------------------------------------------------------------------------- */
+/* --- closing -------------------------------------------------------------------------------------------- */
 
-static void driver_close(struct ts_cuda *cuda)
+static void drop_shared(struct cuda_driver_shared *s)
 {
-    struct driver_device *d = (struct driver_device *)cuda;
-    if (d->context && enter(d, NULL) == TS_OK) {
-        if (d->stream) {
-            (void)driver.synchronize(d->stream);
-            (void)driver.stream_destroy(d->stream);
-        }
-        while (d->module_count > 0)
-            (void)driver.module_unload(d->modules[--d->module_count]);
+    while (s->module_count > 0)
+        (void)cuda_driver.module_unload(s->modules[--s->module_count]);
+    if (s->context)
+        (void)cuda_driver.release(s->device);
+    pthread_mutex_destroy(&s->lock);
+    ts_free(s);
+}
+
+/* A context that is lost gives nothing back, but is asked to. */
+void cuda_driver_close(struct ts_cuda *cuda)
+{
+    struct cuda_driver_device *d = (struct cuda_driver_device *)cuda;
+    if (d->stream) {
+        (void)cuda_driver.set_current(d->shared->context);
+        (void)cuda_driver.synchronize(d->stream);
+        (void)cuda_driver.stream_destroy(d->stream);
     }
-    if (d->context)
-        (void)driver.release(d->device);
+    if (!d->forked)
+        drop_shared(d->shared);
     ts_free(d);
 }
 
-static enum ts_status driver_alloc(struct ts_cuda *cuda, size_t bytes, ts_cuda_address *out,
-                                   struct ts_error *err)
+/* --- opening -------------------------------------------------------------------------------------------- */
+
+enum ts_status cuda_driver_stream(struct cuda_driver_device *d, bool priority_high, struct ts_error *err)
 {
-    struct driver_device *d = (struct driver_device *)cuda;
-    CUdeviceptr address = 0;
-    enum ts_status status = enter(d, err);
-    if (status == TS_OK)
-        status = check(d, "cuMemAlloc", driver.alloc(&address, bytes ? bytes : 1), err);
-    *out = address;
+    struct cuda_driver_shared *s = d->shared;
+    return cuda_driver_check(s, "cuStreamCreateWithPriority",
+                             cuda_driver.stream_create(&d->stream, CUDA_STREAM_NON_BLOCKING,
+                                                       priority_high ? s->priority_high : s->priority_normal),
+                             err);
+}
+
+/* A kernel may have all the shared memory that a block can have. Asking also loads it: one that is loaded at
+ * its first launch would wait for the device. */
+static enum ts_status prepare(struct cuda_driver_shared *s, const struct cuda_driver_kernel *k,
+                              struct ts_error *err)
+{
+    int fixed = 0;
+    enum ts_status status = cuda_driver_check(
+        s, k->name, cuda_driver.function_get(&fixed, CUDA_FUNCTION_SHARED_BYTES, k->function), err);
+    if (status != TS_OK)
+        return status;
+    return cuda_driver_check(s, k->name,
+                             cuda_driver.function_set(k->function, CUDA_FUNCTION_DYNAMIC_BYTES,
+                                                      (int)s->properties.shared_bytes_max - fixed),
+                             err);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct cuda_driver_kernel *)a)->name, ((const struct cuda_driver_kernel *)b)->name);
+}
+
+static enum ts_status load_image(struct cuda_driver_shared *s, const struct cuda_image *image,
+                                 struct ts_error *err)
+{
+    TS_ASSERT(s->module_count < CUDA_MODULES_MAX);
+    CUmodule module;
+    enum ts_status status =
+        cuda_driver_check(s, "cuModuleLoadData", cuda_driver.module_load(&module, image->data), err);
+    if (status != TS_OK)
+        return status;
+    s->modules[s->module_count++] = module;
+    for (const char *const *name = image->kernels; status == TS_OK && *name; name++) {
+        TS_ASSERT(s->kernel_count < CUDA_KERNELS_MAX);
+        struct cuda_driver_kernel *k = &s->kernels[s->kernel_count++];
+        k->name = *name;
+        status = cuda_driver_check(s, *name, cuda_driver.get_function(&k->function, module, *name), err);
+        if (status == TS_OK)
+            status = prepare(s, k, err);
+    }
     return status;
 }
 
-static void driver_free(struct ts_cuda *cuda, ts_cuda_address address)
+static enum ts_status load_kernels(struct cuda_driver_shared *s, struct ts_error *err)
 {
-    struct driver_device *d = (struct driver_device *)cuda;
-    if (enter(d, NULL) == TS_OK)
-        (void)driver.free(address);
+    enum ts_status status = TS_OK;
+    for (const struct cuda_image *image = cuda_images; status == TS_OK && image->data; image++)
+        status = load_image(s, image, err);
+    qsort(s->kernels, s->kernel_count, sizeof *s->kernels, by_name);
+    return status;
 }
 
-static enum ts_status driver_clear(struct ts_cuda *cuda, ts_cuda_address at, size_t bytes,
-                                   struct ts_error *err)
+static void write_uuid(char *text, size_t size, const CUuuid *uuid)
 {
-    struct driver_device *d = (struct driver_device *)cuda;
-    enum ts_status status = enter(d, err);
-    return status == TS_OK ? check(d, "cuMemsetD8Async", driver.fill(at, 0, bytes, d->stream), err) : status;
+    size_t at = 0;
+    for (int i = 0; i < 16; i++)
+        at += (size_t)snprintf(text + at, size - at, "%s%02x",
+                               i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid->bytes[i] & 0xff);
 }
 
-static enum ts_status driver_upload(struct ts_cuda *cuda, ts_cuda_address to, const void *from, size_t bytes,
-                                    struct ts_error *err)
+static enum ts_status read_attributes(struct cuda_driver_shared *s, struct ts_error *err)
 {
-    struct driver_device *d = (struct driver_device *)cuda;
-    enum ts_status status = enter(d, err);
-    return status == TS_OK ? check(d, "cuMemcpyHtoDAsync", driver.upload(to, from, bytes, d->stream), err)
-                           : status;
-}
-
-static enum ts_status driver_download(struct ts_cuda *cuda, void *to, ts_cuda_address from, size_t bytes,
-                                      struct ts_error *err)
-{
-    struct driver_device *d = (struct driver_device *)cuda;
-    enum ts_status status = enter(d, err);
-    return status == TS_OK ? check(d, "cuMemcpyDtoHAsync", driver.download(to, from, bytes, d->stream), err)
-                           : status;
-}
-
-static enum ts_status driver_wait(struct ts_cuda *cuda, struct ts_error *err)
-{
-    struct driver_device *d = (struct driver_device *)cuda;
-    enum ts_status status = enter(d, err);
-    return status == TS_OK ? check(d, "cuStreamSynchronize", driver.synchronize(d->stream), err) : status;
-}
-
-static enum ts_status driver_launch(struct ts_cuda *cuda, const char *kernel, struct ts_cuda_dim grid,
-                                    struct ts_cuda_dim block, const void *args, size_t args_bytes,
-                                    struct ts_error *err)
-{
-    struct driver_device *d = (struct driver_device *)cuda;
-    void *params[] = {(void *)(uintptr_t)args}; /* read, not written */
-    const struct kernel *k = d->kernels;
-    enum ts_status status = enter(d, err);
-    (void)args_bytes; /* the image knows how many */
-    if (status != TS_OK)
-        return status;
-    while (k < d->kernels + d->kernel_count && strcmp(k->name, kernel) != 0)
-        k++;
-    TS_ASSERT(k < d->kernels + d->kernel_count);
-    return check(d, kernel,
-                 driver.launch(k->function, grid.x, grid.y, grid.z, block.x, block.y, block.z, 0, d->stream,
-                               params, NULL),
-                 err);
-}
-
-static const struct ts_cuda_ops driver_ops = {driver_close,  driver_alloc,    driver_free, driver_clear,
-                                              driver_upload, driver_download, driver_wait, driver_launch};
-
-/* --- opening -------------------------------------------------------------------------------------------- */
-
-/* All kernels at once: one that is loaded at its first launch would wait for the device. */
-static enum ts_status load_kernels(struct driver_device *d, struct ts_error *err)
-{
-    for (const struct cuda_image *image = cuda_images; image->data; image++) {
-        TS_ASSERT(d->module_count < KERNEL_MAX);
-        enum ts_status status =
-            check(d, "cuModuleLoadData", driver.module_load(&d->modules[d->module_count], image->data), err);
+    struct ts_cuda_properties *p = &s->properties;
+    int major = 0, minor = 0, values[3] = {0};
+    const struct {
+        CUdevice_attribute attribute;
+        int *value;
+    } wanted[] = {{CUDA_CAPABILITY_MAJOR, &major},
+                  {CUDA_CAPABILITY_MINOR, &minor},
+                  {CUDA_MULTIPROCESSORS, &values[0]},
+                  {CUDA_L2_BYTES, &values[1]},
+                  {CUDA_SHARED_BYTES_OPTIN, &values[2]}};
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        enum ts_status status = cuda_driver_check(
+            s, "cuDeviceGetAttribute",
+            cuda_driver.get_attribute(wanted[i].value, wanted[i].attribute, s->device), err);
         if (status != TS_OK)
             return status;
-        CUmodule module = d->modules[d->module_count++];
-        for (const char *const *name = image->kernels; *name; name++) {
-            TS_ASSERT(d->kernel_count < KERNEL_MAX);
-            struct kernel *k = &d->kernels[d->kernel_count++];
-            k->name = *name;
-            status = check(d, *name, driver.get_function(&k->function, module, *name), err);
-            if (status != TS_OK)
-                return status;
-        }
     }
+    p->capability = (uint32_t)(major * 10 + minor);
+    p->multiprocessors = (uint32_t)values[0];
+    p->l2_bytes = (uint32_t)values[1];
+    p->shared_bytes_max = (uint32_t)values[2];
     return TS_OK;
 }
 
-static enum ts_status open_device(struct driver_device *d, uint32_t ordinal, struct ts_error *err)
+static enum ts_status read_properties(struct cuda_driver_shared *s, struct ts_error *err)
 {
-    int count = 0;
-    enum ts_status status = check(d, "cuDeviceGetCount", driver.get_count(&count), err);
+    struct ts_cuda_properties *p = &s->properties;
+    CUuuid uuid = {{0}};
+    size_t bytes = 0;
+    int version = 0;
+    enum ts_status status;
+    if ((status = cuda_driver_check(s, "cuDeviceGetName",
+                                    cuda_driver.get_name(p->name, (int)sizeof p->name, s->device), err)) !=
+            TS_OK ||
+        (status = cuda_driver_check(s, "cuDriverGetVersion", cuda_driver.version(&version), err)) != TS_OK ||
+        (status = cuda_driver_check(s, "cuDeviceGetUuid", cuda_driver.get_uuid(&uuid, s->device), err)) !=
+            TS_OK ||
+        (status = cuda_driver_check(s, "cuDeviceTotalMem", cuda_driver.get_memory(&bytes, s->device), err)) !=
+            TS_OK)
+        return status;
+    write_uuid(p->uuid, sizeof p->uuid, &uuid);
+    p->driver_version = (uint32_t)version;
+    p->memory_bytes = bytes;
+    p->emulated = emulated;
+    return read_attributes(s, err);
+}
+
+static enum ts_status open_context(struct cuda_driver_device *d, struct ts_error *err)
+{
+    struct cuda_driver_shared *s = d->shared;
+    enum ts_status status;
+    if ((status = cuda_driver_check(s, "cuDeviceGet",
+                                    cuda_driver.get_device(&s->device, (int)s->properties.ordinal), err)) !=
+            TS_OK ||
+        (status = read_properties(s, err)) != TS_OK ||
+        (status = cuda_driver_check(s, "cuDevicePrimaryCtxRetain", cuda_driver.retain(&s->context, s->device),
+                                    err)) != TS_OK ||
+        (status = cuda_driver_enter(s, err)) != TS_OK ||
+        (status = cuda_driver_check(s, "cuCtxGetStreamPriorityRange",
+                                    cuda_driver.get_priorities(&s->priority_normal, &s->priority_high),
+                                    err)) != TS_OK ||
+        (status = cuda_driver_stream(d, false, err)) != TS_OK)
+        return status;
+    return load_kernels(s, err);
+}
+
+enum ts_status ts_cuda_count(uint32_t *count, struct ts_error *err)
+{
+    int shown = 0;
+    *count = 0;
+    enum ts_status status = load_once(err);
     if (status != TS_OK)
         return status;
-    if (ordinal >= (uint32_t)count)
-        return ts_error_set(err, TS_ENOTFOUND, "no CUDA device %u: the driver shows %d", ordinal, count);
-    if ((status = check(d, "cuDeviceGet", driver.get_device(&d->device, (int)ordinal), err)) != TS_OK ||
-        (status = check(d, "cuDeviceGetName",
-                        driver.get_name(d->base.name, (int)sizeof d->base.name, d->device), err)) != TS_OK ||
-        (status = check(d, "cuDevicePrimaryCtxRetain", driver.retain(&d->context, d->device), err)) !=
-            TS_OK ||
-        (status = enter(d, err)) != TS_OK ||
-        (status = check(d, "cuStreamCreate", driver.stream_create(&d->stream, CUDA_STREAM_NON_BLOCKING),
-                        err)) != TS_OK)
-        return status;
-    return load_kernels(d, err);
+    CUresult result = cuda_driver.get_count(&shown);
+    if (result != 0)
+        return ts_error_set(err, TS_EIO, "CUDA: cuDeviceGetCount: %s (%d)", name_of(result), (int)result);
+    *count = (uint32_t)shown;
+    return TS_OK;
 }
 
 enum ts_status ts_cuda_open(uint32_t ordinal, struct ts_cuda **out, struct ts_error *err)
 {
+    uint32_t count;
     *out = NULL;
-    if (!cuda_images[0].data)
-        return ts_error_set(err, TS_EUNSUPPORTED, "built without CUDA: configure with TS_CUDA=on");
-    enum ts_status status = load_once(err);
+    enum ts_status status = ts_cuda_count(&count, err);
     if (status != TS_OK)
         return status;
-    struct driver_device *d = ts_xcalloc(1, sizeof *d);
-    d->base.ops = &driver_ops;
-    status = open_device(d, ordinal, err);
+    if (ordinal >= count)
+        return ts_error_set(err, TS_ENOTFOUND, "no CUDA device %u: the driver shows %u", ordinal, count);
+    struct cuda_driver_device *d = ts_xcalloc(1, sizeof *d);
+    d->shared = ts_xcalloc(1, sizeof *d->shared);
+    pthread_mutex_init(&d->shared->lock, NULL);
+    d->shared->properties.ordinal = ordinal;
+    d->base = (struct ts_cuda){.ops = &cuda_driver_ops, .properties = &d->shared->properties};
+    status = open_context(d, err);
     if (status == TS_OK)
         *out = &d->base;
     else
-        driver_close(&d->base);
+        cuda_driver_close(&d->base);
     return status;
 }

@@ -68,6 +68,78 @@ CUresult cuDeviceGetName(char *name, int bytes, CUdevice device)
     return 0;
 }
 
+CUresult cuDriverGetVersion(int *version)
+{
+    FAIL_IF_TOLD;
+    *version = 13000;
+    return 0;
+}
+
+CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice device)
+{
+    FAIL_IF_TOLD;
+    (void)device;
+    for (int i = 0; i < 16; i++)
+        uuid->bytes[i] = (char)(i * 17);
+    return 0;
+}
+
+CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device)
+{
+    FAIL_IF_TOLD;
+    (void)device;
+    switch (attribute) {
+    case CUDA_CAPABILITY_MAJOR:
+        *value = 9;
+        return 0;
+    case CUDA_CAPABILITY_MINOR:
+        *value = 0;
+        return 0;
+    case CUDA_MULTIPROCESSORS:
+        *value = 6;
+        return 0;
+    case CUDA_L2_BYTES:
+        *value = 1 << 20;
+        return 0;
+    case CUDA_SHARED_BYTES_OPTIN:
+        *value = 227 << 10;
+        return 0;
+    default:
+        return CUDA_INVALID_VALUE;
+    }
+}
+
+CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device)
+{
+    FAIL_IF_TOLD;
+    (void)device;
+    *bytes = (size_t)1 << 30;
+    return 0;
+}
+
+CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest)
+{
+    FAIL_IF_TOLD;
+    *least = 0;
+    *greatest = -5;
+    return 0;
+}
+
+CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction function)
+{
+    FAIL_IF_TOLD;
+    (void)function;
+    *value = 1024;
+    return attribute == CUDA_FUNCTION_SHARED_BYTES ? 0 : CUDA_INVALID_VALUE;
+}
+
+CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value)
+{
+    FAIL_IF_TOLD;
+    (void)function;
+    return attribute == CUDA_FUNCTION_DYNAMIC_BYTES && value == (227 << 10) - 1024 ? 0 : CUDA_INVALID_VALUE;
+}
+
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
     FAIL_IF_TOLD;
@@ -125,8 +197,11 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
                         CUstream stream, void **params, void **extra)
 {
     FAIL_IF_TOLD;
-    (void)shared_bytes, (void)stream, (void)extra;
-    kernel_host_launch(((const struct kernel_host_entry *)(void *)function)->kernel, params[0],
+    (void)shared_bytes, (void)stream;
+    if (params || extra[0] != CUDA_PARAMS_POINTER || extra[2] != CUDA_PARAMS_BYTES ||
+        extra[4] != CUDA_PARAMS_END)
+        return CUDA_INVALID_VALUE;
+    kernel_host_launch(((const struct kernel_host_entry *)(void *)function)->kernel, extra[1],
                        (struct ts_cuda_dim){grid_x, grid_y, grid_z},
                        (struct ts_cuda_dim){block_x, block_y, block_z});
     return 0;
@@ -173,10 +248,10 @@ CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUstream
     return 0;
 }
 
-CUresult cuStreamCreate(CUstream *stream, unsigned flags)
+CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int priority)
 {
     FAIL_IF_TOLD;
-    if (flags != CUDA_STREAM_NON_BLOCKING)
+    if (flags != CUDA_STREAM_NON_BLOCKING || priority > 0 || priority < -5)
         return 1;
     *stream = (CUstream)(void *)&fake.streams;
     fake.streams++;
@@ -194,3 +269,31 @@ CUresult cuStreamSynchronize(CUstream stream)
 {
     return stream == (CUstream)(void *)&fake.streams ? result_of(__func__) : 400;
 }
+
+/* Loaded, not called. */
+#define ABSENT(function)                                                                                     \
+    CUresult function(void)                                                                                  \
+    {                                                                                                        \
+        return 801;                                                                                          \
+    }
+ABSENT(cuMemGetInfo_v2)
+ABSENT(cuMemGetAddressRange_v2)
+ABSENT(cuMemHostAlloc)
+ABSENT(cuMemFreeHost)
+ABSENT(cuMemcpyDtoDAsync_v2)
+ABSENT(cuIpcGetMemHandle)
+ABSENT(cuIpcOpenMemHandle_v2)
+ABSENT(cuIpcCloseMemHandle)
+ABSENT(cuEventCreate)
+ABSENT(cuEventDestroy_v2)
+ABSENT(cuEventRecordWithFlags)
+ABSENT(cuStreamWaitEvent)
+ABSENT(cuEventSynchronize)
+ABSENT(cuEventQuery)
+ABSENT(cuEventElapsedTime_v2)
+ABSENT(cuStreamBeginCapture_v2)
+ABSENT(cuStreamEndCapture)
+ABSENT(cuGraphInstantiateWithFlags)
+ABSENT(cuGraphLaunch)
+ABSENT(cuGraphExecDestroy)
+ABSENT(cuGraphDestroy)
