@@ -17,7 +17,7 @@
 
 /* Of a device and its forks. */
 struct host_shared {
-    const struct kernel_host_entry *kernels;
+    const struct kernel_host_entry *kernels; /* NULL = all */
     pthread_mutex_t lock;
     uint64_t taken;
 };
@@ -239,15 +239,14 @@ static enum ts_status host_launch(struct ts_cuda *cuda, const char *kernel, stru
                                   struct ts_cuda_dim block, uint32_t shared_bytes, const void *args,
                                   size_t args_bytes, struct ts_error *err)
 {
-    const struct kernel_host_entry *k = device_of(cuda)->shared->kernels;
+    const struct kernel_host_entry *k = kernel_host_find(device_of(cuda)->shared->kernels, kernel);
     (void)err;
-    while (k->name && strcmp(k->name, kernel) != 0)
-        k++;
-    TS_ASSERT(k->name && shared_bytes <= host_properties.shared_bytes_max);
+    TS_ASSERT(k && shared_bytes <= host_properties.shared_bytes_max);
     return command(cuda, &(struct kernel_command){.kind = KERNEL_LAUNCH,
                                                   .kernel = k->kernel,
                                                   .grid = grid,
                                                   .block = block,
+                                                  .shared_bytes = shared_bytes,
                                                   .args = (void *)(uintptr_t)args, /* read, not written */
                                                   .bytes = args_bytes});
 }

@@ -109,12 +109,17 @@ static struct {
     bool running;
 } run;
 
-static uint64_t wished_order;
+static uint64_t wished_order, dynamic_bytes = UINT64_MAX;
 const struct kernel_host_thread *kernel_host_self;
 
 void kernel_host_set_order(uint64_t order)
 {
     wished_order = order;
+}
+
+void kernel_host_set_dynamic(uint64_t bytes)
+{
+    dynamic_bytes = bytes;
 }
 
 /* --- switching ------------------------------------------------------------------------------------------ */
@@ -311,6 +316,13 @@ void *kernel_host_shared(uint64_t bytes)
     if (run.shared_bytes != bytes)
         refuse("a second kind of shared memory");
     return run.shared;
+}
+
+void *kernel_host_dynamic(uint64_t bytes)
+{
+    if (bytes > dynamic_bytes)
+        refuse("more shared memory than the launch gave");
+    return kernel_host_shared(bytes);
 }
 
 /* --- blocks and launches -------------------------------------------------------------------------------- */

@@ -20,7 +20,7 @@
     }                                                                                                        \
     static void name##_body(const type &args)
 #define TS_SHARED(type, name)       type &name = *static_cast<type *>(kernel_host_shared(sizeof(type)))
-#define TS_SHARED_LARGE(type, name) TS_SHARED(type, name)
+#define TS_SHARED_LARGE(type, name) type &name = *static_cast<type *>(kernel_host_dynamic(sizeof(type)))
 #define TS_DEVICE                   static inline
 
 #define threadIdx (kernel_host_self->thread)

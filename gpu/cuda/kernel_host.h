@@ -42,11 +42,20 @@ void kernel_host_set_order(uint64_t order);
 void kernel_host_launch(void (*kernel)(const void *args), const void *args, struct ts_cuda_dim grid,
                         struct ts_cuda_dim block);
 
-/* A device that runs these kernels; `kernels` ends with an entry without a name and is kept. */
+/* Dynamic shared memory of the launches that follow: a kernel that wants more in TS_SHARED_LARGE is refused.
+ * At first there is no bound. */
+void kernel_host_set_dynamic(uint64_t bytes);
+
 struct kernel_host_entry {
     const char *name;
     void (*kernel)(const void *args);
 };
+
+/* Of a list, which ends with an entry without a name, or, with NULL, of all of gpu/cuda (kernel_all.c, to
+ * which every *_host.cc adds its own); NULL if there is none by that name. */
+const struct kernel_host_entry *kernel_host_find(const struct kernel_host_entry *kernels, const char *name);
+
+/* A device that runs these kernels, or all; `kernels` is kept. */
 struct ts_cuda *kernel_host_open(const struct kernel_host_entry *kernels);
 
 extern const struct kernel_host_entry codec_host_kernels[]; /* of codec.cu */
@@ -56,6 +65,7 @@ uint64_t kernel_host_exchange(uint32_t mask, uint64_t value, uint32_t source_lan
 uint32_t kernel_host_ballot(uint32_t mask, int predicate);
 uint32_t kernel_host_barrier(int predicate); /* how many threads of the block came with a true one */
 void *kernel_host_shared(uint64_t bytes);    /* of this block, the same for all its threads */
+void *kernel_host_dynamic(uint64_t bytes);   /* the same, of what the launch gave */
 /* All lanes of the thread's warp come with the same function; the last to come runs it over what they
  * brought.
  */

@@ -13,6 +13,7 @@ void kernel_command_run(const struct kernel_command *c)
     switch (c->kind) {
     case KERNEL_LAUNCH:
         pthread_mutex_lock(&lock);
+        kernel_host_set_dynamic(c->shared_bytes);
         kernel_host_launch(c->kernel, c->args, c->grid, c->block);
         pthread_mutex_unlock(&lock);
         break;

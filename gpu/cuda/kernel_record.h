@@ -15,6 +15,7 @@ struct kernel_command {
     enum { KERNEL_LAUNCH, KERNEL_FILL, KERNEL_MOVE, KERNEL_MARK } kind;
     void (*kernel)(const void *args);
     struct ts_cuda_dim grid, block;
+    uint32_t shared_bytes;
     void *args; /* of a launch */
     void *to;   /* a mark writes the time there: ts_time */
     const void *from;
