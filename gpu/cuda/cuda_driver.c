@@ -48,20 +48,23 @@ static enum ts_status load(void)
 #undef LOAD
     emulated = dlsym(library, "ts_cuda_is_emulated") != NULL;
     CUresult result = cuda_driver.init(0);
-    return result == 0 ? TS_OK : not_loaded(name_of(result));
+    if (result == 0)
+        return TS_OK;
+    snprintf(reason, sizeof reason, DRIVER " says %s", name_of(result));
+    return TS_EUNSUPPORTED;
 }
 
 /* Once in a process; the library stays. */
 static enum ts_status load_once(struct ts_error *err)
 {
     if (!cuda_images[0].data)
-        return ts_error_set(err, TS_EUNSUPPORTED, "built without CUDA: configure with TS_CUDA=on");
+        return ts_error_set(err, TS_EUNSUPPORTED, "built without kernels for GPUs (TS_CUDA=off)");
     pthread_mutex_lock(&lock);
     if (loaded == TS_EAGAIN)
         loaded = load();
     enum ts_status status = loaded;
     pthread_mutex_unlock(&lock);
-    return status == TS_OK ? TS_OK : ts_error_set(err, status, "no CUDA driver: %s", reason);
+    return status == TS_OK ? TS_OK : ts_error_set(err, status, "%s", reason);
 }
 
 /* --- results -------------------------------------------------------------------------------------------- */
@@ -303,15 +306,14 @@ enum ts_status ts_cuda_count(uint32_t *count, struct ts_error *err)
     return TS_OK;
 }
 
-enum ts_status ts_cuda_open(uint32_t ordinal, struct ts_cuda **out, struct ts_error *err)
+static enum ts_status try_open(uint32_t ordinal, struct ts_cuda **out, struct ts_error *err)
 {
     uint32_t count;
-    *out = NULL;
     enum ts_status status = ts_cuda_count(&count, err);
     if (status != TS_OK)
         return status;
     if (ordinal >= count)
-        return ts_error_set(err, TS_ENOTFOUND, "no CUDA device %u: the driver shows %u", ordinal, count);
+        return ts_error_set(err, TS_ENOTFOUND, "number %u is asked for, the driver shows %u", ordinal, count);
     struct cuda_driver_device *d = ts_xcalloc(1, sizeof *d);
     d->shared = ts_xcalloc(1, sizeof *d->shared);
     pthread_mutex_init(&d->shared->lock, NULL);
@@ -323,4 +325,11 @@ enum ts_status ts_cuda_open(uint32_t ordinal, struct ts_cuda **out, struct ts_er
     else
         cuda_driver_close(&d->base);
     return status;
+}
+
+enum ts_status ts_cuda_open(uint32_t ordinal, struct ts_cuda **out, struct ts_error *err)
+{
+    *out = NULL;
+    enum ts_status status = try_open(ordinal, out, err);
+    return status == TS_OK ? status : (ts_error_prefix(err, "no CUDA device"), status);
 }

@@ -91,7 +91,7 @@ static void test_no_such_device(void **state)
     struct ts_cuda *cuda;
     (void)state;
     assert_int_equal(ts_cuda_open(1, &cuda, &err), TS_ENOTFOUND);
-    assert_string_equal(err.text, "no CUDA device 1: the driver shows 1");
+    assert_string_equal(err.text, "no CUDA device: number 1 is asked for, the driver shows 1");
     assert_null(cuda);
     fake->devices = 0;
     assert_int_equal(ts_cuda_open(0, &cuda, &err), TS_ENOTFOUND);
