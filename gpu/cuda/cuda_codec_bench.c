@@ -1,0 +1,299 @@
+/*
+ * ts-cuda-codec-bench [--device N] [--mib N] [--rounds N] [CODEC ...]: throughput of encoding and restoring
+ * KV on a device, for chunks of several sizes. CSV on stdout. Launches follow each other in one stream, each
+ * for another chunk of a pool (and of payloads) that no cache holds; the median round counts, by events.
+ *
+ *     kv_gb_per_s       bytes of the 16-bit cache in the time
+ *     traffic_gb_per_s  bytes read and written: those of the cache and of the payload
+ *     copy_gb_per_s     read and written by the driver's copies on the device, in pieces of `chunk_kib`
+ *     ratio             traffic to copies of as many bytes
+ *     peak_gb_per_s     copies of 64 MiB
+ *     ratio_to_peak     traffic to those
+ *
+ * An emulated device goes through once with a tiny pool: its figures mean nothing.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/ts_mem.h"
+#include "common/base/ts_rng.h"
+#include "gpu/codec/codec_impl.h"
+#include "gpu/cuda/ts_cuda_codec.h"
+
+#define HEADS      8u
+#define PEAK_BYTES ((size_t)64 << 20)
+#define ROUNDS_MAX 64u
+
+struct bench {
+    struct ts_cuda *cuda;
+    struct ts_cuda_event *begin, *end;
+    size_t pool_bytes;
+    uint32_t rounds;
+    ts_cuda_address pool, payload, blocks, workspace;
+    size_t payload_bytes;
+    const size_t *sizes; /* of chunks, bytes of cache; ends with 0 */
+    struct ts_cuda_codec_view view;
+    double peak;
+};
+
+static void must(enum ts_status status, const struct ts_error *err)
+{
+    if (status == TS_OK)
+        return;
+    fprintf(stderr, "ts-cuda-codec-bench: %s\n", err->text);
+    exit(1);
+}
+
+/* --- time ----------------------------------------------------------------------------------------------- */
+
+static int by_time(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* Nanoseconds of the median round of `run(context)`, after one that is not counted. */
+static double median_of(struct bench *b, void (*run)(struct bench *b, void *context), void *context)
+{
+    uint64_t times[ROUNDS_MAX];
+    struct ts_error err = {0};
+    run(b, context);
+    for (uint32_t i = 0; i < b->rounds; i++) {
+        must(ts_cuda_record(b->cuda, b->begin, &err), &err);
+        run(b, context);
+        must(ts_cuda_record(b->cuda, b->end, &err), &err);
+        must(ts_cuda_elapsed(b->begin, b->end, &times[i], &err), &err);
+    }
+    qsort(times, b->rounds, sizeof *times, by_time);
+    double ns = (double)times[b->rounds / 2];
+    return ns > 0 ? ns : 1;
+}
+
+/* --- copies --------------------------------------------------------------------------------------------- */
+
+static void run_copies(struct bench *b, void *context)
+{
+    size_t piece = *(const size_t *)context;
+    struct ts_error err = {0};
+    for (size_t at = 0; at + piece <= b->pool_bytes; at += piece)
+        must(ts_cuda_copy(b->cuda, b->payload + at, b->pool + at, piece, &err), &err);
+}
+
+/* GB/s, read and written. */
+static double copy_rate(struct bench *b, size_t piece)
+{
+    piece = piece < b->pool_bytes ? piece : b->pool_bytes;
+    return 2 * (double)(b->pool_bytes / piece * piece) / median_of(b, run_copies, &piece);
+}
+
+/* --- the codec ------------------------------------------------------------------------------------------ */
+
+struct job {
+    const struct ts_codec *codec;
+    uint32_t tokens; /* of a chunk */
+    size_t bytes;    /* of its payload */
+    uint32_t chunks; /* in the pool, each in a place of its own */
+    size_t step;     /* from payload to payload */
+    bool decode;
+};
+
+static void run_codec(struct bench *b, void *context)
+{
+    const struct job *j = context;
+    struct ts_error err = {0};
+    struct ts_codec_chunk chunk = {.head_count = HEADS, .token_count = j->tokens};
+    for (uint32_t i = 0; i < j->chunks; i++) {
+        ts_cuda_address payload = b->payload + i * j->step;
+        chunk.token_begin = i * j->tokens;
+        must(j->decode
+                 ? ts_cuda_codec_decode(b->cuda, j->codec, payload, j->bytes, &chunk, &b->view, b->workspace,
+                                        &err)
+                 : ts_cuda_codec_encode(b->cuda, j->codec, &b->view, &chunk, payload, b->workspace, &err),
+             &err);
+    }
+}
+
+/* The last launch went well, and no tile has escaped: the payload is as long as it was taken for. */
+static void check_answer(struct bench *b)
+{
+    struct ts_error err = {0};
+    uint32_t escapes;
+    must(ts_cuda_codec_answer(b->cuda, b->workspace, &escapes, &err), &err);
+    if (escapes) {
+        fprintf(stderr, "ts-cuda-codec-bench: %u tiles of ordinary numbers have escaped\n", escapes);
+        exit(1);
+    }
+}
+
+static void measure_codec(struct bench *b, const struct ts_codec *codec, size_t chunk_bytes)
+{
+    struct ts_codec_cache cache = {b->view.head_dim, b->view.dtype};
+    struct job j = {.codec = codec, .tokens = (uint32_t)(chunk_bytes / (HEADS * b->view.head_dim * 4))};
+    /* Not the beginning of a sequence: chunks differ in size by what first tokens take. */
+    struct ts_codec plain = *codec;
+    plain.raw_tokens = 0;
+    j.codec = &plain;
+    if (j.tokens % ts_codec_span(codec) != 0)
+        return;
+    struct ts_codec_chunk chunk = {.head_count = HEADS, .token_count = j.tokens};
+    j.bytes = ts_codec_bytes(&plain, cache, &chunk, 0);
+    j.step = (ts_codec_bytes_max(&plain, cache, &chunk) + 255) & ~(size_t)255;
+    j.chunks = (uint32_t)(b->pool_bytes / chunk_bytes);
+    double traffic = (double)j.chunks * (double)(chunk_bytes + j.bytes), copy = copy_rate(b, chunk_bytes);
+    for (int decode = 0; decode < 2; decode++) {
+        j.decode = decode != 0;
+        double ns = median_of(b, run_codec, &j);
+        check_answer(b);
+        printf("%s,%s,%s,%u,%zu,%.2f,%.1f,%.1f,%.1f,%.3f,%.1f,%.3f\n", decode ? "decode" : "encode",
+               ts_codec_name(codec), ts_dtype_name(b->view.dtype), b->view.head_dim, chunk_bytes >> 10,
+               ns / 1000 / j.chunks, (double)j.chunks * (double)chunk_bytes / ns, traffic / ns, copy,
+               traffic / ns / copy, b->peak, traffic / ns / b->peak);
+        fflush(stdout);
+    }
+}
+
+/* --- the pool ------------------------------------------------------------------------------------------- */
+
+static uint16_t element(struct ts_rng *rng, enum ts_dtype dtype)
+{
+    float x = (float)ts_rng_normal(rng);
+    return dtype == TS_DTYPE_F16 ? codec_f32_to_f16(x) : codec_f32_to_bf16(x);
+}
+
+/* The same piece of drawn numbers again and again: what matters is where they lie. */
+static void fill_pool(struct bench *b, enum ts_dtype dtype)
+{
+    size_t piece = (size_t)4 << 20;
+    struct ts_error err = {0};
+    struct ts_rng rng;
+    piece = piece < b->pool_bytes ? piece : b->pool_bytes;
+    uint16_t *values = ts_xmalloc(piece);
+    ts_rng_init(&rng, 1);
+    for (size_t i = 0; i < piece / 2; i++)
+        values[i] = i < 4096 ? element(&rng, dtype) : values[ts_rng_u64(&rng) % 4096];
+    for (size_t at = 0; at < b->pool_bytes; at += piece)
+        must(ts_cuda_upload(b->cuda, b->pool + at, values, piece, &err), &err);
+    must(ts_cuda_wait(b->cuda, &err), &err);
+    ts_free(values);
+}
+
+/* Blocks of a sequence lie scattered. */
+static void set_view(struct bench *b, enum ts_dtype dtype, uint32_t head_dim)
+{
+    struct ts_error err = {0};
+    uint32_t count = (uint32_t)(b->pool_bytes / ((size_t)TS_KV_BLOCK_TOKENS * HEADS * head_dim * 4));
+    uint32_t *blocks = ts_xcalloc(count, sizeof *blocks);
+    for (uint32_t i = 0; i < count; i++)
+        blocks[i] = (uint32_t)((uint64_t)i * 1237 % count); /* 1237 is odd, a prime */
+    must(ts_cuda_upload(b->cuda, b->blocks, blocks, count * sizeof *blocks, &err), &err);
+    must(ts_cuda_wait(b->cuda, &err), &err);
+    ts_free(blocks);
+    b->view = (struct ts_cuda_codec_view){.pool = b->pool,
+                                          .pool_blocks = count,
+                                          .pool_heads = HEADS,
+                                          .head_dim = head_dim,
+                                          .dtype = dtype,
+                                          .blocks = b->blocks,
+                                          .block_count = count};
+}
+
+static void bench_init(struct bench *b, uint32_t ordinal, size_t mib)
+{
+    static const size_t sizes[] = {256 << 10, 1 << 20, 4 << 20, 16 << 20, 0},
+                        tiny[] = {(size_t)32 << 10, (size_t)64 << 10, 0};
+    struct ts_error err = {0};
+    must(ts_cuda_open(ordinal, &b->cuda, &err), &err);
+    bool emulated = ts_cuda_properties(b->cuda)->emulated;
+    b->pool_bytes = emulated ? (size_t)128 << 10 : mib << 20;
+    b->rounds = emulated ? 1 : b->rounds;
+    b->sizes = emulated ? tiny : sizes;
+    b->payload_bytes = 2 * b->pool_bytes;
+    must(ts_cuda_event_new(b->cuda, &b->begin, &err), &err);
+    must(ts_cuda_event_new(b->cuda, &b->end, &err), &err);
+    must(ts_cuda_alloc(b->cuda, b->pool_bytes, &b->pool, &err), &err);
+    must(ts_cuda_alloc(b->cuda, b->payload_bytes, &b->payload, &err), &err);
+    must(ts_cuda_alloc(b->cuda, b->pool_bytes / 1024, &b->blocks, &err), &err);
+    size_t workspace = ts_cuda_codec_workspace_bytes((uint32_t)(b->pool_bytes / 2048));
+    must(ts_cuda_alloc(b->cuda, workspace, &b->workspace, &err), &err);
+    must(ts_cuda_clear(b->cuda, b->workspace, workspace, &err), &err);
+    b->peak = copy_rate(b, PEAK_BYTES);
+}
+
+static void bench_fini(struct bench *b)
+{
+    ts_cuda_free(b->cuda, &b->pool);
+    ts_cuda_free(b->cuda, &b->payload);
+    ts_cuda_free(b->cuda, &b->blocks);
+    ts_cuda_free(b->cuda, &b->workspace);
+    ts_cuda_event_free(&b->begin);
+    ts_cuda_event_free(&b->end);
+    ts_cuda_close(&b->cuda);
+}
+
+static bool wanted(const char *name, int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], name) == 0)
+            return true;
+    }
+    return argc == 0;
+}
+
+static void bench_run(struct bench *b, enum ts_dtype dtype, int argc, char **argv)
+{
+    fill_pool(b, dtype);
+    for (uint32_t head_dim = 64; head_dim <= 128; head_dim *= 2) {
+        set_view(b, dtype, head_dim);
+        for (size_t c = 0; ts_codec_preset(c); c++) {
+            struct ts_codec codec;
+            ts_codec_parse(ts_codec_preset(c), &codec, NULL);
+            if (!wanted(ts_codec_preset(c), argc, argv) || !ts_cuda_codec_takes(&codec, head_dim))
+                continue;
+            for (const size_t *size = b->sizes; *size; size++)
+                measure_codec(b, &codec, *size);
+        }
+    }
+}
+
+/* A number behind an option; moves on. */
+static uint32_t number(int *argc, char ***argv, uint32_t least, uint32_t most)
+{
+    char *end = NULL;
+    unsigned long value = *argc > 1 ? strtoul((*argv)[1], &end, 10) : 0;
+    if (!end || *end || value < least || value > most) {
+        fprintf(stderr, "ts-cuda-codec-bench: %s takes a number of %u to %u\n", **argv, least, most);
+        exit(2);
+    }
+    *argc -= 2;
+    *argv += 2;
+    return (uint32_t)value;
+}
+
+int main(int argc, char **argv)
+{
+    static struct bench b = {.rounds = 5};
+    uint32_t ordinal = 0, mib = 512;
+    argc--, argv++;
+    while (argc > 0 && argv[0][0] == '-') {
+        if (strcmp(*argv, "--device") == 0)
+            ordinal = number(&argc, &argv, 0, 1023);
+        else if (strcmp(*argv, "--mib") == 0)
+            mib = number(&argc, &argv, 64, 16384);
+        else if (strcmp(*argv, "--rounds") == 0)
+            b.rounds = number(&argc, &argv, 1, ROUNDS_MAX);
+        else
+            return fprintf(stderr,
+                           "usage: ts-cuda-codec-bench [--device N] [--mib N] [--rounds N] [CODEC ...]\n"),
+                   2;
+    }
+    bench_init(&b, ordinal, mib);
+    fprintf(stderr, "device: %s\n", ts_cuda_name(b.cuda));
+    printf(
+        "what,codec,dtype,head_dim,chunk_kib,us_per_chunk,kv_gb_per_s,traffic_gb_per_s,copy_gb_per_s,ratio,"
+        "peak_gb_per_s,ratio_to_peak\n");
+    bench_run(&b, TS_DTYPE_BF16, argc, argv);
+    bench_run(&b, TS_DTYPE_F16, argc, argv);
+    bench_fini(&b);
+    return 0;
+}
