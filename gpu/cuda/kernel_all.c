@@ -6,6 +6,8 @@
 
 static const struct kernel_host_entry *const all[] = {
     codec_host_kernels,
+    skinny_host_kernels,
+    gemv_host_kernels,
 };
 
 const struct kernel_host_entry *kernel_host_find(const struct kernel_host_entry *kernels, const char *name)

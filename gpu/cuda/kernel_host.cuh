@@ -232,6 +232,11 @@ TS_DEVICE uint4 kernel_load_once(const void *from)
     return *static_cast<const uint4 *>(from);
 }
 
+TS_DEVICE uint4 kernel_load_weights(const void *from)
+{
+    return *static_cast<const uint4 *>(kernel_host_aligned(from, 16));
+}
+
 TS_DEVICE void kernel_store_once(void *to, uint4 value)
 {
     *static_cast<uint4 *>(to) = value;

@@ -72,6 +72,16 @@ TS_DEVICE void kernel_store_once(void *to, uint4 value)
     __stcs((uint4 *)to, value);
 }
 
+/* Weights: read once in this launch and written by none, in runs that the lanes of a warp share. */
+TS_DEVICE uint4 kernel_load_weights(const void *from)
+{
+    uint4 v;
+    asm("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+        : "l"(from));
+    return v;
+}
+
 /* Written by other blocks of the same launch: not from this processor's own cache. */
 TS_DEVICE uint32_t kernel_load_shared_byte(const uint8_t *from)
 {

@@ -183,13 +183,11 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
 {
     FAIL_IF_TOLD;
     (void)module;
-    for (const struct kernel_host_entry *k = codec_host_kernels; k->name; k++) {
-        if (strcmp(k->name, name) == 0) {
-            *function = (CUfunction)(void *)(uintptr_t)k;
-            return 0;
-        }
-    }
-    return 500;
+    const struct kernel_host_entry *k = kernel_host_find(NULL, name);
+    if (!k)
+        return 500;
+    *function = (CUfunction)(void *)(uintptr_t)k;
+    return 0;
 }
 
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,

@@ -1,0 +1,35 @@
+/*
+ * Launches of the own kernels for few rows of x (skinny.cu, gemv.cu). A *variant* is a kernel but for its
+ * types, of which there are four of each; together with a number of warps it is what cuda_gemm_prepare times
+ * and chooses. A variant takes so many rows at a time; more are done in slices.
+ */
+#ifndef TS_GPU_CUDA_CUDA_SKINNY_H
+#define TS_GPU_CUDA_CUDA_SKINNY_H
+
+#include "gpu/cuda/cuda_gemm.h"
+
+#define CUDA_SKINNY_VARIANTS        12u
+#define CUDA_SKINNY_INVARIANT_WARPS 8u /* of variants without `gemv`: then all of them give the same bits */
+
+struct cuda_skinny_variant {
+    bool gemv;          /* without tensor cores */
+    uint32_t rows;      /* of the weights: of a block, GEMV: of a warp */
+    uint32_t tokens;    /* at a time */
+    uint32_t warps_max; /* of a block */
+};
+extern const struct cuda_skinny_variant cuda_skinny_variants[CUDA_SKINNY_VARIANTS];
+
+struct cuda_skinny_choice {
+    uint32_t variant, warps;
+};
+
+/* A rule of thumb for what was not measured: as few rows of weights in a block as keep all multiprocessors
+ * busy. Never a GEMV, always CUDA_SKINNY_INVARIANT_WARPS. */
+struct cuda_skinny_choice cuda_skinny_guess(uint32_t outputs, uint32_t m, uint32_t multiprocessors);
+
+/* One launch for each slice of rows. `bf16`: T. */
+enum ts_status cuda_skinny_launch(struct ts_cuda *cuda, struct cuda_skinny_choice choice, bool bf16,
+                                  const struct cuda_matrix *w, ts_cuda_address x, uint32_t m,
+                                  ts_cuda_address y, enum cuda_gemm_y y_kind, struct ts_error *err);
+
+#endif

@@ -1,0 +1,230 @@
+/*
+ * y = x W^T for few tokens on tensor cores: bound by reading W, which is read once, from memory straight into
+ * registers. Weights are the 16-row operand A of mma.m16n8k16, tokens the 8-wide B (kernels.md, 3.5).
+ *
+ * A thread loads 16 bytes of a weight row at a time; four lanes have 64 bytes of it, a *piece*. That is not
+ * the order of A's columns, but a sum has no order of columns as long as A and B agree, and the same loads of
+ * the tokens' rows give just that order of B: lane 4 g + t has bytes 16 t .. of row g and of row g + 8, and
+ * of token g. The words of 16 bytes are, two by two, the registers of two MMAs (four with int8).
+ *
+ *     block     16 x row_tiles outputs, all tokens, all of the sum
+ *     warp      every `warps`th piece, `ahead` pieces on their way in registers
+ *     at last   sums of warps through shared memory, added in the order of warps
+ *
+ * So a sum's order depends on the number of warps alone: not on tiles, tokens, nor loads ahead. What lies
+ * beyond inputs is zero on both sides; rows beyond outputs and tokens beyond m are read as the last one and
+ * not stored. No device has measured it yet (README.md).
+ */
+#include "gpu/cuda/skinny.cuh"
+
+#define PIECE 64u /* bytes of a weight row */
+
+template <int tiles, int threads> struct skinny_shared {
+    float sums[threads / 32][tiles][SKINNY_ROWS * SKINNY_TOKENS];
+};
+
+/* Which of the bytes are a thread's. */
+struct lane_place {
+    uint32_t warp, warps; /* its number, and how many */
+    uint32_t group, byte; /* lane / 4; of a piece */
+    uint32_t row_bytes;
+};
+
+template <bool int8> TS_DEVICE lane_place place_of(const skinny_args &args)
+{
+    lane_place p;
+    p.warp = threadIdx.x / 32;
+    p.warps = blockDim.x / 32;
+    p.group = threadIdx.x % 32 / 4;
+    p.byte = threadIdx.x % 4 * 16;
+    p.row_bytes = args.inputs * (int8 ? 1 : 2);
+    return p;
+}
+
+/* Rows g and g + 8 of each tile, at `byte` of the row. */
+template <int row_tiles>
+TS_DEVICE void load_weights(uint4 *w, const uint8_t *base, const uint32_t *offsets, uint32_t byte,
+                            uint32_t row_bytes)
+{
+#pragma unroll
+    for (int i = 0; i < 2 * row_tiles; i++) {
+        w[i] = make_uint4(0, 0, 0, 0);
+        if (byte < row_bytes)
+            w[i] = kernel_load_weights(base + offsets[i] + byte);
+    }
+}
+
+/* Of one token, the words that go with `byte` of a weight row: 4, or 8 with int8. */
+template <bool int8>
+TS_DEVICE void load_token(uint32_t *b, const uint8_t *row, uint32_t byte, uint32_t row_bytes)
+{
+#pragma unroll
+    for (int i = 0; i < (int8 ? 2 : 1); i++) {
+        uint4 words = make_uint4(0, 0, 0, 0);
+        if (byte < row_bytes)
+            words = *(const uint4 *)(row + (int8 ? 2 : 1) * byte + i * 16);
+        b[4 * i] = words.x;
+        b[4 * i + 1] = words.y;
+        b[4 * i + 2] = words.z;
+        b[4 * i + 3] = words.w;
+    }
+}
+
+template <bool bf16> TS_DEVICE void multiply(float *d, const uint32_t *a, const uint32_t *b)
+{
+    if (bf16)
+        kernel_mma_bf16(d, a, b);
+    else
+        kernel_mma_f16(d, a, b);
+}
+
+/* Operand A number `k` of a row tile: 2 words of each row, or one with int8. */
+template <bool bf16, bool int8>
+TS_DEVICE void operand_of(uint32_t *a, const uint4 &low, const uint4 &high, int k)
+{
+    const uint32_t lows[4] = {low.x, low.y, low.z, low.w}, highs[4] = {high.x, high.y, high.z, high.w};
+    if (int8) {
+        a[0] = skinny_narrow_2<bf16>(skinny_int8(lows[k], 0), skinny_int8(lows[k], 1));
+        a[1] = skinny_narrow_2<bf16>(skinny_int8(highs[k], 0), skinny_int8(highs[k], 1));
+        a[2] = skinny_narrow_2<bf16>(skinny_int8(lows[k], 2), skinny_int8(lows[k], 3));
+        a[3] = skinny_narrow_2<bf16>(skinny_int8(highs[k], 2), skinny_int8(highs[k], 3));
+    } else {
+        a[0] = lows[2 * k & 3];
+        a[1] = highs[2 * k & 3];
+        a[2] = lows[(2 * k + 1) & 3];
+        a[3] = highs[(2 * k + 1) & 3];
+    }
+}
+
+/* One piece of all tiles. */
+template <bool bf16, bool int8, int row_tiles, int token_tiles>
+TS_DEVICE void multiply_piece(float (*d)[4], const uint4 *w, const uint8_t *const *tokens, uint32_t byte,
+                              uint32_t row_bytes)
+{
+    uint32_t b[token_tiles][int8 ? 8 : 4];
+#pragma unroll
+    for (int n = 0; n < token_tiles; n++)
+        load_token<int8>(b[n], tokens[n], byte, row_bytes);
+#pragma unroll
+    for (int k = 0; k < (int8 ? 4 : 2); k++) {
+#pragma unroll
+        for (int r = 0; r < row_tiles; r++) {
+            uint32_t a[4];
+            operand_of<bf16, int8>(a, w[2 * r], w[2 * r + 1], k);
+#pragma unroll
+            for (int n = 0; n < token_tiles; n++)
+                multiply<bf16>(d[r * token_tiles + n], a, b[n] + 2 * k);
+        }
+    }
+}
+
+/* --- the end: sums of warps, in their order ------------------------------------------------------------- */
+
+/* Where the sum of row `row` and token `token` of a tile lies in shared memory: as fragments have it. */
+TS_DEVICE uint32_t sum_at(uint32_t row, uint32_t token)
+{
+    return (row % 8 * 4 + token / 2) * 4 + row / 8 * 2 + token % 2;
+}
+
+template <int tiles, int threads>
+TS_DEVICE float sum_of(const skinny_shared<tiles, threads> &shared, uint32_t tile, uint32_t at)
+{
+    float sum = 0;
+    for (uint32_t warp = 0; warp < blockDim.x / 32; warp++)
+        sum += shared.sums[warp][tile][at];
+    return sum;
+}
+
+/* Element `index` of a tile whose first row and token are given. */
+template <bool bf16, bool int8, int tiles, int threads>
+TS_DEVICE void finish(const skinny_args &args, const skinny_shared<tiles, threads> &shared, uint32_t tile,
+                      uint32_t index, uint32_t first_row, uint32_t first_token)
+{
+    uint32_t row = index % SKINNY_ROWS, token = index / SKINNY_ROWS, output = first_row + row;
+    if (output >= args.outputs || first_token + token >= args.m)
+        return;
+    float sum = sum_of(shared, tile, sum_at(row, token));
+    if (int8)
+        sum *= args.scales[output];
+    if (args.y_kind != SKINNY_SWIGLU) {
+        skinny_store<bf16>(args, first_token + token, output, sum);
+    } else if (row < 8) {
+        float up = sum_of(shared, tile, sum_at(row + 8, token));
+        skinny_store_swiglu<bf16>(args, first_token + token, output, sum,
+                                  int8 ? up * args.scales[output + 8] : up);
+    }
+}
+
+/* As many tiles at a time as shared memory has room for. */
+template <bool bf16, bool int8, int row_tiles, int token_tiles, int tiles, int threads>
+TS_DEVICE void finish_all(const skinny_args &args, skinny_shared<tiles, threads> &shared, const float (*d)[4],
+                          uint32_t first_row)
+{
+    const uint32_t elements = SKINNY_ROWS * SKINNY_TOKENS;
+#pragma unroll
+    for (int begin = 0; begin < row_tiles * token_tiles; begin += tiles) {
+        if (begin)
+            __syncthreads();
+#pragma unroll
+        for (int i = 0; i < tiles; i++) {
+            uint4 bits = make_uint4(kernel_bits_of(d[begin + i][0]), kernel_bits_of(d[begin + i][1]),
+                                    kernel_bits_of(d[begin + i][2]), kernel_bits_of(d[begin + i][3]));
+            *(uint4 *)&shared.sums[threadIdx.x / 32][i][threadIdx.x % 32 * 4] = bits;
+        }
+        __syncthreads();
+        for (uint32_t e = threadIdx.x; e < tiles * elements; e += blockDim.x) {
+            uint32_t tile = (uint32_t)begin + e / elements;
+            finish<bf16, int8>(args, shared, e / elements, e % elements,
+                               first_row + tile / token_tiles * SKINNY_ROWS,
+                               tile % token_tiles * SKINNY_TOKENS);
+        }
+    }
+}
+
+template <bool bf16, bool int8, int row_tiles, int token_tiles, int ahead, int tiles, int threads>
+TS_DEVICE void run(const skinny_args &args, skinny_shared<tiles, threads> &shared)
+{
+    const lane_place p = place_of<int8>(args);
+    const uint32_t first_row = blockIdx.x * (SKINNY_ROWS * row_tiles);
+    const uint8_t *base = args.w + (uint64_t)first_row * p.row_bytes, *tokens[token_tiles];
+    uint32_t offsets[2 * row_tiles];
+    float d[row_tiles * token_tiles][4];
+    uint4 w[ahead][2 * row_tiles];
+#pragma unroll
+    for (int i = 0; i < 2 * row_tiles; i++)
+        offsets[i] = min(i * 8 + p.group, args.outputs - 1 - first_row) * p.row_bytes;
+#pragma unroll
+    for (int n = 0; n < token_tiles; n++)
+        tokens[n] = args.x + (uint64_t)min(n * SKINNY_TOKENS + p.group, args.m - 1) * args.inputs * 2;
+#pragma unroll
+    for (int i = 0; i < row_tiles * token_tiles; i++)
+        d[i][0] = d[i][1] = d[i][2] = d[i][3] = 0;
+    const uint32_t step = p.warps * PIECE, start = p.warp * PIECE + p.byte;
+#pragma unroll
+    for (int s = 0; s < ahead; s++)
+        load_weights<row_tiles>(w[s], base, offsets, start + s * step, p.row_bytes);
+    for (uint32_t begin = 0; begin < p.row_bytes; begin += ahead * step) {
+#pragma unroll
+        for (int s = 0; s < ahead; s++) {
+            uint32_t byte = begin + start + s * step;
+            multiply_piece<bf16, int8, row_tiles, token_tiles>(d, w[s], tokens, byte, p.row_bytes);
+            load_weights<row_tiles>(w[s], base, offsets, byte + ahead * step, p.row_bytes);
+        }
+    }
+    finish_all<bf16, int8, row_tiles, token_tiles>(args, shared, d, first_row);
+}
+
+/* Tiles whose sums are in shared memory at a time: 32 KiB at most. */
+constexpr int tiles_at_once(int tiles, int threads)
+{
+    return tiles * threads <= 2048 ? tiles : 2048 / threads;
+}
+
+#define SKINNY_KERNEL(name, bf16, int8, row_tiles, token_tiles, ahead, threads)                              \
+    typedef skinny_shared<tiles_at_once(row_tiles *token_tiles, threads), threads> name##_shared;            \
+    TS_KERNEL(name, threads, skinny_args)                                                                    \
+    {                                                                                                        \
+        TS_SHARED(name##_shared, shared);                                                                    \
+        run<bf16, int8, row_tiles, token_tiles, ahead>(args, shared);                                        \
+    }
+SKINNY_MMA(SKINNY_KERNEL)

@@ -1,0 +1,189 @@
+/*
+ * The own kernels for few rows, compiled for the CPU, against sums in double: every variant and type over
+ * shapes with tails, all kinds of results, the threads of a block in ascending, descending and drawn orders
+ * (gpu/cuda/kernel_host.h); and that a row's result does not depend on how many rows there are.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/ts_mem.h"
+#include "gpu/cuda/cuda_skinny.h"
+#include "gpu/cuda/kernel_host.h"
+#include "tests/gpu/gemm_fixture.h"
+
+static struct ts_cuda *cuda;
+
+static void next_order(void)
+{
+    static const uint64_t orders[] = {KERNEL_HOST_ASCENDING, KERNEL_HOST_DESCENDING, 20261126};
+    static uint32_t turn;
+    kernel_host_set_order(orders[turn++ % 3]);
+}
+
+static void ok(enum ts_status status, const struct ts_error *err)
+{
+    if (status != TS_OK)
+        fail_msg("%s", err->text);
+}
+
+static void try_variant(struct gemm_case *c, struct cuda_skinny_choice choice)
+{
+    struct ts_error err = {0};
+    char who[64];
+    snprintf(who, sizeof who, "%s %s variant %u, %u warps", c->bf16 ? "bf16" : "f16",
+             c->w.type == CUDA_MATRIX_I8 ? "int8" : "", choice.variant, choice.warps);
+    gemm_case_reset(c);
+    next_order();
+    ok(cuda_skinny_launch(cuda, choice, c->bf16, &c->w, c->x, c->m, c->y, c->kind, &err), &err);
+    gemm_case_check(c, who);
+}
+
+/* Outputs and inputs that end within tiles and pieces, and within neither. */
+static const struct {
+    uint32_t outputs, inputs;
+} shapes[] = {{1, 16}, {13, 48}, {16, 512}, {70, 176}, {33, 1056}};
+
+static void test_variants(void **state)
+{
+    uint32_t turn = 0;
+    (void)state;
+    for (uint32_t type = 0; type < 4; type++) {
+        for (uint32_t v = 0; v < CUDA_SKINNY_VARIANTS; v++) {
+            const uint32_t tokens = cuda_skinny_variants[v].tokens, some[] = {1, tokens, tokens / 2 + 1};
+            for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+                for (enum cuda_gemm_y kind = CUDA_GEMM_Y_16; kind <= CUDA_GEMM_SWIGLU; kind++, turn++) {
+                    struct gemm_case c;
+                    uint32_t outputs =
+                        kind == CUDA_GEMM_SWIGLU ? (shapes[s].outputs + 15) / 16 * 16 : shapes[s].outputs;
+                    gemm_case_init(&c, cuda, type % 2, type / 2, outputs, shapes[s].inputs, some[turn % 3],
+                                   kind);
+                    try_variant(&c, (struct cuda_skinny_choice){v, 1u << turn % 4});
+                    gemm_case_fini(&c);
+                }
+            }
+        }
+    }
+}
+
+/* What an engine calls: any number of rows, also more than a kernel takes at a time. */
+static void test_rows(void **state)
+{
+    static const uint32_t counts[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
+                                      12, 13, 14, 15, 16, 17, 33, 64, 70, 137};
+    struct ts_error err = {0};
+    (void)state;
+    for (uint32_t bf16 = 0; bf16 < 2; bf16++) {
+        struct cuda_gemm_options options = {.activations = bf16 ? TS_DTYPE_BF16 : TS_DTYPE_F16,
+                                            .cache_folder = ""};
+        struct cuda_gemm *gemm;
+        ok(cuda_gemm_new(cuda, &options, &gemm, &err), &err);
+        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+            enum cuda_gemm_y kind = (enum cuda_gemm_y)((i + bf16) % 4);
+            struct gemm_case c;
+            gemm_case_init(&c, cuda, bf16, i % 3 == 2, 48, 80, counts[i], kind);
+            gemm_case_reset(&c);
+            next_order();
+            if (kind == CUDA_GEMM_SWIGLU)
+                ok(cuda_gemm_swiglu(gemm, cuda, &c.w, c.x, c.m, c.y, c.scratch, &err), &err);
+            else
+                ok(cuda_gemm_run(gemm, cuda, &c.w, c.x, c.m, c.y, kind, &err), &err);
+            gemm_case_check(&c, "cuda_gemm");
+            gemm_case_fini(&c);
+        }
+        cuda_gemm_free(&gemm);
+    }
+}
+
+/* All variants on tensor cores give the rows of a batch the same bits as its first rows alone. */
+static void test_invariance(void **state)
+{
+    struct gemm_case c;
+    void *first[2][16] = {{NULL}};
+    size_t bytes[16];
+    (void)state;
+    gemm_case_init(&c, cuda, true, false, 40, 1200, 64, CUDA_GEMM_Y_F32);
+    for (uint32_t v = 0; v < CUDA_SKINNY_VARIANTS; v++) {
+        const struct cuda_skinny_choice choice = {v, CUDA_SKINNY_INVARIANT_WARPS};
+        bool gemv = cuda_skinny_variants[v].gemv;
+        struct ts_error err = {0};
+        for (uint32_t m = 1; m <= 64; m = m < 16 ? m + 3 : m * 2) {
+            gemm_case_reset(&c);
+            next_order();
+            ok(cuda_skinny_launch(cuda, choice, true, &c.w, c.x, m, c.y, c.kind, &err), &err);
+            for (uint32_t row = 0; row < 16 && row < m; row++) {
+                uint8_t *rows = gemm_case_rows(&c, row + 1, &bytes[row]);
+                size_t row_bytes = bytes[row] / (row + 1);
+                if (!first[gemv][row])
+                    first[gemv][row] = ts_xmemdup((const char *)rows + row * row_bytes, row_bytes);
+                if (memcmp(first[gemv][row], rows + row * row_bytes, row_bytes) != 0)
+                    fail_msg("variant %u: row %u of %u differs from that of a smaller batch", v, row, m);
+                ts_free(rows);
+            }
+        }
+    }
+    for (uint32_t i = 0; i < 32; i++)
+        ts_free(first[i / 16][i % 16]);
+    gemm_case_fini(&c);
+}
+
+static void test_refusals(void **state)
+{
+    static const struct {
+        struct cuda_gemm_use use;
+        const char *words;
+    } cases[] = {
+        {{{CUDA_MATRIX_BF16, 256, 0, 8, 8}, CUDA_GEMM_Y_16}, "two 16-bit types"},
+        {{{CUDA_MATRIX_F16, 256, 0, 8, 12}, CUDA_GEMM_Y_16},
+         "a matrix of 8 x 12: inputs must be a multiple of 8"},
+        {{{CUDA_MATRIX_I8, 256, 256, 8, 24}, CUDA_GEMM_Y_16}, "a multiple of 16"},
+        {{{CUDA_MATRIX_F16, 256, 0, 24, 8}, CUDA_GEMM_SWIGLU}, "24 outputs are no runs of 8"},
+        {{{CUDA_MATRIX_F16, 256, 0, 0, 8}, CUDA_GEMM_Y_F32}, "0 x 8"},
+    };
+    struct ts_error err = {0};
+    struct cuda_gemm *gemm;
+    (void)state;
+    ok(cuda_gemm_new(cuda, &(struct cuda_gemm_options){.activations = TS_DTYPE_F16, .cache_folder = ""},
+                     &gemm, &err),
+       &err);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(cuda_gemm_prepare(gemm, cuda, &cases[i].use, 1, 8, &err), TS_EINVAL);
+        assert_non_null(strstr(err.text, cases[i].words));
+    }
+    cuda_gemm_free(&gemm);
+}
+
+/* The rule of thumb fills the device, and takes every number of rows. */
+static void test_guess(void **state)
+{
+    (void)state;
+    for (uint32_t outputs = 1; outputs <= 1u << 17; outputs = outputs * 3 + 1) {
+        for (uint32_t m = 1; m <= 64; m++) {
+            struct cuda_skinny_choice choice = cuda_skinny_guess(outputs, m, 132);
+            const struct cuda_skinny_variant *v = &cuda_skinny_variants[choice.variant];
+            assert_false(v->gemv);
+            assert_true(v->tokens >= m && (v->tokens == 8 || v->tokens < 2 * m));
+            for (uint32_t other = 0; other < CUDA_SKINNY_VARIANTS; other++) {
+                const struct cuda_skinny_variant *o = &cuda_skinny_variants[other];
+                if (!o->gemv && o->tokens == v->tokens && o->rows < v->rows)
+                    assert_true((outputs + v->rows - 1) / v->rows >= 132);
+            }
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_variants), cmocka_unit_test(test_rows),  cmocka_unit_test(test_invariance),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_guess),
+    };
+    cuda = kernel_host_open(NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ts_cuda_close(&cuda);
+    return failed;
+}
