@@ -6,6 +6,7 @@
 
 static const struct kernel_host_entry *const all[] = {
     codec_host_kernels,
+    weights_host_kernels,
     skinny_host_kernels,
     gemv_host_kernels,
 };
