@@ -55,3 +55,18 @@ function(ts_cuda_image name)
   set(${A_OUT} ${at}.image.c PARENT_SCOPE)
   set(TS_CUDA_REPORTS "${TS_CUDA_REPORTS};${at}.ptxas" CACHE INTERNAL "what ptxas said of all images")
 endfunction()
+
+# ts_emulated(TEST [VARIABLE=value...]): a test that was registered finds the driver of the tests, whose device is the CPU
+# (tests/gpu/emulated). Only where kernels are compiled for GPUs, too.
+set(TS_EMULATED ${PROJECT_BINARY_DIR}/emulated-driver CACHE INTERNAL "where the driver of the tests lies")
+function(ts_emulated name)
+  set(changes LD_LIBRARY_PATH=set:${TS_EMULATED})
+  foreach(variable ${ARGN})
+    string(REPLACE "=" "=set:" variable ${variable})
+    list(APPEND changes ${variable})
+  endforeach()
+  set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT_MODIFICATION ${changes})
+  if(TARGET ${name})
+    add_dependencies(${name} emulated_driver)
+  endif()
+endfunction()

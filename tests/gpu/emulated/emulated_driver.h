@@ -1,0 +1,45 @@
+/*
+ * A libcuda.so.1 whose device is the CPU: kernels of gpu/cuda compiled for it, memory that other processes
+ * map by the handles of CUDA IPC, streams that have done at once what they are asked. A program that finds it
+ * by LD_LIBRARY_PATH (build/emulated-driver) runs as with a GPU. It is as strict as a real one where that is
+ * cheap: a thread without a context, addresses outside of all memory, what a capture does not allow, more
+ * shared memory than was allowed, handles of the own process are refused with the driver's own results.
+ *
+ * From the environment:
+ *     TS_FAULT=function:nth:result[:sticky][,...]   that call of the function fails so; sticky: all later
+ * calls of any function too, as when a kernel has lost its device. Names are the driver's: cuMemAlloc_v2:3:2
+ *     TS_EMULATED_MEMORY=MiB                        of each device and process, 4096 if not given
+ *     TS_EMULATED_DEVICES=n                         1 if not given; 0 = cuInit finds none
+ *
+ * Below is what a test in the same process asks of it, by dlsym.
+ */
+#ifndef TS_TESTS_GPU_EMULATED_DRIVER_H
+#define TS_TESTS_GPU_EMULATED_DRIVER_H
+
+#include <stdint.h>
+
+enum emulated_kind {
+    EMULATED_CONTEXT,
+    EMULATED_MODULE,
+    EMULATED_STREAM,
+    EMULATED_EVENT,
+    EMULATED_GRAPH,
+    EMULATED_MEMORY,
+    EMULATED_HOST,
+    EMULATED_IMPORT,
+    EMULATED_KINDS
+};
+
+struct emulated_driver {
+    /* Forgets faults and counts of calls, and takes `faults` for TS_FAULT. */
+    void (*set_faults)(const char *faults);
+    /* Of a function, since then. */
+    uint32_t (*calls)(const char *function);
+    /* Objects that were not given back. */
+    uint32_t (*left)(enum emulated_kind kind);
+};
+
+/* Its presence also tells cuda_driver.c that figures mean nothing. */
+extern const struct emulated_driver ts_cuda_is_emulated;
+
+#endif
