@@ -67,6 +67,7 @@ static const struct ts_schema batch_done_schema =
 static const struct ts_field encoded_fields[] = {
     TS_F(event_encoded, job),
     TS_F_ENUM(event_encoded, reason, TS_REASON_LAST),
+    TS_F_TEXT(event_encoded, text),
     TS_F_MSG(event_encoded, bulk, ts_bulk_schema),
     TS_F(event_encoded, declared_bytes),
     TS_F(event_encoded, crc32c),

@@ -38,7 +38,7 @@ enum ts_event_kind {
     TS_EVENT_ENCODED,
     TS_EVENT_SCATTERED,
     TS_EVENT_POOL_MAPPED,
-    TS_EVENT_DRAIN, /* first SIGTERM */
+    TS_EVENT_DRAIN, /* first SIGTERM; the device is lost */
     TS_EVENT_LAST = TS_EVENT_DRAIN
 };
 
@@ -91,7 +91,10 @@ struct ts_event_batch_done {
 
 struct ts_event_encoded {
     uint64_t job;
+    /* KV_MISMATCH: outside of the pool. KV_CORRUPT: given back meanwhile. KV_NO_MEMORY: of the device; this
+     * piece only. ENGINE: the device is lost, and every later piece of the pool with it. */
     enum ts_reason reason;
+    struct ts_str text;  /* of the error */
     struct ts_bulk bulk; /* the payload; slot 0 with declared_bytes when modelled */
     uint64_t declared_bytes;
     uint32_t crc32c, escapes;
@@ -100,13 +103,13 @@ struct ts_event_encoded {
 
 struct ts_event_scattered {
     uint64_t job;
-    enum ts_reason reason; /* NONE, KV_CORRUPT */
+    enum ts_reason reason; /* NONE; KV_CORRUPT: damaged; KV_NO_MEMORY: of the device; ENGINE: it is lost */
     struct ts_u64s digests;
 };
 
 struct ts_event_pool_mapped {
     uint64_t pool;
-    enum ts_reason reason;
+    enum ts_reason reason; /* NONE; KV_MISMATCH: it contradicts itself; else: we cannot read it */
     struct ts_str text;
 };
 
@@ -215,8 +218,8 @@ struct ts_action_batch {
     bool report_layers;
 };
 
-struct ts_action_encode { /* -> ENCODED. Reads the pool's blocks until then. */
-    uint64_t job, pool;
+struct ts_action_encode {       /* -> ENCODED. Reads the pool's blocks until then. */
+    uint64_t job, pool;         /* of a worker: its own, 0 */
     struct ts_codec codec;      /* of this layer */
     struct ts_u32s blocks;      /* of the sequence, from token 0 */
     struct ts_u32s generations; /* of the blocks, as announced: KV_CORRUPT when one has grown meanwhile */

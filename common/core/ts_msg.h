@@ -72,6 +72,8 @@
     X(KV_READY, 73, kv_ready, kv_ready)                                                                      \
     X(KV_SEAL, 74, kv_seal, kv_seal)                                                                         \
     X(KV_FREED, 75, kv_freed, kv_freed)                                                                      \
+    X(KV_ENCODE, 76, kv_encode, kv_encode)                                                                   \
+    X(KV_ENCODED, 77, kv_encoded, kv_encoded)                                                                \
     X(KV_OPEN, 80, kv_open, kv_open)                                                                         \
     X(KV_GRANT, 81, kv_grant, kv_grant)                                                                      \
     X(KV_CHUNK, 82, kv_chunk, kv_chunk)                                                                      \

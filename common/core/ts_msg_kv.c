@@ -4,6 +4,7 @@
 
 #define ENDPOINT_BYTES_MAX TS_TEXT_BYTES_MAX
 #define BLOCKS_MAX         (1u << 20)
+#define SHARE_BYTES_MAX    64
 
 /* --- relay pool ----------------------------------------------------------------------------------------- */
 
@@ -21,6 +22,10 @@ static const struct ts_field pool_fields[] = {
     TS_F(msg_pool, layers),
     TS_F(msg_pool, kv_heads),
     TS_F_SPAN(msg_pool, rope, TS_CODEC_DIM_MAX / 2),
+    TS_F_ID(msg_pool, device),
+    TS_F_SPAN(msg_pool, share, SHARE_BYTES_MAX),
+    TS_F(msg_pool, device_offset),
+    TS_F(msg_pool, encodes),
 };
 const struct ts_schema ts_msg_pool_schema = TS_SCHEMA(msg_pool, "Pool", pool_fields);
 
@@ -76,6 +81,28 @@ const struct ts_schema ts_msg_kv_seal_schema = TS_SCHEMA(msg_kv_seal, "KvSeal", 
 
 static const struct ts_field kv_freed_fields[] = {TS_F_MSG(msg_kv_freed, rid, ts_rid_schema)};
 const struct ts_schema ts_msg_kv_freed_schema = TS_SCHEMA(msg_kv_freed, "KvFreed", kv_freed_fields);
+
+static const struct ts_field kv_encode_fields[] = {
+    TS_F_MSG(msg_kv_encode, rid, ts_rid_schema),
+    TS_F(msg_kv_encode, job),
+    TS_F_MSG(msg_kv_encode, codec, ts_codec_schema),
+    TS_F(msg_kv_encode, layer),
+    TS_F(msg_kv_encode, head_begin),
+    TS_F(msg_kv_encode, head_count),
+    TS_F(msg_kv_encode, token_begin),
+    TS_F(msg_kv_encode, token_count),
+};
+const struct ts_schema ts_msg_kv_encode_schema = TS_SCHEMA(msg_kv_encode, "KvEncode", kv_encode_fields);
+
+static const struct ts_field kv_encoded_fields[] = {
+    TS_F(msg_kv_encoded, job),
+    TS_F_ENUM(msg_kv_encoded, reason, TS_REASON_LAST),
+    TS_F(msg_kv_encoded, declared_bytes),
+    TS_F(msg_kv_encoded, crc32c),
+    TS_F(msg_kv_encoded, escapes),
+    TS_F_SPAN(msg_kv_encoded, digests, TS_LIST_MAX),
+};
+const struct ts_schema ts_msg_kv_encoded_schema = TS_SCHEMA(msg_kv_encoded, "KvEncoded", kv_encoded_fields);
 
 /* --- KV data -------------------------------------------------------------------------------------------- */
 

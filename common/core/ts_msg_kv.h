@@ -12,12 +12,18 @@
 
 /* --- relay pool (worker <-> relay of the host) ---------------------------------------------------------- */
 
-struct ts_msg_pool {    /* worker -> relay, first message after Welcome */
-    struct ts_str path; /* of the memfd, as the relay can open it; empty when modelled */
+struct ts_msg_pool { /* worker -> relay, first message after Welcome */
+    /* Of the memfd, as the relay can open it: the pool, unless it is on a device, then the generations of its
+     * blocks. Empty when modelled. */
+    struct ts_str path;
     uint64_t bytes, fingerprint;
     uint32_t layer_begin, layer_end, head_begin, head_end, kv_blocks, head_dim, kv_dtype, layers, kv_heads;
     struct ts_u32s
         rope; /* fp32 bits: what keys turn by with each position [head_dim / 2]; none = not at all */
+    struct ts_str device;   /* uuid of the device where the pool lies; empty = none */
+    struct ts_bytes share;  /* by which another process of this host maps it there */
+    uint64_t device_offset; /* of the pool in what is mapped so */
+    bool encodes;           /* it answers KvEncode */
 };
 
 struct ts_msg_pool_reply {
@@ -73,6 +79,22 @@ struct ts_msg_kv_seal { /* worker -> relay: prefill is complete; forwarded to de
 
 struct ts_msg_kv_freed { /* relay -> worker: it will not read the blocks of this attempt again */
     struct ts_rid rid;
+};
+
+/* For a relay that cannot read the pool, or is told not to: the worker encodes, the relay forwards. */
+struct ts_msg_kv_encode { /* relay -> worker: a piece of what was announced by KvReady */
+    struct ts_rid rid;
+    uint64_t job;          /* the relay's, for the answer */
+    struct ts_codec codec; /* of this layer */
+    uint32_t layer, head_begin, head_count, token_begin, token_count;
+};
+
+struct ts_msg_kv_encoded { /* worker -> relay: once for each KvEncode; bulk = the payload */
+    uint64_t job;
+    enum ts_reason reason; /* NONE, or why there is no payload */
+    uint64_t declared_bytes;
+    uint32_t crc32c, escapes;
+    struct ts_u64s digests; /* [head] of the piece */
 };
 
 /* --- KV data (relay -> decode worker) ------------------------------------------------------------------- */

@@ -132,8 +132,8 @@ bool ts_pool_fits(const struct ts_pool *pool, const struct ts_pool_piece *piece)
     if (piece->layer < s->layer_begin || piece->layer >= s->layer_end || piece->head_begin < s->head_begin ||
         (uint64_t)piece->head_begin + piece->head_count > s->head_end)
         return false;
-    if (ts_codec_check(piece->codec, pool->head_dim, NULL) != TS_OK ||
-        !ts_codec_shape_ok(piece->codec, pool->head_dim, &shape))
+    if (ts_codec_check(&piece->codec, pool->head_dim, NULL) != TS_OK ||
+        !ts_codec_shape_ok(&piece->codec, pool->head_dim, &shape))
         return false;
     if ((uint64_t)piece->token_begin + piece->token_count > (uint64_t)piece->block_count * TS_KV_BLOCK_TOKENS)
         return false;
@@ -144,10 +144,68 @@ bool ts_pool_fits(const struct ts_pool *pool, const struct ts_pool_piece *piece)
     return true;
 }
 
+static uint32_t *copy_of(struct ts_u32s from, uint32_t count)
+{
+    uint32_t *copy = ts_xcalloc((size_t)count + 1, sizeof *copy);
+    if (from.count)
+        memcpy(copy, from.data, (from.count < count ? from.count : count) * sizeof *copy);
+    return copy;
+}
+
+/* A block without a generation has none that it could have. */
+struct ts_pool_piece ts_pool_piece_to_give(const struct ts_action_encode *a)
+{
+    uint32_t *generations = copy_of(a->generations, a->blocks.count);
+    for (uint32_t i = a->generations.count; i < a->blocks.count; i++)
+        generations[i] = UINT32_MAX;
+    return (struct ts_pool_piece){.codec = a->codec,
+                                  .layer = a->layer,
+                                  .head_begin = a->head_begin,
+                                  .head_count = a->head_count,
+                                  .token_begin = a->token_begin,
+                                  .token_count = a->token_count,
+                                  .blocks = copy_of(a->blocks, a->blocks.count),
+                                  .generations = generations,
+                                  .block_count = a->blocks.count};
+}
+
+struct ts_pool_piece ts_pool_piece_to_take(const struct ts_action_scatter *a)
+{
+    return (struct ts_pool_piece){.codec = a->codec,
+                                  .layer = a->layer,
+                                  .head_begin = a->head_begin,
+                                  .head_count = a->head_count,
+                                  .token_begin = a->token_begin,
+                                  .token_count = a->token_count,
+                                  .blocks = copy_of(a->blocks, a->blocks.count),
+                                  .block_count = a->blocks.count};
+}
+
+void ts_pool_piece_fini(struct ts_pool_piece *piece)
+{
+    ts_free((uint32_t *)piece->blocks);
+    ts_free((uint32_t *)piece->generations);
+}
+
+enum ts_reason ts_pool_reason(enum ts_status status)
+{
+    switch (status) {
+    case TS_OK:
+        return TS_REASON_NONE;
+    case TS_EAGAIN:
+    case TS_ECORRUPT:
+        return TS_REASON_KV_CORRUPT;
+    case TS_ENOMEM:
+        return TS_REASON_KV_NO_MEMORY;
+    default:
+        return TS_REASON_ENGINE;
+    }
+}
+
 size_t ts_pool_give_bytes(const struct ts_pool *pool, const struct ts_pool_piece *piece)
 {
     const struct ts_codec_chunk chunk = chunk_of(pool, piece);
-    return pool->base ? ts_codec_bytes_max(piece->codec, cache_of(pool), &chunk) : 0;
+    return pool->base ? ts_codec_bytes_max(&piece->codec, cache_of(pool), &chunk) : 0;
 }
 
 static void modelled_digests(const struct ts_pool_piece *piece, uint64_t *digests)
@@ -188,12 +246,12 @@ enum ts_status ts_pool_give(struct ts_pool *pool, const struct ts_pool_piece *pi
     *given = (struct ts_pool_given){.bytes = 0};
     if (!pool->base) {
         modelled_digests(piece, digests);
-        given->declared_bytes = ts_codec_bytes(piece->codec, cache_of(pool), &chunk, 0);
+        given->declared_bytes = ts_codec_bytes(&piece->codec, cache_of(pool), &chunk, 0);
         return TS_OK;
     }
     struct ts_codec_view view = view_of(pool, piece);
     struct ts_codec_sums sums = {.digest = digests};
-    given->bytes = ts_codec_give(piece->codec, &view, &chunk, out, &given->escapes, &sums);
+    given->bytes = ts_codec_give(&piece->codec, &view, &chunk, out, &given->escapes, &sums);
     given->crc = sums.crc;
     if (!still_theirs(pool, piece))
         return ts_error_set(err, TS_ECORRUPT, "a block was given back while it was encoded");
@@ -210,7 +268,7 @@ enum ts_status ts_pool_take(struct ts_pool *pool, const struct ts_pool_piece *pi
     }
     struct ts_codec_view view = view_of(pool, piece);
     struct ts_codec_sums sums = {.crc = crc, .digest = digests};
-    enum ts_status status = ts_codec_take(piece->codec, payload, bytes, &chunk, &view, &sums);
+    enum ts_status status = ts_codec_take(&piece->codec, payload, bytes, &chunk, &view, &sums);
     if (status == TS_EAGAIN)
         ts_error_set(err, status, "a chunk came damaged");
     else if (status != TS_OK)

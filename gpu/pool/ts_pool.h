@@ -16,6 +16,7 @@
 #ifndef TS_GPU_POOL_H
 #define TS_GPU_POOL_H
 
+#include "common/core/ts_event.h"
 #include "gpu/codec/ts_codec.h"
 
 struct ts_pool;
@@ -41,12 +42,17 @@ struct ts_pool *ts_pool_own(const struct ts_pool_shape *shape, void *base, const
 void ts_pool_close(struct ts_pool **pool); /* null-safe; no give or take may be under way */
 
 struct ts_pool_piece {
-    const struct ts_codec *codec; /* of this layer */
+    struct ts_codec codec; /* of this layer */
     uint32_t layer, head_begin, head_count, token_begin, token_count;
     const uint32_t *blocks;      /* of the sequence, from token 0 */
     const uint32_t *generations; /* of these blocks as they were announced, to give; to take nobody asks */
     uint32_t block_count;
 };
+
+/* As a core asks for it, with blocks and generations of its own: the action does not outlive its step. */
+struct ts_pool_piece ts_pool_piece_to_give(const struct ts_action_encode *a);
+struct ts_pool_piece ts_pool_piece_to_take(const struct ts_action_scatter *a);
+void ts_pool_piece_fini(struct ts_pool_piece *piece);
 
 /* Layer, heads, tokens and blocks lie inside, and the codec takes the shape. */
 bool ts_pool_fits(const struct ts_pool *pool, const struct ts_pool_piece *piece);
@@ -68,9 +74,10 @@ enum ts_status ts_pool_take(struct ts_pool *pool, const struct ts_pool_piece *pi
                             size_t bytes, uint32_t crc, uint64_t *digests, struct ts_error *err);
 
 /*
- * What they return besides TS_OK:
- *   TS_EAGAIN    take: the sum is wrong, nothing was written, the peer can be asked again
- *   TS_ECORRUPT  take: no encoder writes such a payload. give: a block was given back meanwhile
+ * What they return besides TS_OK, and what a core hears of it:
+ *   TS_EAGAIN    take: the sum is wrong, nothing was written, the peer can be asked again (KV_CORRUPT)
+ *   TS_ECORRUPT  take: no encoder writes such a payload. give: a block was given back meanwhile (KV_CORRUPT)
  */
+enum ts_reason ts_pool_reason(enum ts_status status);
 
 #endif

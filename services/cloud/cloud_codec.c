@@ -139,7 +139,8 @@ static bool range_ok(const struct kv_pool *pool, struct ts_u32s blocks, uint32_t
 
 void device_encode(struct cloud_node *node, const struct ts_action_encode *a)
 {
-    struct kv_pool *pool = ts_map_get_u64(node->device->mapped, a->pool);
+    struct kv_pool *pool =
+        node->kind == CLOUD_WORKER ? node->device->pool : ts_map_get_u64(node->device->mapped, a->pool);
     if (!range_ok(pool, a->blocks, a->layer, a->token_begin, a->token_count) ||
         a->generations.count != a->blocks.count) {
         cloud_fail(node->cloud, "%s encodes what lies outside of a mapped pool", node->id);

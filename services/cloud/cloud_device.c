@@ -212,7 +212,7 @@ bool device_perform(struct cloud_node *node, const struct ts_action *action)
         map_pool(node, &action->map_pool);
     else if (relay && action->kind == TS_ACTION_UNMAP_POOL)
         kv_pool_unref(ts_map_remove_u64(node->device->mapped, action->unmap_pool.pool));
-    else if (relay && action->kind == TS_ACTION_ENCODE)
+    else if (action->kind == TS_ACTION_ENCODE)
         device_encode(node, &action->encode);
     else
         return false;

@@ -112,7 +112,8 @@ static void fill_profile(struct cloud_node *node, enum ts_phase phase, uint32_t 
                                    .head_dim = kv->head_dim,
                                    .kv_dtype = kv->kv_dtype,
                                    .layers = kv->layers,
-                                   .kv_heads = kv->kv_heads};
+                                   .kv_heads = kv->kv_heads,
+                                   .encodes = true};
 }
 
 struct cloud_node *cloud_add_worker(struct cloud *cloud, const struct worker_settings *settings,

@@ -1,5 +1,7 @@
 #include "services/relay/relay_conf.h"
 
+#include <string.h>
+
 #include "common/base/ts_assert.h"
 
 #define O(field, kind, fallback, lo, hi, text)                                                               \
@@ -16,6 +18,8 @@ static const struct ts_option options[] = {
     O(encoded_mib_max, TS_OPTION_U32, "512", 1, 1e6, "MiB of encoded KV held; beyond, encoding waits"),
     O(retained_mib_max, TS_OPTION_U32, "256", 0, 1e6,
       "MiB of them that may stay as copies for other decode workers; transfers take them first"),
+    O(encode, TS_OPTION_CHOICE, "relay|worker", 0, 0,
+      "who encodes KV: the relay, from the pools that it has mapped, or the worker that computed it"),
     O(encode_threads, TS_OPTION_U32, "1", 1, 64, "threads of the codec"),
     O(chunk_tokens_max, TS_OPTION_U32, "512", 16, 65536, "tokens of one layer in one message"),
     O(kv_connections, TS_OPTION_U32, "4", 1, RELAY_LANES_MAX,
@@ -48,6 +52,7 @@ static enum ts_status fill(struct relay_conf *c, uint32_t pid, struct ts_error *
                                           .retained_bytes_max = (uint64_t)c->retained_mib_max << 20,
                                           .encoded_bytes_max = (uint64_t)c->encoded_mib_max << 20,
                                           .encode_jobs_max = 4 * c->encode_threads,
+                                          .workers_encode = strcmp(c->encode, "worker") == 0,
                                           .chunk_tokens_max = c->chunk_tokens_max,
                                           .kv_connections = c->kv_connections,
                                           .open_retry_ms = c->open_retry_ms,

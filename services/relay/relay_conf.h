@@ -8,7 +8,7 @@
 
 struct relay_conf {
     struct ts_conf *conf; /* owns the strings */
-    const char *id, *host, *listen, *record, *log_level;
+    const char *id, *host, *listen, *encode, *record, *log_level;
     struct ts_conf_strings router;
     uint32_t heartbeat_ms, timeout_ms, encoded_mib_max, retained_mib_max, encode_threads, router_lost_ms,
         chunk_tokens_max, kv_connections, open_retry_ms, idle_link_ms, probe_every_ms, link_report_ms;

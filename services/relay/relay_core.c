@@ -110,6 +110,7 @@ void relay_core_destroy(struct relay_core **core)
 
 static void on_message(struct relay_core *core, const struct ts_event_message *m)
 {
+    core->came = m->bulk;
     switch (m->channel) {
     case TS_CHANNEL_RELAY:
         relay_link_router_message(core, m);
@@ -123,7 +124,8 @@ static void on_message(struct relay_core *core, const struct ts_event_message *m
     default:
         break;
     }
-    ts_actions_drop(core->out, m->bulk);
+    ts_actions_drop(core->out, core->came);
+    core->came = (struct ts_bulk){.slot = 0};
 }
 
 void relay_core_step(struct relay_core *core, ts_time now, const struct ts_event *event,

@@ -23,6 +23,7 @@ struct relay_settings {
     uint64_t encoded_bytes_max;  /* held for transfers; beyond, encoding waits */
     uint64_t retained_bytes_max; /* of copies, within the above, which transfers take first */
     uint32_t encode_jobs_max;
+    bool workers_encode; /* those that can, whatever we could map */
     uint32_t chunk_tokens_max;
     uint32_t kv_connections; /* to each decode worker, at most RELAY_LANES_MAX */
     uint32_t open_retry_ms;  /* decode does not know the attempt yet: ask again for so long */
@@ -38,6 +39,7 @@ struct relay_counts {
     uint64_t done, failed;    /* transfers */
     uint64_t refeeds;         /* of them, begun from a copy */
     uint64_t copies_evicted;  /* for want of room */
+    uint64_t encoded_instead; /* pieces that our device could not encode, and their worker was asked to */
     uint64_t chunks_repeated; /* sent again after a KvNack */
     uint64_t resumed;         /* transfers that went on in another session */
     uint64_t lanes_failed;    /* connections given up, their chunks sent over another one */

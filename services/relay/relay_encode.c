@@ -43,6 +43,24 @@ static struct piece next_piece(struct transfer *t)
     return first;
 }
 
+/* The worker's session is up: with it go its transfers that are not encoded. */
+static void ask_worker(struct relay_core *core, struct encode *job)
+{
+    const struct transfer *t = job->transfer;
+    struct ts_action_send *s = relay_send_pool(core, t->pool, TS_MSG_KV_ENCODE);
+    TS_ASSERT(s);
+    job->by = t->pool;
+    s->msg.kv_encode =
+        (struct ts_msg_kv_encode){.rid = t->rid,
+                                  .job = job->job,
+                                  .codec = ts_codec_for_layer(&t->begin.codec, job->piece.layer),
+                                  .layer = job->piece.layer,
+                                  .head_begin = t->layout.head_begin,
+                                  .head_count = t->layout.head_end - t->layout.head_begin,
+                                  .token_begin = job->piece.token_begin,
+                                  .token_count = job->piece.token_count};
+}
+
 static void start(struct relay_core *core, struct transfer *t)
 {
     struct encode *job = ts_xcalloc(1, sizeof *job);
@@ -50,6 +68,10 @@ static void start(struct relay_core *core, struct transfer *t)
     ts_map_put_u64(core->encodes, job->job, job);
     t->encodes++;
     encode_queue(core, t);
+    if (t->pool->by_worker) {
+        ask_worker(core, job);
+        return;
+    }
     struct ts_action *a = ts_actions_add(core->out, TS_ACTION_ENCODE);
     a->encode = (struct ts_action_encode){.job = job->job,
                                           .pool = t->pool_id,
@@ -104,14 +126,30 @@ static void keep_chunk(struct relay_core *core, struct transfer *t, const struct
     t->tiles_encoded += ts_kv_blocks_for(job->piece.token_count);
 }
 
-void encode_done(struct relay_core *core, const struct ts_event_encoded *m)
+/* Our device had no memory for it, or is lost: its worker has the same bytes. */
+static bool worker_encodes_instead(struct relay_core *core, struct encode *job,
+                                   const struct ts_event_encoded *m)
 {
-    struct encode *job = ts_map_remove_u64(core->encodes, m->job);
-    if (!job) {
+    struct transfer *t = job->transfer;
+    if (job->by || !t->pool || (m->reason != TS_REASON_KV_NO_MEMORY && m->reason != TS_REASON_ENGINE))
+        return false;
+    if (m->reason == TS_REASON_ENGINE && t->pool->mapped)
+        relay_link_pool_failed(core, t->pool, m->text);
+    if (!t->pool->layout.encodes || t->state == TRANSFER_OVER)
+        return false;
+    core->counts.encoded_instead++;
+    ts_map_put_u64(core->encodes, job->job, job);
+    ask_worker(core, job);
+    return true;
+}
+
+static void take_back(struct relay_core *core, struct encode *job, const struct ts_event_encoded *m)
+{
+    struct transfer *t = job->transfer;
+    if (m->reason != TS_REASON_NONE && worker_encodes_instead(core, job, m)) {
         ts_actions_drop(core->out, m->bulk);
         return;
     }
-    struct transfer *t = job->transfer;
     t->encodes--;
     if (t->state == TRANSFER_OVER) {
         ts_actions_drop(core->out, m->bulk);
@@ -125,6 +163,47 @@ void encode_done(struct relay_core *core, const struct ts_event_encoded *m)
         encode_send(core, t);
     }
     ts_free(job);
+}
+
+void encode_done(struct relay_core *core, const struct ts_event_encoded *m)
+{
+    struct encode *job = ts_map_get_u64(core->encodes, m->job);
+    if (!job || job->by) {
+        ts_actions_drop(core->out, m->bulk);
+        return;
+    }
+    ts_map_remove_u64(core->encodes, m->job);
+    take_back(core, job, m);
+}
+
+void encode_came(struct relay_core *core, const struct pool *pool, const struct ts_msg_kv_encoded *m)
+{
+    struct encode *job = ts_map_get_u64(core->encodes, m->job);
+    if (!job || job->by != pool) /* answered before, or never asked */
+        return;
+    const struct ts_event_encoded done = {.job = m->job,
+                                          .reason = m->reason,
+                                          .bulk = core->came,
+                                          .declared_bytes = m->declared_bytes,
+                                          .crc32c = m->crc32c,
+                                          .escapes = m->escapes,
+                                          .digests = m->digests};
+    core->came = (struct ts_bulk){.slot = 0};
+    ts_map_remove_u64(core->encodes, m->job);
+    take_back(core, job, &done);
+}
+
+void encode_pool_lost(struct relay_core *core, const struct pool *pool)
+{
+    struct encode *job;
+    for (size_t cursor = 0; (job = ts_map_next(core->encodes, &cursor, NULL, NULL));) {
+        if (job->by != pool)
+            continue;
+        const struct ts_event_encoded lost = {.job = job->job, .reason = TS_REASON_PEER_LOST};
+        ts_map_remove_u64(core->encodes, job->job);
+        take_back(core, job, &lost);
+        cursor = 0; /* the map has changed */
+    }
 }
 
 /* `again`: over the session, whatever connection it took before. */

@@ -34,9 +34,11 @@ struct router_link {
 struct pool {      /* of one worker of this host */
     uint64_t peer; /* of the pool channel */
     struct ts_session session;
-    uint64_t id; /* in actions; 0 = not announced */
-    bool mapped;
-    struct ts_msg_pool layout; /* without path and rope */
+    uint64_t id;               /* in actions; 0 = not announced */
+    bool mapped;               /* MAP_POOL was asked for, and UNMAP_POOL was not */
+    bool usable;               /* what lies there can be encoded, */
+    bool by_worker;            /* and its worker does it */
+    struct ts_msg_pool layout; /* without what only mapping needs */
 };
 
 struct lane { /* one connection to a decode worker: the first carries the session, the others only chunks */
@@ -160,6 +162,7 @@ struct encode { /* a job under way */
     uint64_t job;
     struct transfer *transfer;
     struct piece piece;
+    const struct pool *by; /* its worker does it; NULL = our codec */
 };
 
 struct relay_core {
@@ -169,6 +172,7 @@ struct relay_core {
     uint64_t last_session; /* of those that it accepted */
     ts_time now;
     struct ts_actions *out;
+    struct ts_bulk came; /* with the message of this step; who keeps it clears this */
     bool draining, started;
     struct router_link routers[RELAY_ROUTERS_MAX];
     struct ts_map *pools;       /* peer -> pool */
@@ -216,6 +220,8 @@ struct ts_action_send *relay_send_router(struct relay_core *core, uint64_t route
                                          enum ts_msg_kind kind); /* by incarnation; NULL: down */
 struct ts_action_send *relay_send_pool(struct relay_core *core, struct pool *pool, enum ts_msg_kind kind);
 struct ts_action_send *relay_send_link(struct relay_core *core, struct link *link, enum ts_msg_kind kind);
+/* We cannot read it any more: its worker encodes, or it is refused from now on. */
+void relay_link_pool_failed(struct relay_core *core, struct pool *pool, struct ts_str why);
 
 /* relay_lane.c */
 struct link *lane_link(const struct relay_core *core, uint64_t peer, uint32_t *lane); /* NULL: nobody's */
@@ -269,6 +275,7 @@ void transfer_link_up(struct relay_core *core, struct link *link);
 void transfer_wait_open(struct relay_core *core, struct transfer *t); /* OPENING again, for a while */
 void transfer_end(struct relay_core *core, struct transfer *t, enum ts_reason reason, const char *text);
 void transfer_pool_lost(struct relay_core *core, struct pool *pool);
+void transfer_pool_failed(struct relay_core *core, struct pool *pool); /* nobody encodes what lies there */
 void transfer_abort(struct relay_core *core, struct transfer *t, enum ts_reason reason,
                     const char *text);                             /* ends it and tells decode */
 void transfer_settle(struct relay_core *core, struct transfer *t); /* frees one that is over and quiet */
@@ -305,6 +312,9 @@ void encode_more(struct relay_core *core); /* as much as bounds allow, oldest tr
 /* After any change of its pieces or state: in the list where they belong. */
 void encode_queue(struct relay_core *core, struct transfer *t);
 void encode_done(struct relay_core *core, const struct ts_event_encoded *m);
+/* A worker's answer to KvEncode; the payload is core->came. */
+void encode_came(struct relay_core *core, const struct pool *pool, const struct ts_msg_kv_encoded *m);
+void encode_pool_lost(struct relay_core *core, const struct pool *pool); /* no answer will come */
 void encode_send(struct relay_core *core,
                  struct transfer *t); /* what the credit allows; the end when all is sent */
 /* `chunk`: its number + 1; 0 = not said. */

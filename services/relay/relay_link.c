@@ -150,11 +150,18 @@ void relay_link_router_message(struct relay_core *core, const struct ts_event_me
 
 /* --- workers of this host --- */
 
+static void unmap(struct relay_core *core, struct pool *pool)
+{
+    if (pool->mapped)
+        ts_actions_add(core->out, TS_ACTION_UNMAP_POOL)->unmap_pool.pool = pool->id;
+    pool->mapped = false;
+}
+
 static void pool_lost(struct relay_core *core, struct pool *pool)
 {
     transfer_pool_lost(core, pool);
-    if (pool->id)
-        ts_actions_add(core->out, TS_ACTION_UNMAP_POOL)->unmap_pool.pool = pool->id;
+    encode_pool_lost(core, pool);
+    unmap(core, pool);
     ts_map_remove_u64(core->pools, pool->peer);
     ts_free(pool);
     touched(core);
@@ -189,38 +196,64 @@ static bool layout_fits(const struct ts_msg_pool *m)
            m->head_begin < m->head_end && m->head_end <= m->kv_heads && m->kv_heads <= HEADS_MAX;
 }
 
+static void pool_answer(struct relay_core *core, struct pool *pool, enum ts_reason reason, struct ts_str text)
+{
+    struct ts_action_send *s = relay_send_pool(core, pool, TS_MSG_POOL_REPLY);
+    if (s)
+        s->msg.pool_reply = (struct ts_msg_pool_reply){.reason = reason, .text = text};
+}
+
 static void pool_announced(struct relay_core *core, struct pool *pool, const struct ts_msg_pool *m)
 {
     if (pool->id)
         return;
     if (!layout_fits(m)) {
-        struct ts_action_send *s = relay_send_pool(core, pool, TS_MSG_POOL_REPLY);
-        s->msg.pool_reply = (struct ts_msg_pool_reply){
-            .reason = TS_REASON_KV_MISMATCH,
-            .text = ts_str_of("the layers or heads of the pool are not a range of the model's")};
+        pool_answer(core, pool, TS_REASON_KV_MISMATCH,
+                    ts_str_of("the layers or heads of the pool are not a range of the model's"));
         return;
     }
     pool->id = core->next_pool++;
     pool->layout = *m;
-    pool->layout.path = (struct ts_str){.count = 0};
+    pool->layout.path = pool->layout.device = (struct ts_str){.count = 0};
     pool->layout.rope = (struct ts_u32s){.count = 0};
+    pool->layout.share = (struct ts_bytes){.count = 0};
+    if (core->settings.workers_encode && m->encodes) {
+        pool->usable = pool->by_worker = true;
+        pool_answer(core, pool, TS_REASON_NONE, ts_str_of("the relay's setting: encode = worker"));
+        return;
+    }
+    pool->mapped = true;
     struct ts_action *a = ts_actions_add(core->out, TS_ACTION_MAP_POOL);
     a->map_pool = (struct ts_action_map_pool){.pool = pool->id, .layout = *m};
 }
 
+/* Of a worker that cannot encode, nothing that lies there leaves it any more. */
+void relay_link_pool_failed(struct relay_core *core, struct pool *pool, struct ts_str why)
+{
+    pool->usable = pool->by_worker = pool->layout.encodes;
+    pool_answer(core, pool, pool->usable ? TS_REASON_NONE : TS_REASON_UNSUPPORTED, why);
+    unmap(core, pool);
+    ts_actions_log(core->out, pool->usable ? TS_LOG_WARN : TS_LOG_ERROR, "event=%s text=\"%.*s\"",
+                   pool->usable ? "worker_encodes" : "pool_refused", (int)why.count,
+                   why.count ? why.data : "");
+    if (!pool->usable)
+        transfer_pool_failed(core, pool);
+}
+
+/* What contradicts itself is refused; what only we cannot map is encoded by its worker. */
 void relay_link_pool_mapped(struct relay_core *core, const struct ts_event_pool_mapped *m)
 {
     struct pool *pool;
     for (size_t cursor = 0; (pool = ts_map_next(core->pools, &cursor, NULL, NULL));) {
         if (pool->id != m->pool)
             continue;
-        pool->mapped = m->reason == TS_REASON_NONE;
-        struct ts_action_send *s = relay_send_pool(core, pool, TS_MSG_POOL_REPLY);
-        if (s)
-            s->msg.pool_reply = (struct ts_msg_pool_reply){.reason = m->reason, .text = m->text};
-        if (!pool->mapped)
-            ts_actions_log(core->out, TS_LOG_ERROR, "event=pool_refused text=\"%.*s\"", (int)m->text.count,
-                           m->text.data);
+        pool->usable = m->reason == TS_REASON_NONE;
+        if (m->reason == TS_REASON_KV_MISMATCH)
+            pool->layout.encodes = false;
+        if (!pool->usable)
+            relay_link_pool_failed(core, pool, m->text);
+        else
+            pool_answer(core, pool, TS_REASON_NONE, m->text);
     }
 }
 
@@ -238,6 +271,9 @@ static void pool_deliver(struct relay_core *core, struct pool *pool, const struc
         break;
     case TS_MSG_KV_SEAL:
         transfer_seal(core, pool, &m->msg);
+        break;
+    case TS_MSG_KV_ENCODED:
+        encode_came(core, pool, &m->msg.kv_encoded);
         break;
     case TS_MSG_RELEASE:
         transfer_released(core, pool, &m->msg.release);

@@ -19,13 +19,12 @@ struct encode_job {
     struct ts_job job;
     uint64_t id;
     struct pool *pool;
-    struct ts_codec codec;
     struct ts_pool_piece piece;
-    uint32_t *blocks, *generations; /* the piece's */
     struct ts_frame *frame;
     struct ts_pool_given given;
     uint64_t *digests;
     enum ts_reason reason;
+    struct ts_error err;
 };
 
 struct map_job {
@@ -61,8 +60,7 @@ static void free_pool(struct pool *pool)
 static void free_encode(struct encode_job *job)
 {
     ts_frame_unref(&job->frame);
-    ts_free(job->blocks);
-    ts_free(job->generations);
+    ts_pool_piece_fini(&job->piece);
     ts_free(job->digests);
     ts_free(job);
 }
@@ -100,17 +98,16 @@ static void perform_map(struct relay_run *run, const struct ts_action_map_pool *
 static void run_encode(struct ts_job *base)
 {
     struct encode_job *job = (struct encode_job *)base;
-    struct ts_error err = {.status = TS_OK};
+    struct ts_pool *pool = job->pool->pool;
     if (job->reason != TS_REASON_NONE)
         return;
-    size_t room = ts_pool_give_bytes(job->pool->pool, &job->piece);
+    size_t room = ts_pool_give_bytes(pool, &job->piece);
     job->frame = room ? ts_frame_new(room) : NULL;
-    enum ts_status status = ts_pool_give(job->pool->pool, &job->piece, room ? job->frame->data : NULL,
-                                         job->digests, &job->given, &err);
+    enum ts_status status =
+        ts_pool_give(pool, &job->piece, room ? job->frame->data : NULL, job->digests, &job->given, &job->err);
+    job->reason = ts_pool_reason(status);
     if (job->frame)
         job->frame->bytes = job->given.bytes;
-    if (status != TS_OK)
-        job->reason = TS_REASON_KV_CORRUPT;
 }
 
 static void perform_encode(struct relay_run *run, const struct ts_action_encode *a)
@@ -118,24 +115,9 @@ static void perform_encode(struct relay_run *run, const struct ts_action_encode 
     struct encode_job *job = ts_xcalloc(1, sizeof *job);
     job->job.run = run_encode;
     job->id = a->job;
-    job->codec = a->codec;
     job->pool = ts_map_get_u64(run->pools, a->pool);
     TS_ASSERT(job->pool && job->pool->pool);
-    job->blocks = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->blocks);
-    job->generations = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->generations);
-    for (uint32_t i = 0; i < a->blocks.count; i++) {
-        job->blocks[i] = a->blocks.data[i];
-        job->generations[i] = i < a->generations.count ? a->generations.data[i] : UINT32_MAX;
-    }
-    job->piece = (struct ts_pool_piece){.codec = &job->codec,
-                                        .layer = a->layer,
-                                        .head_begin = a->head_begin,
-                                        .head_count = a->head_count,
-                                        .token_begin = a->token_begin,
-                                        .token_count = a->token_count,
-                                        .blocks = job->blocks,
-                                        .generations = job->generations,
-                                        .block_count = a->blocks.count};
+    job->piece = ts_pool_piece_to_give(a);
     job->pool->running++;
     if (!ts_pool_fits(job->pool->pool, &job->piece)) {
         job->reason = TS_REASON_KV_MISMATCH;
@@ -182,11 +164,12 @@ static void perform(void *context, struct ts_service *service, const struct ts_a
 
 static void finish_map(struct map_job *job, struct ts_service *service)
 {
-    struct ts_event event = {
-        .kind = TS_EVENT_POOL_MAPPED,
-        .pool_mapped = {.pool = job->id,
-                        .reason = job->err.status == TS_OK ? TS_REASON_NONE : TS_REASON_UNSUPPORTED,
-                        .text = ts_str_of(job->err.text)}};
+    struct ts_event event = {.kind = TS_EVENT_POOL_MAPPED,
+                             .pool_mapped = {.pool = job->id,
+                                             .reason = job->err.status == TS_OK       ? TS_REASON_NONE
+                                                       : job->err.status == TS_EINVAL ? TS_REASON_KV_MISMATCH
+                                                                                      : TS_REASON_UNSUPPORTED,
+                                             .text = ts_str_of(job->err.text)}};
     pool_idle(job->pool);
     ts_service_step(service, &event);
     ts_free(job);
@@ -197,6 +180,7 @@ static void finish_encode(struct encode_job *job, struct ts_service *service)
     struct ts_event event = {.kind = TS_EVENT_ENCODED,
                              .encoded = {.job = job->id,
                                          .reason = job->reason,
+                                         .text = ts_str_of(job->err.text),
                                          .declared_bytes = job->given.declared_bytes,
                                          .crc32c = job->given.crc,
                                          .escapes = job->given.escapes,

@@ -250,7 +250,7 @@ void transfer_abort(struct relay_core *core, struct transfer *t, enum ts_reason 
 
 static const char *begin_fault(const struct pool *pool, const struct ts_msg_kv_begin *m)
 {
-    if (!pool->mapped)
+    if (!pool->usable)
         return "the worker's KV pool is not mapped";
     if (m->token_count == 0 || m->blocks.count != ts_kv_blocks_for(m->token_count) ||
         m->generations.count != m->blocks.count)
@@ -548,25 +548,38 @@ void transfer_wait_open(struct relay_core *core, struct transfer *t)
     set_state(core, t, TRANSFER_OPENING);
 }
 
-void transfer_pool_lost(struct relay_core *core, struct pool *pool)
+/* Those of the pool that are not encoded to the last; `gone`: and nobody is there any more who would hear of
+ * the others. */
+static void end_unencoded(struct relay_core *core, struct pool *pool, bool gone, enum ts_reason reason,
+                          const char *text)
 {
-    for (struct transfer *t = core->over.head; t; t = t->near[LIST_ALL].next)
-        t->pool = t->pool == pool ? NULL : t->pool;
     for (struct transfer *t = core->live.head, *next; t; t = next) {
         bool encoded = true;
         next = t->near[LIST_ALL].next;
         if (t->pool != pool)
             continue;
         for (struct transfer *part = transfer_find(core, t->rid); part; part = part->sibling) {
-            part->pool = NULL;
+            part->pool = gone ? NULL : pool;
             if (!part->sealed || part->tiles_encoded < encode_tiles(part))
                 encoded = false;
         }
         if (encoded)
             continue;
-        transfer_abort(core, t, TS_REASON_PEER_LOST, "the session with the prefill worker was lost");
+        transfer_abort(core, t, reason, text);
         next = t->parts > 1 ? core->live.head : next; /* the next one may have ended with it */
     }
+}
+
+void transfer_pool_lost(struct relay_core *core, struct pool *pool)
+{
+    for (struct transfer *t = core->over.head; t; t = t->near[LIST_ALL].next)
+        t->pool = t->pool == pool ? NULL : t->pool;
+    end_unencoded(core, pool, true, TS_REASON_PEER_LOST, "the session with the prefill worker was lost");
+}
+
+void transfer_pool_failed(struct relay_core *core, struct pool *pool)
+{
+    end_unencoded(core, pool, false, TS_REASON_ENGINE, "the relay cannot read the worker's KV pool any more");
 }
 
 void transfer_tick(struct relay_core *core)

@@ -88,7 +88,8 @@ static bool check_task(const struct worker_core *core, const struct task *t, str
     if ((waits || t->state == TASK_TOKENISING || t->state == TASK_FINISHED) &&
         (t->block_count || t->in_batch))
         return wrong(err, t, "has blocks or rows without need");
-    if (t->state == TASK_DYING && !t->in_batch && t->scatters == 0 && !t->begun && !t->tokenising)
+    if (t->state == TASK_DYING && !t->in_batch && t->scatters == 0 && t->encodes == 0 && !t->begun &&
+        !t->tokenising)
         return wrong(err, t, "dead and still here");
     if (!check_parts(core, t, err))
         return false;
@@ -200,7 +201,7 @@ static bool check_leases(const struct worker_core *core, struct ts_error *err)
 
 bool worker_core_check(const struct worker_core *core, struct ts_error *err)
 {
-    uint64_t owned = 0, cached = 0, count = 0, rows = 0, named = 0, flying = 0, returning = 0, scatters = 0;
+    uint64_t owned = 0, cached = 0, count = 0, rows = 0, named = 0, flying = 0, returning = 0, jobs = 0;
     for (const struct task *t = core->head; t; t = t->next) {
         if (!check_task(core, t, err))
             return false;
@@ -209,7 +210,7 @@ bool worker_core_check(const struct worker_core *core, struct ts_error *err)
         named += t->in_batch;
         flying += t->state == TASK_READY && t->in_batch;
         returning += t->returning;
-        scatters += t->scatters;
+        jobs += t->scatters + t->encodes;
     }
     for (uint32_t b = 0; b < core->running; b++)
         rows += core->batches[(core->first + b) % core->settings.batches_max].count;
@@ -229,9 +230,9 @@ bool worker_core_check(const struct worker_core *core, struct ts_error *err)
     else if (returning != core->returning || (core->starved && core->running == 0))
         ts_error_set(err, TS_ECORRUPT, "%u blocks are to return of %llu, and %s waits", core->returning,
                      (unsigned long long)returning, core->starved ? "a sequence" : "nobody");
-    else if (scatters != ts_map_count(core->scatters))
-        ts_error_set(err, TS_ECORRUPT, "%llu scatters of tasks, %zu under way", (unsigned long long)scatters,
-                     ts_map_count(core->scatters));
+    else if (jobs != ts_map_count(core->scatters) + ts_map_count(core->encodes))
+        ts_error_set(err, TS_ECORRUPT, "%llu jobs of the codec are of tasks, and %zu + %zu under way",
+                     (unsigned long long)jobs, ts_map_count(core->scatters), ts_map_count(core->encodes));
     else
         return true;
     return false;

@@ -43,6 +43,7 @@ struct worker_core *worker_core_new(const struct worker_settings *settings, uint
     core->tasks = ts_map_new();
     core->by_tag = ts_map_new();
     core->scatters = ts_map_new();
+    core->encodes = ts_map_new();
     core->asked = ts_map_new();
     ts_kv_init(&core->kv, settings->pool.kv_blocks);
     prefix_init(&core->prefix, settings->pool.kv_blocks, settings->prefix_blocks_max);
@@ -76,6 +77,8 @@ void worker_core_destroy(struct worker_core **core)
         ts_free(value);
     for (size_t cursor = 0; (value = ts_map_next(c->scatters, &cursor, NULL, NULL));)
         ts_free(value);
+    for (size_t cursor = 0; (value = ts_map_next(c->encodes, &cursor, NULL, NULL));)
+        ts_free(value);
     for (size_t cursor = 0; (value = ts_map_next(c->asked, &cursor, NULL, NULL));)
         ts_free(value);
     ts_map_destroy(&c->kv_peers);
@@ -83,6 +86,7 @@ void worker_core_destroy(struct worker_core **core)
     ts_map_destroy(&c->tasks);
     ts_map_destroy(&c->by_tag);
     ts_map_destroy(&c->scatters);
+    ts_map_destroy(&c->encodes);
     ts_map_destroy(&c->asked);
     ts_kv_fini(&c->kv);
     prefix_fini(&c->prefix);
@@ -153,6 +157,9 @@ void worker_core_step(struct worker_core *core, ts_time now, const struct ts_eve
         break;
     case TS_EVENT_SCATTERED:
         decode_scattered(core, &event->scattered);
+        break;
+    case TS_EVENT_ENCODED:
+        prefill_encoded(core, &event->encoded);
         break;
     case TS_EVENT_DRAIN:
         worker_link_drain(core);

@@ -381,6 +381,8 @@ void decode_scattered(struct worker_core *core, const struct ts_event_scattered 
     t->scatters--;
     if (t->state == TASK_DYING) {
         task_settle(core, t);
+    } else if (m->reason == TS_REASON_KV_NO_MEMORY || m->reason == TS_REASON_ENGINE) {
+        decode_fail(core, t, NULL, m->reason, "the device of this worker could not restore a chunk");
     } else if (m->reason != TS_REASON_NONE) {
         p->chunk_seen[job->number / 8] &= (uint8_t) ~(1u << job->number % 8);
         if (p->sender) /* else it is among those that the sender hears to be missing */

@@ -92,8 +92,9 @@ struct task {
     bool begun;       /* the relay knows it and may read its blocks until KvFreed */
     bool relay_knows; /* since KvBegin, until the end: it must hear of a Release */
     bool tokenising;
-    uint32_t issued; /* prompt tokens given to batches */
-    uint32_t done;   /* prompt tokens computed */
+    uint32_t encodes; /* under way */
+    uint32_t issued;  /* prompt tokens given to batches */
+    uint32_t done;    /* prompt tokens computed */
     /* decode */
     uint64_t *chain;    /* of the prompt's whole blocks; NULL = what comes is not for others */
     uint32_t shared;    /* of its first blocks: those that belong to all (worker_prefix.c) */
@@ -136,6 +137,12 @@ struct prefix {
     uint32_t idle, idle_max;
 };
 
+struct encode { /* for a relay that does not read the pool itself: KvEncode under way */
+    uint64_t job, relay_job;
+    uint64_t session; /* with the relay that asked */
+    struct task *task;
+};
+
 struct asked { /* a Tokenize under way */
     uint64_t job, id;
     struct router_link *router;
@@ -174,6 +181,7 @@ struct worker_core {
     struct task_list lists[TASK_STATES];
     struct task *dead;       /* gone, but actions of the step under way may point into them */
     struct ts_map *scatters; /* job -> scatter */
+    struct ts_map *encodes;  /* job -> encode */
     struct ts_map *asked;    /* job -> asked */
     struct ts_kv kv;
     struct prefix prefix;
@@ -247,6 +255,8 @@ void prefill_done(struct worker_core *core, struct task *t, uint32_t computed,
 void prefill_pool_lost(struct worker_core *core);
 void prefill_freed(struct worker_core *core, const struct ts_msg_kv_freed *m);
 void prefill_transfer_failed(struct worker_core *core, const struct ts_msg_release *m);
+void prefill_encode(struct worker_core *core, const struct ts_msg_kv_encode *m);
+void prefill_encoded(struct worker_core *core, const struct ts_event_encoded *m);
 
 /* worker_decode.c */
 void decode_count(struct worker_core *core, struct ts_rid rid, uint64_t wire_bytes);

@@ -219,6 +219,37 @@ static void pool_down(struct worker_core *core)
         prefill_pool_lost(core);
 }
 
+static void pool_replied(struct worker_core *core, const struct ts_msg_pool_reply *m)
+{
+    const char *text = m->text.count ? m->text.data : "";
+    core->pool.usable = m->reason == TS_REASON_NONE;
+    if (!core->pool.usable)
+        ts_actions_log(core->out, TS_LOG_ERROR, "event=pool_refused text=\"%.*s\"", (int)m->text.count, text);
+    else if (m->text.count > 0)
+        ts_actions_log(core->out, TS_LOG_WARN, "event=encodes_for_relay text=\"%.*s\"", (int)m->text.count,
+                       text);
+}
+
+static void pool_deliver(struct worker_core *core, const struct ts_msg *m)
+{
+    switch (m->kind) {
+    case TS_MSG_POOL_REPLY:
+        pool_replied(core, &m->pool_reply);
+        break;
+    case TS_MSG_KV_FREED:
+        prefill_freed(core, &m->kv_freed);
+        break;
+    case TS_MSG_KV_ENCODE:
+        prefill_encode(core, &m->kv_encode);
+        break;
+    case TS_MSG_RELEASE:
+        prefill_transfer_failed(core, &m->release);
+        break;
+    default:
+        break;
+    }
+}
+
 void worker_link_pool_message(struct worker_core *core, const struct ts_event_message *m)
 {
     struct pool_link *pool = &core->pool;
@@ -233,16 +264,7 @@ void worker_link_pool_message(struct worker_core *core, const struct ts_event_me
         if (ts_session_ended(&pool->session, &m->msg.reset))
             pool_down(core);
     } else if (ts_session_receive(&pool->session, core->now, &m->envelope) == TS_SESSION_DELIVER) {
-        if (m->msg.kind == TS_MSG_POOL_REPLY) {
-            pool->usable = m->msg.pool_reply.reason == TS_REASON_NONE;
-            if (!pool->usable)
-                ts_actions_log(core->out, TS_LOG_ERROR, "event=pool_refused text=\"%.*s\"",
-                               (int)m->msg.pool_reply.text.count, m->msg.pool_reply.text.data);
-        } else if (m->msg.kind == TS_MSG_KV_FREED) {
-            prefill_freed(core, &m->msg.kv_freed);
-        } else if (m->msg.kind == TS_MSG_RELEASE) {
-            prefill_transfer_failed(core, &m->msg.release);
-        }
+        pool_deliver(core, &m->msg);
     } else if (!pool->session.up && pool->usable) {
         pool->usable = false;
         prefill_pool_lost(core);

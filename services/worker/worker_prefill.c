@@ -184,6 +184,64 @@ void prefill_done(struct worker_core *core, struct task *t, uint32_t computed,
         seal(core, t);
 }
 
+/* Also one that dies: its blocks are here until KvFreed. */
+static struct task *read_by_relay(const struct worker_core *core, struct ts_rid rid)
+{
+    struct task *t = task_find(core, rid, TS_PHASE_PREFILL);
+    for (struct task *d = core->lists[TASK_DYING].head; d && !t; d = d->alike_next)
+        t = d->begun && ts_rid_equal(d->rid, rid) ? d : NULL;
+    return t && t->begun ? t : NULL;
+}
+
+void prefill_encode(struct worker_core *core, const struct ts_msg_kv_encode *m)
+{
+    struct task *t = read_by_relay(core, m->rid);
+    if (!t) {
+        worker_send_pool(core, TS_MSG_KV_ENCODED)->msg.kv_encoded =
+            (struct ts_msg_kv_encoded){.job = m->job, .reason = TS_REASON_CANCELLED};
+        return;
+    }
+    struct encode *job = ts_xcalloc(1, sizeof *job);
+    *job = (struct encode){
+        .job = core->next_job++, .relay_job = m->job, .session = core->pool.session.id, .task = t};
+    ts_map_put_u64(core->encodes, job->job, job);
+    t->encodes++;
+    struct ts_action *a = ts_actions_add(core->out, TS_ACTION_ENCODE);
+    a->encode = (struct ts_action_encode){.job = job->job,
+                                          .codec = m->codec,
+                                          .blocks = {t->blocks, t->block_count},
+                                          .generations = generations_of(core, t),
+                                          .layer = m->layer,
+                                          .head_begin = m->head_begin,
+                                          .head_count = m->head_count,
+                                          .token_begin = m->token_begin,
+                                          .token_count = m->token_count};
+}
+
+/* To the relay that asked, if it is still there: in another session it knows nothing of it. */
+void prefill_encoded(struct worker_core *core, const struct ts_event_encoded *m)
+{
+    struct encode *job = ts_map_remove_u64(core->encodes, m->job);
+    struct ts_action_send *s = NULL;
+    if (job && core->pool.session.up && core->pool.session.id == job->session)
+        s = worker_send_pool(core, TS_MSG_KV_ENCODED);
+    if (s) {
+        s->bulk = m->bulk;
+        s->msg.kv_encoded = (struct ts_msg_kv_encoded){.job = job->relay_job,
+                                                       .reason = m->reason,
+                                                       .declared_bytes = m->declared_bytes,
+                                                       .crc32c = m->crc32c,
+                                                       .escapes = m->escapes,
+                                                       .digests = m->digests};
+    }
+    ts_actions_drop(core->out, m->bulk);
+    if (!job)
+        return;
+    job->task->encodes--;
+    task_settle(core, job->task);
+    ts_free(job);
+}
+
 void prefill_freed(struct worker_core *core, const struct ts_msg_kv_freed *m)
 {
     struct task *t = task_find(core, m->rid, TS_PHASE_PREFILL);

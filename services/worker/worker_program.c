@@ -196,7 +196,8 @@ static void describe(struct program *p)
                                             .kv_dtype = m->kv_dtype,
                                             .layers = m->layers,
                                             .kv_heads = m->kv_heads,
-                                            .rope = {p->rope, turns}};
+                                            .rope = {p->rope, turns},
+                                            .encodes = true};
     c->settings.prefix_blocks_max = (uint32_t)((uint64_t)info->kv_blocks * c->prefix_percent / 100);
 }
 

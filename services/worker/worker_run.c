@@ -47,12 +47,22 @@ struct scatter_job {
     uint64_t id;
     struct worker_run *run;
     struct ts_frame *frame;
-    struct ts_codec codec;
     struct ts_pool_piece piece;
-    uint32_t *blocks; /* the piece's */
     uint32_t crc;
     uint64_t *digests;
     enum ts_reason reason;
+};
+
+struct encode_job {
+    struct ts_job job;
+    uint64_t id;
+    struct ts_pool *pool;
+    struct ts_pool_piece piece;
+    struct ts_frame *frame;
+    struct ts_pool_given given;
+    uint64_t *digests;
+    enum ts_reason reason;
+    struct ts_error err;
 };
 
 static struct ts_pool *open_pool(const struct ts_engine_info *info)
@@ -258,10 +268,9 @@ static void run_scatter(struct ts_job *base)
     struct scatter_job *job = (struct scatter_job *)base;
     const struct ts_frame *frame = job->frame;
     struct ts_error err = {.status = TS_OK};
-    if (job->reason == TS_REASON_NONE &&
-        ts_pool_take(job->run->pool, &job->piece, frame ? frame->data : NULL, frame ? frame->bytes : 0,
-                     job->crc, job->digests, &err) != TS_OK)
-        job->reason = TS_REASON_KV_CORRUPT;
+    if (job->reason == TS_REASON_NONE)
+        job->reason = ts_pool_reason(ts_pool_take(job->run->pool, &job->piece, frame ? frame->data : NULL,
+                                                  frame ? frame->bytes : 0, job->crc, job->digests, &err));
 }
 
 static void perform_scatter(struct worker_run *run, struct ts_service *service,
@@ -271,21 +280,39 @@ static void perform_scatter(struct worker_run *run, struct ts_service *service,
     struct ts_frame *frame = ts_bulk_frame(ts_service_bulks(service), a->bulk);
     job->job.run = run_scatter;
     job->id = a->job;
-    job->codec = a->codec;
     job->run = run;
     job->frame = frame ? ts_frame_ref(frame) : NULL;
     job->crc = a->crc32c;
-    job->blocks = ts_xcalloc(a->blocks.count ? a->blocks.count : 1, sizeof *job->blocks);
-    if (a->blocks.count)
-        memcpy(job->blocks, a->blocks.data, a->blocks.count * sizeof *job->blocks);
-    job->piece = (struct ts_pool_piece){.codec = &job->codec,
-                                        .layer = a->layer,
-                                        .head_begin = a->head_begin,
-                                        .head_count = a->head_count,
-                                        .token_begin = a->token_begin,
-                                        .token_count = a->token_count,
-                                        .blocks = job->blocks,
-                                        .block_count = a->blocks.count};
+    job->piece = ts_pool_piece_to_take(a);
+    if (!ts_pool_fits(run->pool, &job->piece)) {
+        job->reason = TS_REASON_KV_MISMATCH;
+        job->piece.head_count = 0;
+    }
+    job->digests = ts_xcalloc((size_t)job->piece.head_count + 1, sizeof *job->digests);
+    ts_jobs_submit(run->jobs, &job->job);
+}
+
+static void run_encode(struct ts_job *base)
+{
+    struct encode_job *job = (struct encode_job *)base;
+    if (job->reason != TS_REASON_NONE)
+        return;
+    size_t room = ts_pool_give_bytes(job->pool, &job->piece);
+    job->frame = room ? ts_frame_new(room) : NULL;
+    enum ts_status status = ts_pool_give(job->pool, &job->piece, room ? job->frame->data : NULL, job->digests,
+                                         &job->given, &job->err);
+    job->reason = ts_pool_reason(status);
+    if (job->frame)
+        job->frame->bytes = job->given.bytes;
+}
+
+static void perform_encode(struct worker_run *run, const struct ts_action_encode *a)
+{
+    struct encode_job *job = ts_xcalloc(1, sizeof *job);
+    job->job.run = run_encode;
+    job->id = a->job;
+    job->pool = run->pool;
+    job->piece = ts_pool_piece_to_give(a);
     if (!ts_pool_fits(run->pool, &job->piece)) {
         job->reason = TS_REASON_KV_MISMATCH;
         job->piece.head_count = 0;
@@ -319,6 +346,9 @@ static void perform(void *context, struct ts_service *service, const struct ts_a
         break;
     case TS_ACTION_SCATTER:
         perform_scatter(run, service, &action->scatter);
+        break;
+    case TS_ACTION_ENCODE:
+        perform_encode(run, &action->encode);
         break;
     case TS_ACTION_FREE_BLOCKS:
         perform_free_blocks(run, &action->free_blocks);
@@ -377,33 +407,58 @@ static void free_job(struct ts_job *base)
         struct tokenise_job *job = (struct tokenise_job *)base;
         ts_frame_unref(&job->frame);
         ts_free(job->ids);
-    } else {
+    } else if (base->run == run_scatter) {
         struct scatter_job *job = (struct scatter_job *)base;
         ts_frame_unref(&job->frame);
-        ts_free(job->blocks);
+        ts_pool_piece_fini(&job->piece);
+        ts_free(job->digests);
+    } else {
+        struct encode_job *job = (struct encode_job *)base;
+        ts_frame_unref(&job->frame);
+        ts_pool_piece_fini(&job->piece);
         ts_free(job->digests);
     }
     ts_free(base);
 }
 
+static struct ts_event tokenised(const struct tokenise_job *job)
+{
+    return (struct ts_event){
+        .kind = TS_EVENT_TOKENISED,
+        .tokenised = {.job = job->id,
+                      .reason = job->reason,
+                      .text = ts_str_of(job->err.text),
+                      .ids = {job->ids, job->reason == TS_REASON_NONE ? (uint32_t)job->count : 0}}};
+}
+
+static struct ts_event scattered(const struct scatter_job *job)
+{
+    return (struct ts_event){.kind = TS_EVENT_SCATTERED,
+                             .scattered = {.job = job->id,
+                                           .reason = job->reason,
+                                           .digests = {job->digests, job->piece.head_count}}};
+}
+
+static struct ts_event encoded(struct encode_job *job, struct ts_service *service)
+{
+    struct ts_event event = {.kind = TS_EVENT_ENCODED,
+                             .encoded = {.job = job->id,
+                                         .reason = job->reason,
+                                         .text = ts_str_of(job->err.text),
+                                         .declared_bytes = job->given.declared_bytes,
+                                         .crc32c = job->given.crc,
+                                         .escapes = job->given.escapes,
+                                         .digests = {job->digests, job->piece.head_count}}};
+    if (job->frame)
+        event.encoded.bulk = ts_bulk_put(ts_service_bulks(service), &job->frame);
+    return event;
+}
+
 static void finish_job(struct ts_job *base, struct ts_service *service)
 {
-    struct ts_event event;
-    if (base->run == run_tokenise) {
-        struct tokenise_job *job = (struct tokenise_job *)base;
-        event = (struct ts_event){
-            .kind = TS_EVENT_TOKENISED,
-            .tokenised = {.job = job->id,
-                          .reason = job->reason,
-                          .text = ts_str_of(job->err.text),
-                          .ids = {job->ids, job->reason == TS_REASON_NONE ? (uint32_t)job->count : 0}}};
-    } else {
-        struct scatter_job *job = (struct scatter_job *)base;
-        event = (struct ts_event){.kind = TS_EVENT_SCATTERED,
-                                  .scattered = {.job = job->id,
-                                                .reason = job->reason,
-                                                .digests = {job->digests, job->piece.head_count}}};
-    }
+    struct ts_event event = base->run == run_tokenise  ? tokenised((struct tokenise_job *)base)
+                            : base->run == run_scatter ? scattered((struct scatter_job *)base)
+                                                       : encoded((struct encode_job *)base, service);
     ts_service_step(service, &event);
     free_job(base);
 }

@@ -1,6 +1,6 @@
 /*
  * What a worker does outside its core: owns the engine, the tokenizer, the text streams of running requests
- * and the restoring half of the codec. Performs TOKENISE, TEXT_OPEN, TEXT_CLOSE, BATCH and SCATTER;
+ * and the restoring half of the codec. Performs TOKENISE, TEXT_OPEN, TEXT_CLOSE, BATCH, SCATTER and ENCODE;
  * completions come back as events. Used by ts-prefill, ts-decode and `tsctl engine`. Loop thread, except the
  * jobs.
  */

@@ -331,7 +331,8 @@ void task_give_blocks(struct worker_core *core, struct task *t)
 
 void task_settle(struct worker_core *core, struct task *t)
 {
-    if (t->state != TASK_DYING || t->in_batch || t->scatters > 0 || t->begun || t->tokenising)
+    if (t->state != TASK_DYING || t->in_batch || t->scatters > 0 || t->encodes > 0 || t->begun ||
+        t->tokenising)
         return;
     core->returning -= t->returning;
     task_give_blocks(core, t);

@@ -77,7 +77,7 @@ struct sequence {
     uint32_t blocks[BLOCKS], generations[BLOCKS];
 };
 
-static struct ts_pool_piece piece_of(const struct sequence *s, const struct ts_codec *codec, uint32_t begin,
+static struct ts_pool_piece piece_of(const struct sequence *s, struct ts_codec codec, uint32_t begin,
                                      uint32_t count)
 {
     return (struct ts_pool_piece){.codec = codec,
@@ -151,11 +151,11 @@ static enum ts_status take(struct ts_pool *pool, const struct ts_pool_piece *pie
     return status;
 }
 
-static const struct ts_codec *preset(const char *name)
+static struct ts_codec preset(const char *name)
 {
-    static struct ts_codec codec;
+    struct ts_codec codec;
     assert_int_equal(ts_codec_parse(name, &codec, NULL), TS_OK);
-    return &codec;
+    return codec;
 }
 
 static void test_there_and_back(void **state)

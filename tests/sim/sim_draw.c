@@ -102,6 +102,7 @@ static void new_relay(struct draw *d, uint32_t number)
     n->relay.chunk_tokens_max = draw(d, 1, 6) * 16;
     n->relay.encode_jobs_max = draw(d, 1, 4);
     n->relay.kv_connections = 1 + n->relay.encode_jobs_max % 4;
+    n->relay.workers_encode = n->relay.encode_jobs_max == 3;
     if (one_in(d, 3))
         n->relay.idle_link_ms = draw(d, 1, 2000);
     if (d->short_leases)

@@ -57,6 +57,24 @@ struct core_fixture *relay_begin_with(const struct relay_settings *settings)
     return f;
 }
 
+struct core_fixture *relay_begin_encoding(const struct relay_settings *settings)
+{
+    static const struct core_step join[] = {
+        {0, "start", "relay:1 connect endpoint=tcp://router\nrelay:1 hello role=relay id=r0"},
+        {0, "as=500 relay:1 welcome", ""},
+        {0, "pool:1 hello role=worker id=p0", "pool:1 welcome id=r0"},
+    };
+    struct core_fixture *f = relay_begin_alone(settings);
+    CORE_RUN(f, "join", join);
+    if (settings->workers_encode) {
+        core_step_one(f, 0, "pool:1 " POOL " encodes=1", "pool:1 pool_reply reason=none");
+        return f;
+    }
+    core_step_one(f, 0, "pool:1 " POOL " encodes=1", "map_pool pool=1 layout.path=/p");
+    core_step_one(f, 0, "pool_mapped pool=1", "pool:1 pool_reply reason=none text=");
+    return f;
+}
+
 struct core_fixture *relay_begin(void)
 {
     struct relay_settings settings = relay_test_settings();

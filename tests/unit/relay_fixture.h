@@ -24,6 +24,11 @@
     "encode job=" job " pool=1 " I8                                                                          \
     " blocks=4,6 head_begin=0 head_count=2 token_begin=0 token_count=20 layer=" layer
 
+/* What its worker is asked for instead, and answers. */
+#define ASK(rid, job, layer)                                                                                 \
+    "pool:1 kv_encode rid=" rid " job=" job " " I8                                                           \
+    " head_begin=0 head_count=2 token_begin=0 token_count=20 layer=" layer
+
 /* Begun and opened. */
 #define OPENED                                                                                               \
     {1, BEGIN("1.1"), CONNECT},                                                                              \
@@ -42,6 +47,8 @@ struct relay_settings relay_test_settings(void); /* clocks that stand still */
 struct core_fixture *relay_begin_alone(const struct relay_settings *settings);
 struct core_fixture *relay_begin_with(const struct relay_settings *settings);
 struct core_fixture *relay_begin(void);
+/* The same with a worker that encodes where it is asked to; with `workers_encode` it always is. */
+struct core_fixture *relay_begin_encoding(const struct relay_settings *settings);
 void relay_end(struct core_fixture **f); /* no transfer may be left */
 
 #define RELAY_CASE(begun, name, steps) CORE_CASE(begun, name, steps, relay_end)

@@ -1,0 +1,1 @@
+ts_pytest(process_encode test_encode.py)
