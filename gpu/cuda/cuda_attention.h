@@ -41,7 +41,7 @@ struct cuda_attention_shape {
     bool bf16;       /* T; else fp16 */
 };
 
-/* TS_EUNSUPPORTED with the reason: head_dim is 8 .. 256 in steps of 8, or even and below 32. */
+/* TS_EUNSUPPORTED with the reason: head_dim is 4 to 32 in steps of 4, or up to 256 in steps of 8. */
 enum ts_status cuda_attention_check(const struct cuda_attention_shape *shape, struct ts_error *err);
 
 /* What no batch exceeds. Sizes below follow from it and from the shape. */

@@ -3,12 +3,14 @@
 
 #include <stddef.h>
 
+#include "gpu/cuda/attention_args.h"
 #include "gpu/cuda/skinny_args.h"
 
 #if defined(TS_CUDA_IMAGES)
 extern const unsigned long long cuda_image_codec[];
 extern const unsigned long long cuda_image_weights[];
 extern const unsigned long long cuda_image_skinny[], cuda_image_gemv[];
+extern const unsigned long long cuda_image_prefill[], cuda_image_decode[];
 
 static const char *const codec[] = {"cuda_codec_encode", "cuda_codec_decode", NULL};
 static const char *const weights[] = {"weights_fill", "weights_quantise", "weights_bias", NULL};
@@ -17,10 +19,19 @@ static const char *const weights[] = {"weights_fill", "weights_quantise", "weigh
 static const char *const skinny[] = {SKINNY_MMA(NAME) NULL};
 static const char *const gemv[] = {SKINNY_GEMV(NAME) NULL};
 
+#define PREFILL(w, slabs) "cuda_prefill_f16_" #w #slabs, "cuda_prefill_bf16_" #w #slabs,
+#define PREFILL_1(w)      PREFILL(w, _1)
+#define PREFILL_2(w)      PREFILL(w, _2)
+#define DECODE(w)         "cuda_decode_f16_" #w, "cuda_decode_bf16_" #w,
+static const char *const prefill[] = {ATTENTION_WIDTHS(PREFILL_1) ATTENTION_WIDE_TILES(PREFILL_2) NULL};
+static const char *const decode[] = {ATTENTION_WIDTHS(DECODE) NULL};
+
 const struct cuda_image cuda_images[] = {{cuda_image_codec, codec},
                                          {cuda_image_weights, weights},
                                          {cuda_image_skinny, skinny},
                                          {cuda_image_gemv, gemv},
+                                         {cuda_image_prefill, prefill},
+                                         {cuda_image_decode, decode},
                                          {NULL, NULL}};
 #else
 const struct cuda_image cuda_images[] = {{NULL, NULL}};

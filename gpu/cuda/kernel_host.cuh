@@ -242,6 +242,11 @@ TS_DEVICE void kernel_store_once(void *to, uint4 value)
     *static_cast<uint4 *>(to) = value;
 }
 
+TS_DEVICE uint4 kernel_load_others(const void *from)
+{
+    return *static_cast<const uint4 *>(from);
+}
+
 TS_DEVICE uint32_t kernel_load_shared_byte(const uint8_t *from)
 {
     return *from;

@@ -61,6 +61,7 @@ struct ts_cuda *kernel_host_open(const struct kernel_host_entry *kernels);
 extern const struct kernel_host_entry codec_host_kernels[]; /* of codec.cu */
 extern const struct kernel_host_entry weights_host_kernels[];
 extern const struct kernel_host_entry skinny_host_kernels[], gemv_host_kernels[];
+extern const struct kernel_host_entry prefill_host_kernels[], decode_host_kernels[];
 
 /* For kernel_host.cuh, called by a running thread. */
 uint64_t kernel_host_exchange(uint32_t mask, uint64_t value, uint32_t source_lane);

@@ -88,6 +88,11 @@ TS_DEVICE uint32_t kernel_load_shared_byte(const uint8_t *from)
     return __ldcg(from);
 }
 
+TS_DEVICE uint4 kernel_load_others(const void *from)
+{
+    return __ldcg((const uint4 *)from);
+}
+
 /* --- matrices of 16-bit elements ------------------------------------------------------------------------ */
 
 /* d += a b: a is 16x16, b is 16x8, d 16x8 in fp32, each spread over the warp as the PTX manual has it
