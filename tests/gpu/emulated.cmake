@@ -4,3 +4,12 @@ if(TS_CUDA_FOUND)
   target_link_libraries(emulated_driver PRIVATE ts_flags ts_kernels_host)
   set_target_properties(emulated_driver PROPERTIES PREFIX "" OUTPUT_NAME libcuda SUFFIX .so.1 LIBRARY_OUTPUT_DIRECTORY ${TS_EMULATED})
 endif()
+
+# On a GPU, and over that driver.
+ts_test(test_cuda_device SOURCES test_cuda_device.c cuda_child.c LINK ts_cuda LABELS gpu TIMEOUT 120)
+if(TS_CUDA_FOUND)
+  add_test(NAME test_cuda_emulated COMMAND test_cuda_device)
+  ts_set_test_properties(test_cuda_emulated 300 OFF gpu)
+  ts_emulated(test_cuda_emulated)
+  add_dependencies(test_cuda_device emulated_driver)
+endif()
