@@ -3,6 +3,7 @@
 import collections
 import os
 import re
+import shutil
 import sys
 
 from gpu_run import ROOT
@@ -13,6 +14,11 @@ BUILD = ROOT / "build" / "gpu"
 DEVICE_TESTS = r"test_cuda_\w+"
 PRODUCT = ("tsctl", "ts-router", "ts-planner", "ts-relay", "ts-prefill", "ts-decode")
 BENCHES = r"ts-(?:cuda|gpu)-[\w-]+"
+
+# Of those, the ones that run over a driver made for the test.
+NO_DEVICE = ("test_cuda_driver",)
+# (program, --quick) -> its flags
+BENCH_FLAGS = {}
 
 Part = collections.namedtuple("Part", "name seconds kernels run words")
 
@@ -105,8 +111,93 @@ def tests(run, context):
         run.say("\n".join(f"  {line[:200]}" for line in failures[:15]))
 
 
+def explain(run, done, mark):
+    """What a program said beside its CSV."""
+    for line in done.out.splitlines():
+        if line.startswith(mark):
+            run.say(f"  {line[:240]}")
+
+
+def bench(run, context):
+    """Each program that measures the device has its share of the time that is left."""
+    names = sorted(name for name in context.built if re.fullmatch(BENCHES, name))
+    if not names:
+        run.fail("bench: none was built")
+    for i, name in enumerate(names):
+        run.say(f"  {name}")
+        done = run.command(context.program(name), *BENCH_FLAGS.get((name, context.quick), ()), seconds=max(2, run.left() / (len(names) - i)))
+        if not run.csv_table(name, done.out) or not done.ok:
+            run.say("\n".join(f"  {line[:240]}" for line in done.out.splitlines()[-4:] if "," not in line))
+            run.fail(f"{name}: {done.how()}")
+
+
+def has_torch(run):
+    there = run.command(sys.executable, "-c", "import torch; print(torch.__version__, torch.cuda.is_available())")
+    run.say(f"  PyTorch: {there.out.strip().splitlines()[-1] if there.out.strip() else 'none'}")
+    return there.ok
+
+
+def torch(run, context):
+    if not has_torch(run):
+        return
+    flags = ["--seconds", f"{run.left() - 4:.0f}"]
+    if context.quick:
+        flags += ["--models", "8b", "--batches", "1,32", "--prompts", "2048"]
+    done = run.command(sys.executable, "-B", ROOT / "scripts/python/torch_bench.py", *flags)
+    explain(run, done, "torch bench:")
+    if not run.csv_table("torch", done.out):
+        run.fail(f"torch: {done.how()}")
+
+
+def compare(run, context):
+    if "tsctl" not in context.built:
+        return run.fail("compare: tsctl was not built")
+    if not has_torch(run):
+        return
+    done = run.command(sys.executable, "-B", ROOT / "scripts/python/torch_compare.py", "--tsctl", context.program("tsctl"))
+    run.csv_table("compare", done.out)
+    explain(run, done, "torch compare:")
+    if not done.ok:
+        run.fail(f"compare: {done.how()}")
+
+
+def pipeline(run, context):
+    if not {*PRODUCT} <= context.built:
+        return run.fail("pipeline: not all services were built")
+    flags = ["--build", BUILD, "--mps", "--seconds", f"{run.left() - 8:.0f}"] + (["--small"] if context.quick else [])
+    done = run.command(sys.executable, "-B", ROOT / "scripts/python/gpu_pipeline.py", *flags)
+    run.csv_table("pipeline", done.out)
+    explain(run, done, "pipeline:")
+    if not done.ok:
+        run.fail(f"pipeline: {done.how()}")
+
+
+def sanitize(run, context):
+    """Each test under memcheck, then racecheck, as far as the time goes; one that is cut has found nothing until then."""
+    program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    if not program:
+        return run.say("  compute-sanitizer is not installed")
+    names = sorted(name for name in context.built if re.fullmatch(DEVICE_TESTS, name) and name not in NO_DEVICE)
+    turns = [(tool, name) for tool in ("memcheck", "racecheck") for name in names]
+    rows = [("tool", "test", "result", "seconds")]
+    for i, (tool, name) in enumerate(turns):
+        done = run.command(program, "--tool", tool, "--error-exitcode", "99", BUILD / "tests-bin" / name, seconds=max(1, run.left() / (len(turns) - i)))
+        faults = [line for line in done.out.splitlines() if re.search(r"=+ .*(Invalid|Race|hazard|Error|error|leaked)", line) and "0 errors" not in line]
+        result = f"FAILED ({faults[0][:100]})" if faults or done.status == 99 else "no fault" if done.ok else done.how()
+        rows.append((tool, name, result, f"{done.seconds:.1f}"))
+        run.figure("sanitize", f"{tool} {name}", f"{done.seconds:.1f}", "s", result)
+        if faults or done.status not in (0, None):
+            run.fail(f"sanitize: {tool} {name}")
+    run.print_table(rows)
+
+
 PARTS = (
-    Part("probe", 30, True, probe, "CUDA IPC and MPS between processes of this machine"),
-    Part("build", 110, True, build, "the product, the tests of the device and what measures it, for this device alone"),
-    Part("tests", 70, True, tests, "the tests that skip without a GPU: here none may"),
+    Part("probe", 20, True, probe, "CUDA IPC and MPS between processes of this machine"),
+    Part("build", 100, True, build, "the product, the tests of the device and what measures it, for this device alone"),
+    Part("tests", 60, True, tests, "the tests that skip without a GPU: here none may"),
+    Part("bench", 110, True, bench, "kernels and engine, by the programs ts-cuda-*"),
+    Part("torch", 80, True, torch, "PyTorch on the same shapes, eager and compiled; the ceilings of copy and matrix product"),
+    Part("compare", 20, False, compare, "log-probabilities of our engine against PyTorch's on the same weights"),
+    Part("pipeline", 45, False, pipeline, "router, planner, prefill, relay and decode on one device, without and with MPS"),
+    Part("sanitize", 35, True, sanitize, "the tests of the device under compute-sanitizer, as far as the time goes"),
 )

@@ -1,0 +1,174 @@
+"""The five processes on one GPU, prefill, relay and decode sharing it: their tokens against those of the engine in one process, and their speed.
+
+gpu_pipeline.py --build BUILD [--device auto|cuda:0|cpu] [--mps] [--small] [--seconds N]: CSV on stdout. Writes a random Llama of the 1.1B shape (--small: a
+tiny one) below --dir. A few prompts go one at a time, with codec none, and must give the engine's tokens; then many at once, with codec none and with the
+router's choice. --mps does all of it again under the MPS daemon. Exit code 1: other tokens, or a request that failed.
+"""
+
+import argparse
+import csv
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import gpu_probe
+
+MODEL = {"hidden": 2048, "intermediate": 5632, "layers": 22, "heads": 32, "kv-heads": 4, "head-dim": 64, "vocab": 32000, "dtype": "bfloat16"}
+SMALL = {"hidden": 256, "intermediate": 512, "layers": 4, "heads": 4, "kv-heads": 2, "head-dim": 64, "vocab": 512, "dtype": "bfloat16"}
+ALONE, MANY, OUTPUT = 2, 32, 64
+READY_S, STOP_S = 40, 4
+
+CONF = """
+up = {{ model = "{model}"; engine = "{device}"; }};
+router = {{ log_level = "warn"; }};
+planner = {{ algorithm = "thunder"; log_level = "warn"; }};
+relay = {{ log_level = "warn"; }};
+prefill = {{ kv_cache_mib = {mib}; max_num_batched_tokens = 2048; log_level = "warn"; }};
+decode = {{ kv_cache_mib = {mib}; max_num_seqs = 64; log_level = "warn"; }};
+"""
+
+
+class Pipeline:
+    def __init__(self, options, folder):
+        self.options, self.folder = options, folder
+        self.tsctl = str(options.build / "bin" / "tsctl")
+        self.model = folder / "model"
+        self.shape = SMALL if options.small else MODEL
+        self.prompt = 48 if options.small else 512
+        self.end = time.monotonic() + options.seconds
+        self.rows = csv.writer(sys.stdout, lineterminator="\n")
+        self.rows.writerow(["processes", "what", "value", "unit"])
+        self.wrong = []
+
+    def put(self, processes, what, value, unit):
+        self.rows.writerow([processes, what, f"{value:.5g}", unit])
+        sys.stdout.flush()
+
+    def run(self, *args, env=None):
+        """Standard output of one tsctl; ends with the time of all."""
+        left = max(1.0, self.end - time.monotonic())
+        done = subprocess.run([self.tsctl, *map(str, args)], capture_output=True, text=True, timeout=left, check=False, env=env)
+        if done.returncode:
+            raise OSError(f"tsctl {args[0]}: {done.stderr.strip()[-300:]} {done.stdout.strip()[-300:] if args[0] == 'generate' else ''}")
+        return done.stdout
+
+    def write_model(self):
+        flags = [word for name, value in self.shape.items() for word in (f"--{name}", value)]
+        self.run("random-model", self.model, *flags)
+        random.seed(3)
+        self.prompts = [[random.randrange(1, self.shape["vocab"]) for _ in range(self.prompt)] for _ in range(MANY)]
+        conf = CONF.format(model=self.model, device=self.options.device, mib=64 if self.options.small else 2048)
+        (self.folder / "pipeline.conf").write_text(conf)
+
+    def sampling(self):
+        return ["--max-tokens", OUTPUT, "--temperature", 0, "--ignore-eos"]
+
+    def alone(self):
+        """Tokens of the engine in one process, without batches."""
+        found = []
+        for prompt in self.prompts[:ALONE]:
+            said = json.loads(self.run("engine", "--model", self.model, "--device", self.options.device, "--tokens", ",".join(map(str, prompt)),
+                                       *self.sampling(), "--json"))
+            found.append(said["tokens"])
+        self.put("one", f"first token, {self.prompt} tokens", said["ttft_ms"], "ms")
+        self.put("one", "token after token", said["tpot_ms"], "ms")
+        return found
+
+    def cluster(self, env):
+        ready_ms = max(1000, min(READY_S, int(self.end - time.monotonic())) * 1000)
+        up = subprocess.Popen([self.tsctl, "up", str(self.folder / "pipeline.conf"), "--ready-ms", str(ready_ms), "--stop-ms", str(STOP_S * 1000)],
+                              stdout=subprocess.PIPE, text=True, env=env)
+        line = up.stdout.readline()
+        if not line:
+            raise OSError(f"tsctl up ended with {up.wait()}")
+        return up, json.loads(line)["router"]
+
+    def requests(self, router, prompts, codec, env):
+        path = self.folder / "requests"
+        wish = {"codec": codec} if codec else {}
+        path.write_text("".join(json.dumps({"tokens": prompt, **wish}) + "\n" for prompt in prompts))
+        began = time.monotonic()
+        said = self.run("generate", "--router", router, "--requests", path, *self.sampling(), env=env)
+        return [json.loads(line) for line in said.splitlines()], time.monotonic() - began
+
+    def five(self, name, expected, env):
+        up, router = self.cluster(env)
+        equal = 0
+        try:
+            for i, tokens in enumerate(expected):
+                results, _ = self.requests(router, [self.prompts[i]], "none", env)
+                equal += results[0]["tokens"] == tokens
+                if results[0]["tokens"] != tokens:
+                    same = next((j for j, (a, b) in enumerate(zip(results[0]["tokens"], tokens)) if a != b), min(len(results[0]["tokens"]), len(tokens)))
+                    self.wrong.append(f"{name}: prompt {i}: other tokens than one process, from token {same} on")
+            self.put(name, f"first token, {self.prompt} tokens", results[0]["ttft_ms"], "ms")
+            self.put(name, "token after token", results[0]["tpot_ms"], "ms")
+            for codec in ("none", None):
+                self.many(name, router, codec, env)
+        finally:
+            up.send_signal(signal.SIGTERM)
+            up.wait()
+        self.put(name, f"of {len(expected)} prompts with the tokens of one process", equal, "")
+
+    def many(self, name, router, codec, env):
+        results, _ = self.requests(router, self.prompts, codec, env)
+        words = f"{MANY} at once, codec {results[0]['codec']}"
+        ended = [r for r in results if r["finish_reason"] == "length" and len(r["tokens"]) == OUTPUT]
+        if len(ended) < len(results):
+            self.wrong.append(f"{name}: {words}: {len(results) - len(ended)} requests did not end well")
+        took = max(r["ttft_ms"] + r["tpot_ms"] * (len(r["tokens"]) - 1) for r in results) / 1e3
+        self.put(name, words, sum(len(r["tokens"]) for r in results) / took, "tokens/s")
+        self.put(name, f"{words}: first token, median", statistics.median(r["ttft_ms"] for r in results), "ms")
+        self.put(name, f"{words}: token after token, median", statistics.median(r["tpot_ms"] for r in results), "ms")
+        sent = statistics.median(r["kv_bytes_sent"] for r in results)
+        if sent:
+            self.put(name, f"{words}: KV sent of raw", sent / statistics.median(r["kv_bytes_raw"] for r in results), "")
+
+
+def measure(options, folder):
+    p = Pipeline(options, folder)
+    p.write_model()
+    expected = p.alone()
+    p.five("five", expected, None)
+    if options.mps:
+        try:
+            with gpu_probe.Mps(folder / "mps") as daemon:
+                p.five("five, MPS", expected, daemon.environment)
+        except OSError as fault:
+            print(f"pipeline: MPS: {fault}", file=sys.stderr)
+    for words in p.wrong:
+        print(f"pipeline: {words}", file=sys.stderr)
+    return int(bool(p.wrong))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", required=True, type=pathlib.Path)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--mps", action="store_true")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--dir", type=pathlib.Path, help="where the model is written; /dev/shm by default")
+    options = parser.parse_args()
+    where = options.dir or pathlib.Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="ts-pipeline-", dir=where))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # services, daemon and model go all the same
+    try:
+        return measure(options, folder)
+    except (OSError, subprocess.TimeoutExpired) as fault:
+        print(f"pipeline: {fault}", file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
