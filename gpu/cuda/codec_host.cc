@@ -3,5 +3,14 @@
 
 #include "gpu/cuda/kernel_host.h"
 
+#define ENTRY(name)                                                                                          \
+    {                                                                                                        \
+#name, name                                                                                          \
+    }
+
 const kernel_host_entry codec_host_kernels[] = {
-    {"cuda_codec_encode", cuda_codec_encode}, {"cuda_codec_decode", cuda_codec_decode}, {nullptr, nullptr}};
+    ENTRY(cuda_codec_encode_any_f16), ENTRY(cuda_codec_encode_any_bf16), ENTRY(cuda_codec_encode_64_f16),
+    ENTRY(cuda_codec_encode_64_bf16), ENTRY(cuda_codec_encode_128_f16),  ENTRY(cuda_codec_encode_128_bf16),
+    ENTRY(cuda_codec_decode_any_f16), ENTRY(cuda_codec_decode_any_bf16), ENTRY(cuda_codec_decode_64_f16),
+    ENTRY(cuda_codec_decode_64_bf16), ENTRY(cuda_codec_decode_128_f16),  ENTRY(cuda_codec_decode_128_bf16),
+    ENTRY(cuda_codec_means_f16),      ENTRY(cuda_codec_means_bf16),      {nullptr, nullptr}};

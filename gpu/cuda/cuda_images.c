@@ -12,7 +12,12 @@ extern const unsigned long long cuda_image_weights[];
 extern const unsigned long long cuda_image_skinny[], cuda_image_gemv[];
 extern const unsigned long long cuda_image_prefill[], cuda_image_decode[];
 
-static const char *const codec[] = {"cuda_codec_encode", "cuda_codec_decode", NULL};
+static const char *const codec[] = {
+    "cuda_codec_encode_any_f16", "cuda_codec_encode_any_bf16", "cuda_codec_encode_64_f16",
+    "cuda_codec_encode_64_bf16", "cuda_codec_encode_128_f16",  "cuda_codec_encode_128_bf16",
+    "cuda_codec_decode_any_f16", "cuda_codec_decode_any_bf16", "cuda_codec_decode_64_f16",
+    "cuda_codec_decode_64_bf16", "cuda_codec_decode_128_f16",  "cuda_codec_decode_128_bf16",
+    "cuda_codec_means_f16",      "cuda_codec_means_bf16",      NULL};
 static const char *const weights[] = {"weights_fill", "weights_quantise", "weights_bias", NULL};
 
 #define NAME(name, ...) #name,

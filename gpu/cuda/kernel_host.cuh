@@ -166,6 +166,17 @@ TS_DEVICE uint32_t min(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* Bytes of the two words, b before a, as the four lowest nibbles of `order` name them; their topmost bits are
+ * not used. */
+TS_DEVICE uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t order)
+{
+    uint64_t bytes = (uint64_t)b << 32 | a;
+    uint32_t word = 0;
+    for (uint32_t i = 0; i < 4; i++)
+        word |= (uint32_t)(bytes >> (order >> (4 * i) & 7) * 8 & 0xff) << (8 * i);
+    return word;
+}
+
 TS_DEVICE int __clz(int value)
 {
     return value ? __builtin_clz((unsigned)value) : 32;
@@ -205,6 +216,29 @@ TS_DEVICE uint32_t kernel_bits_of(float value)
 TS_DEVICE float kernel_widen_f16(uint32_t bits)
 {
     return codec_f16_to_f32((uint16_t)bits);
+}
+
+TS_DEVICE void kernel_widen_f16x2(uint32_t bits, float *low, float *high)
+{
+    *low = kernel_widen_f16(bits & 0xffff);
+    *high = kernel_widen_f16(bits >> 16);
+}
+
+/* Positive numbers have the order of their bits; all that are not numbers become one. */
+TS_DEVICE uint32_t kernel_host_magnitude(uint32_t a, uint32_t b, uint32_t infinity)
+{
+    uint32_t most = (a & 0x7fff) > (b & 0x7fff) ? a & 0x7fff : b & 0x7fff;
+    return most > infinity ? 0x7fff : most;
+}
+
+TS_DEVICE uint32_t kernel_magnitudes_f16x2(uint32_t a, uint32_t b)
+{
+    return kernel_host_magnitude(a, b, 0x7c00) | kernel_host_magnitude(a >> 16, b >> 16, 0x7c00) << 16;
+}
+
+TS_DEVICE uint32_t kernel_magnitudes_bf16x2(uint32_t a, uint32_t b)
+{
+    return kernel_host_magnitude(a, b, 0x7f80) | kernel_host_magnitude(a >> 16, b >> 16, 0x7f80) << 16;
 }
 
 TS_DEVICE uint32_t kernel_narrow_f16(float value)
@@ -248,6 +282,11 @@ TS_DEVICE uint4 kernel_load_others(const void *from)
 }
 
 TS_DEVICE uint32_t kernel_load_shared_byte(const uint8_t *from)
+{
+    return *from;
+}
+
+TS_DEVICE uint32_t kernel_load_shared_word(const uint32_t *from)
 {
     return *from;
 }

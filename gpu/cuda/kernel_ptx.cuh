@@ -31,6 +31,33 @@ TS_DEVICE float kernel_widen_f16(uint32_t bits)
     return value;
 }
 
+/* Both halves of a word: `low` of the lower one. */
+TS_DEVICE void kernel_widen_f16x2(uint32_t bits, float *low, float *high)
+{
+    asm("{ .reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h; }"
+        : "=f"(*low), "=f"(*high)
+        : "r"(bits));
+}
+
+/* Of each half of two words the larger magnitude; what is not a number wins. */
+TS_DEVICE uint32_t kernel_magnitudes_f16x2(uint32_t a, uint32_t b)
+{
+    uint32_t most;
+    asm("{ .reg .b32 x, y; abs.f16x2 x, %1; abs.f16x2 y, %2; max.NaN.f16x2 %0, x, y; }"
+        : "=r"(most)
+        : "r"(a), "r"(b));
+    return most;
+}
+
+TS_DEVICE uint32_t kernel_magnitudes_bf16x2(uint32_t a, uint32_t b)
+{
+    uint32_t most;
+    asm("{ .reg .b32 x, y; abs.bf16x2 x, %1; abs.bf16x2 y, %2; max.NaN.bf16x2 %0, x, y; }"
+        : "=r"(most)
+        : "r"(a), "r"(b));
+    return most;
+}
+
 /* Rounds to nearest even; overflow gives infinity. */
 TS_DEVICE uint32_t kernel_narrow_f16(float value)
 {
@@ -91,6 +118,11 @@ TS_DEVICE uint32_t kernel_load_shared_byte(const uint8_t *from)
 TS_DEVICE uint4 kernel_load_others(const void *from)
 {
     return __ldcg((const uint4 *)from);
+}
+
+TS_DEVICE uint32_t kernel_load_shared_word(const uint32_t *from)
+{
+    return __ldcg(from);
 }
 
 /* --- matrices of 16-bit elements ------------------------------------------------------------------------ */

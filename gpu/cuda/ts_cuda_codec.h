@@ -1,12 +1,12 @@
 /*
  * The KV codec on a device: from a paged pool in its memory to a payload in its memory, and back, keys and
- * values of a layer in one launch. The bytes are those of ts_codec_encode (gpu/codec), payloads that one side
- * writes the other reads. Nothing waits here: calls put a launch into the stream of the device, ts_cuda_wait
- * ends the wait, and ts_cuda_codec_answer tells how the last launch ended.
+ * values of a layer in one launch, and as many layers as have the same chunk. The bytes are those of
+ * ts_codec_encode (gpu/codec), payloads that one side writes the other reads. Nothing waits here: calls put
+ * a launch into the stream of the device, ts_cuda_wait ends the wait, and ts_cuda_codec_answers tells how
+ * it ended.
  *
- * Codecs whose two sides have 4 bits with minima, with or without the transform, are known here: i4, i4h and
- * mixtures of them, of any group and head_dim that ts_codec_check accepts. For others ts_cuda_codec_takes is
- * false, and the CPU has to do it.
+ * All codecs but lz16 are known here, with any group and any head_dim that 16 divides. For others
+ * ts_cuda_codec_takes is false, and the CPU has to do it.
  *
  * The workspace is device memory that the caller gives: one for each stream of launches, zeroed once.
  */
@@ -27,12 +27,26 @@ struct ts_cuda_codec_view {
     enum ts_dtype dtype; /* F16 or BF16 */
     ts_cuda_address blocks;
     uint32_t block_count;
+    ts_cuda_address turns; /* of keys, for CENTRE: of ts_cuda_codec_upload_rope; 0 = they are not rotated */
 };
+
+/* What ts_codec_view.rope is there. `*out` is freed by the caller. Waits. */
+enum ts_status ts_cuda_codec_upload_rope(struct ts_cuda *cuda, const struct ts_codec_rope *rope,
+                                         uint32_t head_dim, ts_cuda_address *out, struct ts_error *err);
 
 bool ts_cuda_codec_takes(const struct ts_codec *codec, uint32_t head_dim);
 
-/* For chunks of at most so many tiles: 2 x heads x blocks. */
+/* For launches of at most so many tiles: 2 x heads x blocks for each layer. */
 size_t ts_cuda_codec_workspace_bytes(uint32_t tiles);
+
+/* One layer of a launch, whose other layers have the same heads and tokens. A small chunk takes as long as
+ * starting it takes: several layers at once take little longer than one. */
+#define TS_CUDA_CODEC_PARTS_MAX 64
+struct ts_cuda_codec_part {
+    uint32_t layer; /* of the pool */
+    ts_cuda_address payload;
+    size_t bytes; /* of it, for decoding */
+};
 
 /* `out`: at least ts_codec_bytes_max. The payload has ts_codec_bytes(..., answer.escapes) bytes. */
 enum ts_status ts_cuda_codec_encode(struct ts_cuda *cuda, const struct ts_codec *codec,
@@ -49,8 +63,30 @@ enum ts_status ts_cuda_codec_decode(struct ts_cuda *cuda, const struct ts_codec 
                                     const struct ts_cuda_codec_view *to, ts_cuda_address workspace,
                                     struct ts_error *err);
 
-/* Waits. Of an encoding `*escapes` is the number of escaped tiles; of a decoding 0, and TS_ECORRUPT when the
- * payload is none that an encoder writes. */
+/* The same of `count` layers; chunk->layer is not looked at. TS_ECORRUPT at once if one payload has not the
+ * length of its shape: then nothing is launched. */
+enum ts_status ts_cuda_codec_encode_layers(struct ts_cuda *cuda, const struct ts_codec *codec,
+                                           const struct ts_cuda_codec_view *from,
+                                           const struct ts_codec_chunk *chunk,
+                                           const struct ts_cuda_codec_part *parts, uint32_t count,
+                                           ts_cuda_address workspace, struct ts_error *err);
+enum ts_status ts_cuda_codec_decode_layers(struct ts_cuda *cuda, const struct ts_codec *codec,
+                                           const struct ts_cuda_codec_part *parts, uint32_t count,
+                                           const struct ts_codec_chunk *chunk,
+                                           const struct ts_cuda_codec_view *to, ts_cuda_address workspace,
+                                           struct ts_error *err);
+
+/* Waits, and tells of each layer. After encodings `escapes` is of the last one; `status` is TS_ECORRUPT when
+ * the payload of a decoding since the last answer is none that an encoder writes. Returns the first one that
+ * is not TS_OK. */
+struct ts_cuda_codec_result {
+    uint32_t escapes;
+    enum ts_status status;
+};
+enum ts_status ts_cuda_codec_answers(struct ts_cuda *cuda, ts_cuda_address workspace, uint32_t count,
+                                     struct ts_cuda_codec_result *out, struct ts_error *err);
+
+/* Of a launch of one layer. */
 enum ts_status ts_cuda_codec_answer(struct ts_cuda *cuda, ts_cuda_address workspace, uint32_t *escapes,
                                     struct ts_error *err);
 

@@ -72,6 +72,8 @@ static void device_init(struct device *d, const struct fixture *f)
     d->pool = ts_xmalloc(f->pool_bytes + 2 * (size_t)GUARD);
     ok(ts_cuda_clear(cuda, d->workspace, d->workspace_bytes, &err), &err);
     give(d->view.blocks, f->blocks, sizeof f->blocks);
+    if (f->rope)
+        ok(ts_cuda_codec_upload_rope(cuda, f->rope, f->view.head_dim, &d->view.turns, &err), &err);
 }
 
 static void device_fini(struct device *d)
@@ -81,6 +83,7 @@ static void device_fini(struct device *d)
     ts_cuda_free(cuda, &payload);
     ts_cuda_free(cuda, &d->view.blocks);
     ts_cuda_free(cuda, &d->workspace);
+    ts_cuda_free(cuda, &d->view.turns);
     ts_free(d->bytes);
     ts_free(d->pool);
 }
@@ -233,8 +236,9 @@ struct shape {
 
 /* Whole, a part of the heads, a tail of one token and of 15, from the middle of the sequence, less than the
  * first tokens, nothing. */
-static const struct shape shapes[] = {{0, 3, 0, 80}, {1, 2, 0, 33}, {0, 1, 16, 15}, {2, 1, 32, 17},
-                                      {0, 3, 0, 1},  {0, 2, 48, 5}, {0, 0, 0, 16},  {0, 3, 0, 0}};
+static const struct shape shapes[] = {{0, 3, 0, 80},  {1, 2, 0, 33}, {0, 1, 16, 15},
+                                      {2, 1, 32, 17}, {0, 3, 0, 1},  {0, 2, 48, 5},
+                                      {0, 0, 0, 16},  {0, 3, 0, 0},  {1, 1, 256, 37}};
 
 struct variant {
     const char *codec;
@@ -244,12 +248,19 @@ struct variant {
 };
 
 static const struct variant variants[] = {
-    {"i4", 64, 0, 0},     {"i4", 128, 0, 0},    {"i4h", 64, 0, 1},    {"i4h", 128, 0, 1},
-    {"i4h", 128, 0, 16},  {"i4", 16, 0, 3},     {"i4", 80, 16, 0},    {"i4", 96, 32, 1},
-    {"i4", 256, 256, 0},  {"i4", 1024, 128, 0}, {"i4h", 16, 0, 2},    {"i4h", 32, 16, 1},
-    {"i4h", 80, 0, 1},    {"i4h", 96, 0, 1},    {"i4h", 112, 0, 1},   {"i4h", 128, 16, 4},
-    {"i4h", 128, 128, 1}, {"i4h", 192, 64, 1},  {"i4h", 256, 256, 1}, {"i4h", 256, 64, 1},
-    {"i4h", 512, 64, 1},  {"i4h", 1024, 32, 1}};
+    {"i4", 64, 0, 0},      {"i4", 128, 0, 0},    {"i4h", 64, 0, 1},    {"i4h", 128, 0, 1},
+    {"i4h", 128, 0, 16},   {"i4", 16, 0, 3},     {"i4", 80, 16, 0},    {"i4", 96, 32, 1},
+    {"i4", 256, 256, 0},   {"i4", 1024, 128, 0}, {"i4h", 16, 0, 2},    {"i4h", 32, 16, 1},
+    {"i4h", 80, 0, 1},     {"i4h", 96, 0, 1},    {"i4h", 112, 0, 1},   {"i4h", 128, 16, 4},
+    {"i4h", 128, 128, 1},  {"i4h", 192, 64, 1},  {"i4h", 256, 256, 1}, {"i4h", 256, 64, 1},
+    {"i4h", 512, 64, 1},   {"i4h", 1024, 32, 1}, {"none", 64, 0, 0},   {"none", 128, 0, 0},
+    {"none", 80, 0, 3},    {"none", 1024, 0, 1}, {"i8", 64, 0, 0},     {"i8", 128, 0, 0},
+    {"i8", 128, 32, 1},    {"i8", 80, 0, 1},     {"i8", 272, 0, 0},    {"i8", 512, 0, 2},
+    {"i8", 1024, 0, 0},    {"i4hs", 64, 0, 1},   {"i4hs", 128, 0, 1},  {"i4hs", 96, 0, 1},
+    {"i4hs", 256, 128, 1}, {"i4hc", 64, 0, 1},   {"i4hc", 128, 0, 1},  {"i4hc", 128, 0, 16},
+    {"i4hc", 128, 32, 1},  {"i4hc", 80, 0, 1},   {"i4hc", 96, 0, 2},   {"i4hc", 256, 0, 1},
+    {"i4hc", 272, 0, 1},   {"i4hc", 1024, 0, 1}, {"k8v4h", 64, 0, 1},  {"k8v4h", 128, 0, 1},
+    {"k8v4h", 112, 0, 1}};
 
 static void variant_init(struct fixture *f, struct device *d, const struct variant *v, enum ts_dtype dtype)
 {
@@ -259,6 +270,8 @@ static void variant_init(struct fixture *f, struct device *d, const struct varia
     f->codec.raw_tokens = v->raw_tokens;
     if (v->group)
         f->codec.key.group = f->codec.value.group = v->group;
+    if (f->codec.key.flags & TS_CODEC_CENTRE)
+        fixture_rotate(f);
     assert_true(ts_cuda_codec_takes(&f->codec, v->head_dim));
     device_init(d, f);
 }
@@ -273,6 +286,8 @@ static void check_shapes(const struct variant *v, enum ts_dtype dtype)
     memcpy(pool, f.view.pool, f.pool_bytes);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const struct shape *s = &shapes[i];
+        if (s->token_begin % ts_codec_span(&f.codec) != 0)
+            continue;
         f.chunk = (struct ts_codec_chunk){.head_begin = s->head_begin,
                                           .head_count = s->head_count,
                                           .token_begin = s->token_begin,
