@@ -1,8 +1,10 @@
 /*
  * ts-cuda-codec-bench [--device N] [--mib N] [--rounds N] [CODEC ...]: throughput of encoding and restoring
- * KV on a device, for chunks of several sizes. CSV on stdout. Launches follow each other in one stream, each
- * for another chunk of a pool (and of payloads) that no cache holds; the median round counts, by events.
+ * KV on a device, for chunks of several sizes, a launch for each and a launch for those of all layers. CSV on
+ * stdout. Launches follow each other in one stream, each for other chunks of a pool (and of payloads) that no
+ * cache holds; the median round counts, by events.
  *
+ *     layers            chunks in a launch
  *     kv_gb_per_s       bytes of the 16-bit cache in the time
  *     traffic_gb_per_s  bytes read and written: those of the cache and of the payload
  *     copy_gb_per_s     read and written by the driver's copies on the device, in pieces of `chunk_kib`
@@ -12,6 +14,7 @@
  *
  * An emulated device goes through once with a tiny pool: its figures mean nothing.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +32,7 @@ struct bench {
     struct ts_cuda *cuda;
     struct ts_cuda_event *begin, *end;
     size_t pool_bytes;
-    uint32_t rounds;
+    uint32_t rounds, layers;
     ts_cuda_address pool, payload, blocks, workspace;
     size_t payload_bytes;
     const size_t *sizes; /* of chunks, bytes of cache; ends with 0 */
@@ -93,8 +96,9 @@ struct job {
     const struct ts_codec *codec;
     uint32_t tokens; /* of a chunk */
     size_t bytes;    /* of its payload */
-    uint32_t chunks; /* in the pool, each in a place of its own */
+    uint32_t chunks; /* of a layer, each in a place of its own */
     size_t step;     /* from payload to payload */
+    uint32_t layers; /* in a launch */
     bool decode;
 };
 
@@ -102,54 +106,68 @@ static void run_codec(struct bench *b, void *context)
 {
     const struct job *j = context;
     struct ts_error err = {0};
+    struct ts_cuda_codec_part parts[TS_CUDA_CODEC_PARTS_MAX];
     struct ts_codec_chunk chunk = {.head_count = HEADS, .token_count = j->tokens};
-    for (uint32_t i = 0; i < j->chunks; i++) {
-        ts_cuda_address payload = b->payload + i * j->step;
-        chunk.token_begin = i * j->tokens;
-        must(j->decode
-                 ? ts_cuda_codec_decode(b->cuda, j->codec, payload, j->bytes, &chunk, &b->view, b->workspace,
-                                        &err)
-                 : ts_cuda_codec_encode(b->cuda, j->codec, &b->view, &chunk, payload, b->workspace, &err),
+    for (uint32_t i = 0; i < j->chunks * b->layers; i += j->layers) {
+        uint32_t layer = i % b->layers;
+        chunk.token_begin = i / b->layers * j->tokens;
+        for (uint32_t k = 0; k < j->layers; k++)
+            parts[k] = (struct ts_cuda_codec_part){
+                .layer = layer + k, .payload = b->payload + (i + k) * j->step, .bytes = j->bytes};
+        must(j->decode ? ts_cuda_codec_decode_layers(b->cuda, j->codec, parts, j->layers, &chunk, &b->view,
+                                                     b->workspace, &err)
+                       : ts_cuda_codec_encode_layers(b->cuda, j->codec, &b->view, &chunk, parts, j->layers,
+                                                     b->workspace, &err),
              &err);
     }
 }
 
 /* The last launch went well, and no tile has escaped: the payload is as long as it was taken for. */
-static void check_answer(struct bench *b)
+static void check_answer(struct bench *b, uint32_t layers)
 {
     struct ts_error err = {0};
-    uint32_t escapes;
-    must(ts_cuda_codec_answer(b->cuda, b->workspace, &escapes, &err), &err);
-    if (escapes) {
-        fprintf(stderr, "ts-cuda-codec-bench: %u tiles of ordinary numbers have escaped\n", escapes);
-        exit(1);
+    struct ts_cuda_codec_result results[TS_CUDA_CODEC_PARTS_MAX];
+    must(ts_cuda_codec_answers(b->cuda, b->workspace, layers, results, &err), &err);
+    for (uint32_t i = 0; i < layers; i++) {
+        if (results[i].escapes) {
+            fprintf(stderr, "ts-cuda-codec-bench: %u tiles of ordinary numbers have escaped\n",
+                    results[i].escapes);
+            exit(1);
+        }
     }
+}
+
+static void print_line(const struct bench *b, const struct job *j, const char *codec, size_t chunk_bytes,
+                       double ns, double copy)
+{
+    double chunks = (double)j->chunks * b->layers, kv = chunks * (double)chunk_bytes / ns;
+    double traffic = chunks * (double)(chunk_bytes + j->bytes) / ns;
+    printf("%s,%s,%s,%u,%zu,%u,%.2f,%.1f,%.1f,%.1f,%.3f,%.1f,%.3f\n", j->decode ? "decode" : "encode", codec,
+           ts_dtype_name(b->view.dtype), b->view.head_dim, chunk_bytes >> 10, j->layers, ns / 1000 / chunks,
+           kv, traffic, copy, traffic / copy, b->peak, traffic / b->peak);
+    fflush(stdout);
 }
 
 static void measure_codec(struct bench *b, const struct ts_codec *codec, size_t chunk_bytes)
 {
     struct ts_codec_cache cache = {b->view.head_dim, b->view.dtype};
-    struct job j = {.codec = codec, .tokens = (uint32_t)(chunk_bytes / (HEADS * b->view.head_dim * 4))};
-    /* Not the beginning of a sequence: chunks differ in size by what first tokens take. */
+    /* Not the beginning of a sequence: there chunks differ in size by what first tokens take. */
     struct ts_codec plain = *codec;
     plain.raw_tokens = 0;
-    j.codec = &plain;
+    struct job j = {.codec = &plain, .tokens = (uint32_t)(chunk_bytes / (HEADS * b->view.head_dim * 4))};
     if (j.tokens % ts_codec_span(codec) != 0)
         return;
     struct ts_codec_chunk chunk = {.head_count = HEADS, .token_count = j.tokens};
     j.bytes = ts_codec_bytes(&plain, cache, &chunk, 0);
-    j.step = (ts_codec_bytes_max(&plain, cache, &chunk) + 255) & ~(size_t)255;
-    j.chunks = (uint32_t)(b->pool_bytes / chunk_bytes);
-    double traffic = (double)j.chunks * (double)(chunk_bytes + j.bytes), copy = copy_rate(b, chunk_bytes);
-    for (int decode = 0; decode < 2; decode++) {
-        j.decode = decode != 0;
+    j.step = (j.bytes + 255) & ~(size_t)255;
+    j.chunks = (uint32_t)(b->pool_bytes / b->layers / chunk_bytes);
+    double copy = copy_rate(b, chunk_bytes);
+    for (uint32_t i = 0; i < 4; i++) {
+        j.layers = i & 2 ? b->layers : 1;
+        j.decode = (i & 1) != 0;
         double ns = median_of(b, run_codec, &j);
-        check_answer(b);
-        printf("%s,%s,%s,%u,%zu,%.2f,%.1f,%.1f,%.1f,%.3f,%.1f,%.3f\n", decode ? "decode" : "encode",
-               ts_codec_name(codec), ts_dtype_name(b->view.dtype), b->view.head_dim, chunk_bytes >> 10,
-               ns / 1000 / j.chunks, (double)j.chunks * (double)chunk_bytes / ns, traffic / ns, copy,
-               traffic / ns / copy, b->peak, traffic / ns / b->peak);
-        fflush(stdout);
+        check_answer(b, j.layers);
+        print_line(b, &j, ts_codec_name(codec), chunk_bytes, ns, copy);
     }
 }
 
@@ -178,11 +196,26 @@ static void fill_pool(struct bench *b, enum ts_dtype dtype)
     ts_free(values);
 }
 
+/* Of keys that turn as models have it. */
+static ts_cuda_address upload_rope(struct bench *b, uint32_t head_dim)
+{
+    float frequencies[CODEC_DIM_MAX / 2];
+    struct ts_error err = {0};
+    ts_cuda_address turns;
+    for (uint32_t i = 0; i < head_dim / 2; i++)
+        frequencies[i] = (float)pow(10000, -2.0 * i / head_dim);
+    struct ts_codec_rope *rope = ts_codec_rope_new(frequencies, head_dim);
+    must(ts_cuda_codec_upload_rope(b->cuda, rope, head_dim, &turns, &err), &err);
+    ts_codec_rope_destroy(&rope);
+    return turns;
+}
+
 /* Blocks of a sequence lie scattered. */
 static void set_view(struct bench *b, enum ts_dtype dtype, uint32_t head_dim)
 {
     struct ts_error err = {0};
-    uint32_t count = (uint32_t)(b->pool_bytes / ((size_t)TS_KV_BLOCK_TOKENS * HEADS * head_dim * 4));
+    uint32_t count =
+        (uint32_t)(b->pool_bytes / b->layers / ((size_t)TS_KV_BLOCK_TOKENS * HEADS * head_dim * 4));
     uint32_t *blocks = ts_xcalloc(count, sizeof *blocks);
     for (uint32_t i = 0; i < count; i++)
         blocks[i] = (uint32_t)((uint64_t)i * 1237 % count); /* 1237 is odd, a prime */
@@ -190,6 +223,7 @@ static void set_view(struct bench *b, enum ts_dtype dtype, uint32_t head_dim)
     must(ts_cuda_wait(b->cuda, &err), &err);
     ts_free(blocks);
     b->view = (struct ts_cuda_codec_view){.pool = b->pool,
+                                          .turns = upload_rope(b, head_dim),
                                           .pool_blocks = count,
                                           .pool_heads = HEADS,
                                           .head_dim = head_dim,
@@ -201,12 +235,13 @@ static void set_view(struct bench *b, enum ts_dtype dtype, uint32_t head_dim)
 static void bench_init(struct bench *b, uint32_t ordinal, size_t mib)
 {
     static const size_t sizes[] = {256 << 10, 1 << 20, 4 << 20, 16 << 20, 0},
-                        tiny[] = {(size_t)32 << 10, (size_t)64 << 10, 0};
+                        tiny[] = {(size_t)16 << 10, (size_t)64 << 10, 0};
     struct ts_error err = {0};
     must(ts_cuda_open(ordinal, &b->cuda, &err), &err);
     bool emulated = ts_cuda_properties(b->cuda)->emulated;
     b->pool_bytes = emulated ? (size_t)128 << 10 : mib << 20;
     b->rounds = emulated ? 1 : b->rounds;
+    b->layers = emulated ? 2 : 16;
     b->sizes = emulated ? tiny : sizes;
     b->payload_bytes = 2 * b->pool_bytes;
     must(ts_cuda_event_new(b->cuda, &b->begin, &err), &err);
@@ -253,6 +288,7 @@ static void bench_run(struct bench *b, enum ts_dtype dtype, int argc, char **arg
             for (const size_t *size = b->sizes; *size; size++)
                 measure_codec(b, &codec, *size);
         }
+        ts_cuda_free(b->cuda, &b->view.turns);
     }
 }
 
@@ -289,9 +325,9 @@ int main(int argc, char **argv)
     }
     bench_init(&b, ordinal, mib);
     fprintf(stderr, "device: %s\n", ts_cuda_name(b.cuda));
-    printf(
-        "what,codec,dtype,head_dim,chunk_kib,us_per_chunk,kv_gb_per_s,traffic_gb_per_s,copy_gb_per_s,ratio,"
-        "peak_gb_per_s,ratio_to_peak\n");
+    printf("what,codec,dtype,head_dim,chunk_kib,layers,us_per_chunk,kv_gb_per_s,traffic_gb_per_s,copy_gb_per_"
+           "s,ratio,"
+           "peak_gb_per_s,ratio_to_peak\n");
     bench_run(&b, TS_DTYPE_BF16, argc, argv);
     bench_run(&b, TS_DTYPE_F16, argc, argv);
     bench_fini(&b);
