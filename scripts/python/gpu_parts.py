@@ -17,8 +17,13 @@ BENCHES = r"ts-(?:cuda|gpu)-[\w-]+"
 
 # Of those, the ones that run over a driver made for the test.
 NO_DEVICE = ("test_cuda_driver",)
-# (program, --quick) -> its flags
-BENCH_FLAGS = {}
+# A program that measures -> the flags of its runs, those of --quick, and each run's share of the time; others run once, without flags.
+ENGINE = "ts-cuda-engine-bench"
+BENCH_RUNS = {
+    ENGINE: (([], ["--models", "8b", "--batches", "1,32", "--prompts", "2048"], 4),
+             (["--weights", "int8", "--models", "8b", "--batches", "1,32", "--prompts", "2048"], None, 1)),
+}
+SHOWN = 16  # lines of one program on the terminal; the table has all
 
 Part = collections.namedtuple("Part", "name seconds kernels run words")
 
@@ -46,8 +51,9 @@ class Context:
 
     def configure_flags(self):
         flags = ["-DCMAKE_BUILD_TYPE=Release", "-DTS_WERROR=OFF", "-DTS_CUDA=on", f"-DTS_CUDA_ARCHS={self.arch}"]
+        flags.append(f"-DTS_KERNELS_ONLY={'ON' if self.kernels_only else 'OFF'}")
         if self.kernels_only:
-            return flags + ["-DTS_KERNELS_ONLY=ON"]
+            return flags
         if self.deps.is_dir():
             # RPATH and not RUNPATH: libraries that are loaded by libraries are found there too.
             link = f"-L{self.deps}/lib -Wl,-rpath,{self.deps}/lib -Wl,--disable-new-dtags"
@@ -119,16 +125,23 @@ def explain(run, done, mark):
 
 
 def bench(run, context):
-    """Each program that measures the device has its share of the time that is left."""
-    names = sorted(name for name in context.built if re.fullmatch(BENCHES, name))
-    if not names:
+    """Each run of a program that measures the device has its share of the time that is left."""
+    turns = []
+    for name in sorted(name for name in context.built if re.fullmatch(BENCHES, name)):
+        for flags, quick, share in BENCH_RUNS.get(name, (([], [], 1),)):
+            if not context.quick or quick is not None:
+                turns.append((name, quick if context.quick else flags, share))
+    if not turns:
         run.fail("bench: none was built")
-    for i, name in enumerate(names):
-        run.say(f"  {name}")
-        done = run.command(context.program(name), *BENCH_FLAGS.get((name, context.quick), ()), seconds=max(2, run.left() / (len(names) - i)))
-        if not run.csv_table(name, done.out) or not done.ok:
-            run.say("\n".join(f"  {line[:240]}" for line in done.out.splitlines()[-4:] if "," not in line))
+    for i, (name, flags, share) in enumerate(turns):
+        seconds = max(2, run.left() * share / sum(turn[2] for turn in turns[i:]))
+        more = ["--dir", run.out, "--seconds", f"{seconds * 0.7:.0f}"] if name == ENGINE else []
+        run.say(f"  {' '.join([name, *flags])}")
+        done = run.command(context.program(name), *flags, *more, seconds=seconds)
+        explain(run, done, f"{name}:")
+        if not run.csv_table(name, done.out, SHOWN) or not done.ok:
             run.fail(f"{name}: {done.how()}")
+        shutil.rmtree(run.out / "engine-bench-8b", ignore_errors=True)
 
 
 def has_torch(run):
@@ -145,7 +158,7 @@ def torch(run, context):
         flags += ["--models", "8b", "--batches", "1,32", "--prompts", "2048"]
     done = run.command(sys.executable, "-B", ROOT / "scripts/python/torch_bench.py", *flags)
     explain(run, done, "torch bench:")
-    if not run.csv_table("torch", done.out):
+    if not run.csv_table("torch", done.out, SHOWN) or not done.ok:
         run.fail(f"torch: {done.how()}")
 
 

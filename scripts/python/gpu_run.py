@@ -45,7 +45,7 @@ class Run:
         self.out, self.head = out, head
         self.began = time.monotonic()
         self.deadline = self.part_deadline = self.began + seconds
-        self.failed = []
+        self.failed, self.csv = [], {}
         out.mkdir(parents=True, exist_ok=True)
         self.log = open(out / "log.txt", "w", encoding="utf-8", errors="replace")
         self.table = open(out / "table.txt", "w", encoding="utf-8")
@@ -98,27 +98,38 @@ class Run:
         self.log.flush()
         return done
 
-    def print_table(self, rows, indent="  "):
-        """Rows of equally many cells, the first the heading; numbers to the right."""
+    def print_table(self, rows, shown=1000):
+        """Rows of equally many cells, the first the heading; numbers to the right. Beyond `shown` rows only the table's file has them."""
         widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-        for row in rows:
+        for number, row in enumerate(rows):
             cells = [str(cell).rjust(width) if re.fullmatch(r"-?[\d.]+(e-?\d+)?[x%]?", str(cell)) else str(cell).ljust(width)
                      for cell, width in zip(row, widths)]
-            self.say(indent + "  ".join(cells).rstrip())
+            line = "  " + "  ".join(cells).rstrip()
+            if number <= shown:
+                self.say(line)
+            else:
+                self.table.write(line + "\n")
+        if len(rows) > shown + 1:
+            print(f"  ... {len(rows) - shown - 1} more in table.txt", flush=True)
 
-    def csv_table(self, part, text, drop=()):
-        """What a program said as CSV, with its heading first: into the table, and each of its lines into the figures."""
+    def csv_table(self, part, text, shown=1000):
+        """What a program said as CSV, with its heading first: into the table, its lines into the figures, and into csv[part]."""
         lines = [line for line in text.splitlines() if "," in line]
         rows = [row for row in csv.reader(lines) if len(row) == len(next(csv.reader(lines[:1])))] if lines else []
         if len(rows) < 2:
             return False
-        keep = [i for i, name in enumerate(rows[0]) if name not in drop]
-        self.print_table([[row[i] for i in keep] for row in rows])
-        numbers = [i for i in keep if all(is_number(row[i]) for row in rows[1:])]
-        names = [i for i in keep if i not in numbers]
+        self.print_table(rows, shown)
+        heading = rows[0]
+        self.csv.setdefault(part, []).extend(dict(zip(heading, row)) for row in rows[1:])
+        if {"value", "unit"} <= set(heading):
+            numbers = [heading.index("value")]
+        else:
+            numbers = [i for i in range(len(heading)) if all(is_number(row[i]) for row in rows[1:])]
+        names = [i for i, name in enumerate(heading) if i not in numbers and name != "unit"]
         for row in rows[1:]:
             for i in numbers:
-                self.figure(part, " ".join(row[j] for j in names if row[j]), row[i], rows[0][i])
+                unit = row[heading.index("unit")] if heading[i] == "value" and "unit" in heading else heading[i]
+                self.figure(part, " ".join(row[j] for j in names if row[j]), row[i], unit)
         return True
 
 

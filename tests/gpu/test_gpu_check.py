@@ -11,6 +11,7 @@ ROOT = pathlib.Path(os.environ["TS_SOURCE_DIR"])
 sys.path.insert(0, str(ROOT / "scripts" / "python"))
 
 import gpu_deps
+import gpu_goals
 import gpu_parts
 import gpu_run
 
@@ -56,7 +57,7 @@ def test_no_part_begins_after_the_end(tmp_path):
 
 def test_figures(tmp_path):
     r = new_run(tmp_path)
-    assert r.csv_table("codec", "device X\ncommit,codec,gbps,of_copy\nabc,i4h,1200,0.6\nabc,i8,1300.5,0.65\n", drop=("commit",))
+    assert r.csv_table("codec", "device X\ncodec,gbps,of_copy\ni4h,1200,0.6\ni8,1300.5,0.65\n")
     assert not r.csv_table("codec", "nothing,here\n")
     r.fail("one thing")
     text = (tmp_path / "out" / "figures.csv").read_text()
@@ -65,6 +66,28 @@ def test_figures(tmp_path):
     assert {"part": "codec", "what": "i8", "value": "1300.5", "unit": "gbps", "note": ""} in rows and len(rows) == 4
     table = (tmp_path / "out" / "table.txt").read_text()
     assert "commit: 1234" in table and "FAILED: one thing" in table and "1300.5" in table
+
+
+def test_goals(tmp_path):
+    """Each goal against its floor; what is missing is not measured, and not reached."""
+    r = new_run(tmp_path)
+    r.csv_table("torch", "side,model,what,rows,tokens,value,unit\ntorch,,\"copy, read and written\",,,3000,GB/s\ntorch,,bf16 product 8192^3,,,800,TFLOP/s\n"
+                         "torch eager,8b,decode,32,512,1000,tokens/s\ntorch compiled,8b,decode,32,512,2000,tokens/s\n")
+    r.csv_table("ts-cuda-engine-bench", "side,model,what,rows,tokens,value,unit\nours int8,8b,decode,1,512,9000,GB/s\nours,8b,decode,1,512,2400,GB/s\n"
+                                        "ours,8b,decode,32,512,2200,tokens/s\nours,8b,first token,1,2048,400,TFLOP/s\n")
+    r.csv_table("ts-cuda-codec-bench", "what,codec,dtype,head_dim,chunk_kib,ratio\nencode,i4h,bf16,128,64,0.1\nencode,i4h,bf16,128,1024,0.7\n"
+                                       "decode,i8,bf16,128,4096,0.6\n")
+    r.csv_table("pipeline", "processes,what,value,unit\nfive,of 2 prompts with the tokens of one process,1,\n")
+    gpu_goals.report(r)
+    lines = (tmp_path / "out" / "table.txt").read_text().splitlines()
+    judged = {line.split("  ")[1]: line.split()[-3:] for line in lines[lines.index("goals") + 2:]}
+    assert judged["codec, chunks of 1024 KiB and more: the least"] == ["0.600", "0.5", "reached"]
+    assert judged["8b decode, 1 row: bandwidth of copies"] == ["0.800", "0.75", "reached"]
+    assert judged["8b, first token of 2048: matrix product"] == ["0.500", "0.55", "MISSED"]
+    assert judged["8b decode, 32 rows: torch eager"] == ["2.200", "2", "reached"]
+    assert judged["8b decode, 32 rows: torch compiled"] == ["1.100", "1.2", "MISSED"]
+    assert judged["1.1b decode, 32 rows: torch eager"][-2:] == ["not", "measured"]
+    assert judged["five processes: prompts with the tokens of one"] == ["0.500", "1", "MISSED"]
 
 
 def test_the_folder_may_be_moved(tmp_path):

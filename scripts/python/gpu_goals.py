@@ -1,0 +1,74 @@
+"""What scripts/gpu-check says at its end: our engine beside PyTorch, and each goal with its floor, what was reached and their ratio."""
+
+ENGINE, CODEC = "ts-cuda-engine-bench", "ts-cuda-codec-bench"
+SIDES = ("ours", "ours int8", "torch eager", "torch compiled")
+CHUNK_KIB = 1024  # the codec's goal is for chunks of so many and more
+
+
+def value(lines, **wanted):
+    """Of the first row that has these cells, or None."""
+    for row in lines:
+        if all(row.get(name) == text for name, text in wanted.items()):
+            return float(row["value"])
+    return None
+
+
+def beside(run):
+    """Tokens/s and milliseconds to the first token of all sides."""
+    rows = run.csv.get(ENGINE, []) + run.csv.get("torch", [])
+    keys = []
+    for row in rows:
+        key = {name: row[name] for name in ("model", "what", "rows", "tokens", "unit")}
+        if row["unit"] in ("tokens/s", "ms") and key not in keys:
+            keys.append(key)
+    table = [("model", "what", "rows", "tokens", "unit", *SIDES)]
+    for key in keys:
+        cells = [value(rows, side=side, **key) for side in SIDES]
+        table.append((*key.values(), *("" if cell is None else f"{cell:.4g}" for cell in cells)))
+    if len(table) > 1:
+        run.say("\nour engine and PyTorch")
+        run.print_table(table)
+
+
+def codec_share(rows):
+    """The least share of copies of the same size, and of which."""
+    shares = [(float(row["ratio"]), f"{row['what']} {row['codec']} {row['dtype']} {row['head_dim']}, {row['chunk_kib']} KiB") for row in rows
+              if float(row["chunk_kib"]) >= CHUNK_KIB]
+    return min(shares, default=(None, ""))
+
+
+def goals(run):
+    """(what, floor in words, what was reached in words, ratio or None, the least ratio that is the goal)."""
+    engine, torch, pipeline = (run.csv.get(part, []) for part in (ENGINE, "torch", "pipeline"))
+    copy = value(torch, what="copy, read and written")
+    product = next((float(row["value"]) for row in torch if row["what"].startswith("bf16 product")), None)
+    share, of = codec_share(run.csv.get(CODEC, []))
+    yield f"codec, chunks of {CHUNK_KIB} KiB and more: the least", "a copy of that size", of, share, 0.5
+
+    def against(what, floor, unit, reached, least):
+        both = floor and reached
+        return what, f"{floor or 0:.4g} {unit}", f"{reached or 0:.4g} {unit}", reached / floor if both else None, least
+    yield against("8b decode, 1 row: bandwidth of copies", copy, "GB/s",
+                  value(engine, side="ours", model="8b", what="decode", rows="1", unit="GB/s"), 0.75)
+    yield against("8b, first token of 2048: matrix product", product, "TFLOP/s",
+                  value(engine, side="ours", model="8b", what="first token", tokens="2048", unit="TFLOP/s"), 0.55)
+    for model in ("8b", "1.1b"):
+        ours = value(engine, side="ours", model=model, what="decode", rows="32", unit="tokens/s")
+        for side, least in (("torch eager", 2), ("torch compiled", 1.2)):
+            yield against(f"{model} decode, 32 rows: {side}", value(torch, side=side, model=model, what="decode", rows="32", unit="tokens/s"), "tokens/s",
+                          ours, least)
+    for row in pipeline:
+        if row["what"].startswith("of ") and "tokens of one process" in row["what"]:
+            count = float(row["what"].split()[1])
+            yield f"{row['processes']} processes: prompts with the tokens of one", f"{count:.0f}", row["value"], float(row["value"]) / count, 1
+
+
+def report(run):
+    beside(run)
+    table = [("goal", "floor", "reached", "ratio", "at least", "")]
+    for what, floor, reached, ratio, least in goals(run):
+        judged = "not measured" if ratio is None else "reached" if ratio >= least else "MISSED"
+        table.append((what, floor, reached, "" if ratio is None else f"{ratio:.3f}", f"{least:g}", judged))
+        run.figure("goals", what, ratio if ratio is not None else "", "", f"floor {floor}; reached {reached}; at least {least:g}: {judged}")
+    run.say("\ngoals")
+    run.print_table(table)
