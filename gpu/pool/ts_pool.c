@@ -1,5 +1,5 @@
 /* Pools in shared memory and modelled ones, and what all have in common. */
-#include "gpu/pool/ts_pool.h"
+#include "gpu/pool/pool_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,17 +12,6 @@
 #include "common/core/ts_modelled.h"
 
 #define HEAD_DIM_MAX 1024
-
-struct ts_pool {
-    struct ts_shard shard;
-    uint32_t heads, blocks, head_dim;
-    enum ts_dtype dtype;
-    struct ts_codec_rope *rope;  /* NULL: keys are not turned, or it is modelled */
-    uint8_t *base;               /* NULL when modelled */
-    const uint32_t *generations; /* [blocks] */
-    void *mapped;                /* to be unmapped; NULL = somebody else's */
-    size_t mapped_bytes;
-};
 
 static uint64_t kv_bytes(const struct ts_pool_shape *s)
 {
@@ -77,11 +66,14 @@ static uint8_t *map_file(const struct ts_pool_place *place, struct ts_error *err
     return mapped;
 }
 
-enum ts_status ts_pool_map(const struct ts_pool_shape *shape, const struct ts_pool_place *place,
-                           struct ts_pool **out, struct ts_error *err)
+/* On a device the memfd has the generations alone. */
+enum ts_status ts_pool_map(struct ts_pool_devices *devices, const struct ts_pool_shape *shape,
+                           const struct ts_pool_place *place, struct ts_pool **out, struct ts_error *err)
 {
-    if (!shape_sane(shape) ||
-        (*place->path && place->bytes < kv_bytes(shape) + shape->blocks * sizeof(uint32_t)))
+    bool on_device = place->device && *place->device;
+    uint64_t kv = on_device ? 0 : kv_bytes(shape);
+    if (!shape_sane(shape) || (*place->path && place->bytes < kv + shape->blocks * sizeof(uint32_t)) ||
+        (on_device && !*place->path))
         return ts_error_set(err, TS_EINVAL, "the KV pool's announced layout is inconsistent");
     if (!*place->path) {
         *out = ts_pool_own(shape, NULL, NULL);
@@ -90,10 +82,14 @@ enum ts_status ts_pool_map(const struct ts_pool_shape *shape, const struct ts_po
     uint8_t *mapped = map_file(place, err);
     if (!mapped)
         return err->status;
-    *out = ts_pool_own(shape, mapped, (const uint32_t *)(const void *)(mapped + kv_bytes(shape)));
-    (*out)->mapped = mapped;
-    (*out)->mapped_bytes = place->bytes;
-    return TS_OK;
+    struct ts_pool *pool =
+        ts_pool_own(shape, on_device ? NULL : mapped, (const uint32_t *)(const void *)(mapped + kv));
+    pool->mapped = mapped;
+    pool->mapped_bytes = place->bytes;
+    if (on_device && pool_device_map(devices, pool, place, err) != TS_OK)
+        ts_pool_close(&pool);
+    *out = pool;
+    return pool ? TS_OK : err->status;
 }
 
 void ts_pool_close(struct ts_pool **pool)
@@ -101,6 +97,7 @@ void ts_pool_close(struct ts_pool **pool)
     struct ts_pool *p = *pool;
     if (!p)
         return;
+    pool_device_unmap(p);
     if (p->mapped)
         munmap(p->mapped, p->mapped_bytes);
     ts_codec_rope_destroy(&p->rope);
@@ -116,11 +113,6 @@ static struct ts_codec_chunk chunk_of(const struct ts_pool *pool, const struct t
                                    .head_count = piece->head_count,
                                    .token_begin = piece->token_begin,
                                    .token_count = piece->token_count};
-}
-
-static struct ts_codec_cache cache_of(const struct ts_pool *pool)
-{
-    return (struct ts_codec_cache){pool->head_dim, pool->dtype};
 }
 
 bool ts_pool_fits(const struct ts_pool *pool, const struct ts_pool_piece *piece)
@@ -205,7 +197,7 @@ enum ts_reason ts_pool_reason(enum ts_status status)
 size_t ts_pool_give_bytes(const struct ts_pool *pool, const struct ts_pool_piece *piece)
 {
     const struct ts_codec_chunk chunk = chunk_of(pool, piece);
-    return pool->base ? ts_codec_bytes_max(&piece->codec, cache_of(pool), &chunk) : 0;
+    return pool->base || pool->device ? ts_codec_bytes_max(&piece->codec, pool_cache(pool), &chunk) : 0;
 }
 
 static void modelled_digests(const struct ts_pool_piece *piece, uint64_t *digests)
@@ -239,29 +231,42 @@ static struct ts_codec_view view_of(const struct ts_pool *pool, const struct ts_
                                   .rope = pool->rope};
 }
 
+static void give_host(const struct ts_pool *pool, const struct ts_pool_piece *piece,
+                      const struct ts_codec_chunk *chunk, void *out, uint64_t *digests,
+                      struct ts_pool_given *given)
+{
+    struct ts_codec_view view = view_of(pool, piece);
+    struct ts_codec_sums sums = {.digest = digests};
+    given->bytes = ts_codec_give(&piece->codec, &view, chunk, out, &given->escapes, &sums);
+    given->crc = sums.crc;
+}
+
 enum ts_status ts_pool_give(struct ts_pool *pool, const struct ts_pool_piece *piece, void *out,
                             uint64_t *digests, struct ts_pool_given *given, struct ts_error *err)
 {
     const struct ts_codec_chunk chunk = chunk_of(pool, piece);
+    enum ts_status status = TS_OK;
     *given = (struct ts_pool_given){.bytes = 0};
-    if (!pool->base) {
+    if (!pool->base && !pool->device) {
         modelled_digests(piece, digests);
-        given->declared_bytes = ts_codec_bytes(&piece->codec, cache_of(pool), &chunk, 0);
+        given->declared_bytes = ts_codec_bytes(&piece->codec, pool_cache(pool), &chunk, 0);
         return TS_OK;
     }
-    struct ts_codec_view view = view_of(pool, piece);
-    struct ts_codec_sums sums = {.digest = digests};
-    given->bytes = ts_codec_give(&piece->codec, &view, &chunk, out, &given->escapes, &sums);
-    given->crc = sums.crc;
-    if (!still_theirs(pool, piece))
-        return ts_error_set(err, TS_ECORRUPT, "a block was given back while it was encoded");
-    return TS_OK;
+    if (pool->device)
+        status = pool_lane_give(pool, piece, &chunk, out, digests, given, err);
+    else
+        give_host(pool, piece, &chunk, out, digests, given);
+    if (status == TS_OK && !still_theirs(pool, piece))
+        status = ts_error_set(err, TS_ECORRUPT, "a block was given back while it was encoded");
+    return status;
 }
 
 enum ts_status ts_pool_take(struct ts_pool *pool, const struct ts_pool_piece *piece, const void *payload,
                             size_t bytes, uint32_t crc, uint64_t *digests, struct ts_error *err)
 {
     const struct ts_codec_chunk chunk = chunk_of(pool, piece);
+    if (pool->device)
+        return pool_lane_restore(pool, piece, &chunk, payload, bytes, crc, digests, err);
     if (!pool->base) {
         modelled_digests(piece, digests);
         return TS_OK;

@@ -20,6 +20,7 @@
 #include "gpu/codec/ts_codec.h"
 
 struct ts_pool;
+struct ts_cuda;
 
 struct ts_pool_shape {
     struct ts_shard shard; /* layers and heads of the model that lie there */
@@ -30,15 +31,42 @@ struct ts_pool_shape {
 
 /* Where a worker says that it is. */
 struct ts_pool_place {
-    const char *path; /* of its memfd as others can open it: the pool, then its generations; "" = modelled */
-    uint64_t bytes;   /* of the memfd */
+    /* Of its memfd as others can open it: the pool, unless it is on a device, then the generations of its
+     * blocks; "" = modelled. */
+    const char *path;
+    uint64_t bytes;         /* of the memfd */
+    const char *device;     /* uuid of the device; NULL or "" = the pool is in the memfd */
+    const uint8_t *share;   /* [64] by which it is mapped there; NULL: its worker cannot share it */
+    uint64_t device_offset; /* of the pool in what is mapped so */
 };
 
+/* The devices that a process has opened for pools of others, each once, with memory and streams for `lanes`
+ * pieces at a time: whoever comes beyond them waits. A device is opened with the first pool that lies on it,
+ * and stays open until the end; one that has failed stays so. Any thread. */
+struct ts_pool_devices;
+struct ts_pool_devices *ts_pool_devices_new(uint32_t lanes);
+void ts_pool_devices_free(struct ts_pool_devices **devices); /* its pools are closed before; null-safe */
+
 /* TS_EINVAL: what is announced contradicts itself. Any other failure: this process cannot have it. */
-enum ts_status ts_pool_map(const struct ts_pool_shape *shape, const struct ts_pool_place *place,
-                           struct ts_pool **out, struct ts_error *err);
+enum ts_status ts_pool_map(struct ts_pool_devices *devices, const struct ts_pool_shape *shape,
+                           const struct ts_pool_place *place, struct ts_pool **out, struct ts_error *err);
 /* The caller's own: `base` NULL = modelled. Nothing of it is copied. */
 struct ts_pool *ts_pool_own(const struct ts_pool_shape *shape, void *base, const uint32_t *generations);
+/* The same on a device, at an address there. Forks `cuda`, which is used by nobody else meanwhile and
+ * outlives the pool. */
+enum ts_status ts_pool_own_device(const struct ts_pool_shape *shape, struct ts_cuda *cuda, uint64_t at,
+                                  const uint32_t *generations, uint32_t lanes, struct ts_pool **out,
+                                  struct ts_error *err);
+
+/* What a worker announces of its own pool's device; of one that is on none `device` is empty. A failure,
+ * which the caller tells, leaves `shared` unset: then nobody else maps it. */
+struct ts_pool_share {
+    char device[40];
+    bool shared;
+    uint8_t bytes[64];
+    uint64_t offset;
+};
+enum ts_status ts_pool_share(struct ts_pool *pool, struct ts_pool_share *out, struct ts_error *err);
 void ts_pool_close(struct ts_pool **pool); /* null-safe; no give or take may be under way */
 
 struct ts_pool_piece {
@@ -77,6 +105,8 @@ enum ts_status ts_pool_take(struct ts_pool *pool, const struct ts_pool_piece *pi
  * What they return besides TS_OK, and what a core hears of it:
  *   TS_EAGAIN    take: the sum is wrong, nothing was written, the peer can be asked again (KV_CORRUPT)
  *   TS_ECORRUPT  take: no encoder writes such a payload. give: a block was given back meanwhile (KV_CORRUPT)
+ *   TS_ENOMEM    no room on the device for what passes; another piece, or later, there may be (KV_NO_MEMORY)
+ *   others       the device is lost, and so is every later piece (ENGINE)
  */
 enum ts_reason ts_pool_reason(enum ts_status status);
 

@@ -33,7 +33,9 @@ struct map_job {
     struct pool *pool;
     struct ts_pool_shape shape;
     struct ts_pool_place place;
-    char path[TS_ENDPOINT_BYTES];
+    struct ts_pool_devices *devices;
+    char path[TS_ENDPOINT_BYTES], device[64];
+    uint8_t share[64];
     float frequencies[TS_CODEC_DIM_MAX / 2];
     struct ts_error err;
 };
@@ -41,6 +43,7 @@ struct map_job {
 struct relay_run {
     struct ts_jobs *jobs;
     struct ts_map *pools; /* id -> struct pool */
+    struct ts_pool_devices *devices;
 };
 
 struct relay_run *relay_run_new(int threads)
@@ -48,6 +51,7 @@ struct relay_run *relay_run_new(int threads)
     struct relay_run *run = ts_xcalloc(1, sizeof *run);
     run->jobs = ts_jobs_new(threads);
     run->pools = ts_map_new();
+    run->devices = ts_pool_devices_new((uint32_t)threads);
     return run;
 }
 
@@ -69,7 +73,7 @@ static void run_map(struct ts_job *base)
 {
     struct map_job *job = (struct map_job *)base;
     if (job->err.status == TS_OK)
-        ts_pool_map(&job->shape, &job->place, &job->pool->pool, &job->err);
+        ts_pool_map(job->devices, &job->shape, &job->place, &job->pool->pool, &job->err);
 }
 
 static void perform_map(struct relay_run *run, const struct ts_action_map_pool *action)
@@ -79,8 +83,16 @@ static void perform_map(struct relay_run *run, const struct ts_action_map_pool *
     job->job.run = run_map;
     job->id = action->pool;
     job->pool = ts_xcalloc(1, sizeof *job->pool);
+    job->devices = run->devices;
     snprintf(job->path, sizeof job->path, "%.*s", (int)p->path.count, p->path.data);
-    job->place = (struct ts_pool_place){.path = job->path, .bytes = p->bytes};
+    snprintf(job->device, sizeof job->device, "%.*s", (int)p->device.count, p->device.data);
+    if (p->share.count == sizeof job->share)
+        memcpy(job->share, p->share.data, sizeof job->share);
+    job->place = (struct ts_pool_place){.path = job->path,
+                                        .bytes = p->bytes,
+                                        .device = job->device,
+                                        .share = p->share.count == sizeof job->share ? job->share : NULL,
+                                        .device_offset = p->device_offset};
     job->shape = (struct ts_pool_shape){.shard = {p->layer_begin, p->layer_end, p->head_begin, p->head_end},
                                         .blocks = p->kv_blocks,
                                         .head_dim = p->head_dim,
@@ -232,6 +244,7 @@ void relay_run_destroy(struct relay_run **run)
     while ((pool = ts_map_next(r->pools, &cursor, NULL, NULL)))
         free_pool(pool);
     ts_map_destroy(&r->pools);
+    ts_pool_devices_free(&r->devices);
     ts_free(r);
     *run = NULL;
 }

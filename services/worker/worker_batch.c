@@ -207,6 +207,13 @@ static const struct ts_batch_sample *sample_of(const struct ts_event_batch_done 
     return NULL;
 }
 
+static const char *failure_of(struct worker_core *core, const struct ts_event_batch_done *m)
+{
+    return m->text.count ? ts_arena_printf(&core->out->arena, "the engine failed: %.*s", (int)m->text.count,
+                                           m->text.data)
+                         : "the engine failed";
+}
+
 /* They end in the order of issue: anything else is not of this core. */
 void batch_done(struct worker_core *core, const struct ts_event_batch_done *m)
 {
@@ -227,7 +234,7 @@ void batch_done(struct worker_core *core, const struct ts_event_batch_done *m)
         if (t->state == TASK_DYING)
             task_settle(core, t);
         else if (m->reason != TS_REASON_NONE || (row->sample && !sample))
-            task_fail(core, t, TS_REASON_ENGINE, false, "the engine failed");
+            task_fail(core, t, TS_REASON_ENGINE, false, failure_of(core, m));
         else if (t->state == TASK_PREFILLING)
             prefill_done(core, t, row->tokens.count, sample);
         else

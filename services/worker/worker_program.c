@@ -11,7 +11,6 @@
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
 #include "common/run/ts_main.h"
-#include "gpu/codec/ts_codec.h"
 #include "gpu/quality/ts_calibrate.h"
 #include "services/worker/worker_conf.h"
 #include "services/worker/worker_run.h"
@@ -75,6 +74,7 @@ struct program {
     struct ts_calibration calibration;
     char kv_endpoint[TS_ENDPOINT_BYTES], pool_path[64];
     uint32_t rope[TS_CODEC_DIM_MAX / 2]; /* fp32 bits, as the relay hears them */
+    struct ts_pool_share share;          /* of the pool, on a device */
 };
 
 /* What it can be told to serve. Where KV comes from another worker it has an endpoint in any case. */
@@ -144,6 +144,14 @@ static enum ts_status calibrate(struct program *p, struct ts_error *err)
     return status;
 }
 
+/* A pool that nobody else can map is encoded here. */
+static void share(struct program *p)
+{
+    struct ts_error err = {.status = TS_OK};
+    if (ts_pool_share(worker_run_pool(p->run), &p->share, &err) != TS_OK)
+        ts_log(TS_LOG_WARN, "event=pool_not_shared text=\"%s\"", err.text);
+}
+
 static void describe(struct program *p)
 {
     struct worker_conf *c = &p->conf;
@@ -184,20 +192,24 @@ static void describe(struct program *p)
     uint32_t turns = info->inverse_frequencies ? m->head_dim / 2 : 0;
     for (uint32_t i = 0; i < turns; i++)
         memcpy(&p->rope[i], &info->inverse_frequencies[i], sizeof p->rope[i]);
-    c->settings.pool = (struct ts_msg_pool){.path = ts_str_of(info->modelled ? "" : p->pool_path),
-                                            .bytes = info->modelled ? info->pool_bytes : info->file_bytes,
-                                            .fingerprint = m->fingerprint,
-                                            .layer_begin = info->shard.layer_begin,
-                                            .layer_end = info->shard.layer_end,
-                                            .head_begin = info->shard.head_begin,
-                                            .head_end = info->shard.head_end,
-                                            .kv_blocks = info->kv_blocks,
-                                            .head_dim = m->head_dim,
-                                            .kv_dtype = m->kv_dtype,
-                                            .layers = m->layers,
-                                            .kv_heads = m->kv_heads,
-                                            .rope = {p->rope, turns},
-                                            .encodes = true};
+    c->settings.pool =
+        (struct ts_msg_pool){.path = ts_str_of(info->modelled ? "" : p->pool_path),
+                             .bytes = info->modelled ? info->pool_bytes : info->file_bytes,
+                             .fingerprint = m->fingerprint,
+                             .layer_begin = info->shard.layer_begin,
+                             .layer_end = info->shard.layer_end,
+                             .head_begin = info->shard.head_begin,
+                             .head_end = info->shard.head_end,
+                             .kv_blocks = info->kv_blocks,
+                             .head_dim = m->head_dim,
+                             .kv_dtype = m->kv_dtype,
+                             .layers = m->layers,
+                             .kv_heads = m->kv_heads,
+                             .rope = {p->rope, turns},
+                             .device = ts_str_of(p->share.device),
+                             .share = {p->share.bytes, p->share.shared ? sizeof p->share.bytes : 0},
+                             .device_offset = p->share.offset,
+                             .encodes = true};
     c->settings.prefix_blocks_max = (uint32_t)((uint64_t)info->kv_blocks * c->prefix_percent / 100);
 }
 
@@ -242,6 +254,8 @@ static enum ts_status serve(struct program *p, int *code, struct ts_error *err)
                              "correct --pool",
                              p->conf.pool, p->conf.relay_wait_ms, p->conf.pool);
     }
+    if (status == TS_OK && worker_run_fault(p->run))
+        status = ts_error_set(err, TS_EIO, "the device was lost: %s", worker_run_fault(p->run));
     if (watch.timer_fd >= 0)
         close(watch.timer_fd);
     worker_run_close(&p->run); /* before the core: a running batch reads its memory */
@@ -265,6 +279,7 @@ static enum ts_status run(struct program *p, int *code, struct ts_error *err)
         status = ts_net_bind(p->net, TS_CHANNEL_KV, p->conf.kv_listen, p->kv_endpoint, err);
     }
     if (status == TS_OK) {
+        share(p);
         describe(p);
         status = serve(p, code, err);
     }

@@ -5,11 +5,11 @@
 #include <unistd.h>
 
 #include "common/base/ts_assert.h"
+#include "common/base/ts_log.h"
 #include "common/base/ts_map.h"
 #include "common/base/ts_mem.h"
 #include "common/run/ts_jobs.h"
 #include "common/text/ts_textstream.h"
-#include "gpu/pool/ts_pool.h"
 
 #define WORKER_JOB_THREADS 1
 
@@ -28,6 +28,7 @@ struct worker_run {
     struct ts_engine_row *rows;
     size_t row_capacity;
     struct ts_arena arena; /* texts of one BATCH_DONE */
+    struct ts_error fault; /* of its device, which is lost: the core drains */
 };
 
 struct tokenise_job {
@@ -51,6 +52,7 @@ struct scatter_job {
     uint32_t crc;
     uint64_t *digests;
     enum ts_reason reason;
+    struct ts_error err;
 };
 
 struct encode_job {
@@ -65,14 +67,24 @@ struct encode_job {
     struct ts_error err;
 };
 
-static struct ts_pool *open_pool(const struct ts_engine_info *info)
+struct refused_job { /* a batch that the engine does not take any more */
+    struct ts_job job;
+    uint64_t batch;
+};
+
+static enum ts_status open_pool(struct worker_run *run, struct ts_error *err)
 {
+    const struct ts_engine_info *info = run->info;
     const struct ts_pool_shape shape = {.shard = info->shard,
                                         .blocks = info->kv_blocks,
                                         .head_dim = info->model.head_dim,
                                         .dtype = info->model.kv_dtype,
                                         .inverse_frequencies = info->inverse_frequencies};
-    return ts_pool_own(&shape, info->pool, info->generations);
+    if (info->device)
+        return ts_pool_own_device(&shape, info->device, info->device_pool, info->generations,
+                                  WORKER_JOB_THREADS, &run->pool, err);
+    run->pool = ts_pool_own(&shape, info->pool, info->generations);
+    return TS_OK;
 }
 
 enum ts_status worker_run_open(const struct ts_engine_options *options, struct worker_run **out,
@@ -92,14 +104,14 @@ enum ts_status worker_run_open(const struct ts_engine_options *options, struct w
         with_ids.token_ids = ts_tokenizer_vocab_size(run->tokenizer);
     if (status == TS_OK)
         status = ts_engine_open(&with_ids, &run->engine, err);
-    if (status != TS_OK) {
-        worker_run_close(&run);
-        return status;
+    if (status == TS_OK) {
+        run->info = ts_engine_info(run->engine);
+        status = open_pool(run, err);
     }
-    run->info = ts_engine_info(run->engine);
-    run->pool = open_pool(run->info);
+    if (status != TS_OK)
+        worker_run_close(&run);
     *out = run;
-    return TS_OK;
+    return status;
 }
 
 static void free_job(struct ts_job *job);
@@ -131,6 +143,11 @@ void worker_run_close(struct worker_run **run)
 const struct ts_engine_info *worker_run_info(const struct worker_run *run)
 {
     return run->info;
+}
+
+struct ts_pool *worker_run_pool(struct worker_run *run)
+{
+    return run->pool;
 }
 
 struct ts_engine *worker_run_engine(struct worker_run *run)
@@ -235,6 +252,11 @@ static void perform_text_open(struct worker_run *run, const struct ts_action_tex
     ts_map_put_u64(run->streams, a->tag, stream);
 }
 
+static void run_refused(struct ts_job *base)
+{
+    (void)base; /* nothing to do but to come back */
+}
+
 static void perform_batch(struct worker_run *run, const struct ts_action_batch *a)
 {
     ts_array_reserve((void **)&run->rows, &run->row_capacity, a->rows.count, sizeof *run->rows);
@@ -258,6 +280,13 @@ static void perform_batch(struct worker_run *run, const struct ts_action_batch *
         .id = a->batch, .rows = run->rows, .row_count = a->rows.count, .report_layers = a->report_layers};
     struct ts_error err = {0};
     enum ts_status status = ts_engine_submit(run->engine, &batch, &err);
+    if (status == TS_EIO) { /* its device is lost: the batch has failed, once this action is performed */
+        struct refused_job *job = ts_xcalloc(1, sizeof *job);
+        job->job.run = run_refused;
+        job->batch = a->batch;
+        ts_jobs_submit(run->jobs, &job->job);
+        return;
+    }
     if (status != TS_OK)
         fprintf(stderr, "engine refused a batch: %s\n", err.text);
     TS_ASSERT(status == TS_OK); /* the core builds batches within the engine's announced limits */
@@ -267,10 +296,10 @@ static void run_scatter(struct ts_job *base)
 {
     struct scatter_job *job = (struct scatter_job *)base;
     const struct ts_frame *frame = job->frame;
-    struct ts_error err = {.status = TS_OK};
     if (job->reason == TS_REASON_NONE)
-        job->reason = ts_pool_reason(ts_pool_take(job->run->pool, &job->piece, frame ? frame->data : NULL,
-                                                  frame ? frame->bytes : 0, job->crc, job->digests, &err));
+        job->reason =
+            ts_pool_reason(ts_pool_take(job->run->pool, &job->piece, frame ? frame->data : NULL,
+                                        frame ? frame->bytes : 0, job->crc, job->digests, &job->err));
 }
 
 static void perform_scatter(struct worker_run *run, struct ts_service *service,
@@ -383,6 +412,18 @@ static void fill_sample(struct worker_run *run, const struct ts_engine_sample *f
     to->finish = finish[text.finish];
 }
 
+/* Whoever can go on does so elsewhere: the core takes nothing new, what it has fails batch by batch, and then
+ * it stops. */
+static void device_lost(struct worker_run *run, struct ts_service *service, const char *why)
+{
+    struct ts_event event = {.kind = TS_EVENT_DRAIN};
+    if (run->fault.status != TS_OK)
+        return;
+    ts_error_set(&run->fault, TS_EIO, "%s", why);
+    ts_log(TS_LOG_ERROR, "event=device_lost text=\"%s\"", run->fault.text);
+    ts_service_step(service, &event);
+}
+
 static void finish_batch(struct worker_run *run, struct ts_service *service,
                          const struct ts_engine_event *from)
 {
@@ -390,14 +431,19 @@ static void finish_batch(struct worker_run *run, struct ts_service *service,
     struct ts_batch_sample *samples =
         ts_arena_zalloc(&run->arena, sizeof *samples * (from->sample_count + 1));
     bool ok = from->status == TS_OK;
+    const char *fault = ok ? NULL : ts_engine_fault(run->engine);
     for (uint32_t i = 0; ok && i < from->sample_count; i++)
         fill_sample(run, &from->samples[i], &samples[i]);
     struct ts_event event = {.kind = TS_EVENT_BATCH_DONE,
                              .batch_done = {.batch = from->batch,
                                             .reason = ok ? TS_REASON_NONE : TS_REASON_ENGINE,
-                                            .text = ts_str_of(ok ? "" : ts_status_name(from->status)),
+                                            .text = ts_str_of(ok      ? ""
+                                                              : fault ? fault
+                                                                      : ts_status_name(from->status)),
                                             .samples = {samples, ok ? from->sample_count : 0},
                                             .compute_ns = from->compute_ns}};
+    if (fault)
+        device_lost(run, service, fault);
     ts_service_step(service, &event);
 }
 
@@ -412,7 +458,7 @@ static void free_job(struct ts_job *base)
         ts_frame_unref(&job->frame);
         ts_pool_piece_fini(&job->piece);
         ts_free(job->digests);
-    } else {
+    } else if (base->run == run_encode) {
         struct encode_job *job = (struct encode_job *)base;
         ts_frame_unref(&job->frame);
         ts_pool_piece_fini(&job->piece);
@@ -454,11 +500,32 @@ static struct ts_event encoded(struct encode_job *job, struct ts_service *servic
     return event;
 }
 
-static void finish_job(struct ts_job *base, struct ts_service *service)
+/* Of a pool job that the device could not do, and never will again. */
+static const char *lost_by(const struct ts_job *base)
 {
-    struct ts_event event = base->run == run_tokenise  ? tokenised((struct tokenise_job *)base)
-                            : base->run == run_scatter ? scattered((struct scatter_job *)base)
-                                                       : encoded((struct encode_job *)base, service);
+    if (base->run == run_scatter && ((const struct scatter_job *)base)->reason == TS_REASON_ENGINE)
+        return ((const struct scatter_job *)base)->err.text;
+    if (base->run == run_encode && ((const struct encode_job *)base)->reason == TS_REASON_ENGINE)
+        return ((const struct encode_job *)base)->err.text;
+    return NULL;
+}
+
+static void finish_job(struct worker_run *run, struct ts_job *base, struct ts_service *service)
+{
+    struct ts_event event;
+    const char *lost = lost_by(base);
+    if (base->run == run_refused) {
+        finish_batch(
+            run, service,
+            &(struct ts_engine_event){.batch = ((struct refused_job *)base)->batch, .status = TS_EIO});
+        free_job(base);
+        return;
+    }
+    event = base->run == run_tokenise  ? tokenised((struct tokenise_job *)base)
+            : base->run == run_scatter ? scattered((struct scatter_job *)base)
+                                       : encoded((struct encode_job *)base, service);
+    if (lost)
+        device_lost(run, service, lost);
     ts_service_step(service, &event);
     free_job(base);
 }
@@ -469,7 +536,7 @@ static void readable(void *context, struct ts_service *service)
     struct ts_engine_event from;
     struct ts_job *job;
     while ((job = ts_jobs_take(run->jobs)))
-        finish_job(job, service);
+        finish_job(run, job, service);
     while (ts_engine_poll(run->engine, &from) == TS_OK) {
         if (from.kind == TS_ENGINE_BATCH_DONE) {
             finish_batch(run, service, &from);
@@ -479,6 +546,11 @@ static void readable(void *context, struct ts_service *service)
                                  .layer_done = {.batch = from.batch, .layer = from.layer}};
         ts_service_step(service, &event);
     }
+}
+
+const char *worker_run_fault(const struct worker_run *run)
+{
+    return run->fault.status != TS_OK ? run->fault.text : NULL;
 }
 
 struct ts_service_hooks worker_run_hooks(struct worker_run *run)

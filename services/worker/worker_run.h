@@ -9,6 +9,7 @@
 
 #include "common/run/ts_service.h"
 #include "common/text/ts_tokenizer.h"
+#include "gpu/pool/ts_pool.h"
 #include "gpu/ts_engine.h"
 
 struct worker_run;
@@ -18,6 +19,9 @@ enum ts_status worker_run_open(const struct ts_engine_options *options, struct w
                                struct ts_error *err);
 void worker_run_close(struct worker_run **run); /* waits for what runs */
 const struct ts_engine_info *worker_run_info(const struct worker_run *run);
+struct ts_pool *worker_run_pool(struct worker_run *run); /* the engine's */
+/* NULL; or what became of the device, for which it stopped serving. */
+const char *worker_run_fault(const struct worker_run *run);
 struct ts_engine *worker_run_engine(struct worker_run *run); /* to be looked at before it serves */
 bool worker_run_has_tokenizer(const struct worker_run *run);
 struct ts_service_hooks worker_run_hooks(struct worker_run *run);

@@ -67,7 +67,7 @@ static struct ts_pool *map(const struct memory *m)
     struct ts_pool_place place = {.path = m->path, .bytes = m->bytes};
     struct ts_pool *pool = NULL;
     struct ts_error err = {.status = TS_OK};
-    if (ts_pool_map(&shape, &place, &pool, &err) != TS_OK)
+    if (ts_pool_map(NULL, &shape, &place, &pool, &err) != TS_OK)
         fail_msg("%s", err.text);
     return pool;
 }
@@ -236,10 +236,10 @@ static void test_what_cannot_be_mapped(void **state)
     struct ts_pool_shape none = shape;
     (void)state;
     none.blocks = 0;
-    assert_int_equal(ts_pool_map(&shape, &small, &pool, &err), TS_EINVAL);
-    assert_int_equal(ts_pool_map(&shape, &large, &pool, &err), TS_EINVAL);
-    assert_int_equal(ts_pool_map(&none, &large, &pool, &err), TS_EINVAL);
-    assert_int_equal(ts_pool_map(&shape, &gone, &pool, &err), TS_EIO);
+    assert_int_equal(ts_pool_map(NULL, &shape, &small, &pool, &err), TS_EINVAL);
+    assert_int_equal(ts_pool_map(NULL, &shape, &large, &pool, &err), TS_EINVAL);
+    assert_int_equal(ts_pool_map(NULL, &none, &large, &pool, &err), TS_EINVAL);
+    assert_int_equal(ts_pool_map(NULL, &shape, &gone, &pool, &err), TS_EIO);
     assert_non_null(strstr(err.text, "/proc/self/fd/9999"));
     assert_null(pool);
     memory_free(&from);
@@ -254,7 +254,7 @@ static void test_modelled(void **state)
     struct ts_pool_given given;
     uint64_t out[2], in[2];
     (void)state;
-    assert_int_equal(ts_pool_map(&shape, &nowhere, &relay, NULL), TS_OK);
+    assert_int_equal(ts_pool_map(NULL, &shape, &nowhere, &relay, NULL), TS_OK);
     assert_int_equal(ts_pool_give_bytes(relay, &p), 0);
     assert_int_equal(ts_pool_give(relay, &p, NULL, out, &given, NULL), TS_OK);
     assert_int_equal(given.declared_bytes, 2 * 2 * 32 * HEAD_DIM * 2);
