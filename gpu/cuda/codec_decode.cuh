@@ -11,6 +11,11 @@ TS_DEVICE bool bit_of(const uint8_t *payload, uint32_t bit)
     return payload[bit / 8] >> bit % 8 & 1;
 }
 
+TS_DEVICE bool escaped_of(const codec_args &args, const tile &t)
+{
+    return bit_of(t.payload, (t.kv * args.heads + t.head) * args.block_count + t.block);
+}
+
 /* The sum over all threads of a block. */
 TS_DEVICE uint32_t block_sum(uint32_t value, codec_small &shared)
 {
@@ -174,51 +179,45 @@ TS_DEVICE void restore_slice(const codec_args &args, const codec_args_side &side
 
 /* --- one tile ------------------------------------------------------------------------------------------- */
 
-/* First tokens come from their own section whatever the tile says, an escaped one from `raw`. */
-template <uint32_t DIM, uint32_t STRETCH, bool BF16, class SHARED>
+/* First tokens come from their own section whatever the tile says. */
 TS_DEVICE void write_slice(const codec_args &args, const codec_args_side &side, const tile &t, const slice &s,
-                           const coded &c, const uint8_t *raw, SHARED &shared)
+                           uint4 low, uint4 high)
 {
-    uint64_t row = (uint64_t)s.row * args.head_dim * 2;
-    uint4 low, high;
-    restore_slice<DIM, STRETCH, BF16>(args, side, t, s, c, shared, &low, &high);
-    if (!s.active)
-        return;
+    uint8_t *row = t.at + (uint64_t)s.row * args.head_dim * 2;
     if (s.row < t.raw) {
-        copy_runs(t.at + row, first_token_at(args, side, t, s.row), s);
-    } else if (raw) {
-        copy_runs(t.at + row, raw + row, s);
+        copy_runs(row, first_token_at(args, side, t, s.row), s);
     } else {
-        kernel_store_once(t.at + row + s.low * 2, low);
-        kernel_store_once(t.at + row + s.high * 2, high);
+        kernel_store_once(row + s.low * 2, low);
+        kernel_store_once(row + s.high * 2, high);
     }
 }
 
-/* Returns CODEC_FAULT_*; a tile at fault is not written. */
+/* Whether it is sound; if not, or when it has escaped, it is not written. With a constant head_dim a tile is
+ * restored before that is known: the lanes of a warp are together then. */
 template <uint32_t DIM, uint32_t STRETCH, bool BF16, class SHARED>
-TS_DEVICE uint32_t decode_tile(const codec_args &args, const codec_args_side &side, const tile &t,
-                               SHARED &shared)
+TS_DEVICE bool decode_tile(const codec_args &args, const codec_args_side &side, const tile &t, bool escaped,
+                           SHARED &shared)
 {
-    bool escaped = bit_of(t.payload, (t.kv * args.heads + t.head) * args.block_count + t.block),
-         faulty = false;
-    coded c;
-    for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
-        c = load_coded<DIM, STRETCH>(args, side, t, slice_of<DIM, STRETCH>(args, side, t, begin));
-        faulty |= !coded_sane(side, c, escaped);
-    }
-    if (__syncthreads_or(faulty))
-        return CODEC_FAULT_CONTENT;
-    uint32_t rank = escaped ? rank_of(args, t, shared) : 0;
-    if (escaped && rank >= args.part[t.part].raw_tiles)
-        return CODEC_FAULT_ESCAPES;
-    const uint8_t *raw = t.payload + args.tail + (uint64_t)rank * ROWS * args.head_dim * 2;
+    bool faulty = false;
+    uint4 low, high;
     for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
         slice s = slice_of<DIM, STRETCH>(args, side, t, begin);
-        if (!DIM)
-            c = load_coded<DIM, STRETCH>(args, side, t, s);
-        write_slice<DIM, STRETCH, BF16>(args, side, t, s, c, escaped ? raw : nullptr, shared);
+        coded c = load_coded<DIM, STRETCH>(args, side, t, s);
+        faulty |= !coded_sane(side, c, escaped);
+        if (DIM)
+            restore_slice<DIM, STRETCH, BF16>(args, side, t, s, c, shared, &low, &high);
     }
-    return 0;
+    faulty = __syncthreads_or(faulty);
+    for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
+        slice s = slice_of<DIM, STRETCH>(args, side, t, begin);
+        if (!DIM) {
+            coded c = load_coded<DIM, STRETCH>(args, side, t, s);
+            restore_slice<DIM, STRETCH, BF16>(args, side, t, s, c, shared, &low, &high);
+        }
+        if (s.active && !faulty && !escaped)
+            write_slice(args, side, t, s, low, high);
+    }
+    return !faulty;
 }
 
 /* A side of 16 bits. */
@@ -235,33 +234,64 @@ TS_DEVICE void uncopy_tile(const codec_args &args, const codec_args_side &side, 
 
 /* As encode_any. */
 template <uint32_t DIM, bool BF16, class SHARED>
-TS_DEVICE uint32_t decode_any(const codec_args &args, const codec_args_side &side, const tile &t,
-                              SHARED &shared)
+TS_DEVICE bool decode_any(const codec_args &args, const codec_args_side &side, const tile &t, bool escaped,
+                          SHARED &shared)
 {
     if (!DIM || side.stretch == DIM)
-        return decode_tile<DIM, DIM, BF16>(args, side, t, shared);
-    return side.stretch == 32             ? decode_tile < DIM, DIM ? 32 : 0,
-           BF16 > (args, side, t, shared) : decode_tile < DIM, DIM ? 64 : 0, BF16 > (args, side, t, shared);
+        return decode_tile<DIM, DIM, BF16>(args, side, t, escaped, shared);
+    return side.stretch == 32                      ? decode_tile < DIM, DIM ? 32 : 0,
+           BF16 > (args, side, t, escaped, shared) : decode_tile < DIM, DIM ? 64 : 0,
+           BF16 > (args, side, t, escaped, shared);
+}
+
+TS_DEVICE void tell(const codec_args &args, uint32_t part, uint32_t faults)
+{
+    if (threadIdx.x == 0 && faults)
+        atomicOr(&args.state[part].faults, faults);
+}
+
+/* Of the block's tiles those that have escaped and are sound so far: each needs to know how many stand before
+ * it. */
+template <uint32_t DIM>
+TS_DEVICE void restore_escaped(const codec_args &args, uint32_t number, codec_small &shared)
+{
+    tile t = tile_of(args, number);
+    const codec_args_side &side = args.sides[t.kv];
+    uint32_t rank = rank_of(args, t, shared);
+    if (rank >= args.part[t.part].raw_tiles) {
+        tell(args, t.part, CODEC_FAULT_ESCAPES);
+        return;
+    }
+    const uint8_t *raw = t.payload + args.tail + (uint64_t)rank * ROWS * args.head_dim * 2;
+    for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
+        slice s = slice_of<DIM, 0>(args, side, t, begin);
+        uint64_t row = (uint64_t)s.row * args.head_dim * 2;
+        if (s.active)
+            copy_runs(t.at + row, s.row < t.raw ? first_token_at(args, side, t, s.row) : raw + row, s);
+    }
 }
 
 template <uint32_t DIM, bool BF16, class SHARED> TS_DEVICE void decode(const codec_args &args, SHARED &shared)
 {
+    bool any_escaped = false;
     for (uint32_t number = blockIdx.x; number < args.tiles * args.parts; number += gridDim.x) {
         tile t = tile_of(args, number);
         const codec_args_side &side = args.sides[t.kv];
-        uint32_t faults = 0;
-        if (side.bits == 16)
+        if (side.bits == 16) {
             uncopy_tile<DIM>(args, side, t);
-        else
-            faults = decode_any<DIM, BF16>(args, side, t, shared);
-        if (threadIdx.x == 0 && faults)
-            atomicOr(&args.state[t.part].faults, faults);
+            continue;
+        }
+        bool escaped = escaped_of(args, t);
+        tell(args, t.part, decode_any<DIM, BF16>(args, side, t, escaped, shared) ? 0 : CODEC_FAULT_CONTENT);
+        any_escaped |= escaped;
     }
-    for (uint32_t part = gridDim.x - 1 - blockIdx.x; part < args.parts; part += gridDim.x) {
-        uint32_t faults = frame_faults(args, part, shared);
-        if (threadIdx.x == 0 && faults)
-            atomicOr(&args.state[part].faults, faults);
+    for (uint32_t number = blockIdx.x; any_escaped && number < args.tiles * args.parts; number += gridDim.x) {
+        tile t = tile_of(args, number);
+        if (args.sides[t.kv].bits < 16 && escaped_of(args, t))
+            restore_escaped<DIM>(args, number, shared);
     }
+    for (uint32_t part = gridDim.x - 1 - blockIdx.x; part < args.parts; part += gridDim.x)
+        tell(args, part, frame_faults(args, part, shared));
 }
 
 #endif

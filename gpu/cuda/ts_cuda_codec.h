@@ -55,9 +55,8 @@ enum ts_status ts_cuda_codec_encode(struct ts_cuda *cuda, const struct ts_codec 
 
 /* Restores a payload of `bytes` bytes. TS_ECORRUPT at once when no payload of that shape has so many; what
  * the kernel finds wrong in it, by the same rules as the CPU, is in the answer. Whatever the bytes are,
- * nothing outside of the payload is read and nothing outside of the chunk's tiles is written; a tile at fault
- * is not written, but the others may be, so that the blocks of a refused chunk hold nothing until it has come
- * again. */
+ * nothing outside of the payload is read and nothing outside of the chunk's tiles is written; tiles of a
+ * refused payload may have been, so that the blocks of the chunk hold nothing until it has come again. */
 enum ts_status ts_cuda_codec_decode(struct ts_cuda *cuda, const struct ts_codec *codec,
                                     ts_cuda_address payload, size_t bytes, const struct ts_codec_chunk *chunk,
                                     const struct ts_cuda_codec_view *to, ts_cuda_address workspace,
