@@ -48,8 +48,8 @@ def goals(run):
     yield from codec_goals(run.csv.get(CODEC, []))
 
     def against(what, floor, unit, reached, least):
-        both = floor and reached
-        return what, f"{floor or 0:.4g} {unit}", f"{reached or 0:.4g} {unit}", reached / floor if both else None, least
+        words = ["" if number is None else f"{number:.4g} {unit}" for number in (floor, reached)]
+        return what, *words, reached / floor if floor and reached else None, least
     yield against("8b decode, 1 row: bandwidth of copies", copy, "GB/s",
                   value(engine, side="ours", model="8b", what="decode", rows="1", unit="GB/s"), 0.75)
     yield against("8b, first token of 2048: matrix product", product, "TFLOP/s",
@@ -66,6 +66,8 @@ def goals(run):
 
 
 def report(run):
+    if not run.csv:
+        return
     beside(run)
     table = [("goal", "floor", "reached", "ratio", "at least", "")]
     for what, floor, reached, ratio, least in goals(run):
