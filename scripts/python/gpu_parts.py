@@ -22,6 +22,7 @@ ENGINE = "ts-cuda-engine-bench"
 BENCH_RUNS = {
     ENGINE: (([], ["--models", "8b", "--batches", "1,32", "--prompts", "2048"], 4),
              (["--weights", "int8", "--models", "8b", "--batches", "1,32", "--prompts", "2048"], None, 1)),
+    "ts-cuda-codec-bench": (([], [], 2),),
 }
 SHOWN = 16  # lines of one program on the terminal; the table has all
 
@@ -135,13 +136,12 @@ def bench(run, context):
         run.fail("bench: none was built")
     for i, (name, flags, share) in enumerate(turns):
         seconds = max(2, run.left() * share / sum(turn[2] for turn in turns[i:]))
-        more = ["--dir", run.out, "--seconds", f"{seconds * 0.7:.0f}"] if name == ENGINE else []
+        more = ["--seconds", f"{seconds * 0.7:.0f}"] if name == ENGINE else []
         run.say(f"  {' '.join([name, *flags])}")
         done = run.command(context.program(name), *flags, *more, seconds=seconds)
         explain(run, done, f"{name}:")
         if not run.csv_table(name, done.out, SHOWN) or not done.ok:
             run.fail(f"{name}: {done.how()}")
-        shutil.rmtree(run.out / "engine-bench-8b", ignore_errors=True)
 
 
 def has_torch(run):
@@ -153,7 +153,7 @@ def has_torch(run):
 def torch(run, context):
     if not has_torch(run):
         return
-    flags = ["--seconds", f"{run.left() - 4:.0f}"]
+    flags = ["--seconds", f"{run.left() - 2:.0f}"]
     if context.quick:
         flags += ["--models", "8b", "--batches", "1,32", "--prompts", "2048"]
     done = run.command(sys.executable, "-B", ROOT / "scripts/python/torch_bench.py", *flags)

@@ -18,6 +18,7 @@ import torch_model
 
 STEPS = 32  # of decode, timed
 WARM = 3
+COMPILE_S = 15  # what a compilation may take
 
 
 class Bench:
@@ -98,6 +99,7 @@ class Bench:
 
     def compiled(self, name, model, rows):
         """One layer is compiled and serves all; the whole step is captured, with the next ids and positions inside."""
+        torch.compiler.reset()  # each shape counts as another compilation of the function, and those are limited
         cache, ids, position = self.start(model, rows)
         layer = torch.compile(torch_model.decode_layer_masked, dynamic=False)
         places = torch.arange(self.options.context + 2 * STEPS, device=self.options.device)
@@ -136,25 +138,28 @@ class Bench:
     def guarded(self, words, needed, work, *args):
         if self.left(needed, words):
             try:
+                if self.cuda:
+                    torch.cuda.empty_cache()
                 work(*args)
             except Exception as fault:  # the other figures still count
                 print(f"torch bench: {words}: {str(fault).strip().splitlines()[:1]}", file=sys.stderr)
 
-    def model(self, name):
-        options = self.options
-        shape = torch_model.SHAPES[name]
-        if options.scale > 1:
+    def models(self):
+        """All eager figures, then compiled ones: of all models the batches that goals are about, then the others."""
+        options, made = self.options, {}
+        for name in options.models:
+            shape = torch_model.SHAPES[name]
             shape.layers = max(1, shape.layers // options.scale)
-        if not self.left(4, name):
-            return
-        model = torch_model.Llama(shape, options.device)
-        order = sorted(options.batches, key=lambda rows: (rows not in (1, 32), rows))
-        for rows in options.batches:
-            self.guarded(f"{name}: eager, {rows} rows", 2, self.eager, name, model, rows)
-        for tokens in options.prompts:
-            self.guarded(f"{name}: {tokens} tokens", 2, self.first_token, name, model, tokens)
-        for rows in order:
-            self.guarded(f"{name}: compiled, {rows} rows", 10, self.compiled, name, model, rows)
+            if self.left(4, name):
+                made[name] = torch_model.Llama(shape, options.device)
+        for name, model in made.items():
+            for rows in options.batches:
+                self.guarded(f"{name}: eager, {rows} rows", 2, self.eager, name, model, rows)
+            for tokens in options.prompts:
+                self.guarded(f"{name}: {tokens} tokens", 2, self.first_token, name, model, tokens)
+        for rows in sorted(options.batches, key=lambda rows: (rows != 32, rows)):
+            for name, model in made.items():
+                self.guarded(f"{name}: compiled, {rows} rows", COMPILE_S, self.compiled, name, model, rows)
 
 
 def main():
@@ -173,10 +178,7 @@ def main():
     torch.manual_seed(1)
     with torch.inference_mode():
         bench.ceilings()
-        for name in options.models:
-            bench.model(name)
-            if bench.cuda:
-                torch.cuda.empty_cache()
+        bench.models()
 
 
 if __name__ == "__main__":
