@@ -5,6 +5,7 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
+#include "gpu/engine/sampling_math.h"
 
 #define SUM_LANES 16u
 #define SUM_BLOCK 256u /* summed in fp32 before it joins the sum in double precision */
@@ -62,14 +63,13 @@ static void mark(struct ts_sampler *s, const struct ts_engine_row *row, bool set
 static void penalise(struct ts_sampler *s, float *logits, const struct ts_engine_row *row)
 {
     const struct ts_sampling *p = row->sampling;
-    if (p->repetition_penalty == 1 && p->presence_penalty == 0 && p->frequency_penalty == 0)
+    if (!ts_sampler_penalises(p))
         return;
     mark(s, row, true);
     for (uint32_t i = 0; i < s->model->vocab; i++) {
         if (s->seen[i])
-            logits[i] = logits[i] > 0 ? logits[i] / p->repetition_penalty : logits[i] * p->repetition_penalty;
-        if (s->counts[i])
-            logits[i] -= p->presence_penalty + p->frequency_penalty * (float)s->counts[i];
+            logits[i] = sampling_penalised(logits[i], p->repetition_penalty, p->presence_penalty,
+                                           p->frequency_penalty, s->counts[i]);
     }
     mark(s, row, false);
 }
@@ -96,32 +96,15 @@ static void sift(struct candidate *heap, uint32_t count, uint32_t at)
 
 static uint32_t argmax(const float *logits, uint32_t count)
 {
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < count; i++) {
-        if (logits[i] > logits[best])
-            best = i;
+    float best = -INFINITY; /* so that what is no number is passed over */
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (logits[i] > best) {
+            best = logits[i];
+            at = i;
+        }
     }
-    return best;
-}
-
-/* exp of x <= 0: 2^(x log2 e) by a polynomial of degree 6 on [-0.5, 0.5]; about 2 ulp; no branches. */
-static inline float exp_falling(float x)
-{
-    float y = x * 1.44269504f;
-    y = y > -126.0f ? y : -126.0f;
-    float shifted = y + 0x1.8p23f, f = y - (shifted - 0x1.8p23f), p = 1.535336188e-4f;
-    uint32_t bits, whole;
-    p = p * f + 1.339887440e-3f;
-    p = p * f + 9.618437357e-3f;
-    p = p * f + 5.550332548e-2f;
-    p = p * f + 2.402264791e-1f;
-    p = p * f + 6.931472028e-1f;
-    p = p * f + 1.0f;
-    memcpy(&bits, &p, 4);
-    memcpy(&whole, &shifted, 4);
-    bits += whole << 23;
-    memcpy(&p, &bits, 4);
-    return p;
+    return at;
 }
 
 static double log_sum(const float *logits, uint32_t count, float best)
@@ -132,13 +115,13 @@ static double log_sum(const float *logits, uint32_t count, float best)
         float lane[SUM_LANES] = {0};
         for (uint32_t j = 0; j < SUM_BLOCK; j += SUM_LANES) {
             for (uint32_t l = 0; l < SUM_LANES; l++)
-                lane[l] += exp_falling(logits[i + j + l] - best);
+                lane[l] += sampling_exp(logits[i + j + l] - best);
         }
         for (uint32_t l = 0; l < SUM_LANES; l++)
             sum += lane[l];
     }
     for (; i < count; i++)
-        sum += exp_falling(logits[i] - best);
+        sum += sampling_exp(logits[i] - best);
     return best + log(sum > 0.5 ? sum : 1);
 }
 
@@ -168,35 +151,27 @@ static const struct candidate *ranked(struct ts_sampler *s, uint32_t n)
     return &s->candidates[s->count - 1 - n];
 }
 
-static double weight_of(const struct candidate *c, float best, float temperature)
-{
-    return exp(((double)c->logit - best) / temperature);
-}
-
-static uint32_t draw(struct ts_sampler *s, const float *logits, const struct ts_engine_row *row, float best)
+static uint32_t draw(struct ts_sampler *s, const float *logits, const struct ts_engine_row *row, uint32_t top)
 {
     const struct ts_sampling *p = row->sampling;
-    collect(s, logits, p->min_p > 0 ? best + logf(p->min_p) * p->temperature : -INFINITY);
+    float best = logits[top], coldness = ts_sampler_coldness(p);
+    collect(s, logits, sampling_least(best, ts_sampler_log_min_p(p)));
     bool cut = p->top_k > 0 && p->top_k < s->count;
-    uint32_t limit = cut ? p->top_k : s->count;
-    double total = 0, sum = 0;
+    uint32_t limit = cut ? p->top_k : s->count, n = 0;
+    uint64_t total = 0, sum = 0;
     for (uint32_t i = 0; i < limit; i++)
-        total += weight_of(cut ? ranked(s, i) : &s->candidates[i], best, p->temperature);
+        total += sampling_weight((cut ? ranked(s, i) : &s->candidates[i])->logit, best, coldness);
+    if (total == 0)
+        return top;     /* the best has no finite logit */
     if (p->top_p < 1) { /* the fewest that reach top_p */
-        double kept = 0, wanted = (double)p->top_p * total;
-        uint32_t n = 0;
-        while (n < limit && (n == 0 || kept < wanted))
-            kept += weight_of(ranked(s, n++), best, p->temperature);
-        limit = n;
-        total = kept;
+        uint64_t wanted = sampling_nucleus(p->top_p, total);
+        for (total = 0; total < wanted; n++)
+            total += sampling_weight(ranked(s, n)->logit, best, coldness);
     }
-    double at = ts_philox_unit(p->seed, row->sample_index) * total;
-    for (uint32_t i = 0; i < limit; i++) {
-        sum += weight_of(ranked(s, i), best, p->temperature);
-        if (at < sum)
-            return ranked(s, i)->token;
-    }
-    return limit > 0 ? ranked(s, limit - 1)->token : argmax(logits, s->model->vocab);
+    uint64_t target = sampling_target(ts_philox_unit(p->seed, row->sample_index), total);
+    for (n = 0; sum < target; n++)
+        sum += sampling_weight(ranked(s, n)->logit, best, coldness);
+    return ranked(s, n - 1)->token;
 }
 
 static void fill_logprobs(struct ts_sampler *s, const float *logits, uint32_t wanted, double norm,
@@ -223,7 +198,7 @@ void ts_sample(struct ts_sampler *sampler, float *logits, const struct ts_engine
     float best = logits[top];
     double norm = log_sum(logits, model->vocab, best);
     out->tag = row->tag;
-    out->token = p->temperature > 0 ? draw(sampler, logits, row, best) : top;
+    out->token = p->temperature > 0 ? draw(sampler, logits, row, top) : top;
     out->logprob = (float)(logits[out->token] - norm);
     fill_logprobs(sampler, logits, p->logprobs, norm, out);
 }
