@@ -11,6 +11,7 @@ extern const unsigned long long cuda_image_codec[];
 extern const unsigned long long cuda_image_weights[];
 extern const unsigned long long cuda_image_skinny[], cuda_image_gemv[];
 extern const unsigned long long cuda_image_prefill[], cuda_image_decode[];
+extern const unsigned long long cuda_image_rows[], cuda_image_sample[];
 
 static const char *const codec[] = {
     "cuda_codec_encode_any_f16", "cuda_codec_encode_any_bf16", "cuda_codec_encode_64_f16",
@@ -31,13 +32,14 @@ static const char *const gemv[] = {SKINNY_GEMV(NAME) NULL};
 static const char *const prefill[] = {ATTENTION_WIDTHS(PREFILL_1) ATTENTION_WIDE_TILES(PREFILL_2) NULL};
 static const char *const decode[] = {ATTENTION_WIDTHS(DECODE) NULL};
 
-const struct cuda_image cuda_images[] = {{cuda_image_codec, codec},
-                                         {cuda_image_weights, weights},
-                                         {cuda_image_skinny, skinny},
-                                         {cuda_image_gemv, gemv},
-                                         {cuda_image_prefill, prefill},
-                                         {cuda_image_decode, decode},
-                                         {NULL, NULL}};
+static const char *const rows[] = {"cuda_rows_embed", "cuda_rows_norm", "cuda_rows_qkv", "cuda_rows_silu",
+                                   NULL};
+static const char *const sample[] = {"cuda_sample_scan", "cuda_sample_pick", NULL};
+
+const struct cuda_image cuda_images[] = {
+    {cuda_image_codec, codec}, {cuda_image_weights, weights}, {cuda_image_skinny, skinny},
+    {cuda_image_gemv, gemv},   {cuda_image_prefill, prefill}, {cuda_image_decode, decode},
+    {cuda_image_rows, rows},   {cuda_image_sample, sample},   {NULL, NULL}};
 #else
 const struct cuda_image cuda_images[] = {{NULL, NULL}};
 #endif
