@@ -301,7 +301,8 @@ enum ts_status ts_cuda_count(uint32_t *count, struct ts_error *err)
         return status;
     CUresult result = cuda_driver.get_count(&shown);
     if (result != 0)
-        return ts_error_set(err, TS_EIO, "CUDA: cuDeviceGetCount: %s (%d)", name_of(result), (int)result);
+        return ts_error_set(err, result == CUDA_OUT_OF_MEMORY ? TS_ENOMEM : TS_EIO,
+                            "CUDA: cuDeviceGetCount: %s (%d)", name_of(result), (int)result);
     *count = (uint32_t)shown;
     return TS_OK;
 }

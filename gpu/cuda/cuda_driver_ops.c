@@ -301,7 +301,11 @@ static enum ts_status driver_elapsed(struct ts_cuda_event *from, struct ts_cuda_
 static enum ts_status driver_capture_begin(struct ts_cuda *cuda, struct ts_error *err)
 {
     struct cuda_driver_device *d = device_of(cuda);
-    RUN(d->shared, "cuStreamBeginCapture", capture_begin(d->stream, CUDA_CAPTURE_THREAD_LOCAL));
+    enum ts_status status = cuda_driver_enter(d->shared, err);
+    return status == TS_OK
+               ? cuda_driver_refusal(d->shared, "cuStreamBeginCapture",
+                                     cuda_driver.capture_begin(d->stream, CUDA_CAPTURE_THREAD_LOCAL), err)
+               : status;
 }
 
 static enum ts_status driver_capture_end(struct ts_cuda *cuda, struct ts_cuda_graph **out,

@@ -12,17 +12,3 @@ else()
   set_tests_properties(kernel_registers PROPERTIES SKIP_RETURN_CODE 77)
 endif()
 ts_set_test_properties(kernel_registers 60 OFF gpu)
-
-# The real opening, copying and launching code over a driver made for the test.
-add_library(fake_driver MODULE fake_driver.c)
-target_link_libraries(fake_driver PRIVATE ts_flags ts_kernels_host)
-set_source_files_properties(fake_driver.c PROPERTIES COMPILE_OPTIONS -Wno-missing-prototypes)
-set_target_properties(fake_driver PROPERTIES PREFIX "" OUTPUT_NAME libcuda SUFFIX .so.1
-  LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fake-driver)
-ts_test(test_cuda_driver SOURCES test_cuda_driver.c kernel_fixture.c LINK ts_cuda LABELS gpu TIMEOUT 300)
-add_dependencies(test_cuda_driver fake_driver)
-set_tests_properties(test_cuda_driver PROPERTIES ENVIRONMENT "LD_LIBRARY_PATH=${PROJECT_BINARY_DIR}/fake-driver")
-if(TS_CUDA_INCLUDE)
-  target_include_directories(test_cuda_driver SYSTEM PRIVATE ${TS_CUDA_INCLUDE})
-  target_compile_definitions(test_cuda_driver PRIVATE TS_CUDA_HEADER)
-endif()

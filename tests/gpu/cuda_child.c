@@ -83,13 +83,26 @@ bool cuda_child_main(int argc, char **argv, int *status)
 
 /* --- the parent ----------------------------------------------------------------------------------------- */
 
+static bool named_alike(const char *a, const char *b)
+{
+    size_t length = strcspn(a, "=") + 1;
+    return strncmp(a, b, length) == 0;
+}
+
+/* Ours, and those of this process with other names. */
 static char *const *environment_with(const char *const *variables, char **out, size_t size)
 {
-    size_t count = 0;
+    size_t count = 0, ours;
     for (const char *const *v = variables; v && *v; v++)
-        out[count++] = (char *)(uintptr_t)*v; /* read, not written; the first of two of a name counts */
-    for (char **e = environ; *e && count + 1 < size; e++)
-        out[count++] = *e;
+        out[count++] = (char *)(uintptr_t)*v; /* read, not written */
+    ours = count;
+    for (char **e = environ; *e && count + 1 < size; e++) {
+        bool replaced = false;
+        for (size_t i = 0; i < ours; i++)
+            replaced |= named_alike(out[i], *e);
+        if (!replaced)
+            out[count++] = *e;
+    }
     out[count] = NULL;
     return out;
 }

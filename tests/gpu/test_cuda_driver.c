@@ -1,13 +1,14 @@
 /*
- * A device of the driver from open to close, over a driver made for this test that fails where it is told to
- * (fake_driver.c). Where the toolkit is installed the declarations of cuda_driver.h are compared with cuda.h.
+ * A device of the driver from open to close, over the driver whose device is the CPU (emulated/). Where the
+ * toolkit is installed the declarations of cuda_driver.h are compared with cuda.h.
  */
-#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -16,7 +17,8 @@
 #endif
 #include "gpu/cuda/cuda_driver.h"
 #include "gpu/cuda/ts_cuda.h"
-#include "tests/gpu/fake_driver.h"
+#include "tests/gpu/cuda_child.h"
+#include "tests/gpu/emulated_fixture.h"
 #include "tests/gpu/kernel_fixture.h"
 
 #if defined(TS_CUDA_HEADER)
@@ -60,16 +62,6 @@ _Static_assert(sizeof(CUresult) == sizeof(int) && sizeof(CUdevice) == sizeof(int
                "types are as large as cuda_driver.h has them without cuda.h");
 #endif
 
-static struct fake_driver *fake;
-
-static void nothing_is_left(void)
-{
-    assert_int_equal(fake->contexts, 0);
-    assert_int_equal(fake->modules, 0);
-    assert_int_equal(fake->streams, 0);
-    assert_int_equal(fake->buffers, 0);
-}
-
 /* The kernels' own tests, through cuda_driver.c. */
 static void test_device(void **state)
 {
@@ -77,133 +69,117 @@ static void test_device(void **state)
     struct ts_cuda *cuda;
     (void)state;
     assert_int_equal(ts_cuda_open(0, &cuda, &err), TS_OK);
-    assert_string_equal(ts_cuda_name(cuda), "a driver made for a test");
+    assert_string_equal(ts_cuda_name(cuda), "the CPU as a GPU");
+    assert_string_equal(ts_cuda_properties(cuda)->uuid, "e0e1e2e3-e4e5-e6e7-e8e9-eaebecedee00");
+    assert_true(ts_cuda_properties(cuda)->emulated);
+    assert_null(ts_cuda_native_stream(cuda));
     kernel_use(cuda, NULL);
     kernel_test_refusals(NULL);
     ts_cuda_close(&cuda);
     assert_null(cuda);
-    nothing_is_left();
+    emulated_nothing_left();
 }
 
-static void test_no_such_device(void **state)
+/* What --device says. */
+static void test_choose(void **state)
 {
-    struct ts_error err = {0};
+    static const char *const wrong[] = {"",        "gpu",     "cuda:", "cuda:x",
+                                        "cuda:0x", "cuda:-1", "cudaa", "cuda:99999"};
+    static const char *const right[] = {"cuda", "cuda:0", "auto"};
+    struct ts_error note = {0};
     struct ts_cuda *cuda;
     (void)state;
-    assert_int_equal(ts_cuda_open(1, &cuda, &err), TS_ENOTFOUND);
-    assert_string_equal(err.text, "no CUDA device: number 1 is asked for, the driver shows 1");
+    assert_int_equal(ts_cuda_choose("cpu", &cuda, &note), TS_OK);
     assert_null(cuda);
-    fake->devices = 0;
-    assert_int_equal(ts_cuda_open(0, &cuda, &err), TS_ENOTFOUND);
-    fake->devices = 1;
-    nothing_is_left();
-}
-
-static void test_open_fails(void **state)
-{
-    static const char *const functions[] = {"cuDeviceGetCount",
-                                            "cuDeviceGet",
-                                            "cuDeviceGetName",
-                                            "cuCtxSetCurrent",
-                                            "cuStreamCreateWithPriority",
-                                            "cuDevicePrimaryCtxRetain",
-                                            "cuModuleLoadData",
-                                            "cuModuleGetFunction"};
-    (void)state;
-    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        struct ts_error err = {0};
-        struct ts_cuda *cuda;
-        fake->fails = functions[i];
-        fake->result = 100;
-        assert_int_equal(ts_cuda_open(0, &cuda, &err), TS_EIO);
-        assert_non_null(strstr(err.text, "CUDA_ERROR_NO_DEVICE (100)"));
-        assert_null(cuda);
-        fake->fails = NULL;
-        assert_int_equal(fake->contexts, 0);
-        assert_int_equal(fake->modules, 0);
+    assert_string_equal(note.text, "");
+    for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
+        assert_int_equal(ts_cuda_choose(right[i], &cuda, &note), TS_OK);
+        assert_non_null(cuda);
+        assert_string_equal(note.text, "");
+        ts_cuda_close(&cuda);
     }
-    nothing_is_left();
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(ts_cuda_choose(wrong[i], &cuda, &note), TS_EINVAL);
+        assert_null(cuda);
+    }
+    assert_int_equal(ts_cuda_choose("cuda:1", &cuda, &note), TS_ENOTFOUND);
+    assert_string_equal(note.text, "no CUDA device: number 1 is asked for, the driver shows 1");
+    emulated_nothing_left();
 }
 
-static enum ts_status try_all(struct ts_cuda *cuda, struct ts_error *err)
-{
-    uint8_t byte = 5;
-    ts_cuda_address at = 0;
-    enum ts_status status = ts_cuda_alloc(cuda, 1, &at, err);
-    if (status == TS_OK)
-        status = ts_cuda_clear(cuda, at, 1, err);
-    if (status == TS_OK)
-        status = ts_cuda_upload(cuda, at, &byte, 1, err);
-    byte = 6;
-    if (status == TS_OK)
-        status = ts_cuda_download(cuda, &byte, at, 1, err);
-    if (status == TS_OK)
-        status = ts_cuda_wait(cuda, err);
-    if (status == TS_OK)
-        assert_int_equal(byte, 5);
-    ts_cuda_free(cuda, &at);
-    return status;
-}
-
-/* Device memory that is used up is ordinary, all else is an error that names the device and the operation. */
-static void test_operations_fail(void **state)
+/* Without one, `auto` is the CPU and says why, in one line. */
+static void test_no_device(void **state)
 {
     static const struct {
-        const char *function, *named;
-    } cases[] = {{"cuMemAlloc_v2", "cuMemAlloc"},
-                 {"cuMemsetD8Async", "cuMemsetD8Async"},
-                 {"cuMemcpyHtoDAsync_v2", "cuMemcpyHtoDAsync"},
-                 {"cuMemcpyDtoHAsync_v2", "cuMemcpyDtoHAsync"},
-                 {"cuStreamSynchronize", "cuStreamSynchronize"}};
-    struct ts_error err = {0};
-    struct ts_cuda *cuda;
+        const char *variables[2], *reason;
+    } cases[] = {{{"TS_EMULATED_DEVICES=0"}, "libcuda.so.1 says CUDA_ERROR_NO_DEVICE"},
+                 {{"TS_FAULT=cuInit:1:999"}, "libcuda.so.1 says an unknown error"},
+                 {{"TS_FAULT=cuMemAlloc_v2:1:2,cuCtxSetCurrent:1:46:sticky"},
+                  "the CPU as a GPU: cuCtxSetCurrent: an unknown error (46)"}};
+    char note[700], expected[700];
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char expected[128];
-        assert_int_equal(ts_cuda_open(0, &cuda, &err), TS_OK);
-        assert_int_equal(try_all(cuda, &err), TS_OK);
-        fake->fails = cases[i].function;
-        fake->result = CUDA_OUT_OF_MEMORY;
-        assert_int_equal(try_all(cuda, &err), TS_ENOMEM);
-        assert_null(ts_cuda_fault(cuda));
-        fake->result = 719;
-        assert_int_equal(try_all(cuda, &err), TS_EIO);
-        snprintf(expected, sizeof expected, "a driver made for a test: %s: an unknown error (719)",
-                 cases[i].named);
-        assert_string_equal(err.text, expected);
-        assert_string_equal(ts_cuda_fault(cuda), expected);
-        fake->fails = NULL;
-        err = (struct ts_error){0};
-        assert_int_equal(try_all(cuda, &err), TS_EIO);
-        assert_string_equal(err.text, expected);
-        ts_cuda_close(&cuda);
-        nothing_is_left();
+        assert_int_equal(cuda_child_choose("auto", cases[i].variables, note, sizeof note), TS_OK);
+        snprintf(expected, sizeof expected, "no CUDA device: %s; using the CPU", cases[i].reason);
+        assert_string_equal(note, expected);
     }
+    assert_int_equal(cuda_child_choose("cuda:0", cases[0].variables, note, sizeof note), TS_EUNSUPPORTED);
+    assert_string_equal(note, "no CUDA device: libcuda.so.1 says CUDA_ERROR_NO_DEVICE");
 }
 
-int main(void)
+/* A file by the driver's name that is none. */
+static void test_no_driver(void **state)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_device),
-        cmocka_unit_test(test_no_such_device),
-        cmocka_unit_test(test_open_fails),
-        cmocka_unit_test(test_operations_fail),
-    };
-    void *library = dlopen("libcuda.so.1", RTLD_NOW);
-    struct fake_driver *(*find)(void) = NULL;
-    if (library)
-        *(void **)(void *)&find = dlsym(library, "fake_driver");
-    if (!find) {
-        printf("run by ctest, which puts the driver of this test in the way: %s\n", dlerror());
-        return 1;
-    }
-    fake = find();
+    char folder[] = "/tmp/ts-no-driver-XXXXXX", path[64], variable[64], note[700];
+    const char *const variables[] = {variable, NULL};
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/libcuda.so.1", folder);
+    snprintf(variable, sizeof variable, "LD_LIBRARY_PATH=%s", folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fclose(file);
+    assert_int_equal(cuda_child_choose("auto", variables, note, sizeof note), TS_OK);
+    remove(path);
+    rmdir(folder);
+    assert_non_null(strstr(note, "no CUDA device: "));
+    assert_non_null(strstr(note, "libcuda.so.1: file too short; using the CPU"));
+}
+
+/* What a real one refuses: memory that is not the device's, and the own process' handles. */
+static void test_refusals(void **state)
+{
     struct ts_error err = {0};
     struct ts_cuda *cuda;
-    if (ts_cuda_open(0, &cuda, &err) == TS_EUNSUPPORTED) {
-        printf("SKIP: no-gpu %s\n", err.text); /* no kernels in this build */
-        return 77;
-    }
+    struct ts_cuda_share share;
+    ts_cuda_address at, imported;
+    uint8_t bytes[8] = {0};
+    (void)state;
+    assert_int_equal(ts_cuda_open(0, &cuda, &err), TS_OK);
+    assert_int_equal(ts_cuda_alloc(cuda, 100, &at, &err), TS_OK);
+    assert_int_equal(ts_cuda_export(cuda, at, &share, &err), TS_OK);
+    assert_int_equal(ts_cuda_import(cuda, &share, &imported, &err), TS_EUNSUPPORTED);
+    share.bytes[0] ^= 1;
+    assert_int_equal(ts_cuda_import(cuda, &share, &imported, &err), TS_EUNSUPPORTED);
+    assert_null(ts_cuda_fault(cuda));
+    assert_int_equal(ts_cuda_upload(cuda, at + 93, bytes, 8, &err), TS_EIO);
+    assert_string_equal(ts_cuda_fault(cuda),
+                        "the CPU as a GPU: cuMemcpyHtoDAsync: CUDA_ERROR_INVALID_VALUE (1)");
+    ts_cuda_free(cuda, &at);
     ts_cuda_close(&cuda);
+    emulated_nothing_left();
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_device),    cmocka_unit_test(test_choose),   cmocka_unit_test(test_no_device),
+        cmocka_unit_test(test_no_driver), cmocka_unit_test(test_refusals),
+    };
+    int status;
+    if (cuda_child_main(argc, argv, &status))
+        return status;
+    if (!emulated_find())
+        return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
