@@ -13,7 +13,7 @@
 
 /* Of one token, at the ends of blocks; of several, from the begin and behind cached ones; of none. */
 static const struct attention_row mixed[] = {{0, 1},  {0, 37}, {15, 1},  {21, 12}, {40, 0},
-                                             {16, 1}, {74, 1}, {127, 2}, {199, 1}};
+                                             {16, 1}, {74, 1}, {127, 2}, {199, 1}, {62, 3}};
 
 static struct attention_case mixed_case(uint32_t q_heads, uint32_t kv_heads, uint32_t head_dim, bool bf16)
 {
@@ -62,6 +62,8 @@ void attention_test_windows(void **state)
         c.shape.window = windows[i];
         c.wide_plan = i % 3 == 1;
         c.multiprocessors = i % 2 ? 1 : 64;
+        /* the last query of a slab, and no other, loses the first key of a tile */
+        c.rows[c.row_count++] = (struct attention_row){59 + (windows[i] < 200 ? windows[i] : 16), 8};
         run(&c);
     }
     struct attention_case c = mixed_case(2, 1, 256, true); /* tiles of 32 keys */
@@ -143,7 +145,7 @@ void attention_test_spans(void **state)
             c.multiprocessors = 3;
             uint16_t *parts = attention_run(&c);
             double distance = attention_distance(parts, whole, (size_t)4 * 4 * 64, bf16);
-            if (!(distance <= 1e-3))
+            if (!(distance <= 2e-4)) /* 1e-3 would do; weights that round alike do better */
                 fail_msg("%s, spans of %u: %g from one span", bf16 ? "bf16" : "f16", tokens[i], distance);
             ts_free(parts);
         }
