@@ -131,12 +131,22 @@ static enum ts_status set_strings(const struct loader *l, const struct ts_option
     return TS_OK;
 }
 
+/* Whether a value is the alternative of `length` bytes: itself, or, where that ends in ":N", with a number
+ * for the N. */
+static bool is_choice(const char *value, const char *alternative, size_t length)
+{
+    if (length < 2 || memcmp(alternative + length - 2, ":N", 2) != 0)
+        return strlen(value) == length && memcmp(alternative, value, length) == 0;
+    size_t digits =
+        strncmp(value, alternative, length - 1) == 0 ? strspn(value + length - 1, "0123456789") : 0;
+    return digits > 0 && digits < 5 && value[length - 1 + digits] == '\0';
+}
+
 static enum ts_status set_choice(const struct loader *l, const struct ts_option *o, const char *value,
                                  const char *where)
 {
-    size_t length = strlen(value);
     for (const char *at = o->fallback; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL) {
-        if (strcspn(at, "|") == length && memcmp(at, value, length) == 0) {
+        if (is_choice(value, at, strcspn(at, "|"))) {
             *(const char **)slot(l, o) = ts_arena_printf(&l->conf->arena, "%s", value);
             return TS_OK;
         }

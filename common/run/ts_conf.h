@@ -23,7 +23,8 @@ enum ts_option_type {
     TS_OPTION_U64,
     TS_OPTION_F64,
     TS_OPTION_BOOL,
-    TS_OPTION_CHOICE /* const char *; its fallback lists what it may be, the default first: "info|warn" */
+    TS_OPTION_CHOICE /* const char *; its fallback lists what it may be, the default first: "info|warn"; of
+                        one that ends in ":N", "cuda:N", with any number for the N */
 };
 
 #define TS_CONF_STRINGS_MAX 64

@@ -46,7 +46,7 @@ static const struct ts_option options[] = {
     O(top_p, TS_OPTION_F64, "0.5", 1e-6, 1),
     O(json, TS_OPTION_BOOL, "false", 0, 0),
     O(log_level, TS_OPTION_CHOICE, "info|warn", 0, 0),
-    O(codec, TS_OPTION_CHOICE, "|none|i4", 0, 0),
+    O(codec, TS_OPTION_CHOICE, "|none|i4|cuda:N", 0, 0),
 };
 
 struct loaded {
@@ -302,13 +302,22 @@ static void test_choices(void **state)
     load(&l, "--codec=", NULL);
     assert_int_equal(l.outcome, TS_CONF_RUN);
     unload(&l);
+    load(&l, "--codec", "cuda:12", NULL);
+    assert_string_equal(l.s.codec, "cuda:12");
+    unload(&l);
+    load(&l, "--codec", "cuda:", NULL);
+    expect_words(&l, "codec = cuda:: expected one of none|i4|cuda:N");
+    load(&l, "--codec", "cuda:1x", NULL);
+    expect_words(&l, "codec = cuda:1x: expected one of none|i4|cuda:N");
+    load(&l, "--codec", "cuda:N", NULL);
+    expect_words(&l, "codec = cuda:N: expected one of none|i4|cuda:N");
     load(&l, "--log-level", "war", NULL);
     expect_words(&l, "log_level = war: expected one of info|warn");
     load(&l, "--log-level=", NULL);
     expect_words(&l, "log_level = (nothing): expected one of info|warn");
     load(&l, "--codec", "none|i4", NULL);
-    expect_words(&l, "codec = none|i4: expected one of none|i4");
-    refused("router = { codec = 4; };", "codec = 4: expected one of none|i4");
+    expect_words(&l, "codec = none|i4: expected one of none|i4|cuda:N");
+    refused("router = { codec = 4; };", "codec = 4: expected one of none|i4|cuda:N");
 }
 
 static void test_malformed_files(void **state)
