@@ -1,11 +1,9 @@
 #include "gpu/engine/engine_cpu.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "common/base/ts_mem.h"
+#include "gpu/engine/engine_pool.h"
 #include "gpu/engine/engine_tensors.h"
 
 #define LOGITS_ROWS 32u /* the output matrix is read once for so many rows */
@@ -57,10 +55,7 @@ static void cpu_close(struct ts_engine *engine)
 {
     struct cpu_engine *e = (struct cpu_engine *)engine;
     engine_runner_fini(&e->runner);
-    if (engine->info.pool)
-        munmap(engine->info.pool, engine->info.file_bytes);
-    if (engine->info.pool_fd >= 0)
-        close(engine->info.pool_fd);
+    engine_pool_unmap(&engine->info);
     cpu_weights_free(e);
     free_workspace(e);
     cpu_threads_destroy(&e->threads);
@@ -114,27 +109,8 @@ static void alloc_workspace(struct cpu_engine *e)
 static enum ts_status alloc_pool(struct cpu_engine *e, struct ts_error *err)
 {
     struct ts_engine_info *info = &e->base.info;
-    uint64_t block = ts_model_kv_layer_block_bytes(&info->model, e->kv_heads) *
-                     (info->shard.layer_end - info->shard.layer_begin);
-    uint64_t blocks = e->options.kv_blocks ? e->options.kv_blocks : e->options.kv_bytes / block;
-    if (blocks == 0 || blocks > UINT32_MAX / 2)
-        return ts_error_set(err, TS_EINVAL, "a KV pool of %llu bytes holds no block of %llu: raise it",
-                            (unsigned long long)e->options.kv_bytes, (unsigned long long)block);
-    info->kv_blocks = (uint32_t)blocks;
-    info->pool_bytes = blocks * block;
-    info->file_bytes = info->pool_bytes + blocks * sizeof *info->generations;
-    info->pool_fd = memfd_create("thunderserve-kv", MFD_CLOEXEC);
-    if (info->pool_fd < 0 || ftruncate(info->pool_fd, (off_t)info->file_bytes) != 0)
-        return ts_error_set(err, TS_EIO, "cannot make a KV pool of %llu bytes: %s; lower kv_cache_mib",
-                            (unsigned long long)info->pool_bytes, strerror(errno));
-    info->pool = mmap(NULL, info->file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, info->pool_fd, 0);
-    if (info->pool != MAP_FAILED) {
-        info->generations = (uint32_t *)(void *)((char *)info->pool + info->pool_bytes);
-        return TS_OK;
-    }
-    info->pool = NULL;
-    return ts_error_set(err, TS_EIO, "cannot map a KV pool of %llu bytes: %s",
-                        (unsigned long long)info->pool_bytes, strerror(errno));
+    enum ts_status status = engine_pool_size(info, e->options.kv_blocks, e->options.kv_bytes, err);
+    return status == TS_OK ? engine_pool_map(info, info->pool_bytes, err) : status;
 }
 
 static enum ts_status set_shard(struct cpu_engine *e, struct ts_error *err)

@@ -1,9 +1,31 @@
 #include "gpu/ts_engine.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "gpu/cuda/ts_cuda.h"
 #include "gpu/engine/ts_engine_impl.h"
+
+/* The first CUDA device, or the CPU where there is none or where it does not compute this model: then one
+ * line says so. */
+static enum ts_status open_auto(const struct ts_engine_options *options, struct ts_engine **out,
+                                struct ts_error *err)
+{
+    struct ts_error why = {0};
+    struct ts_cuda *cuda = NULL;
+    enum ts_status status = ts_cuda_open(0, &cuda, &why);
+    bool here = status != TS_EUNSUPPORTED && status != TS_ENOTFOUND;
+    if (status == TS_OK)
+        status = ts_cuda_engine_open_on(options, cuda, out, &why);
+    if (!here || status == TS_EUNSUPPORTED) {
+        fprintf(stderr, "computing on the CPU: %s\n", why.text);
+        return ts_cpu_engine_open(options, out, err);
+    }
+    if (err)
+        *err = why;
+    return status;
+}
 
 enum ts_status ts_engine_open(const struct ts_engine_options *options, struct ts_engine **out,
                               struct ts_error *err)
@@ -11,11 +33,11 @@ enum ts_status ts_engine_open(const struct ts_engine_options *options, struct ts
     const char *device = options->device && *options->device ? options->device : "auto";
     if (strcmp(device, "modelled") == 0)
         return ts_sim_engine_open(options, out, err);
-    if (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0)
+    if (strcmp(device, "cpu") == 0)
         return ts_cpu_engine_open(options, out, err);
-    return ts_error_set(err, TS_EUNSUPPORTED,
-                        "device \"%s\" is not available in this build: expected auto, cpu or modelled",
-                        device);
+    if (strcmp(device, "auto") == 0)
+        return open_auto(options, out, err);
+    return ts_cuda_engine_open(options, out, err);
 }
 
 void ts_engine_close(struct ts_engine **engine)

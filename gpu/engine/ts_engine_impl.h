@@ -23,6 +23,11 @@ struct ts_engine { /* first member of each kind's own struct */
 
 enum ts_status ts_cpu_engine_open(const struct ts_engine_options *options, struct ts_engine **out,
                                   struct ts_error *err);
+enum ts_status ts_cuda_engine_open(const struct ts_engine_options *options, struct ts_engine **out,
+                                   struct ts_error *err);
+/* On a device that was opened: it is the engine's from here on, also when this fails. */
+enum ts_status ts_cuda_engine_open_on(const struct ts_engine_options *options, struct ts_cuda *cuda,
+                                      struct ts_engine **out, struct ts_error *err);
 enum ts_status ts_sim_engine_open(const struct ts_engine_options *options, struct ts_engine **out,
                                   struct ts_error *err);
 

@@ -124,7 +124,8 @@ static uint64_t fingerprint(const struct ts_hf *hf)
     return hash;
 }
 
-static enum ts_status open_folder(const struct hf_folder *folder, struct ts_hf **out, struct ts_error *err)
+static enum ts_status open_folder(const struct hf_folder *folder, bool weights, struct ts_hf **out,
+                                  struct ts_error *err)
 {
     struct ts_hf *hf = ts_xcalloc(1, sizeof *hf);
     hf->defaults = ts_sampling_defaults();
@@ -133,7 +134,7 @@ static enum ts_status open_folder(const struct hf_folder *folder, struct ts_hf *
         status = read_document(folder, "generation_config.json", false, hf_read_generation, hf, err);
     if (status == TS_OK)
         status = read_document(folder, "tokenizer_config.json", false, hf_read_tokenizer_config, hf, err);
-    if (status == TS_OK)
+    if (status == TS_OK && weights)
         status = hf_read_weights(folder, hf, err);
     if (status != TS_OK) {
         ts_hf_close(&hf);
@@ -149,14 +150,20 @@ static enum ts_status open_folder(const struct hf_folder *folder, struct ts_hf *
 enum ts_status ts_hf_open(const char *dir, struct ts_hf **out, struct ts_error *err)
 {
     const struct hf_folder folder = {.name = dir};
-    return open_folder(&folder, out, err);
+    return open_folder(&folder, true, out, err);
+}
+
+enum ts_status ts_hf_open_config(const char *dir, struct ts_hf **out, struct ts_error *err)
+{
+    const struct hf_folder folder = {.name = dir};
+    return open_folder(&folder, false, out, err);
 }
 
 enum ts_status ts_hf_open_files(const char *name, const struct ts_hf_file *files, size_t count,
                                 struct ts_hf **out, struct ts_error *err)
 {
     const struct hf_folder folder = {name, files, count};
-    return open_folder(&folder, out, err);
+    return open_folder(&folder, true, out, err);
 }
 
 void ts_hf_close(struct ts_hf **hf)

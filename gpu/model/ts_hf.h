@@ -62,6 +62,8 @@ struct ts_hf_file {
 enum ts_status ts_hf_open(const char *dir, struct ts_hf **out, struct ts_error *err);
 enum ts_status ts_hf_open_files(const char *name, const struct ts_hf_file *files, size_t count,
                                 struct ts_hf **out, struct ts_error *err);
+/* The configuration alone: no tensors, and whether the embedding is tied as config.json says. */
+enum ts_status ts_hf_open_config(const char *dir, struct ts_hf **out, struct ts_error *err);
 void ts_hf_close(struct ts_hf **hf); /* null-safe */
 
 /* The tensor of that name and shape (columns 0 = a vector), or an error that names both. */

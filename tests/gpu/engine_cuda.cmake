@@ -1,2 +1,6 @@
 # The engine on CUDA devices: on the CPU's emulation, and on a device where there is one.
 ts_test(kernel_weights SOURCES kernel_weights.c LINK ts_kernels_host ts_cpu m LABELS gpu TIMEOUT 120)
+ts_test(kernel_engine SOURCES kernel_engine.c cuda_engine_fixture.c families_fixture.c model_fixture.c
+        LINK ts_engine ts_kernels_host ts_random_model m LABELS gpu TIMEOUT 600)
+ts_test(test_cuda_engine SOURCES test_cuda_engine.c cuda_engine_fixture.c families_fixture.c model_fixture.c
+        LINK ts_engine ts_random_model m LABELS gpu TIMEOUT 300)
