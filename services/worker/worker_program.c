@@ -96,7 +96,7 @@ static uint32_t willing(const struct program *p)
 static enum ts_status check(const struct program *p, struct ts_error *err)
 {
     const struct worker_conf *c = &p->conf;
-    if (!*c->model && !(c->device[0] == 'm'))
+    if (!*c->model && strcmp(c->device, "modelled") != 0)
         return ts_error_set(err, TS_EINVAL, "no model: give --model DIR, a Hugging Face folder");
     if (p->phase == TS_PHASE_PREFILL && (!*c->relay || !*c->pool))
         return ts_error_set(
@@ -118,7 +118,10 @@ static enum ts_status open_engine(struct program *p, struct ts_error *err)
                                         .kv_bytes = (uint64_t)c->kv_cache_mib << 20,
                                         .threads = c->threads,
                                         .max_batch_tokens = c->max_num_batched_tokens,
-                                        .max_batch_rows = c->max_num_seqs};
+                                        .max_batch_rows = c->max_num_seqs,
+                                        .weights = c->weights,
+                                        .batch_invariant = c->batch_invariant,
+                                        .reserve_bytes = (uint64_t)c->device_reserve_mib << 20};
     return worker_run_open(&options, &p->run, err);
 }
 

@@ -98,7 +98,7 @@ def test_value_out_of_range(tmp_path):
 
 def test_bad_flags():
     says(tsctl("up", CONF, "--prefil", 2), "--prefil", "--prefill")
-    says(tsctl("up", CONF, "--engine", "gpu"), "engine = gpu", "auto|cpu|modelled")
+    says(tsctl("up", CONF, "--engine", "gpu"), "engine = gpu", "auto|cpu|cuda:N|modelled")
     says(tsctl("up", CONF, "--codec", "zip"), "codec = zip", "none, lz16, i8, i4")
     says(tsctl("up", CONF, "--decode", 0), "--decode must be at least 1")
     says(tsctl("generate", "--prompt", "x", "--temperature", -1), "temperature = -1", "from 0 to 100")
