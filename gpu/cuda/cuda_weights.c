@@ -25,9 +25,8 @@ enum ts_status cuda_weights_fill(struct ts_cuda *cuda, ts_cuda_address to, uint6
                                      .bf16 = dtype == TS_DTYPE_BF16};
     uint64_t blocks = (count / WEIGHTS_RUN + WEIGHTS_THREADS - 1) / WEIGHTS_THREADS;
     struct ts_cuda_dim grid = {blocks < FILL_BLOCKS ? (uint32_t)blocks : FILL_BLOCKS, 1, 1};
-    return blocks == 0
-               ? TS_OK
-               : ts_cuda_launch(cuda, "weights_fill", grid, threads(), 0, &args, sizeof args, err);
+    return blocks == 0 ? TS_OK
+                       : ts_cuda_launch(cuda, "weights_fill", grid, threads(), 0, &args, sizeof args, err);
 }
 
 enum ts_status cuda_weights_quantise(struct ts_cuda *cuda, ts_cuda_address from, uint32_t rows,
@@ -40,8 +39,8 @@ enum ts_status cuda_weights_quantise(struct ts_cuda *cuda, ts_cuda_address from,
                                          .inputs = inputs,
                                          .bf16 = dtype == TS_DTYPE_BF16};
     return rows == 0 ? TS_OK
-                     : ts_cuda_launch(cuda, "weights_quantise", (struct ts_cuda_dim){rows, 1, 1},
-                                      threads(), 0, &args, sizeof args, err);
+                     : ts_cuda_launch(cuda, "weights_quantise", (struct ts_cuda_dim){rows, 1, 1}, threads(),
+                                      0, &args, sizeof args, err);
 }
 
 enum ts_status cuda_weights_bias(struct ts_cuda *cuda, ts_cuda_address to, ts_cuda_address bias,
@@ -56,7 +55,6 @@ enum ts_status cuda_weights_bias(struct ts_cuda *cuda, ts_cuda_address to, ts_cu
                                                                      : WEIGHTS_BIAS_BF16};
     uint64_t blocks = (args.count + WEIGHTS_THREADS - 1) / WEIGHTS_THREADS;
     struct ts_cuda_dim grid = {(uint32_t)blocks, 1, 1};
-    return tokens == 0
-               ? TS_OK
-               : ts_cuda_launch(cuda, "weights_bias", grid, threads(), 0, &args, sizeof args, err);
+    return tokens == 0 ? TS_OK
+                       : ts_cuda_launch(cuda, "weights_bias", grid, threads(), 0, &args, sizeof args, err);
 }
