@@ -8,7 +8,7 @@
  * prompt: 2 x layer-matrix parameters x tokens, causal attention, the head of one position.
  *
  * The sequences of a batch are filled once, by prefill; each measured batch takes the first of them and goes
- * on from the same context. Model `tiny` is written with its weights, so that any device can try this.
+ * on from the same context. Model `tiny` is written with its weights, so that the CPU can try this too.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -41,7 +41,7 @@ struct flags {
 
 static const struct {
     const char *name;
-    bool written; /* with its weights; else the device draws them */
+    bool written; /* with its weights, for devices that draw none */
     struct ts_random_model model;
 } models[] = {
     {.name = "8b",
@@ -151,7 +151,7 @@ static void write_model(const struct bench *b, uint32_t which)
         die(b->dir, &err);
 }
 
-static void bench_init(struct bench *b, uint32_t which)
+static void bench_init(struct bench *b)
 {
     const struct flags *f = b->flags;
     struct ts_error err = {0};
@@ -170,7 +170,7 @@ static void bench_init(struct bench *b, uint32_t which)
                                         .max_batch_tokens = f->chunk > b->rows_max ? f->chunk : b->rows_max,
                                         .max_batch_rows = b->rows_max,
                                         .batch_invariant = f->batch_invariant,
-                                        .random_weights = !models[which].written};
+                                        .random_weights = strcmp(f->device, "cpu") != 0};
     ts_time begun = ts_clock_now();
     if (ts_engine_open(&options, &b->engine, &err) != TS_OK)
         die(b->name, &err);
@@ -335,7 +335,7 @@ static void measure(struct bench *b, uint32_t which)
     b->name = models[which].name;
     snprintf(b->dir, sizeof b->dir, "%s/engine-bench-%s", f->dir, b->name);
     write_model(b, which);
-    bench_init(b, which);
+    bench_init(b);
     for (uint32_t i = 0; i < f->prompts.count; i++) /* the sequences of the batches are filled after */
         if (f->prompts.at[i] < b->model->context_tokens && time_left(b, "prompt", f->prompts.at[i]))
             first_token(b, f->prompts.at[i]);
