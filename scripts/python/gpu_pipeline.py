@@ -145,10 +145,12 @@ def measure(options, folder):
     p.five("five", expected, None)
     if options.mps:
         try:
-            with gpu_probe.Mps(folder / "mps") as daemon:
-                p.five("five, MPS", expected, daemon.environment)
+            daemon = gpu_probe.Mps(folder / "mps")
         except OSError as fault:
             print(f"pipeline: MPS: {fault}", file=sys.stderr)
+        else:
+            with daemon:
+                p.five("five, MPS", expected, daemon.environment)
     for words in p.wrong:
         print(f"pipeline: {words}", file=sys.stderr)
     return int(bool(p.wrong))
