@@ -10,6 +10,7 @@
 
 #include "common/base/ts_mem.h"
 #include "common/core/ts_modelled.h"
+#include "gpu/ts_engine.h"
 
 #define HEAD_DIM_MAX 1024
 
@@ -40,6 +41,21 @@ struct ts_pool *ts_pool_own(const struct ts_pool_shape *shape, void *base, const
     if (shape->inverse_frequencies)
         pool->rope = ts_codec_rope_new(shape->inverse_frequencies, shape->head_dim);
     return pool;
+}
+
+enum ts_status ts_pool_of_engine(const struct ts_engine_info *info, uint32_t lanes, struct ts_pool **out,
+                                 struct ts_error *err)
+{
+    const struct ts_pool_shape shape = {.shard = info->shard,
+                                        .blocks = info->kv_blocks,
+                                        .head_dim = info->model.head_dim,
+                                        .dtype = info->model.kv_dtype,
+                                        .inverse_frequencies = info->inverse_frequencies};
+    if (info->device)
+        return ts_pool_own_device(&shape, info->device, info->device_pool, info->generations, lanes, out,
+                                  err);
+    *out = ts_pool_own(&shape, info->pool, info->generations);
+    return TS_OK;
 }
 
 /* All of the memfd, or NULL. */

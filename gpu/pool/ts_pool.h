@@ -58,6 +58,11 @@ enum ts_status ts_pool_own_device(const struct ts_pool_shape *shape, struct ts_c
                                   const uint32_t *generations, uint32_t lanes, struct ts_pool **out,
                                   struct ts_error *err);
 
+/* An engine's, wherever it computes; closed before it. */
+struct ts_engine_info;
+enum ts_status ts_pool_of_engine(const struct ts_engine_info *info, uint32_t lanes, struct ts_pool **out,
+                                 struct ts_error *err);
+
 /* What a worker announces of its own pool's device; of one that is on none `device` is empty. A failure,
  * which the caller tells, leaves `shared` unset: then nobody else maps it. */
 struct ts_pool_share {

@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
 #include "gpu/model/ts_hf.h"
+#include "gpu/pool/ts_pool.h"
 #include "gpu/quality/ts_quality.h"
 
 #define TOKENS_MAX 128u
@@ -32,7 +34,7 @@ static bool plan(struct calibrating *c)
     const struct ts_shard *s = &c->info->shard;
     const struct ts_model *m = &c->info->model;
     struct ts_rng rng;
-    if (!c->info->pool || s->layer_begin > 0 || s->layer_end < m->layers || s->head_begin > 0 ||
+    if (c->info->modelled || s->layer_begin > 0 || s->layer_end < m->layers || s->head_begin > 0 ||
         s->head_end < m->kv_heads)
         return false;
     for (c->tokens = TOKENS_MAX; c->tokens >= TOKENS_MIN; c->tokens /= 2) {
@@ -54,19 +56,39 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* One layer of the text as it lies in the pool, in 16 bits: [K, V][head][token][head_dim]. */
+static enum ts_status read_layer(const struct calibrating *c, struct ts_pool *pool, uint32_t layer,
+                                 uint8_t **out, struct ts_error *err)
+{
+    uint32_t generations[TS_ARRAY_SIZE(c->blocks)];
+    struct ts_pool_given given;
+    struct ts_pool_piece piece = {.layer = layer,
+                                  .head_count = c->info->model.kv_heads,
+                                  .token_count = c->tokens,
+                                  .blocks = c->blocks,
+                                  .generations = generations,
+                                  .block_count = c->text_blocks};
+    for (uint32_t i = 0; i < c->text_blocks; i++)
+        generations[i] = c->info->generations[c->blocks[i]];
+    enum ts_status status = ts_codec_parse("none", &piece.codec, err);
+    if (status != TS_OK)
+        return status;
+    uint64_t *digests = ts_xcalloc(piece.head_count, sizeof *digests);
+    *out = ts_xaligned(64, ts_pool_give_bytes(pool, &piece));
+    status = ts_pool_give(pool, &piece, *out, digests, &given, err);
+    ts_free(digests);
+    return status;
+}
+
 /* Keys of one head with their rotation taken back, [token][head_dim], without the first token: it is sent in
  * 16 bits, and many models give it keys like no other. */
-static void unrotate(const struct calibrating *c, uint32_t layer, uint32_t head, double *keys)
+static void unrotate(const struct calibrating *c, const uint8_t *rows, uint32_t head, double *keys)
 {
     const struct ts_model *m = &c->info->model;
     uint32_t d = m->head_dim, half = d / 2;
-    size_t tile = (size_t)TS_KV_BLOCK_TOKENS * d * 2;
     for (uint32_t t = 1; t < c->tokens; t++, keys += d) {
-        size_t block = (size_t)layer * c->info->kv_blocks + c->blocks[t / TS_KV_BLOCK_TOKENS];
         const struct ts_hf_tensor key = {.dtype = m->kv_dtype,
-                                         .data = (const uint8_t *)c->info->pool +
-                                                 (block * 2 * m->kv_heads + head) * tile +
-                                                 (size_t)(t % TS_KV_BLOCK_TOKENS) * d * 2};
+                                         .data = rows + ((size_t)head * c->tokens + t) * d * 2};
         for (uint32_t i = 0; i < half; i++) {
             double angle = t * (double)c->info->inverse_frequencies[i];
             double x = (double)ts_hf_element(&key, i), y = (double)ts_hf_element(&key, i + half);
@@ -96,15 +118,22 @@ static double offset_of(const struct calibrating *c, const double *keys, double 
     return largest == 0 ? 0 : largest / median; /* keys that do not vary have an infinite offset */
 }
 
-static void look_at_keys(const struct calibrating *c, struct ts_calibration *out)
+static enum ts_status look_at_keys(const struct calibrating *c, struct ts_calibration *out,
+                                   struct ts_error *err)
 {
     const struct ts_model *m = &c->info->model;
+    struct ts_pool *pool = NULL;
+    enum ts_status status = ts_pool_of_engine(c->info, 1, &pool, err);
+    if (status != TS_OK)
+        return status;
     double *keys = ts_xcalloc((size_t)c->tokens * m->head_dim, sizeof *keys);
     double *deviations = ts_xcalloc(m->head_dim, sizeof *deviations);
     out->offset = -1;
-    for (uint32_t layer = 0; layer < m->layers; layer++) {
-        for (uint32_t head = 0; head < m->kv_heads; head++) {
-            unrotate(c, layer, head, keys);
+    for (uint32_t layer = 0; status == TS_OK && layer < m->layers; layer++) {
+        uint8_t *rows = NULL;
+        status = read_layer(c, pool, layer, &rows, err);
+        for (uint32_t head = 0; status == TS_OK && head < m->kv_heads; head++) {
+            unrotate(c, rows, head, keys);
             double offset = offset_of(c, keys, deviations);
             if (offset > out->offset) {
                 out->offset = offset;
@@ -112,9 +141,12 @@ static void look_at_keys(const struct calibrating *c, struct ts_calibration *out
                 out->head = head;
             }
         }
+        ts_free(rows);
     }
     ts_free(keys);
     ts_free(deviations);
+    ts_pool_close(&pool);
+    return status;
 }
 
 /* Logits of the followers behind the text in `text`: each is a sequence of its own, with the text's blocks
@@ -221,8 +253,9 @@ enum ts_status ts_calibrate(struct ts_engine *engine, struct ts_calibrate_room r
     if (status != TS_OK)
         return status;
     c.batches = (c.tokens + room.batch_tokens - 1) / room.batch_tokens;
-    look_at_keys(&c, out);
-    status = decide(&c, out, err);
+    status = look_at_keys(&c, out, err);
+    if (status == TS_OK)
+        status = decide(&c, out, err);
     out->tokens = c.tokens;
     out->batches = c.batches;
     out->ns = ts_clock_now() - begin;

@@ -5,6 +5,7 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
+#include "gpu/pool/ts_pool.h"
 
 static uint32_t best_of(const float *logits, uint32_t vocab)
 {
@@ -66,43 +67,65 @@ void ts_quality_of(struct ts_score *scores, size_t count, struct ts_quality *out
                                .top1 = (double)same / (double)count};
 }
 
+/* One layer of it. */
+static enum ts_status pass_layer(struct ts_pool *pool, struct ts_pool_piece *piece, const uint32_t *to,
+                                 uint64_t *bytes, struct ts_error *err)
+{
+    size_t room = ts_pool_give_bytes(pool, piece);
+    void *payload = ts_xaligned(64, room);
+    uint64_t *digests = ts_xcalloc(piece->head_count, sizeof *digests);
+    struct ts_pool_given given;
+    enum ts_status status = ts_pool_give(pool, piece, payload, digests, &given, err);
+    if (status == TS_OK) {
+        struct ts_pool_piece there = *piece;
+        there.blocks = to;
+        *bytes += given.bytes;
+        status = ts_pool_take(pool, &there, payload, given.bytes, given.crc, digests, err);
+    }
+    if (status != TS_OK)
+        ts_error_prefix(err, "layer %u", piece->layer);
+    ts_free(payload);
+    ts_free(digests);
+    return status;
+}
+
+static enum ts_status pass_all(const struct ts_engine_info *info, const struct ts_kv_pass *pass,
+                               struct ts_pool *pool, uint64_t *bytes, struct ts_error *err)
+{
+    const struct ts_codec codec = ts_codec_for_prompt(&pass->codec, pass->tokens);
+    const struct ts_shard *shard = &info->shard;
+    uint32_t count = ts_kv_blocks_for(pass->tokens);
+    uint32_t *generations = ts_xcalloc(count + 1, sizeof *generations);
+    struct ts_pool_piece piece = {.head_begin = shard->head_begin,
+                                  .head_count = shard->head_end - shard->head_begin,
+                                  .token_count = pass->tokens,
+                                  .blocks = pass->from,
+                                  .generations = generations,
+                                  .block_count = count};
+    enum ts_status status = TS_OK;
+    for (uint32_t i = 0; i < count; i++)
+        generations[i] = info->generations[pass->from[i]];
+    for (piece.layer = shard->layer_begin; status == TS_OK && piece.layer < shard->layer_end; piece.layer++) {
+        piece.codec = ts_codec_for_layer(&codec, piece.layer);
+        status = pass_layer(pool, &piece, pass->to, bytes, err);
+    }
+    ts_free(generations);
+    return status;
+}
+
 enum ts_status ts_kv_pass(const struct ts_engine *engine, const struct ts_kv_pass *pass, uint64_t *bytes,
                           struct ts_error *err)
 {
     const struct ts_engine_info *info = ts_engine_info(engine);
-    const struct ts_model *m = &info->model;
-    const struct ts_codec codec = ts_codec_for_prompt(&pass->codec, pass->tokens);
-    const struct ts_codec_cache cache = {m->head_dim, m->kv_dtype};
-    struct ts_codec_chunk chunk = {.head_count = info->shard.head_end - info->shard.head_begin,
-                                   .token_count = pass->tokens};
-    if (!info->pool)
-        return ts_error_set(err, TS_EUNSUPPORTED, "the KV of engine \"%s\" is out of reach", info->kind);
-    enum ts_status status = ts_codec_check(&codec, m->head_dim, err);
-    if (status != TS_OK)
-        return status;
-    struct ts_codec_rope *rope = ts_codec_rope_new(info->inverse_frequencies, m->head_dim);
-    struct ts_codec_view from = {.pool = info->pool,
-                                 .pool_blocks = info->kv_blocks,
-                                 .pool_heads = chunk.head_count,
-                                 .head_dim = m->head_dim,
-                                 .dtype = m->kv_dtype,
-                                 .blocks = pass->from,
-                                 .block_count = ts_kv_blocks_for(pass->tokens),
-                                 .rope = rope};
-    struct ts_codec_view to = from;
-    to.blocks = pass->to;
-    uint32_t layers = info->shard.layer_end - info->shard.layer_begin, escapes;
-    for (; status == TS_OK && chunk.layer < layers; chunk.layer++) {
-        const struct ts_codec own = ts_codec_for_layer(&codec, info->shard.layer_begin + chunk.layer);
-        void *payload = ts_xaligned(64, ts_codec_bytes_max(&own, cache, &chunk));
-        size_t size = ts_codec_encode(&own, &from, &chunk, payload, &escapes);
-        *bytes += size;
-        status = ts_codec_decode(&own, payload, size, &chunk, &to);
-        if (status != TS_OK)
-            ts_error_set(err, status, "layer %u: what was encoded does not decode", chunk.layer);
-        ts_free(payload);
-    }
-    ts_codec_rope_destroy(&rope);
+    struct ts_pool *pool = NULL;
+    if (info->modelled)
+        return ts_error_set(err, TS_EUNSUPPORTED, "engine \"%s\" has no KV", info->kind);
+    enum ts_status status = ts_codec_check(&pass->codec, info->model.head_dim, err);
+    if (status == TS_OK)
+        status = ts_pool_of_engine(info, 1, &pool, err);
+    if (status == TS_OK)
+        status = pass_all(info, pass, pool, bytes, err);
+    ts_pool_close(&pool);
     return status;
 }
 

@@ -35,7 +35,7 @@ void ts_quality_of(struct ts_score *scores, size_t count, struct ts_quality *out
 
 /* One prompt's KV from blocks to blocks of the engine's pool, which may be the same: each layer is encoded
  * and its payload decoded, by the codec that a prompt of that length gets, keys without their rotation where
- * the codec centres them. Adds the payloads to *bytes. TS_EUNSUPPORTED without a pool in reach. */
+ * the codec centres them. Adds the payloads to *bytes. TS_EUNSUPPORTED of a modelled engine. */
 struct ts_kv_pass {
     struct ts_codec codec; /* as asked for */
     const uint32_t *from, *to;

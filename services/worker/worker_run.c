@@ -72,21 +72,6 @@ struct refused_job { /* a batch that the engine does not take any more */
     uint64_t batch;
 };
 
-static enum ts_status open_pool(struct worker_run *run, struct ts_error *err)
-{
-    const struct ts_engine_info *info = run->info;
-    const struct ts_pool_shape shape = {.shard = info->shard,
-                                        .blocks = info->kv_blocks,
-                                        .head_dim = info->model.head_dim,
-                                        .dtype = info->model.kv_dtype,
-                                        .inverse_frequencies = info->inverse_frequencies};
-    if (info->device)
-        return ts_pool_own_device(&shape, info->device, info->device_pool, info->generations,
-                                  WORKER_JOB_THREADS, &run->pool, err);
-    run->pool = ts_pool_own(&shape, info->pool, info->generations);
-    return TS_OK;
-}
-
 enum ts_status worker_run_open(const struct ts_engine_options *options, struct worker_run **out,
                                struct ts_error *err)
 {
@@ -106,7 +91,7 @@ enum ts_status worker_run_open(const struct ts_engine_options *options, struct w
         status = ts_engine_open(&with_ids, &run->engine, err);
     if (status == TS_OK) {
         run->info = ts_engine_info(run->engine);
-        status = open_pool(run, err);
+        status = ts_pool_of_engine(run->info, WORKER_JOB_THREADS, &run->pool, err);
     }
     if (status != TS_OK)
         worker_run_close(&run);
