@@ -131,6 +131,8 @@ struct ts_engine_info {
     const float *inverse_frequencies;
     struct ts_sampling defaults; /* of the model's generation_config.json; `given` = what it names */
     const char *kind; /* "cpu avx512bf16", "cuda NVIDIA H100", "modelled", ...: for logs and status */
+    /* Why device "auto" took the CPU, for the one line that programs say of it; NULL otherwise. */
+    const char *why_cpu;
 };
 
 enum ts_status ts_engine_open(const struct ts_engine_options *options, struct ts_engine **out,

@@ -1,14 +1,12 @@
 #include "gpu/ts_engine.h"
 
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "gpu/cuda/ts_cuda.h"
 #include "gpu/engine/ts_engine_impl.h"
 
-/* The first CUDA device, or the CPU where there is none or where it does not compute this model: then one
- * line says so. */
+/* The first CUDA device, or the CPU where there is none or where it does not compute this model. */
 static enum ts_status open_auto(const struct ts_engine_options *options, struct ts_engine **out,
                                 struct ts_error *err)
 {
@@ -19,8 +17,12 @@ static enum ts_status open_auto(const struct ts_engine_options *options, struct 
     if (status == TS_OK)
         status = ts_cuda_engine_open_on(options, cuda, out, &why);
     if (!here || status == TS_EUNSUPPORTED) {
-        fprintf(stderr, "computing on the CPU: %s\n", why.text);
-        return ts_cpu_engine_open(options, out, err);
+        status = ts_cpu_engine_open(options, out, err);
+        if (status == TS_OK) {
+            (*out)->why_cpu = why;
+            (*out)->info.why_cpu = (*out)->why_cpu.text;
+        }
+        return status;
     }
     if (err)
         *err = why;

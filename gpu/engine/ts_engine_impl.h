@@ -18,7 +18,8 @@ struct ts_engine { /* first member of each kind's own struct */
     const struct ts_engine_kind *kind;
     struct ts_engine_info info;
     int event_fd;
-    struct ts_error fault; /* text "" = none */
+    struct ts_error fault;   /* text "" = none */
+    struct ts_error why_cpu; /* what info.why_cpu points to */
 };
 
 enum ts_status ts_cpu_engine_open(const struct ts_engine_options *options, struct ts_engine **out,

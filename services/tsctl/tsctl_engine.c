@@ -22,6 +22,7 @@
 struct engine_run {
     struct ts_engine *engine;
     const struct ts_model *model;
+    bool said; /* what computes, where that is not what one may expect */
     struct ts_tokenizer *tokenizer;
     struct ts_textstream *text;
     struct ts_sampling sampling;
@@ -119,6 +120,15 @@ static enum ts_status begin(struct engine_run *e, const struct tsctl_request *r,
                                        .given = r->given};
     e->sampling = ts_sampling_apply(&e->sampling, &ts_engine_info(e->engine)->defaults);
     return TS_OK;
+}
+
+/* Once it is sure that something will be computed. */
+static void say_device(struct engine_run *e)
+{
+    const char *why = ts_engine_info(e->engine)->why_cpu;
+    if (why && !e->said)
+        fprintf(stderr, "computing on the CPU: %s\n", why);
+    e->said = true;
 }
 
 static void open_text(struct engine_run *e, const struct tsctl_request *r)
@@ -298,6 +308,7 @@ static enum ts_status run_one(struct engine_run *e, const struct tsctl_request *
 {
     enum ts_status status = begin(e, r, err);
     if (status == TS_OK) {
+        say_device(e);
         open_text(e, r);
         status = generate(e, r->codec, !r->json, err);
     }

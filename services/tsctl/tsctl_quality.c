@@ -42,7 +42,7 @@ static const struct ts_option options[] = {
     O(windows, TS_OPTION_U32, "8", 1, 1e5, "pieces of the text, evenly spread; fewer where it is short"),
     O(prompt_tokens, TS_OPTION_U32, "512", 1, 1e6, "of each window, transferred"),
     O(tokens, TS_OPTION_U32, "64", 1, 1e6, "of each window, scored behind the prompt"),
-    O(device, TS_OPTION_CHOICE, "auto|cpu", 0, 0, "what computes"),
+    O(device, TS_OPTION_CHOICE, "auto|cpu|cuda:N", 0, 0, "what computes"),
     O(threads, TS_OPTION_U32, "0", 0, 1024, "of the engine; 0 = all cores"),
     O(json, TS_OPTION_BOOL, "false", 0, 0, "print one JSON document instead of the table"),
 };
@@ -339,6 +339,8 @@ static int run(const struct quality_flags *f)
         leave_out(&q);
     if (status == TS_OK)
         status = cut_text(&q, &err);
+    if (status == TS_OK && ts_engine_info(q.engine)->why_cpu)
+        fprintf(stderr, "computing on the CPU: %s\n", ts_engine_info(q.engine)->why_cpu);
     for (uint32_t i = 0; status == TS_OK && i < q.windows; i++)
         status = measure_window(&q, i, &err);
     if (status == TS_OK) {

@@ -247,6 +247,8 @@ static enum ts_status serve(struct program *p, int *code, struct ts_error *err)
                                          .incarnation = incarnation};
     enum ts_status status = ts_service_new(&options, p->net, &driven, &hooks, &service, err);
     if (status == TS_OK) {
+        if (worker_run_info(p->run)->why_cpu)
+            ts_log(TS_LOG_INFO, "event=on_cpu why=\"%s\"", worker_run_info(p->run)->why_cpu);
         ts_log(TS_LOG_INFO, "event=ready id=%s device=\"%s\" kv_blocks=%u kv_endpoint=%s", p->conf.id,
                worker_run_info(p->run)->kind, worker_run_info(p->run)->kv_blocks, p->kv_endpoint);
         *code = ts_service_run(service);
