@@ -1,6 +1,7 @@
 """The parts of scripts/gpu-check, in their order."""
 
 import collections
+import json
 import os
 import re
 import shutil
@@ -15,8 +16,6 @@ DEVICE_TESTS = r"test_cuda_\w+"
 PRODUCT = ("tsctl", "ts-router", "ts-planner", "ts-relay", "ts-prefill", "ts-decode")
 BENCHES = r"ts-(?:cuda|gpu)-[\w-]+"
 
-# Of those, the ones that run over a driver made for the test.
-NO_DEVICE = ("test_cuda_driver",)
 # A program that measures -> the flags of its runs, those of --quick, and each run's share of the time; others run once, without flags.
 ENGINE = "ts-cuda-engine-bench"
 BENCH_RUNS = {
@@ -101,12 +100,19 @@ def build(run, context):
         run.fail(f"build: {done.how()}; without {' '.join(sorted(set(wanted) - context.built)) or 'nothing'}")
 
 
+def device_tests(run, context):
+    """Those that were built, without the ones that have a driver of their own, whose device is the CPU."""
+    listed = run.command("ctest", "--test-dir", BUILD, "--show-only=json-v1").out
+    apart = {test["name"] for test in json.loads(listed[listed.index("{"):])["tests"] if "emulated-driver" in json.dumps(test.get("properties", []))}
+    return sorted(name for name in context.built if re.fullmatch(DEVICE_TESTS, name) and name not in apart)
+
+
 def tests(run, context):
-    names = sorted(name for name in context.built if re.fullmatch(DEVICE_TESTS, name))
+    names = device_tests(run, context)
     if not names:
         run.fail("tests: none was built")
         return
-    done = run.command("ctest", "--test-dir", BUILD, "-R", f"^({'|'.join(names)})$", "--output-on-failure", "--timeout", "60")
+    done = run.command("ctest", "--test-dir", BUILD, "-R", f"^({'|'.join(names)})$", "--output-on-failure", "-j", "4", "--timeout", "50")
     results = re.findall(r"Test +#\d+: (\w+) \.+ *(?:\*\*\*)?([\w ]+?) +([\d.]+) sec", done.out)
     run.print_table([("test", "result", "seconds"), *results])
     bad = [name for name, result, _ in results if result != "Passed"] + sorted(set(names) - {name for name, _, _ in results})
@@ -190,7 +196,7 @@ def sanitize(run, context):
     program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if not program:
         return run.say("  compute-sanitizer is not installed")
-    names = sorted(name for name in context.built if re.fullmatch(DEVICE_TESTS, name) and name not in NO_DEVICE)
+    names = device_tests(run, context)
     turns = [(tool, name) for tool in ("memcheck", "racecheck") for name in names]
     rows = [("tool", "test", "result", "seconds")]
     for i, (tool, name) in enumerate(turns):
