@@ -48,6 +48,7 @@ struct cuda_gemm_options {
     bool no_library;          /* own kernels alone, as environment TS_CUBLASLT=off has it */
     const char *cache_folder; /* of measured choices; NULL: $XDG_CACHE_HOME/thunderserve or
                                  ~/.cache/thunderserve; "": none is kept */
+    bool measure_always;      /* on an emulated device too, where it means nothing: for tests */
 };
 
 struct cuda_gemm;

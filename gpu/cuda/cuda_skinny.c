@@ -83,3 +83,13 @@ enum ts_status cuda_skinny_launch(struct ts_cuda *cuda, struct cuda_skinny_choic
     }
     return TS_OK;
 }
+
+enum ts_status cuda_skinny_widen(struct ts_cuda *cuda, bool bf16, const struct cuda_matrix *w,
+                                 ts_cuda_address out, struct ts_error *err)
+{
+    struct skinny_widen_args args = {
+        .w = at(w->data), .scales = at(w->scales), .out = at(out), .inputs = w->inputs};
+    struct ts_cuda_dim grid = {w->outputs, 1, 1}, block = {SKINNY_WIDEN_THREADS, 1, 1};
+    return ts_cuda_launch(cuda, bf16 ? "skinny_widen_bf16" : "skinny_widen_f16", grid, block, 0, &args,
+                          sizeof args, err);
+}

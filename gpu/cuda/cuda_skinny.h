@@ -32,4 +32,8 @@ enum ts_status cuda_skinny_launch(struct ts_cuda *cuda, struct cuda_skinny_choic
                                   const struct cuda_matrix *w, ts_cuda_address x, uint32_t m,
                                   ts_cuda_address y, enum cuda_gemm_y y_kind, struct ts_error *err);
 
+/* int8 weights as T into `out`, scales included. */
+enum ts_status cuda_skinny_widen(struct ts_cuda *cuda, bool bf16, const struct cuda_matrix *w,
+                                 ts_cuda_address out, struct ts_error *err);
+
 #endif

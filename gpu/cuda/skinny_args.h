@@ -1,6 +1,6 @@
 /*
- * What the kernels of skinny.cu and gemv.cu are told, and which of them there are. Read by C and C++, by the
- * compilers of host and device: fixed widths.
+ * What the kernels of skinny.cu, gemv.cu and widen.cu are told, and which of them there are. Read by C and
+ * C++, by the compilers of host and device: fixed widths.
  */
 #ifndef TS_GPU_CUDA_SKINNY_ARGS_H
 #define TS_GPU_CUDA_SKINNY_ARGS_H
@@ -25,6 +25,16 @@ struct skinny_args {
     uint32_t outputs, inputs;
     uint32_t m; /* at most 8 tokens for each tile of the kernel, at least 1 */
     uint32_t y_kind;
+};
+
+/* int8 as the type of x, a block for each row of the weights. */
+#define SKINNY_WIDEN_THREADS 256u
+
+struct skinny_widen_args {
+    const uint8_t *w;
+    const float *scales;
+    uint8_t *out;
+    uint32_t inputs; /* a multiple of 16 */
 };
 
 /* X(name, bf16, int8 weights, row tiles, token tiles, loads ahead, most threads). The more row tiles, the

@@ -3,18 +3,22 @@
  * shapes with tails, all kinds of results, the threads of a block in ascending, descending and drawn orders
  * (gpu/cuda/kernel_host.h); and that a row's result does not depend on how many rows there are.
  */
+#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "common/base/ts_hash.h"
 #include "common/base/ts_mem.h"
-#include "gpu/cuda/cuda_skinny.h"
+#include "gpu/cuda/cuda_gemm_impl.h"
 #include "gpu/cuda/kernel_host.h"
 #include "tests/gpu/gemm_fixture.h"
+#include "tests/gpu/gemm_tests.h"
 
 static struct ts_cuda *cuda;
 
@@ -29,106 +33,6 @@ static void ok(enum ts_status status, const struct ts_error *err)
 {
     if (status != TS_OK)
         fail_msg("%s", err->text);
-}
-
-static void try_variant(struct gemm_case *c, struct cuda_skinny_choice choice)
-{
-    struct ts_error err = {0};
-    char who[64];
-    snprintf(who, sizeof who, "%s %s variant %u, %u warps", c->bf16 ? "bf16" : "f16",
-             c->w.type == CUDA_MATRIX_I8 ? "int8" : "", choice.variant, choice.warps);
-    gemm_case_reset(c);
-    next_order();
-    ok(cuda_skinny_launch(cuda, choice, c->bf16, &c->w, c->x, c->m, c->y, c->kind, &err), &err);
-    gemm_case_check(c, who);
-}
-
-/* Outputs and inputs that end within tiles and pieces, and within neither. */
-static const struct {
-    uint32_t outputs, inputs;
-} shapes[] = {{1, 16}, {13, 48}, {16, 512}, {70, 176}, {33, 1056}};
-
-static void test_variants(void **state)
-{
-    uint32_t turn = 0;
-    (void)state;
-    for (uint32_t type = 0; type < 4; type++) {
-        for (uint32_t v = 0; v < CUDA_SKINNY_VARIANTS; v++) {
-            const uint32_t tokens = cuda_skinny_variants[v].tokens, some[] = {1, tokens, tokens / 2 + 1};
-            for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-                for (enum cuda_gemm_y kind = CUDA_GEMM_Y_16; kind <= CUDA_GEMM_SWIGLU; kind++, turn++) {
-                    struct gemm_case c;
-                    uint32_t outputs =
-                        kind == CUDA_GEMM_SWIGLU ? (shapes[s].outputs + 15) / 16 * 16 : shapes[s].outputs;
-                    gemm_case_init(&c, cuda, type % 2, type / 2, outputs, shapes[s].inputs, some[turn % 3],
-                                   kind);
-                    try_variant(&c, (struct cuda_skinny_choice){v, 1u << turn % 4});
-                    gemm_case_fini(&c);
-                }
-            }
-        }
-    }
-}
-
-/* What an engine calls: any number of rows, also more than a kernel takes at a time. */
-static void test_rows(void **state)
-{
-    static const uint32_t counts[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
-                                      12, 13, 14, 15, 16, 17, 33, 64, 70, 137};
-    struct ts_error err = {0};
-    (void)state;
-    for (uint32_t bf16 = 0; bf16 < 2; bf16++) {
-        struct cuda_gemm_options options = {.activations = bf16 ? TS_DTYPE_BF16 : TS_DTYPE_F16,
-                                            .cache_folder = ""};
-        struct cuda_gemm *gemm;
-        ok(cuda_gemm_new(cuda, &options, &gemm, &err), &err);
-        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-            enum cuda_gemm_y kind = (enum cuda_gemm_y)((i + bf16) % 4);
-            struct gemm_case c;
-            gemm_case_init(&c, cuda, bf16, i % 3 == 2, 48, 80, counts[i], kind);
-            gemm_case_reset(&c);
-            next_order();
-            if (kind == CUDA_GEMM_SWIGLU)
-                ok(cuda_gemm_swiglu(gemm, cuda, &c.w, c.x, c.m, c.y, c.scratch, &err), &err);
-            else
-                ok(cuda_gemm_run(gemm, cuda, &c.w, c.x, c.m, c.y, kind, &err), &err);
-            gemm_case_check(&c, "cuda_gemm");
-            gemm_case_fini(&c);
-        }
-        cuda_gemm_free(&gemm);
-    }
-}
-
-/* All variants on tensor cores give the rows of a batch the same bits as its first rows alone. */
-static void test_invariance(void **state)
-{
-    struct gemm_case c;
-    void *first[2][16] = {{NULL}};
-    size_t bytes[16];
-    (void)state;
-    gemm_case_init(&c, cuda, true, false, 40, 1200, 64, CUDA_GEMM_Y_F32);
-    for (uint32_t v = 0; v < CUDA_SKINNY_VARIANTS; v++) {
-        const struct cuda_skinny_choice choice = {v, CUDA_SKINNY_INVARIANT_WARPS};
-        bool gemv = cuda_skinny_variants[v].gemv;
-        struct ts_error err = {0};
-        for (uint32_t m = 1; m <= 64; m = m < 16 ? m + 3 : m * 2) {
-            gemm_case_reset(&c);
-            next_order();
-            ok(cuda_skinny_launch(cuda, choice, true, &c.w, c.x, m, c.y, c.kind, &err), &err);
-            for (uint32_t row = 0; row < 16 && row < m; row++) {
-                uint8_t *rows = gemm_case_rows(&c, row + 1, &bytes[row]);
-                size_t row_bytes = bytes[row] / (row + 1);
-                if (!first[gemv][row])
-                    first[gemv][row] = ts_xmemdup((const char *)rows + row * row_bytes, row_bytes);
-                if (memcmp(first[gemv][row], rows + row * row_bytes, row_bytes) != 0)
-                    fail_msg("variant %u: row %u of %u differs from that of a smaller batch", v, row, m);
-                ts_free(rows);
-            }
-        }
-    }
-    for (uint32_t i = 0; i < 32; i++)
-        ts_free(first[i / 16][i % 16]);
-    gemm_case_fini(&c);
 }
 
 static void test_refusals(void **state)
@@ -176,13 +80,142 @@ static void test_guess(void **state)
     }
 }
 
+/* A folder for a test, and the only file in it. */
+static void temporary(char *folder, size_t bytes)
+{
+    snprintf(folder, bytes, "%s/kernel_gemm.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    assert_non_null(mkdtemp(folder));
+}
+
+static void file_in(const char *folder, char *path, size_t bytes)
+{
+    glob_t found = {0};
+    char pattern[256];
+    snprintf(pattern, sizeof pattern, "%s/*", folder);
+    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+    assert_int_equal(found.gl_pathc, 1);
+    snprintf(path, bytes, "%s", found.gl_pathv[0]);
+    globfree(&found);
+}
+
+static char *text_of(const char *path)
+{
+    char *text = ts_xcalloc(1, 1 << 16);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    assert_true(fread(text, 1, (1 << 16) - 1, file) > 0);
+    fclose(file);
+    return text;
+}
+
+static void prepare(const struct cuda_gemm_use *use, uint32_t m_max, const char *folder, bool invariant)
+{
+    const struct cuda_gemm_options options = {.activations = TS_DTYPE_BF16,
+                                              .batch_invariant = invariant,
+                                              .cache_folder = folder,
+                                              .measure_always = true};
+    struct ts_error err = {0};
+    struct cuda_gemm *gemm;
+    ok(cuda_gemm_new(cuda, &options, &gemm, &err), &err);
+    assert_non_null(strstr(cuda_gemm_library(gemm), "no cuBLASLt: "));
+    ok(cuda_gemm_prepare(gemm, cuda, use, 1, m_max, &err), &err);
+    const struct gemm_shape *shape = gemm_table_find(&gemm->table, &use->w, use->y);
+    assert_non_null(shape);
+    for (uint32_t b = 0; gemm_buckets[b] <= m_max; b++) {
+        const struct gemm_choice *c = &shape->choices[b];
+        assert_int_equal(c->way, GEMM_OWN);
+        assert_true(cuda_skinny_variants[c->own.variant].tokens >= gemm_buckets[b]);
+        if (invariant)
+            assert_true(c->own.warps == CUDA_SKINNY_INVARIANT_WARPS &&
+                        !cuda_skinny_variants[c->own.variant].gemv);
+    }
+    cuda_gemm_free(&gemm);
+}
+
+/* What was measured is written, and read by the next one, which measures no more; a damaged file is written
+ * anew. */
+static void test_choices(void **state)
+{
+    struct gemm_case c;
+    char folder[200], path[256];
+    (void)state;
+    temporary(folder, sizeof folder);
+    gemm_case_init(&c, cuda, true, false, 24, 64, 1, CUDA_GEMM_Y_16);
+    const struct cuda_gemm_use use = {c.w, CUDA_GEMM_Y_16};
+    kernel_host_set_order(KERNEL_HOST_ASCENDING);
+    prepare(&use, 2, folder, false);
+    file_in(folder, path, sizeof path);
+    char *first = text_of(path), *digit = strstr(first, "\n24 64 1 0 2 own ");
+    assert_non_null(digit);
+    prepare(&use, 2, folder, false);
+    char *second = text_of(path);
+    assert_string_equal(first, second);
+    ts_free(second);
+    FILE *file = fopen(path, "r+e");
+    assert_int_equal(fseek(file, digit + 1 - first, SEEK_SET), 0);
+    assert_true(fputs("25", file) >= 0);
+    fclose(file);
+    prepare(&use, 2, folder, false);
+    second = text_of(path);
+    assert_non_null(strstr(second, "\n24 64 1 0 1 own "));
+    assert_null(strstr(second, "\n25 64"));
+    ts_free(first);
+    ts_free(second);
+    assert_int_equal(remove(path), 0);
+    prepare(&use, 1, folder, true);
+    file_in(folder, path, sizeof path);
+    assert_int_equal(remove(path), 0);
+    assert_int_equal(remove(folder), 0);
+    gemm_case_fini(&c);
+}
+
+/* A file that is not sound counts as none, whatever is wrong with it. */
+static void test_damage(void **state)
+{
+    static const char *const bodies[] = {"8 8 1 0 1 own 99 8 5\n",  "8 8 1 0 1 own 0 64 5\n",
+                                         "8 8 1 0 3 own 0 8 5\n",   "8 8 7 0 1 own 0 8 5\n",
+                                         "8 8 1 0 1 own 0 8 5 6\n", "8 8 1 0 1 lib 1 2 3 5\n",
+                                         "8 8 1 9 1 own 0 8 5\n",   "nothing\n"};
+    const struct cuda_matrix w = {.type = CUDA_MATRIX_BF16, .outputs = 8, .inputs = 8};
+    struct gemm_table table = {NULL, 0, 0};
+    char folder[200], path[256];
+    (void)state;
+    temporary(folder, sizeof folder);
+    snprintf(path, sizeof path, "%s/deep/er", folder);
+    gemm_table_add(&table, &w, CUDA_GEMM_Y_16)->choices[0] =
+        (struct gemm_choice){.way = GEMM_LIBRARY, .algorithm = {{1, 2, 3, 4, 5, 6, 7, ~0ULL}}, .ns = 5};
+    assert_true(gemm_table_save(&table, path, "key"));
+    gemm_table_fini(&table);
+    assert_false(gemm_table_load(&table, path, "another"));
+    assert_true(gemm_table_load(&table, path, "key"));
+    assert_true(gemm_table_find(&table, &w, CUDA_GEMM_Y_16)->choices[0].algorithm.data[7] == ~0ULL);
+    gemm_table_fini(&table);
+    for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
+        char text[256];
+        int bytes = snprintf(text, sizeof text, "thunderserve gemm 1 key\n%s", bodies[i]);
+        FILE *file = fopen(path, "we");
+        fprintf(file, "%send %016llx\n", text, (unsigned long long)ts_hash64(text, (size_t)bytes, 0));
+        fclose(file);
+        assert_false(gemm_table_load(&table, path, "key"));
+        assert_int_equal(table.count, 0);
+    }
+    assert_int_equal(remove(path), 0);
+    snprintf(path, sizeof path, "%s/deep", folder);
+    assert_int_equal(remove(path), 0);
+    assert_false(gemm_table_load(&table, path, "key"));
+    assert_int_equal(remove(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_variants), cmocka_unit_test(test_rows),  cmocka_unit_test(test_invariance),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_guess),
+        cmocka_unit_test(gemm_test_variants),   cmocka_unit_test(gemm_test_rows),
+        cmocka_unit_test(gemm_test_invariance), cmocka_unit_test(gemm_test_widen),
+        cmocka_unit_test(test_choices),         cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_guess),
     };
     cuda = kernel_host_open(NULL);
+    gemm_use(cuda, next_order);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ts_cuda_close(&cuda);
     return failed;
