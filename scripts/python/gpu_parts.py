@@ -102,7 +102,7 @@ def build(run, context):
 
 def device_tests(run, context):
     """Those that were built, without the ones that have a driver of their own, whose device is the CPU."""
-    listed = run.command("ctest", "--test-dir", BUILD, "--show-only=json-v1").out
+    listed = run.command("ctest", "--test-dir", BUILD, "--show-only=json-v1").stdout
     apart = {test["name"] for test in json.loads(listed[listed.index("{"):])["tests"] if "emulated-driver" in json.dumps(test.get("properties", []))}
     return sorted(name for name in context.built if re.fullmatch(DEVICE_TESTS, name) and name not in apart)
 
@@ -146,7 +146,9 @@ def bench(run, context):
         run.say(f"  {' '.join([name, *flags])}")
         done = run.command(context.program(name), *flags, *more, seconds=seconds)
         explain(run, done, f"{name}:")
-        if not run.csv_table(name, done.out, SHOWN) or not done.ok:
+        if not run.csv_table(name, done.stdout, SHOWN) or not done.ok:
+            last = [line[:240] for line in done.out.splitlines() if not line.startswith(f"{name}:") and "," not in line]
+            run.say("\n".join(f"  {line}" for line in last[-3:]))
             run.fail(f"{name}: {done.how()}")
 
 
@@ -164,7 +166,7 @@ def torch(run, context):
         flags += ["--models", "8b", "--batches", "1,32", "--prompts", "2048"]
     done = run.command(sys.executable, "-B", ROOT / "scripts/python/torch_bench.py", *flags)
     explain(run, done, "torch bench:")
-    if not run.csv_table("torch", done.out, SHOWN) or not done.ok:
+    if not run.csv_table("torch", done.stdout, SHOWN) or not done.ok:
         run.fail(f"torch: {done.how()}")
 
 
@@ -174,7 +176,7 @@ def compare(run, context):
     if not has_torch(run):
         return
     done = run.command(sys.executable, "-B", ROOT / "scripts/python/torch_compare.py", "--tsctl", context.program("tsctl"))
-    run.csv_table("compare", done.out)
+    run.csv_table("compare", done.stdout)
     explain(run, done, "torch compare:")
     if not done.ok:
         run.fail(f"compare: {done.how()}")
@@ -185,7 +187,7 @@ def pipeline(run, context):
         return run.fail("pipeline: not all services were built")
     flags = ["--build", BUILD, "--mps", "--seconds", f"{run.left() - 8:.0f}"] + (["--small"] if context.quick else [])
     done = run.command(sys.executable, "-B", ROOT / "scripts/python/gpu_pipeline.py", *flags)
-    run.csv_table("pipeline", done.out)
+    run.csv_table("pipeline", done.stdout)
     explain(run, done, "pipeline:")
     if not done.ok:
         run.fail(f"pipeline: {done.how()}")

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -25,14 +26,16 @@ MODEL = {"hidden": 2048, "intermediate": 5632, "layers": 22, "heads": 32, "kv-he
 SMALL = {"hidden": 256, "intermediate": 512, "layers": 4, "heads": 4, "kv-heads": 2, "head-dim": 64, "vocab": 512, "dtype": "bfloat16"}
 ALONE, MANY, OUTPUT = 2, 32, 64
 READY_S, STOP_S = 40, 4
+# What the services say of the device, and of who encodes.
+TELLING = re.compile(r"event=(ready|encodes_for_relay|pool_\w+|device_lost)\b.*")
 
 CONF = """
 up = {{ model = "{model}"; engine = "{device}"; }};
 router = {{ log_level = "warn"; }};
 planner = {{ algorithm = "thunder"; log_level = "warn"; }};
-relay = {{ log_level = "warn"; }};
-prefill = {{ kv_cache_mib = {mib}; max_num_batched_tokens = 2048; log_level = "warn"; }};
-decode = {{ kv_cache_mib = {mib}; max_num_seqs = 64; log_level = "warn"; }};
+relay = {{ log_level = "info"; }};
+prefill = {{ kv_cache_mib = {mib}; max_num_batched_tokens = 2048; log_level = "info"; }};
+decode = {{ kv_cache_mib = {mib}; max_num_seqs = 64; log_level = "info"; }};
 """
 
 
@@ -40,7 +43,7 @@ class Pipeline:
     def __init__(self, options, folder):
         self.options, self.folder = options, folder
         self.tsctl = str(options.build / "bin" / "tsctl")
-        self.model = folder / "model"
+        self.model, self.log = folder / "model", folder / "up.log"
         self.shape = SMALL if options.small else MODEL
         self.prompt = 48 if options.small else 512
         self.end = time.monotonic() + options.seconds
@@ -82,13 +85,13 @@ class Pipeline:
         self.put("one", "token after token", said["tpot_ms"], "ms")
         return found
 
-    def cluster(self, env):
+    def cluster(self, env, log):
         ready_ms = max(1000, min(READY_S, int(self.end - time.monotonic())) * 1000)
         up = subprocess.Popen([self.tsctl, "up", str(self.folder / "pipeline.conf"), "--ready-ms", str(ready_ms), "--stop-ms", str(STOP_S * 1000)],
-                              stdout=subprocess.PIPE, text=True, env=env)
+                              stdout=subprocess.PIPE, stderr=log, text=True, env=env)
         line = up.stdout.readline()
         if not line:
-            raise OSError(f"tsctl up ended with {up.wait()}")
+            raise OSError(f"tsctl up ended with {up.wait()}: {self.log.read_text().strip()[-400:]}")
         return up, json.loads(line)["router"]
 
     def requests(self, router, prompts, codec, env):
@@ -100,7 +103,8 @@ class Pipeline:
         return [json.loads(line) for line in said.splitlines()], time.monotonic() - began
 
     def five(self, name, expected, env):
-        up, router = self.cluster(env)
+        with open(self.log, "w", encoding="utf-8") as log:
+            up, router = self.cluster(env, log)
         equal = 0
         try:
             for i, tokens in enumerate(expected):
@@ -119,6 +123,14 @@ class Pipeline:
         finally:
             up.send_signal(signal.SIGTERM)
             up.wait()
+            self.tell(name)
+
+    def tell(self, name):
+        """The services' log, and of it what says how it ran."""
+        text = self.log.read_text(errors="replace")
+        print(text, file=sys.stderr)
+        for words in dict.fromkeys(found[0] for found in map(TELLING.search, text.splitlines()) if found):
+            print(f"pipeline: {name}: {words}", file=sys.stderr)
 
     def many(self, name, router, codec, env):
         results, _ = self.requests(router, self.prompts, codec, env)

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -25,10 +26,10 @@ def commit_of(deps):
 
 
 class Done:
-    """How a command ended: `status` (None = cut), `out` (stdout and stderr together), `seconds`."""
+    """How a command ended: `status` (None = cut), `stdout`, `out` (with stderr before it), `seconds`."""
 
-    def __init__(self, status, out, seconds):
-        self.status, self.out, self.seconds = status, out, seconds
+    def __init__(self, status, stdout, stderr, seconds):
+        self.status, self.stdout, self.out, self.seconds = status, stdout, stderr + stdout, seconds
 
     @property
     def ok(self):
@@ -80,21 +81,22 @@ class Run:
         self.log.write(f"\n$ {' '.join(command)}   (at {time.monotonic() - self.began:.1f} s, at most {limit:.0f} s)\n")
         self.log.flush()
         if self.left() <= 1:
-            return Done(None, "", 0)
+            return Done(None, "", "", 0)
         started = time.monotonic()
-        with open(self.out / "command.txt", "w+b") as said:
-            process = subprocess.Popen(command, cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=said,
-                                       stderr=subprocess.STDOUT, start_new_session=True)
+        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            process = subprocess.Popen(command, cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+                                       start_new_session=True)
             try:
                 status = process.wait(limit)
             except subprocess.TimeoutExpired:
                 status = None
             end_group(process)
-            said.seek(0)
-            out = said.read().decode("utf-8", "replace")
-        (self.out / "command.txt").unlink()
-        done = Done(status, out, time.monotonic() - started)
-        self.log.write(f"{out}\n-> {done.how()}, {done.seconds:.1f} s\n")
+            texts = []
+            for said in (stdout, stderr):
+                said.seek(0)
+                texts.append(said.read().decode("utf-8", "replace"))
+        done = Done(status, *texts, time.monotonic() - started)
+        self.log.write(f"{done.out}\n-> {done.how()}, {done.seconds:.1f} s\n")
         self.log.flush()
         return done
 
