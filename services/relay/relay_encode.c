@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/ts_assert.h"
+#include "common/base/ts_log.h"
 #include "common/base/ts_mem.h"
 #include "services/relay/relay_impl.h"
 
@@ -135,6 +136,10 @@ static bool worker_encodes_instead(struct relay_core *core, struct encode *job,
         return false;
     if (m->reason == TS_REASON_ENGINE && t->pool->mapped)
         relay_link_pool_failed(core, t->pool, m->text);
+    else if (m->reason == TS_REASON_KV_NO_MEMORY)
+        ts_actions_log(core->out, TS_LOG_WARN, "event=piece_not_encoded request=%llu layer=%u text=\"%.*s\"",
+                       (unsigned long long)t->rid.request, job->piece.layer, (int)m->text.count,
+                       m->text.count ? m->text.data : "");
     if (!t->pool->layout.encodes || t->state == TRANSFER_OVER)
         return false;
     core->counts.encoded_instead++;

@@ -8,6 +8,7 @@
  * From the environment:
  *     TS_FAULT=function:nth:result[:sticky][,...]   that call of the function fails so; sticky: all later
  * calls of any function too, as when a kernel has lost its device. Names are the driver's: cuMemAlloc_v2:3:2
+ *     TS_FAULT_IN=word                              only in programs of that name, or started with that word
  *     TS_EMULATED_MEMORY=MiB                        of each device and process, 4096 if not given
  *     TS_EMULATED_DEVICES=n                         1 if not given; 0 = cuInit finds none
  *
