@@ -210,6 +210,11 @@ enum ts_reason ts_pool_reason(enum ts_status status)
     }
 }
 
+bool ts_pool_on_device(const struct ts_pool *pool)
+{
+    return pool->device != NULL;
+}
+
 size_t ts_pool_give_bytes(const struct ts_pool *pool, const struct ts_pool_piece *piece)
 {
     const struct ts_codec_chunk chunk = chunk_of(pool, piece);

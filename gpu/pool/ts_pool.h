@@ -90,6 +90,10 @@ void ts_pool_piece_fini(struct ts_pool_piece *piece);
 /* Layer, heads, tokens and blocks lie inside, and the codec takes the shape. */
 bool ts_pool_fits(const struct ts_pool *pool, const struct ts_pool_piece *piece);
 
+/* Whether giving and taking mostly wait for a device: several at a time take little longer than one. Else
+ * they keep a core busy. */
+bool ts_pool_on_device(const struct ts_pool *pool);
+
 /* Room that ts_pool_give wants for the payload; 0 when modelled. */
 size_t ts_pool_give_bytes(const struct ts_pool *pool, const struct ts_pool_piece *piece);
 

@@ -22,7 +22,7 @@ static enum ts_status serve(const struct relay_conf *conf, struct ts_net *net, i
 {
     uint64_t incarnation = ts_random_u64();
     struct relay_core *core = relay_core_new(&conf->settings, incarnation);
-    struct relay_run *run = relay_run_new((int)conf->encode_threads);
+    struct relay_run *run = relay_run_new((int)conf->encode_threads, (int)conf->settings.encode_jobs_max);
     struct ts_service_core driven = {core, step, deadline};
     struct ts_service_hooks hooks = relay_run_hooks(run);
     struct ts_service *service = NULL;

@@ -1,5 +1,6 @@
 #include "services/relay/relay_run.h"
 
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,6 +21,7 @@ struct encode_job {
     uint64_t id;
     struct pool *pool;
     struct ts_pool_piece piece;
+    sem_t *cores;
     struct ts_frame *frame;
     struct ts_pool_given given;
     uint64_t *digests;
@@ -44,14 +46,17 @@ struct relay_run {
     struct ts_jobs *jobs;
     struct ts_map *pools; /* id -> struct pool */
     struct ts_pool_devices *devices;
+    sem_t cores; /* so many of the threads encode on the CPU */
 };
 
-struct relay_run *relay_run_new(int threads)
+/* What waits for a device needs no core: as many threads as there may be jobs. */
+struct relay_run *relay_run_new(int cores, int jobs)
 {
     struct relay_run *run = ts_xcalloc(1, sizeof *run);
-    run->jobs = ts_jobs_new(threads);
+    run->jobs = ts_jobs_new(jobs);
     run->pools = ts_map_new();
-    run->devices = ts_pool_devices_new((uint32_t)threads);
+    run->devices = ts_pool_devices_new((uint32_t)jobs);
+    sem_init(&run->cores, 0, (unsigned)cores);
     return run;
 }
 
@@ -113,6 +118,9 @@ static void run_encode(struct ts_job *base)
     struct ts_pool *pool = job->pool->pool;
     if (job->reason != TS_REASON_NONE)
         return;
+    bool busy = !ts_pool_on_device(pool);
+    while (busy && sem_wait(job->cores) != 0) /* interrupted */
+        ;
     size_t room = ts_pool_give_bytes(pool, &job->piece);
     job->frame = room ? ts_frame_new(room) : NULL;
     enum ts_status status =
@@ -120,6 +128,8 @@ static void run_encode(struct ts_job *base)
     job->reason = ts_pool_reason(status);
     if (job->frame)
         job->frame->bytes = job->given.bytes;
+    if (busy)
+        sem_post(job->cores);
 }
 
 static void perform_encode(struct relay_run *run, const struct ts_action_encode *a)
@@ -129,6 +139,7 @@ static void perform_encode(struct relay_run *run, const struct ts_action_encode 
     job->id = a->job;
     job->pool = ts_map_get_u64(run->pools, a->pool);
     TS_ASSERT(job->pool && job->pool->pool);
+    job->cores = &run->cores;
     job->piece = ts_pool_piece_to_give(a);
     job->pool->running++;
     if (!ts_pool_fits(job->pool->pool, &job->piece)) {
@@ -245,6 +256,7 @@ void relay_run_destroy(struct relay_run **run)
         free_pool(pool);
     ts_map_destroy(&r->pools);
     ts_pool_devices_free(&r->devices);
+    sem_destroy(&r->cores);
     ts_free(r);
     *run = NULL;
 }

@@ -10,8 +10,8 @@
 
 struct relay_run;
 
-struct relay_run *relay_run_new(int threads);
-void relay_run_destroy(struct relay_run **run); /* waits for running jobs */
+struct relay_run *relay_run_new(int cores, int jobs); /* so many encode on the CPU, and so many in all */
+void relay_run_destroy(struct relay_run **run);       /* waits for running jobs */
 struct ts_service_hooks relay_run_hooks(struct relay_run *run);
 
 #endif

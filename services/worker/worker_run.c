@@ -11,7 +11,9 @@
 #include "common/run/ts_jobs.h"
 #include "common/text/ts_textstream.h"
 
-#define WORKER_JOB_THREADS 1
+/* Those beside the first wait for a device to restore. */
+#define WORKER_JOB_THREADS        1
+#define WORKER_JOB_THREADS_DEVICE 4
 
 struct stream {
     struct ts_textstream *text;
@@ -79,7 +81,6 @@ enum ts_status worker_run_open(const struct ts_engine_options *options, struct w
     char path[4096];
     ts_arena_init(&run->arena);
     run->streams = ts_map_new();
-    run->jobs = ts_jobs_new(WORKER_JOB_THREADS);
     struct ts_engine_options with_ids = *options;
     enum ts_status status = TS_OK;
     snprintf(path, sizeof path, "%s/tokenizer.json", options->model_dir ? options->model_dir : "");
@@ -91,7 +92,11 @@ enum ts_status worker_run_open(const struct ts_engine_options *options, struct w
         status = ts_engine_open(&with_ids, &run->engine, err);
     if (status == TS_OK) {
         run->info = ts_engine_info(run->engine);
-        status = ts_pool_of_engine(run->info, WORKER_JOB_THREADS, &run->pool, err);
+        status = ts_pool_of_engine(run->info, WORKER_JOB_THREADS_DEVICE, &run->pool, err);
+    }
+    if (status == TS_OK) {
+        bool waits = ts_pool_on_device(run->pool);
+        run->jobs = ts_jobs_new(waits ? WORKER_JOB_THREADS_DEVICE : WORKER_JOB_THREADS);
     }
     if (status != TS_OK)
         worker_run_close(&run);
@@ -107,8 +112,9 @@ void worker_run_close(struct worker_run **run)
     struct worker_run *r = *run;
     if (!r)
         return;
-    ts_jobs_settle(r->jobs);
-    for (struct ts_job *job; (job = ts_jobs_take(r->jobs));)
+    if (r->jobs)
+        ts_jobs_settle(r->jobs);
+    for (struct ts_job *job; r->jobs && (job = ts_jobs_take(r->jobs));)
         free_job(job);
     ts_jobs_destroy(&r->jobs);
     ts_pool_close(&r->pool);
