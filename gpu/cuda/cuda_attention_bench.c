@@ -57,7 +57,7 @@ static int by_time(const void *a, const void *b)
 /* Nanoseconds of the median launch of a graph, after one that is not counted. */
 static double median_of(struct bench *b, struct ts_cuda_graph *graph)
 {
-    uint64_t times[ROUNDS_MAX];
+    uint64_t times[ROUNDS_MAX] = {0};
     struct ts_error err = {0};
     must(ts_cuda_graph_launch(b->cuda, graph, &err), &err);
     for (uint32_t i = 0; i < b->rounds; i++) {
@@ -121,7 +121,7 @@ static void make_tables(struct bench *b, struct job *j)
 
 static void make_plan(struct bench *b, struct job *j)
 {
-    uint32_t first[BATCH_MAX], count[BATCH_MAX], start[BATCH_MAX];
+    uint32_t first[BATCH_MAX], count[BATCH_MAX] = {0}, start[BATCH_MAX];
     for (uint32_t r = 0; r < j->batch; r++) {
         count[r] = j->decode ? 1 : j->tokens;
         first[r] = r * count[r];

@@ -61,7 +61,7 @@ static int by_time(const void *a, const void *b)
 /* Nanoseconds of the median round of `run(context)`, after one that is not counted. */
 static double median_of(struct bench *b, void (*run)(struct bench *b, void *context), void *context)
 {
-    uint64_t times[ROUNDS_MAX];
+    uint64_t times[ROUNDS_MAX] = {0};
     struct ts_error err = {0};
     run(b, context);
     for (uint32_t i = 0; i < b->rounds; i++) {

@@ -57,7 +57,7 @@ static int by_time(const void *a, const void *b)
 /* Nanoseconds of the median launch of the graph that was captured, after one that is not counted. */
 static double end_and_measure(struct bench *b)
 {
-    uint64_t times[ROUNDS_MAX];
+    uint64_t times[ROUNDS_MAX] = {0};
     struct ts_cuda_graph *graph;
     struct ts_error err = {0};
     must(ts_cuda_capture_end(b->cuda, &graph, &err), &err);
