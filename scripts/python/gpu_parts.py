@@ -34,7 +34,7 @@ class Context:
     def __init__(self, deps, kernels_only, quick, capability):
         self.deps, self.kernels_only, self.quick = deps, kernels_only, quick
         self.arch = (capability or "9.0").replace(".", "")
-        self.built = set()
+        self.built = {path.name for folder in ("bin", "tests-bin") for path in (BUILD / folder).glob("*")}
 
     def program(self, name):
         return BUILD / "bin" / name

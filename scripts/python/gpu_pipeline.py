@@ -58,7 +58,10 @@ class Pipeline:
     def run(self, *args, env=None, fine=(0,)):
         """Standard output of one tsctl, whose status is one of `fine`; ends with the time of all."""
         left = max(1.0, self.end - time.monotonic())
-        done = subprocess.run([self.tsctl, *map(str, args)], capture_output=True, text=True, timeout=left, check=False, env=env)
+        try:
+            done = subprocess.run([self.tsctl, *map(str, args)], capture_output=True, text=True, timeout=left, check=False, env=env)
+        except subprocess.TimeoutExpired:
+            raise OSError(f"the time was over during tsctl {args[0]}") from None
         if done.returncode not in fine:
             raise OSError(f"tsctl {args[0]}: {done.stderr.strip()[-300:]}")
         return done.stdout
@@ -182,7 +185,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # services, daemon and model go all the same
     try:
         return measure(options, folder)
-    except (OSError, subprocess.TimeoutExpired) as fault:
+    except OSError as fault:
         print(f"pipeline: {fault}", file=sys.stderr)
         return 1
     finally:
