@@ -1,5 +1,8 @@
 /* The devices of a process: those that it has opened for pools of others, and that of its own pool. */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/ts_mem.h"
 #include "gpu/cuda/ts_cuda_codec.h"
@@ -178,6 +181,20 @@ enum ts_status pool_device_map(struct ts_pool_devices *devices, struct ts_pool *
         ts_error_prefix(err, "cannot map the KV pool on device %s", place->device);
     /* Whatever a device says, what was announced contradicts nothing. */
     return status == TS_EINVAL ? (err->status = TS_EIO) : status;
+}
+
+/* Where the daemon listens for the processes that it serves: CUDA's own names. */
+static bool mps_there(void)
+{
+    const char *folder = getenv("CUDA_MPS_PIPE_DIRECTORY");
+    char path[4096];
+    snprintf(path, sizeof path, "%s/control", folder && *folder ? folder : "/tmp/nvidia-mps");
+    return access(path, F_OK) == 0;
+}
+
+bool ts_pool_takes_turns(const struct ts_pool *pool)
+{
+    return pool->imported && !ts_cuda_properties(pool->device->cuda)->emulated && !mps_there();
 }
 
 void pool_device_unmap(struct ts_pool *pool)

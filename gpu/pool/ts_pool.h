@@ -94,6 +94,10 @@ bool ts_pool_fits(const struct ts_pool *pool, const struct ts_pool_piece *piece)
  * they keep a core busy. */
 bool ts_pool_on_device(const struct ts_pool *pool);
 
+/* Whether this process and the pool's worker take turns on the device, since no MPS daemon serves both: a
+ * launch then waits for a time slice. */
+bool ts_pool_takes_turns(const struct ts_pool *pool);
+
 /* Room that ts_pool_give wants for the payload; 0 when modelled. */
 size_t ts_pool_give_bytes(const struct ts_pool *pool, const struct ts_pool_piece *piece);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/ts_assert.h"
+#include "common/base/ts_log.h"
 #include "common/base/ts_map.h"
 #include "common/base/ts_mem.h"
 #include "common/run/ts_jobs.h"
@@ -46,6 +47,7 @@ struct relay_run {
     struct ts_jobs *jobs;
     struct ts_map *pools; /* id -> struct pool */
     struct ts_pool_devices *devices;
+    bool warned; /* that there is no MPS */
     sem_t cores; /* so many of the threads encode on the CPU */
 };
 
@@ -185,7 +187,19 @@ static void perform(void *context, struct ts_service *service, const struct ts_a
     }
 }
 
-static void finish_map(struct map_job *job, struct ts_service *service)
+/* Once: the cost of what the operator can change. */
+static void warn_of_turns(struct relay_run *run, const struct ts_pool *pool)
+{
+    if (run->warned || !ts_pool_takes_turns(pool))
+        return;
+    run->warned = true;
+    ts_log(TS_LOG_WARN,
+           "event=no_mps text=\"relay and workers take turns on the device: each piece of KV waits for "
+           "a time slice, milliseconds instead of microseconds; start nvidia-cuda-mps-control, or "
+           "let the workers encode (encode = worker)\"");
+}
+
+static void finish_map(struct relay_run *run, struct map_job *job, struct ts_service *service)
 {
     struct ts_event event = {.kind = TS_EVENT_POOL_MAPPED,
                              .pool_mapped = {.pool = job->id,
@@ -193,6 +207,8 @@ static void finish_map(struct map_job *job, struct ts_service *service)
                                                        : job->err.status == TS_EINVAL ? TS_REASON_KV_MISMATCH
                                                                                       : TS_REASON_UNSUPPORTED,
                                              .text = ts_str_of(job->err.text)}};
+    if (job->pool->pool)
+        warn_of_turns(run, job->pool->pool);
     pool_idle(job->pool);
     ts_service_step(service, &event);
     ts_free(job);
@@ -223,7 +239,7 @@ static void readable(void *context, struct ts_service *service)
         if (job->run == run_encode)
             finish_encode((struct encode_job *)job, service);
         else
-            finish_map((struct map_job *)job, service);
+            finish_map(run, (struct map_job *)job, service);
     }
 }
 

@@ -135,6 +135,8 @@ static void test_each_state_and_event(void **state)
         {CHUNK("1", "1") "token_begin=16 #7/40", "AGDSYFD"},
         {LAST, "AGRSYF-"},
         {"scattered job=2 reason=kv_corrupt", "AGRSYF-"},
+        {"scattered job=2 reason=kv_no_memory", "AG--YF-"},
+        {"scattered job=2 reason=engine", "AG--YF-"},
         {END, "AGRSYFD"},
         {"kv:1 kv_end rid=1.1 layer_end=2 head_end=2 chunks=2 digests=7,8", "AGDSYFD"},
         {COMMIT, "AGRSYFD"},
