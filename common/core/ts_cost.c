@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "common/core/ts_codec_spec.h"
+#include "common/core/ts_msg_common.h"
 
 #define ACTIVATION_BYTES 2.0 /* of one element between two kernels */
 #define HEAD_DIM         128 /* of nearly all models: the scale of a row counts only where prompts go as i8 */
@@ -55,6 +56,31 @@ struct ts_device_fit ts_cost_fit_generic(void)
                                   .layer_s = 35e-6,
                                   .step_s = 5e-3,
                                   .tokens_half = 16};
+}
+
+static bool within(double value, double least, double most)
+{
+    return value >= least && value <= most; /* false for what is not a number */
+}
+
+bool ts_cost_measured(const struct ts_measured *m, struct ts_device_type *out)
+{
+    if (!within(m->memory_bytes, 1e6, 1e15) || !within(m->product_flops, 1e6, 1e18) ||
+        !within(m->attention_flops, 1e5, 1e19) || !within(m->weight_bytes_per_s, 1e6, 1e15) ||
+        !within(m->context_bytes_per_s, 1e5, 1e16) || !within(m->layer_s, 0, 1) ||
+        !within(m->step_s, 0, 10) || !within(m->tokens_half, 0, 1e4))
+        return false;
+    out->memory_bytes = m->memory_bytes;
+    out->memory_bytes_per_s = m->weight_bytes_per_s;
+    out->flops = m->product_flops;
+    out->fit = (struct ts_device_fit){.flops_efficiency = 1,
+                                      .memory_efficiency = 1,
+                                      .context_efficiency = m->context_bytes_per_s / m->weight_bytes_per_s,
+                                      .attention_efficiency = m->attention_flops / m->product_flops,
+                                      .layer_s = m->layer_s,
+                                      .step_s = m->step_s,
+                                      .tokens_half = m->tokens_half};
+    return true;
 }
 
 double ts_cost_passes_s(const struct ts_device_type *device, const struct ts_model *model, uint32_t tp,

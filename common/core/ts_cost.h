@@ -13,8 +13,14 @@
 #include "common/core/ts_cluster.h"
 #include "common/core/ts_model.h"
 
+struct ts_measured; /* common/core/ts_msg_common.h */
+
 /* What a device is taken for of which nothing but the data sheet is known. */
 struct ts_device_fit ts_cost_fit_generic(void);
+
+/* A device as it was measured, with all efficiencies in its rates; name and price are the caller's. False:
+ * figures that no device has. */
+bool ts_cost_measured(const struct ts_measured *measured, struct ts_device_type *out);
 
 /* --- One layer on one rank of a tensor-parallel group of `tp` (1 = alone; `link` may be NULL then) --- */
 

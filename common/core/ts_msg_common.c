@@ -94,6 +94,21 @@ static const struct ts_field stage_item_fields[] = {
 };
 const struct ts_schema ts_stage_item_schema = TS_SCHEMA(stage_item, "StageItem", stage_item_fields);
 
+static const struct ts_field measured_fields[] = {
+    TS_F(measured, memory_bytes),
+    TS_F(measured, product_flops),
+    TS_F(measured, attention_flops),
+    TS_F(measured, weight_bytes_per_s),
+    TS_F(measured, context_bytes_per_s),
+    TS_F(measured, layer_s),
+    TS_F(measured, step_s),
+    TS_F(measured, tokens_half),
+    TS_F(measured, upload_bytes_per_s),
+    TS_F(measured, download_bytes_per_s),
+    TS_F(measured, error),
+};
+const struct ts_schema ts_measured_schema = TS_SCHEMA(measured, "Measured", measured_fields);
+
 static const struct ts_field link_item_fields[] = {
     TS_F_ID(link_item, from),
     TS_F_ID(link_item, to),

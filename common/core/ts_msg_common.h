@@ -60,6 +60,22 @@ struct ts_stage_items {
     uint32_t count;
 };
 
+/* Of a worker's device with its model, measured as it started (gpu/quality/ts_measure.h): the coefficients of
+ * the cost model. */
+struct ts_measured {
+    double memory_bytes;
+    double product_flops, attention_flops;           /* of matrix products, and of attention in prefill */
+    double weight_bytes_per_s, context_bytes_per_s;  /* of weights, and of the KV cache in decode */
+    double layer_s, step_s, tokens_half;             /* as in struct ts_device_fit */
+    double upload_bytes_per_s, download_bytes_per_s; /* between device and host; 0 = the device is the host */
+    double error; /* the largest of these figures on what they were made from, relative */
+};
+
+struct ts_measured_items { /* one, or none */
+    const struct ts_measured *data;
+    uint32_t count;
+};
+
 enum ts_prompt_kind { TS_PROMPT_TEXT = 1, TS_PROMPT_TOKENS, TS_PROMPT_CHAT, TS_PROMPT_LAST = TS_PROMPT_CHAT };
 
 struct ts_stop {

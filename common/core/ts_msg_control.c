@@ -38,6 +38,7 @@ static const struct ts_field profile_fields[] = {
     TS_F(profile, batches_max),
     TS_F_ID(profile, kv_codec),
     TS_F_TEXT(profile, kv_codec_why),
+    TS_F_LIST(profile, measured, 1, ts_measured_schema),
 };
 static const struct ts_schema profile_schema = TS_SCHEMA(profile, "Profile", profile_fields);
 

@@ -31,6 +31,7 @@ struct ts_profile {      /* of a worker: what it can do */
     /* The 4-bit codec that this model's keys bear, by name, and what speaks for it; empty = not calibrated.
      */
     struct ts_str kv_codec, kv_codec_why;
+    struct ts_measured_items measured;
 };
 
 struct ts_msg_hello {

@@ -24,6 +24,7 @@ static const struct ts_field plan_worker_fields[] = {
     TS_F(plan_worker, kv_dtype),
     TS_F(plan_worker, kv_blocks),
     TS_F_LIST(plan_worker, stages, TS_STAGE_ITEMS_MAX, ts_stage_item_schema),
+    TS_F_LIST(plan_worker, measured, 1, ts_measured_schema),
 };
 static const struct ts_schema plan_worker_schema = TS_SCHEMA(plan_worker, "PlanWorker", plan_worker_fields);
 

@@ -17,6 +17,7 @@ struct ts_plan_worker { /* cluster state: one slot */
     struct ts_str device; /* as in its profile, and so are these: what the cost model needs */
     uint32_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, kv_dtype, kv_blocks;
     struct ts_stage_items stages; /* as in its profile */
+    struct ts_measured_items measured;
 };
 
 struct ts_plan_workers {

@@ -83,6 +83,7 @@ TS_MSG_KINDS(TS_MSG_DECLARE)
 /* Parts of messages of more than one file. */
 extern const struct ts_schema ts_load_schema;
 extern const struct ts_schema ts_stage_item_schema;
+extern const struct ts_schema ts_measured_schema;
 extern const struct ts_schema ts_link_item_schema;
 
 #endif

@@ -197,7 +197,9 @@ static void widen_memory(struct ts_device_type *type, const struct ts_model *mod
         type->memory_bytes = 1.2 * loaded + 4e9;
 }
 
-static struct ts_device_type *type_of(struct maker *maker, struct ts_str name, uint32_t *index)
+/* What the worker has measured counts more than the catalogue, whose price stays. */
+static struct ts_device_type *type_of(struct maker *maker, struct ts_str name,
+                                      const struct ts_measured_items *measured, uint32_t *index)
 {
     const struct planner_live_inputs *inputs = maker->live->inputs;
     bool fresh;
@@ -207,6 +209,8 @@ static struct ts_device_type *type_of(struct maker *maker, struct ts_str name, u
         copy_name(text, sizeof text, name);
         const struct ts_device_type *type = inputs->device ? inputs->device(inputs->catalogue, text) : NULL;
         maker->types_of[*index] = type ? *type : planner_live_unknown;
+        if (measured->count)
+            ts_cost_measured(&measured->data[0], &maker->types_of[*index]);
     }
     return &maker->types_of[*index];
 }
@@ -229,6 +233,8 @@ static bool add_unit(struct maker *maker, uint32_t unit)
     struct live_model *m = maker->m;
     const struct ts_plan_worker *w = worker_at(maker->live, m->members[m->units[unit].begin]);
     struct stages *stages = &maker->stages[unit];
+    const struct ts_measured_items none = {NULL,
+                                           0}; /* a part of the worker's devices was not measured alone */
     if (w->layers != m->model.layers || !read_stages(w, stages))
         return false;
     for (uint32_t s = 0; s < stages->count; s++) {
@@ -237,7 +243,8 @@ static bool add_unit(struct maker *maker, uint32_t unit)
         device.host = index_of(maker->hosts, stages->items[s].host, TS_CLUSTER_NODES_MAX, &fresh);
         if (fresh)
             maker->host_names[device.host] = stages->items[s].host;
-        struct ts_device_type *type = type_of(maker, stages->items[s].device, &device.type);
+        struct ts_device_type *type =
+            type_of(maker, stages->items[s].device, w->stages.count ? &none : &w->measured, &device.type);
         widen_memory(type, &m->model, stages, s, w->kv_blocks);
         for (device.rank = 0; device.rank < stages->items[s].tp; device.rank++)
             add_device(maker, device);

@@ -24,7 +24,8 @@ static struct ts_plan_worker describe(const struct member *m)
                                    .vocab = p->vocab,
                                    .kv_dtype = p->kv_dtype,
                                    .kv_blocks = p->kv_blocks,
-                                   .stages = p->stages};
+                                   .stages = p->stages,
+                                   .measured = p->measured};
 }
 
 static struct ts_msg_snapshot snapshot(struct router_core *core)

@@ -53,6 +53,10 @@ static const struct ts_option options[] = {
     O(credit_kib, TS_OPTION_U32, "8192", 64, 1e6, "KiB of KV under way per transfer"),
     O(kv_codec, TS_OPTION_STRING, "auto", 0, 0,
       "4-bit codec of this model, for routers that choose; auto = measured when it is loaded"),
+    O(profile, TS_OPTION_CHOICE, "auto|on|off", 0, 0,
+      "measure the device for the planner when it starts; auto = a CUDA device without device_name"),
+    O(profile_cache, TS_OPTION_STRING, NULL, 0, 0,
+      "folder of what was measured (default: thunderserve in the user's cache); none = keep nothing"),
     O(record, TS_OPTION_STRING, NULL, 0, 0, "write every event and action to this file, for tsctl replay"),
     O(log_level, TS_OPTION_CHOICE, "info|error|warn|debug", 0, 0, "what is logged, and all above"),
 };

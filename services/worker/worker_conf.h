@@ -9,7 +9,8 @@
 struct worker_conf {
     struct ts_conf *conf; /* owns the strings */
     const char *id, *host, *model, *served_model_name, *device, *device_name, *modelled_conf, *relay, *pool,
-        *kv_listen, *kv_advertise, *kv_codec, *phases, *record, *log_level, *weights;
+        *kv_listen, *kv_advertise, *kv_codec, *profile, *profile_cache, *phases, *record, *log_level,
+        *weights;
     struct ts_conf_strings router;
     uint32_t prefill_patience_us, kv_cache_mib, kv_blocks, max_num_seqs, max_num_batched_tokens,
         max_model_len, requests_max, threads, device_reserve_mib;

@@ -11,9 +11,12 @@
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
 #include "common/run/ts_main.h"
-#include "gpu/quality/ts_calibrate.h"
+#include "gpu/cuda/ts_cuda.h"
+#include "gpu/quality/ts_measure.h"
 #include "services/worker/worker_conf.h"
 #include "services/worker/worker_run.h"
+
+#define PROFILE_BUDGET (3 * TS_S) /* of measuring a device that has not been measured before */
 
 static void step(void *core, ts_time now, const struct ts_event *event, struct ts_actions *out)
 {
@@ -72,6 +75,8 @@ struct program {
     struct worker_run *run;
     struct ts_net *net;
     struct ts_calibration calibration;
+    struct ts_measured measured;
+    bool is_measured;
     char kv_endpoint[TS_ENDPOINT_BYTES], pool_path[64];
     uint32_t rope[TS_CODEC_DIM_MAX / 2]; /* fp32 bits, as the relay hears them */
     struct ts_pool_share share;          /* of the pool, on a device */
@@ -147,6 +152,48 @@ static enum ts_status calibrate(struct program *p, struct ts_error *err)
     return status;
 }
 
+/* What nobody has named for the planner, or what one is told to measure. */
+static bool wants_profile(const struct program *p)
+{
+    const struct worker_conf *c = &p->conf;
+    const struct ts_engine_info *info = worker_run_info(p->run);
+    if (strcmp(c->profile, "auto") != 0)
+        return strcmp(c->profile, "on") == 0;
+    return info->device && !ts_cuda_properties(info->device)->emulated &&
+           !(c->device_name && *c->device_name);
+}
+
+/* The planner does without, as before: an engine that cannot be measured is no fault. */
+static void measure(struct program *p)
+{
+    const struct worker_conf *c = &p->conf;
+    struct ts_measure_room room = {{c->max_num_batched_tokens, c->max_num_seqs}, PROFILE_BUDGET};
+    struct ts_measured *m = &p->measured;
+    struct ts_error err = {.status = TS_OK};
+    char settings[128];
+    const char *folder = c->profile_cache && *c->profile_cache ? c->profile_cache : NULL;
+    bool from_cache = false;
+    ts_time begin = ts_clock_now();
+    if (!wants_profile(p))
+        return;
+    snprintf(settings, sizeof settings, "%s %d %u %u %u", c->weights, (int)c->batch_invariant, c->threads,
+             c->max_num_seqs, c->max_num_batched_tokens);
+    if (folder && strcmp(folder, "none") == 0)
+        folder = "";
+    enum ts_status status =
+        ts_measure_cached(worker_run_engine(p->run), room, folder, settings, m, &from_cache, &err);
+    p->is_measured = status == TS_OK;
+    if (status != TS_OK)
+        ts_log(TS_LOG_WARN, "event=not_measured text=\"%s\"", err.text);
+    else
+        ts_log(TS_LOG_INFO,
+               "event=measured cached=%d product_tflops=%.3g weight_gb_per_s=%.4g context_gb_per_s=%.4g "
+               "upload_gb_per_s=%.3g download_gb_per_s=%.3g error=%.2f ms=%lld",
+               from_cache, m->product_flops / 1e12, m->weight_bytes_per_s / 1e9, m->context_bytes_per_s / 1e9,
+               m->upload_bytes_per_s / 1e9, m->download_bytes_per_s / 1e9, m->error,
+               (long long)((ts_clock_now() - begin) / TS_MS));
+}
+
 /* A pool that nobody else can map is encoded here. */
 static void share(struct program *p)
 {
@@ -191,7 +238,8 @@ static void describe(struct program *p)
         .relay = ts_str_of(c->relay),
         .defaults = info->defaults,
         .kv_codec = ts_str_of(p->calibration.codec),
-        .kv_codec_why = ts_str_of(p->calibration.why)};
+        .kv_codec_why = ts_str_of(p->calibration.why),
+        .measured = {&p->measured, p->is_measured}};
     uint32_t turns = info->inverse_frequencies ? m->head_dim / 2 : 0;
     for (uint32_t i = 0; i < turns; i++)
         memcpy(&p->rope[i], &info->inverse_frequencies[i], sizeof p->rope[i]);
@@ -280,6 +328,7 @@ static enum ts_status run(struct program *p, int *code, struct ts_error *err)
     if (status == TS_OK)
         status = calibrate(p, err);
     if (status == TS_OK) {
+        measure(p);
         p->net = ts_net_new(1);
         status = ts_net_bind(p->net, TS_CHANNEL_KV, p->conf.kv_listen, p->kv_endpoint, err);
     }

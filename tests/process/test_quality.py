@@ -70,13 +70,17 @@ def test_biased_keys_need_centring(models):
     assert (tame["calibration"]["codec"], biased["calibration"]["codec"]) == ("i4h", "i4hc")
 
 
-def announced(folder, *flags, env=None):
-    """What the prefill worker says of its model in the Hello that the router hears."""
+def hello_of_prefill(folder, *flags, env=None):
     folder.mkdir()
     with Cluster("--record", folder, *flags, env=env):
         pass
     lines = run("replay", "--print", folder / "router.rec").stdout.splitlines()
-    hello = next(line for line in lines if 'hello={role=3 id="prefill0"' in line)
+    return next(line for line in lines if 'hello={role=3 id="prefill0"' in line)
+
+
+def announced(folder, *flags, env=None):
+    """What the prefill worker says of its model in the Hello that the router hears."""
+    hello = hello_of_prefill(folder, *flags, env=env)
     return re.search(r'kv_codec="(.*?)" kv_codec_why="(.*?)"', hello).groups()
 
 
@@ -87,6 +91,14 @@ def test_prefill_workers_announce_it(models, tmp_path):
     assert codec == biased["codec"] and len(why) > 50 and biased["why"].startswith(why)  # replay cuts long texts
     assert announced(tmp_path / "told", env={"TS_KV_CODEC": "k8v4h"}) == ("k8v4h", "kv_codec of the worker")
     assert announced(tmp_path / "modelled", "--engine", "modelled") == ("i4h", "")
+
+
+def test_workers_measure_their_device_when_told(tmp_path):
+    cache = tmp_path / "cache"
+    told = hello_of_prefill(tmp_path / "told", env={"TS_PROFILE": "on", "TS_PROFILE_CACHE": str(cache)})
+    assert float(re.search(r"product_flops=([\d.e+]+)", told)[1]) > 1e6 and float(re.search(r"tokens_half=([\d.e+-]+)", told)[1]) > 0
+    assert list(cache.glob("measured-*"))
+    assert "product_flops" not in hello_of_prefill(tmp_path / "untold")
 
 
 def test_short_prompts_go_as_i8():

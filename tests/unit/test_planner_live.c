@@ -164,20 +164,23 @@ static double share_of(const struct ts_msg_plan *plan, uint32_t worker)
     return share;
 }
 
-static void test_shares_follow_the_devices(void **state)
+/* The share of p1 over that of p0 when prefill is what is short; p1's device, "other" or "fast", has measured
+ * what is given. */
+static double ratio_with(const char *device, const struct ts_measured *measured)
 {
-    (void)state;
-    static const struct ts_plan_worker workers[] = {
-        SHAPED("p0", "slow", TS_PHASE_PREFILL), SHAPED("p1", "fast", TS_PHASE_PREFILL),
+    struct ts_plan_worker workers[] = {
+        SHAPED("p0", "slow", TS_PHASE_PREFILL), SHAPED("p1", "    ", TS_PHASE_PREFILL),
         SHAPED("d0", "slow", TS_PHASE_DECODE),  SHAPED("d1", "slow", TS_PHASE_DECODE),
         SHAPED("d2", "slow", TS_PHASE_DECODE),  SHAPED("d3", "slow", TS_PHASE_DECODE)};
     struct planner_live_inputs with = inputs;
     struct ts_msg_plan plan;
     struct ts_arena arena;
     ts_arena_init(&arena);
+    workers[1].device = (struct ts_str){device, strlen(device)};
+    workers[1].measured = (struct ts_measured_items){measured, measured ? 1 : 0};
     with.device = catalogue_of_one;
     with.catalogue = &inputs;
-    with.demand.classes[0].prompt_tokens = 4000; /* prefill is what is short */
+    with.demand.classes[0].prompt_tokens = 4000;
     with.demand.classes[0].prompt_tokens_sq = 16e6;
     with.demand.classes[0].ttft_s = 60;
     with.demand.classes[0].output_tokens = 10;
@@ -186,11 +189,41 @@ static void test_shares_follow_the_devices(void **state)
     double slow = share_of(&plan, 0), fast = share_of(&plan, 1);
     if (!(slow + fast > 0.999999 && slow + fast < 1.000001))
         fail_msg("shares %g and %g: %.*s", slow, fast, (int)plan.binding.count, plan.binding.data);
-    if (!(fast / slow > 1.5 && fast / slow < 3))
-        fail_msg("shares %g and %g (%.*s)", slow, fast, (int)plan.binding.count, plan.binding.data);
     assert_true(plan.attainment > 0.5 && plan.attainment <= 1);
     assert_non_null(strstr(plan.binding.data, "it does not feel like it"));
     ts_arena_fini(&arena);
+    return fast / slow;
+}
+
+static void test_shares_follow_the_devices(void **state)
+{
+    (void)state;
+    double ratio = ratio_with("fast", NULL);
+    if (!(ratio > 1.5 && ratio < 3))
+        fail_msg("a device that is twice as fast has %g times the share", ratio);
+}
+
+/* Half of what the unknown device has, with its efficiencies taken in: it counts more than the catalogue, and
+ * nonsense counts for nothing. */
+static void test_shares_follow_what_is_measured(void **state)
+{
+    const struct ts_device_type *u = &planner_live_unknown;
+    struct ts_measured half = {.memory_bytes = u->memory_bytes,
+                               .product_flops = u->flops * u->fit.flops_efficiency / 2,
+                               .attention_flops = u->flops * u->fit.attention_efficiency / 2,
+                               .weight_bytes_per_s = u->memory_bytes_per_s * u->fit.memory_efficiency / 2,
+                               .context_bytes_per_s = u->memory_bytes_per_s * u->fit.context_efficiency / 2,
+                               .layer_s = 2 * u->fit.layer_s,
+                               .step_s = 2 * u->fit.step_s,
+                               .tokens_half = u->fit.tokens_half};
+    (void)state;
+    double named = ratio_with("fast", &half), unknown = ratio_with("other", &half);
+    if (!(named > 0.3 && named < 0.7 && unknown > 0.3 && unknown < 0.7))
+        fail_msg("a device that was measured as half as fast has %g and %g times the share", named, unknown);
+    half.product_flops = -1;
+    named = ratio_with("fast", &half);
+    if (!(named > 1.5 && named < 3))
+        fail_msg("figures that no device has give it %g times the share", named);
 }
 
 /* Turns every decode worker into one of prefill. */
@@ -271,6 +304,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shares),
         cmocka_unit_test(test_shares_follow_the_devices),
+        cmocka_unit_test(test_shares_follow_what_is_measured),
         cmocka_unit_test(test_flips_are_held),
         cmocka_unit_test(test_hopeless_deadlines),
     };

@@ -42,6 +42,7 @@ static struct ts_list draw_text(uint32_t most, struct ts_rng *rng, struct ts_are
 static struct ts_list draw_list(const struct ts_field *field, struct ts_rng *rng, struct ts_arena *arena)
 {
     uint32_t count = 1 + (uint32_t)ts_rng_below(rng, 3);
+    count = count < field->max ? count : field->max;
     uint8_t *bytes;
     uint32_t *words;
     uint64_t *longs;
