@@ -27,7 +27,7 @@ SMALL = {"hidden": 256, "intermediate": 512, "layers": 4, "heads": 4, "kv-heads"
 ALONE, MANY, OUTPUT = 2, 32, 64
 READY_S, STOP_S = 40, 4
 # What the services say of the device, and of who encodes.
-TELLING = re.compile(r"event=(ready|encodes_for_relay|pool_\w+|device_lost)\b.*")
+TELLING = re.compile(r"event=(ready|encodes_for_relay|no_mps|pool_\w+|device_lost)\b.*")
 
 CONF = """
 up = {{ model = "{model}"; engine = "{device}"; }};
@@ -132,6 +132,7 @@ class Pipeline:
         """The services' log, and of it what says how it ran."""
         text = self.log.read_text(errors="replace")
         print(text, file=sys.stderr)
+        print(f"pipeline: {name}: {'a worker' if 'encodes_for_relay' in text else 'the relay'} encodes", file=sys.stderr)
         for words in dict.fromkeys(found[0] for found in map(TELLING.search, text.splitlines()) if found):
             print(f"pipeline: {name}: {words}", file=sys.stderr)
 
