@@ -35,6 +35,13 @@ enum ts_status pool_device_new(struct ts_cuda *cuda, uint32_t lanes, struct pool
     return status;
 }
 
+/* Of a device that nobody uses yet. */
+static void reserve(struct pool_device *d, const struct ts_pool *pool)
+{
+    for (uint32_t i = 0; i < d->lane_count; i++)
+        pool_lane_reserve(pool, &d->lanes[i]);
+}
+
 void pool_device_free(struct pool_device **device)
 {
     struct pool_device *d = *device;
@@ -122,8 +129,8 @@ static enum ts_status open_uuid(const char *uuid, struct ts_cuda **out, struct t
                            : ts_error_set(err, TS_ENOTFOUND, "this process is shown %u others", count);
 }
 
-static enum ts_status find(struct ts_pool_devices *all, const char *uuid, struct pool_device **out,
-                           struct ts_error *err)
+static enum ts_status find(struct ts_pool_devices *all, const char *uuid, const struct ts_pool *pool,
+                           struct pool_device **out, struct ts_error *err)
 {
     struct ts_cuda *cuda;
     for (*out = all->first; *out; *out = (*out)->next) {
@@ -138,6 +145,7 @@ static enum ts_status find(struct ts_pool_devices *all, const char *uuid, struct
         ts_cuda_close(&cuda);
         return status;
     }
+    reserve(*out, pool);
     (*out)->next = all->first;
     all->first = *out;
     return TS_OK;
@@ -171,7 +179,7 @@ enum ts_status pool_device_map(struct ts_pool_devices *devices, struct ts_pool *
                                const struct ts_pool_place *place, struct ts_error *err)
 {
     pthread_mutex_lock(&devices->lock);
-    enum ts_status status = find(devices, place->device, &pool->device, err);
+    enum ts_status status = find(devices, place->device, pool, &pool->device, err);
     pthread_mutex_unlock(&devices->lock);
     if (status == TS_OK)
         status = import(pool, place, err);
@@ -232,6 +240,7 @@ enum ts_status ts_pool_own_device(const struct ts_pool_shape *shape, struct ts_c
     (*out)->device = device;
     (*out)->device_own = true;
     (*out)->at = at;
+    reserve(device, *out);
     status = bring_rope(*out, err);
     if (status != TS_OK)
         ts_pool_close(out);

@@ -11,7 +11,7 @@
 #include "gpu/pool/ts_pool.h"
 
 /* A stream of high priority, so that it gets its turn beside an engine, and memory for one piece on its way.
- * Room grows with the largest piece so far. */
+ * Room is that of an ordinary piece from the start, and grows with the largest so far. */
 struct pool_lane {
     struct ts_cuda *cuda;
     ts_cuda_address payload, blocks, workspace;
@@ -69,6 +69,9 @@ enum ts_status pool_lane_give(const struct ts_pool *pool, const struct ts_pool_p
 enum ts_status pool_lane_restore(const struct ts_pool *pool, const struct ts_pool_piece *piece,
                                  const struct ts_codec_chunk *chunk, const void *payload, size_t bytes,
                                  uint32_t crc, uint64_t *digests, struct ts_error *err);
+/* For pieces of the length that relays cut; what there is no room for now is looked for again when it is
+ * needed. */
+void pool_lane_reserve(const struct ts_pool *pool, struct pool_lane *lane);
 void pool_lane_free(struct pool_lane *lane); /* its memory */
 
 #endif

@@ -9,7 +9,8 @@
 #include "gpu/cuda/ts_cuda_codec.h"
 #include "gpu/pool/pool_impl.h"
 
-#define ROOM_STEP ((size_t)256 << 10)
+#define ROOM_STEP  ((size_t)256 << 10)
+#define PIECE_MOST 512u /* tokens: chunk_tokens_max of a relay, unless it was changed */
 
 /* Blocks of a piece, in the table of its sequence. */
 struct range {
@@ -75,6 +76,31 @@ void pool_lane_free(struct pool_lane *lane)
         ts_cuda_unpin(lane->cuda, &lane->pinned);
 }
 
+static enum ts_status grow_all(struct pool_lane *lane, size_t table, size_t payload, uint32_t tiles,
+                               struct ts_error *err)
+{
+    enum ts_status status = grow_pinned(lane, table + payload, err);
+    if (status == TS_OK)
+        status = grow(lane->cuda, &lane->payload, &lane->payload_room, payload, err);
+    if (status == TS_OK)
+        status = grow(lane->cuda, &lane->blocks, &lane->blocks_room, table, err);
+    if (status == TS_OK)
+        status = grow(lane->cuda, &lane->workspace, &lane->workspace_room,
+                      ts_cuda_codec_workspace_bytes(tiles), err);
+    return status;
+}
+
+/* Allocations wait for all of the device: better now than beside an engine. */
+void pool_lane_reserve(const struct ts_pool *pool, struct pool_lane *lane)
+{
+    const struct ts_codec_chunk whole = {.head_count = pool->heads, .token_count = PIECE_MOST};
+    struct ts_codec longest;
+    struct ts_error ignored;
+    if (ts_codec_parse("lz16", &longest, &ignored) == TS_OK)
+        grow_all(lane, ROOM_STEP, ts_codec_bytes_max(&longest, pool_cache(pool), &whole),
+                 2 * pool->heads * ts_kv_blocks_for(PIECE_MOST), &ignored);
+}
+
 /* Room for the piece and its payload, and its blocks on the device. Behind the table, the lane's pinned
  * memory has `bytes`. */
 static enum ts_status prepare(struct pool_lane *lane, const struct ts_pool_piece *piece, size_t bytes,
@@ -82,14 +108,7 @@ static enum ts_status prepare(struct pool_lane *lane, const struct ts_pool_piece
 {
     struct range r = range_of(piece);
     uint32_t tiles = 2 * piece->head_count * (r.end - r.first);
-    enum ts_status status = grow_pinned(lane, table_bytes(r) + bytes, err);
-    if (status == TS_OK)
-        status = grow(lane->cuda, &lane->payload, &lane->payload_room, bytes, err);
-    if (status == TS_OK)
-        status = grow(lane->cuda, &lane->blocks, &lane->blocks_room, table_bytes(r), err);
-    if (status == TS_OK)
-        status = grow(lane->cuda, &lane->workspace, &lane->workspace_room,
-                      ts_cuda_codec_workspace_bytes(tiles), err);
+    enum ts_status status = grow_all(lane, table_bytes(r), bytes, tiles, err);
     if (status != TS_OK)
         return status;
     memcpy(lane->pinned, piece->blocks, r.end * sizeof(uint32_t));

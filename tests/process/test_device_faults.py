@@ -11,9 +11,10 @@ def faults_in(service, text):
 
 
 def test_relay_without_memory(tmp_path):
-    """Pieces for which its device has no room are encoded by the worker; it comes back to the next ones."""
+    """A piece for which its device has no room, neither at the start nor now, is encoded by the worker; the next one has what it needs."""
     requests = load(41, ["i4h", "none"])
-    got, said = serve(requests, conf_of(tmp_path), env=faults_in("ts-relay", f"cuMemHostAlloc:1:{NO_MEMORY}"))
+    faults = ",".join(f"cuMemHostAlloc:{nth}:{NO_MEMORY}" for nth in range(1, 6))
+    got, said = serve(requests, conf_of(tmp_path), env=faults_in("ts-relay", faults))
     same_tokens(got, alone(requests))
     assert said.count("event=piece_not_encoded") == 1 and "event=worker_encodes" not in said, said
 
