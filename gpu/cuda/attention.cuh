@@ -27,12 +27,17 @@ TS_DEVICE float minus_infinity()
 /* Chunks that change places among each other: as many as their rows, taken together, have banks for. */
 template <int W> constexpr uint32_t exchanged = W % 64 == 0 ? 8 : W % 32 == 0 ? 4 : 2;
 
+/* What a row's chunks are exchanged by. */
+template <int W> TS_DEVICE uint32_t exchange(uint32_t row)
+{
+    static_assert(W % 16 == 0, "rows of 32 bytes or a multiple");
+    return exchanged<W> == 8 ? row & 7 : exchanged<W> == 4 ? row >> 1 & 3 : row >> 2 & 1;
+}
+
 /* Where, in elements, a chunk of a row begins. */
 template <int W> TS_DEVICE uint32_t place(uint32_t row, uint32_t chunk)
 {
-    static_assert(W % 16 == 0, "rows of 32 bytes or a multiple");
-    uint32_t by = exchanged<W> == 8 ? row & 7 : exchanged<W> == 4 ? row >> 1 & 3 : row >> 2 & 1;
-    return row * W + (chunk ^ by) * 8;
+    return row * W + (chunk ^ exchange<W>(row)) * 8;
 }
 
 /* From the place of chunk 0 or 1 of a row to that which is an even number of chunks behind it. */
@@ -93,9 +98,24 @@ TS_DEVICE void store_chunk(uint16_t *row, const uint16_t *from, uint32_t chunk, 
 template <int W>
 TS_DEVICE void copy_block(uint16_t *shared, const uint16_t *block, uint32_t head_dim, int from, int to)
 {
+    constexpr uint32_t chunks = W / 8;
+    uint32_t lane = threadIdx.x % 32;
+    if (head_dim == W && from <= 0 && to >= ATTENTION_BLOCK) { /* most of them: one run */
+        const uint4 *run = (const uint4 *)block + lane;
 #pragma unroll
-    for (uint32_t i = 0; i < W / 16; i++) {
-        uint32_t at = threadIdx.x % 32 + 32 * i, row = at / (W / 8), chunk = at % (W / 8);
+        for (uint32_t i = 0; i < W / 16; i++) {
+            uint32_t at = place<W>((lane + 32 * i) / chunks, (lane + 32 * i) % chunks);
+            if constexpr (32 % chunks == 0) { /* the same chunk of other rows, whose exchanges add up */
+                constexpr uint32_t rows = 32 / chunks;
+                at = (place<W>(lane / chunks, lane % chunks) ^ exchange<W>(i * rows) * 8) + i * rows * W;
+            }
+            kernel_copy_async(shared + at, run + 32 * i, true);
+        }
+        return;
+    }
+#pragma unroll 1
+    for (uint32_t at = lane; at < 2 * W; at += 32) {
+        uint32_t row = at / chunks, chunk = at % chunks;
         copy_chunk<W>(shared + place<W>(row, chunk), block + row * head_dim, chunk, head_dim,
                       (int)row >= from && (int)row < to);
     }
@@ -131,11 +151,17 @@ template <int W, int slabs> TS_DEVICE void begin_sums(sums<W, slabs> &s)
     }
 }
 
+/* With two slabs, registers are too precious to keep in them where the lane's chunks lie. */
+template <int slabs> TS_DEVICE uint32_t lane_of()
+{
+    return slabs > 1 ? kernel_anew(threadIdx.x % 32) : threadIdx.x % 32;
+}
+
 /* score[m][n]: queries of slab m with keys 8 n .. 8 n + 7. */
 template <int W, int slabs, int keys, bool bf16>
 TS_DEVICE void multiply_keys(float score[slabs][keys / 8][4], const uint16_t *query, const uint16_t *key)
 {
-    uint32_t lane = threadIdx.x % 32, row = lane % 8, matrix = lane / 8;
+    uint32_t lane = lane_of<slabs>(), row = lane % 8, matrix = lane / 8;
     uint32_t of_query = place<W>(matrix % 2 * 8 + row, matrix / 2),
              of_key = place<W>(matrix / 2 * 8 + row, matrix % 2);
 #pragma unroll
@@ -218,7 +244,7 @@ TS_DEVICE void weigh(sums<W, slabs> &s, float score[slabs][keys / 8][4], float s
 template <int W, int slabs, int keys, bool bf16>
 TS_DEVICE void add_values(sums<W, slabs> &s, float weight[slabs][keys / 8][4], const uint16_t *value)
 {
-    uint32_t lane = threadIdx.x % 32, row = lane % 8, matrix = lane / 8;
+    uint32_t lane = lane_of<slabs>(), row = lane % 8, matrix = lane / 8;
     uint32_t of_value = place<W>(matrix % 2 * 8 + row, matrix / 2);
 #pragma unroll
     for (int k = 0; k < keys / 16; k++) {

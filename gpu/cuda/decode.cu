@@ -288,6 +288,7 @@ template <int W, bool bf16> TS_DEVICE void decode(const attention_args &args, de
     add_span<W, bf16>(args, p, shared, s);
     leave_sums(shared, s);
     __syncthreads();
+    p = part_of(args); /* anew: it need not be kept in registers for so long */
     finish_span<W, bf16>(args, p, shared);
     if (p.span.of > 1 && is_last(args, p, shared))
         combine<W, bf16>(args, p, shared);

@@ -291,6 +291,11 @@ TS_DEVICE uint32_t kernel_load_shared_word(const uint32_t *from)
     return *from;
 }
 
+TS_DEVICE uint32_t kernel_anew(uint32_t value)
+{
+    return value;
+}
+
 struct kernel_host_mma {
     float *d;
     const uint32_t *a, *b;

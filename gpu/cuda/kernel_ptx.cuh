@@ -125,6 +125,14 @@ TS_DEVICE uint32_t kernel_load_shared_word(const uint32_t *from)
     return __ldcg(from);
 }
 
+/* The same value, of which the compiler knows nothing: what is computed from it in a loop is not kept in
+ * registers around the loop. */
+TS_DEVICE uint32_t kernel_anew(uint32_t value)
+{
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
 /* --- matrices of 16-bit elements ------------------------------------------------------------------------ */
 
 /* d += a b: a is 16x16, b is 16x8, d 16x8 in fp32, each spread over the warp as the PTX manual has it

@@ -89,12 +89,14 @@ TS_DEVICE void copy_tile(const attention_args &args, const piece &p, prefill_sha
     }
 }
 
-/* Scores of keys that a pair does not see; the slabs' first pair is `begin`. */
+/* Scores of keys that a pair does not see. What this needs is asked for anew, as at the end: tiles to be
+ * masked are few, and registers around the loop precious. */
 template <int slabs, int keys>
-TS_DEVICE void mask(const attention_args &args, const piece &p, float score[slabs][keys / 8][4],
-                    uint32_t begin, uint32_t first)
+TS_DEVICE void mask(const attention_args &args, float score[slabs][keys / 8][4], uint32_t first)
 {
-    uint32_t lane = threadIdx.x % 32;
+    constexpr uint32_t own = slabs * ATTENTION_SLAB;
+    piece p = piece_of(args, ATTENTION_WARPS * own);
+    uint32_t lane = threadIdx.x % 32, begin = p.begin + threadIdx.x / 32 * own;
 #pragma unroll
     for (int m = 0; m < 2 * slabs; m++) {
         uint32_t pair = min(begin + m * 8 + lane / 4, p.pairs - 1), at = p.start + pair / args.group;
@@ -109,10 +111,11 @@ TS_DEVICE void mask(const attention_args &args, const piece &p, float score[slab
 
 /* From registers over the warp's own part of shared memory to the batch, in runs of 16 bytes. */
 template <int W, int slabs, bool bf16>
-TS_DEVICE void store(const attention_args &args, const piece &p, sums<W, slabs> &s, uint16_t *shared,
-                     uint32_t begin)
+TS_DEVICE void store(const attention_args &args, sums<W, slabs> &s, uint16_t *shared)
 {
-    uint32_t lane = threadIdx.x % 32;
+    constexpr uint32_t own = slabs * ATTENTION_SLAB;
+    piece p = piece_of(args, ATTENTION_WARPS * own);
+    uint32_t lane = threadIdx.x % 32, begin = p.begin + threadIdx.x / 32 * own;
 #pragma unroll
     for (int i = 0; i < 2 * slabs; i++) {
         float factor = 1.0f / row_sum(s.sum[i / 2][i % 2]);
@@ -141,8 +144,9 @@ TS_DEVICE void prefill(const attention_args &args, prefill_shared<W, slabs> &sha
     uint32_t warp = threadIdx.x / 32, begin = p.begin + warp * own, tile = p.from / keys,
              last = (p.to - 1) / keys;
     uint32_t stage = 0;
-    uint32_t first = p.start + min(begin, p.pairs - 1) / args.group,
-             final = p.start + min(begin + own, p.pairs) / args.group; /* at least the last position */
+    uint32_t first = p.start + min(begin, p.pairs - 1) / args.group; /* position of the warp's first pair */
+    uint32_t end =
+        begin < p.pairs ? p.start + (min(begin + own, p.pairs) - 1) / args.group + 1 : 0; /* of its keys */
     uint16_t *query = shared.query + warp * own * W;
     sums<W, slabs> s;
     begin_sums(s);
@@ -158,16 +162,16 @@ TS_DEVICE void prefill(const attention_args &args, prefill_shared<W, slabs> &sha
         kernel_copy_commit();
         id = block_id<W>(args, p, tile + 2);
         uint32_t key = tile * keys;
-        if (key > final || begin >= p.pairs || (args.window && key + keys + args.window <= first + 1))
+        if (key >= end || (args.window && key + keys + args.window <= first + 1))
             continue;
         float score[slabs][keys / 8][4];
         multiply_keys<W, slabs, keys, bf16>(score, query, shared.tile[stage][0]);
-        if (key + keys > first + 1 || (args.window && key + args.window <= final))
-            mask<slabs, keys>(args, p, score, begin, key);
+        if (key + keys > first + 1 || (args.window && key + args.window < end))
+            mask<slabs, keys>(args, score, key);
         weigh<W, slabs, keys>(s, score, args.scale);
         add_values<W, slabs, keys, bf16>(s, score, shared.tile[stage][1]);
     }
-    store<W, slabs, bf16>(args, p, s, query, begin);
+    store<W, slabs, bf16>(args, s, query);
 }
 
 #define PREFILL(W, slabs, type, bf16)                                                                        \
