@@ -65,15 +65,15 @@ static double badness(const struct ts_engine_info *info, const struct ts_measure
 static void begin_at(const struct ts_engine_info *info, const struct ts_measure_point *points, uint32_t count,
                      double *logs)
 {
-    const struct ts_measure_point *prompt = NULL, *step = NULL;
-    for (uint32_t i = 0; i < count; i++) {
+    const struct ts_measure_point *prompt = points, *step = points;
+    for (uint32_t i = 1; i < count; i++) {
         const struct ts_measure_point *p = &points[i];
         if (p->decode)
-            step = !step || p->seconds < step->seconds ? p : step;
+            step = !step->decode || p->seconds < step->seconds ? p : step;
         else
-            prompt = !prompt || p->tokens > prompt->tokens ? p : prompt;
+            prompt = prompt->decode || p->tokens > prompt->tokens ? p : prompt;
     }
-    TS_ASSERT(prompt && step);
+    TS_ASSERT(!prompt->decode && step->decode);
     double bytes = layers_of(info) * ts_cost_layer_weight_bytes(&info->model);
     double elements = bytes / (double)ts_dtype_bytes(info->model.weight_dtype);
     double product = 2 * elements * prompt->tokens / prompt->seconds;
