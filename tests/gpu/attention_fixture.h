@@ -21,8 +21,9 @@ struct attention_case {
     uint32_t multiprocessors; /* for the plan: 0 = 8 */
     uint32_t span_tokens;
     bool batch_invariant;
-    bool wide_plan; /* planned for layers without a window too */
-    uint64_t seed;  /* of the values: of a row it depends on its index and the position alone */
+    bool wide_plan;   /* planned for layers without a window too */
+    uint32_t sampled; /* tokens of a row that are compared, about; 0 = all */
+    uint64_t seed;    /* of the values: of a row it depends on its index and the position alone */
 };
 
 /* The device of the tests that follow, kept; and what they call before each case, or NULL. */

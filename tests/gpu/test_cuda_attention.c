@@ -25,6 +25,7 @@ static void test_large(void **state)
         struct attention_case c = {.shape = shapes[i],
                                    .row_count = sizeof rows / sizeof *rows,
                                    .multiprocessors = processors,
+                                   .sampled = 8,
                                    .seed = i};
         for (size_t r = 0; r < c.row_count; r++)
             c.rows[r] = rows[r];
