@@ -1,12 +1,12 @@
 /*
- * ts-cuda-gemm-bench [--device N] [--quick]: products of an 8B model's shapes on a device, by every own
- * kernel's best number of warps and by cuBLASLt's best algorithm, beside the device's own copies. CSV on
- * stdout.
+ * ts-cuda-gemm-bench [--device N] [--quick]: products of an 8B model's shapes on a device, by the best own
+ * kernel and by cuBLASLt's best algorithm, beside the device's own copies. CSV on stdout; device, library and
+ * the rate of copies on stderr.
  *
- *     way      own (with the variant), library; chosen: as cuda_gemm_run does it, SwiGLU included
- *     us       of one product; weights take turns, so that no cache holds them
- *     gb_s     bytes of weights, x and y in the time; tflop_s: 2 x outputs x inputs x m
- *     floor_us those bytes at the rate of copies (read and written); ratio: floor to time
+ *     way       own (rows of weights x rows of x, warps of a block), library; SwiGLU included
+ *     us        of one product; weights take turns, so that no cache holds them
+ *     gb_s      bytes of weights, x and y in the time; tflop_s: 2 x outputs x inputs x m
+ *     floor_us  those bytes at the rate of copies (read and written); ratio: floor to time
  *
  * Up to 128 rows launches are captured in a graph, as in a decode step. An emulated device goes through once
  * with tiny shapes: its figures mean nothing.
@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/base/ts_clock.h"
 #include "gpu/cuda/cuda_gemm_impl.h"
 #include "gpu/cuda/cuda_weights.h"
 
@@ -171,8 +170,8 @@ int main(int argc, char **argv)
     must(cuda_gemm_new(b.cuda, &options, &b.gemm, &err), &err);
     bool emulated = ts_cuda_properties(b.cuda)->emulated;
     b.copy = copy_rate(b.cuda, emulated ? 1 << 16 : COPY_BYTES);
-    printf("# %s; %s; copies of %zu MiB: %.0f GB/s read and written\n", ts_cuda_name(b.cuda),
-           cuda_gemm_library(b.gemm), COPY_BYTES >> 20, b.copy);
+    fprintf(stderr, "%s; %s; copies of %zu MiB: %.0f GB/s read and written\n", ts_cuda_name(b.cuda),
+            cuda_gemm_library(b.gemm), COPY_BYTES >> 20, b.copy);
     printf("name,weights,outputs,inputs,m,way,us,gb_s,tflop_s,floor_us,ratio\n");
     const uint32_t *rows = emulated ? rows_tiny : quick ? rows_quick : rows_8b;
     measure_all(&b, emulated ? shapes_tiny : shapes_8b, rows, false, emulated ? 1 : COPIES_BYTES);

@@ -177,8 +177,9 @@ void gemm_case_check(struct gemm_case *c, const char *who)
         double bound = wide(c) ? c->rms / 4096 : 4 * step * c->rms;
         if (c->kind == CUDA_GEMM_Y_16) /* far from zero the rounding alone is more */
             bound = fmax(bound, 1.25 * step * fabs(c->expected[i]));
-        if (c->kind == CUDA_GEMM_SWIGLU) /* products have long tails, and each of three roundings is one */
-            bound = fmax(bound, 2 * step * fabs(c->expected[i]));
+        if (c->kind ==
+            CUDA_GEMM_SWIGLU) /* long tails; three roundings, of which silu makes one 1.3 as large */
+            bound = fmax(bound, 3.5 * step * fabs(c->expected[i]));
         if (!(fabs(got - c->expected[i]) <= bound))
             fail_msg("%s, kind %d, %u x %u, m %u: element %zu is %g, not %g (allowed %g)", who, (int)c->kind,
                      c->w.outputs, c->w.inputs, c->m, i, got, c->expected[i], bound);
