@@ -101,6 +101,15 @@ def test_the_folder_may_be_moved(tmp_path):
     assert gpu_deps.SYSTEM.fullmatch("libc.so.6") and not gpu_deps.SYSTEM.fullmatch("libcmocka.so.0")
 
 
+def test_kernels_need_no_cmocka():
+    """The tests of kernels and codecs compile with the few words of tests/plain."""
+    sources = sorted(path for pattern in ("kernel_*.c", "test_cuda_*.c", "test_codec*.c") for path in (ROOT / "tests" / "gpu").glob(pattern))
+    flags = ["-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{ROOT}", f"-I{ROOT / 'tests' / 'plain'}", '-DTS_TEST_DATA=""']
+    assert len(sources) > 5
+    done = run("gcc", *flags, *map(str, sources))
+    assert done.returncode == 0, done.stderr
+
+
 def test_kernels_need_no_library(tmp_path):
     """Without pkg-config, xxHash and cmocka: configured, and nothing of what is built names them."""
     flags = ["-DTS_KERNELS_ONLY=ON", "-DTS_CUDA=off", "-DXXHASH_INCLUDE_DIR=XXHASH_INCLUDE_DIR-NOTFOUND", "-DCMAKE_DISABLE_FIND_PACKAGE_PkgConfig=ON",

@@ -81,6 +81,10 @@ static inline int plain_run(const struct CMUnitTest *tests, size_t count, CMFixt
     {                                                                                                        \
         .name = #f, .test_func = (f), .setup_func = (setup), .teardown_func = (teardown)                     \
     }
+#define cmocka_unit_test_prestate(f, state)                                                                  \
+    {                                                                                                        \
+        .name = #f, .test_func = (f), .initial_state = (state)                                               \
+    }
 #define cmocka_run_group_tests(tests, setup, teardown)                                                       \
     plain_run(tests, sizeof(tests) / sizeof *(tests), setup, teardown)
 
@@ -104,6 +108,10 @@ static inline int plain_run(const struct CMUnitTest *tests, size_t count, CMFixt
             plain_fail(__FILE__, __LINE__, "\"%s\" is not \"%s\"", plain_a, plain_b);                        \
     } while (0)
 #define assert_memory_equal(a, b, n) assert_true(memcmp(a, b, n) == 0)
+
+#define assert_memory_not_equal(a, b, n) assert_true(memcmp(a, b, n) != 0)
+#define assert_in_range(value, low, high)                                                                    \
+    assert_true((uintmax_t)(value) >= (uintmax_t)(low) && (uintmax_t)(value) <= (uintmax_t)(high))
 
 static inline void plain_compare(uintmax_t a, uintmax_t b, int equal, const char *text, const char *file,
                                  int line)
