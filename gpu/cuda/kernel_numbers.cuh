@@ -7,15 +7,14 @@
 
 #include "gpu/cuda/kernel.cuh"
 
-TS_DEVICE float kernel_widen(uint32_t bits, bool bf16)
-{
-    return bf16 ? kernel_float_of(bits << 16) : kernel_widen_f16(bits);
-}
-
 TS_DEVICE void kernel_widen_pair(uint32_t word, bool bf16, float *x)
 {
-    x[0] = kernel_widen(word & 0xffff, bf16);
-    x[1] = bf16 ? kernel_float_of(word & 0xffff0000u) : kernel_widen_f16(word >> 16);
+    if (bf16) {
+        x[0] = kernel_float_of(word << 16);
+        x[1] = kernel_float_of(word & 0xffff0000u);
+    } else {
+        kernel_widen_f16x2(word, &x[0], &x[1]);
+    }
 }
 
 /* Eight elements. */

@@ -49,6 +49,12 @@ static void test_distribution(void **state)
     run(sample_test_distribution);
 }
 
+static void test_bounds(void **state)
+{
+    (void)state;
+    run(sample_test_bounds);
+}
+
 static void test_room(void **state)
 {
     (void)state;
@@ -64,8 +70,9 @@ static void test_graph(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_greedy),       cmocka_unit_test(test_draws), cmocka_unit_test(test_crowded),
-        cmocka_unit_test(test_distribution), cmocka_unit_test(test_room),  cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_greedy),       cmocka_unit_test(test_draws),  cmocka_unit_test(test_crowded),
+        cmocka_unit_test(test_distribution), cmocka_unit_test(test_bounds), cmocka_unit_test(test_room),
+        cmocka_unit_test(test_graph),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -162,7 +162,7 @@ static float logit_of(enum kind kind, struct ts_rng *rng)
     case EQUAL:
         return 1.5f;
     case FEW: /* also zeros of both signs */
-        return (float)trunc(x) * 0.5f * (x < 0 ? 1.0f : -1.0f);
+        return (float)trunc(x) * 0.5f;
     case SHIFTED:
         return (float)(x - 1000);
     case RARE: /* nearly all cannot be drawn, and lie in the last bin */
@@ -327,6 +327,34 @@ void sample_test_distribution(void **state)
         }
         chi_square_check(counts, weight, KNOWN, draws);
     }
+    batch_fini(&b);
+}
+
+/* A token that has just min-p of the best is drawn too; what cannot be chosen is the last of the best. */
+void sample_test_bounds(void **state)
+{
+    struct batch b;
+    struct ts_engine_sample got = {0};
+    uint32_t drawn = 0;
+    (void)state;
+    batch_init(&b, KNOWN, 0, 1);
+    for (uint32_t i = 0; i < 40; i++) {
+        for (uint32_t r = 0; r < ROWS; r++) {
+            for (uint32_t j = 0; j < KNOWN; j++)
+                logits_of(&b, r)[j] = -INFINITY;
+            logits_of(&b, r)[30] = 2;
+            logits_of(&b, r)[9] = 2 + logf(0.5f);
+            b.sampling[r].min_p = 0.5f;
+            b.sampling[r].seed = i * ROWS + r;
+            b.sampling[r].logprobs = r;
+        }
+        check(&b, ROWS);
+        for (uint32_t r = 0; r < ROWS; r++) {
+            cuda_sample_get(b.sample, r, &got);
+            drawn += got.token == 9;
+        }
+    }
+    assert_in_range(drawn, 70, 140); /* of 320 a third */
     batch_fini(&b);
 }
 

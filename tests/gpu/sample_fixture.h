@@ -16,6 +16,7 @@ void sample_test_greedy(void **state);       /* ties, zeros of both signs, infin
 void sample_test_draws(void **state);        /* 10^4 draws with drawn parameters: each as the CPU's */
 void sample_test_crowded(void **state);      /* many equal or nearly equal logits */
 void sample_test_distribution(void **state); /* chi-square */
+void sample_test_bounds(void **state);       /* just enough for min-p; minus infinity */
 void sample_test_room(void **state);         /* a list of edits that is too short declines a row */
 void sample_test_graph(void **state);        /* captured once, launched with other parameters */
 

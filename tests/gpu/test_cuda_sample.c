@@ -13,7 +13,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sample_test_greedy),  cmocka_unit_test(sample_test_draws),
         cmocka_unit_test(sample_test_crowded), cmocka_unit_test(sample_test_distribution),
-        cmocka_unit_test(sample_test_room),    cmocka_unit_test(sample_test_graph),
+        cmocka_unit_test(sample_test_bounds),  cmocka_unit_test(sample_test_room),
+        cmocka_unit_test(sample_test_graph),
     };
     struct ts_error err = {0};
     struct ts_cuda *cuda;
