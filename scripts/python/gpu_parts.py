@@ -112,7 +112,7 @@ def tests(run, context):
     if not names:
         run.fail("tests: none was built")
         return
-    done = run.command("ctest", "--test-dir", BUILD, "-R", f"^({'|'.join(names)})$", "--output-on-failure", "-j", "4", "--timeout", "50")
+    done = run.command("ctest", "--test-dir", BUILD, "-R", f"^({'|'.join(names)})$", "--output-on-failure", "-j", "8", "--timeout", "40")
     results = re.findall(r"Test +#\d+: (\w+) \.+ *(?:\*\*\*)?([\w ]+?) +([\d.]+) sec", done.out)
     run.print_table([("test", "result", "seconds"), *results])
     bad = [name for name, result, _ in results if result != "Passed"] + sorted(set(names) - {name for name, _, _ in results})

@@ -116,7 +116,7 @@ class Run:
 
     def csv_table(self, part, text, shown=1000):
         """What a program said as CSV, with its heading first: into the table, its lines into the figures, and into csv[part]."""
-        lines = [line for line in text.splitlines() if "," in line]
+        lines = [line for line in text.splitlines() if "," in line and not line.startswith("#")]
         rows = [row for row in csv.reader(lines) if len(row) == len(next(csv.reader(lines[:1])))] if lines else []
         if len(rows) < 2:
             return False
