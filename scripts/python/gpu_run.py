@@ -75,12 +75,12 @@ class Run:
         return min(self.deadline, self.part_deadline) - time.monotonic()
 
     def command(self, *command, seconds=None, env=None, cwd=ROOT):
-        """Runs it in a process group of its own, which ends with the part's time at the latest."""
+        """Runs it in a process group of its own, which ends with the part's time at the latest. Several threads may."""
         limit = min(self.left(), seconds or 1e9)
         command = [str(word) for word in command]
-        self.log.write(f"\n$ {' '.join(command)}   (at {time.monotonic() - self.began:.1f} s, at most {limit:.0f} s)\n")
-        self.log.flush()
+        head = f"\n$ {' '.join(command)}   (at {time.monotonic() - self.began:.1f} s, at most {limit:.0f} s)\n"
         if self.left() <= 1:
+            self.log.write(head)
             return Done(None, "", "", 0)
         started = time.monotonic()
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
@@ -96,7 +96,7 @@ class Run:
                 said.seek(0)
                 texts.append(said.read().decode("utf-8", "replace"))
         done = Done(status, *texts, time.monotonic() - started)
-        self.log.write(f"{done.out}\n-> {done.how()}, {done.seconds:.1f} s\n")
+        self.log.write(f"{head}{done.out}\n-> {done.how()}, {done.seconds:.1f} s\n")
         self.log.flush()
         return done
 

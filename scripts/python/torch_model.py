@@ -93,8 +93,8 @@ def prefill_layer(s, layer, x, cos, sin, keys, values):
 def decode_layer(s, layer, x, cos, sin, keys, values, position, there):
     """x [rows, hidden], all at `position` [1]; attends to the first `there` positions."""
     q, k, v = heads_of(s, layer, x, cos, sin)
-    keys.index_copy_(2, position, k.unsqueeze(2))
-    values.index_copy_(2, position, v.unsqueeze(2))
+    keys[:, :, position] = k.unsqueeze(2)
+    values[:, :, position] = v.unsqueeze(2)
     out = F.scaled_dot_product_attention(q.unsqueeze(2), keys[:, :, :there], values[:, :, :there], enable_gqa=True)
     return mlp(s, layer, x, out.flatten(1))
 
@@ -102,8 +102,8 @@ def decode_layer(s, layer, x, cos, sin, keys, values, position, there):
 def decode_layer_masked(s, layer, x, cos, sin, keys, values, position, mask):
     """The same for a graph, which knows no lengths: over the whole room, with -inf in mask [room] where nothing is yet."""
     q, k, v = heads_of(s, layer, x, cos, sin)
-    keys.index_copy_(2, position, k.unsqueeze(2))
-    values.index_copy_(2, position, v.unsqueeze(2))
+    keys[:, :, position] = k.unsqueeze(2)
+    values[:, :, position] = v.unsqueeze(2)
     grouped = q.unflatten(1, (s.kv_heads, s.heads // s.kv_heads))
     scores = (grouped @ keys.transpose(2, 3)).float() * s.head_dim ** -0.5
     out = torch.softmax(scores + mask, -1).to(x.dtype) @ values
