@@ -12,7 +12,8 @@
 #define POSITIONS_MAX (1u << 30) /* of a context, and of a window: sums of some of them are positive */
 #define SPAN_GRAIN    (ATTENTION_BLOCK * ATTENTION_WARPS)
 #define SPAN_LEAST    128u /* keys: below, beginning and ending take as long */
-#define WAVES         4u   /* blocks of threads that a processor gets of the spans of a small batch */
+#define ROW_LEAST     256u /* keys: a row of no more is done before its spans would be added */
+#define WAVES         3u   /* blocks of threads that a processor gets of the spans of a small batch */
 #define TILE_WAVES    2u   /* and of tiles before they are made larger */
 #define NARROW_TILE   (ATTENTION_WARPS * ATTENTION_SLAB)
 #define WIDE_TILE     (2 * NARROW_TILE)
@@ -176,7 +177,8 @@ static uint64_t batch_span(const struct cuda_attention_shape *shape,
         longest = own > longest ? own : longest;
     }
     uint64_t wished = ceil_div(keys, wanted_spans(shape, limits));
-    return span_length(wished > SPAN_LEAST ? wished : SPAN_LEAST, longest);
+    uint64_t least = longest > ROW_LEAST ? SPAN_LEAST : ROW_LEAST;
+    return span_length(wished > least ? wished : least, longest);
 }
 
 /* Spans of equal length, whole multiples of what the warps take at once. */

@@ -11,6 +11,9 @@
  */
 #include "gpu/cuda/attention.cuh"
 
+/* Spans that are added at a time, a divisor of ATTENTION_SPANS_MAX: kernels of narrow rows have fewer
+ * registers. */
+#define COMBINED(W) ((W) < 64 ? 4u : (W) < 128 ? 8u : 16u)
 #define SUM_STEP(W) ((W) + 8) /* fp32 elements: 8 rows of a column lie in different banks */
 
 template <int W> struct decode_shared {
@@ -231,29 +234,41 @@ template <int W> TS_DEVICE bool is_last(const attention_args &args, const part &
 /* factors[row][span]: with what the spans' sums are multiplied. Each warp has rows of its own. */
 TS_DEVICE void weigh_spans(const attention_args &args, const part &p, float *factors)
 {
+    constexpr int most = ATTENTION_SPANS_MAX / 32; /* of a lane, all asked for at once */
     uint32_t lane = threadIdx.x % 32, step = args.kv_heads * args.group;
     for (uint32_t row = threadIdx.x / 32; row < p.heads; row += blockDim.x / 32) {
         const uint4 *from = (const uint4 *)args.maxima + (uint64_t)p.span.first * step + p.head + row;
-        float best = LOWEST, sum = 0, *to = factors + row * ATTENTION_SPANS_MAX;
-        for (uint32_t i = lane; i < p.span.of; i += 32)
-            best = fmaxf(best, kernel_float_of(kernel_load_others(from + (uint64_t)i * step).x));
-        for (uint32_t distance = 16; distance > 0; distance /= 2)
-            best = fmaxf(best, __shfl_xor_sync(KERNEL_FULL_WARP, best, (int)distance));
-        for (uint32_t i = lane; i < p.span.of; i += 32) {
-            uint4 of = kernel_load_others(from + (uint64_t)i * step);
-            to[i] = kernel_exp2(kernel_float_of(of.x) - best);
-            sum += to[i] * kernel_float_of(of.y);
-        }
-        for (uint32_t distance = 16; distance > 0; distance /= 2)
-            sum += __shfl_xor_sync(KERNEL_FULL_WARP, sum, (int)distance);
-        for (uint32_t i = lane; i < p.span.of; i += 32)
-            to[i] /= sum;
+        float best = LOWEST, sum = 0;
+        uint4 of[most];
+#pragma unroll
+        for (int i = 0; i < most; i++)
+            of[i] = lane + 32 * i < p.span.of ? kernel_load_others(from + (uint64_t)(lane + 32 * i) * step)
+                                              : make_uint4(kernel_bits_of(LOWEST), 0, 0, 0);
+#pragma unroll
+        for (int i = 0; i < most; i++)
+            best = fmaxf(best, kernel_float_of(of[i].x));
+#pragma unroll
+        for (int distance = 16; distance > 0; distance /= 2)
+            best = fmaxf(best, __shfl_xor_sync(KERNEL_FULL_WARP, best, distance));
+#pragma unroll
+        for (int i = 0; i < most; i++)
+            sum += kernel_exp2(kernel_float_of(of[i].x) - best) * kernel_float_of(of[i].y);
+#pragma unroll
+        for (int distance = 16; distance > 0; distance /= 2)
+            sum += __shfl_xor_sync(KERNEL_FULL_WARP, sum, distance);
+#pragma unroll
+        for (int i = 0; i < most; i++)
+            factors[row * ATTENTION_SPANS_MAX + lane + 32 * i] =
+                kernel_exp2(kernel_float_of(of[i].x) - best) / sum;
     }
 }
 
+/* Adds several spans at a time, whose sums are asked for together; behind the last one it stands for others,
+ * with factors of zero. */
 template <int W, bool bf16>
 TS_DEVICE void combine(const attention_args &args, const part &p, decode_shared<W> &shared)
 {
+    constexpr uint32_t together = COMBINED(W);
     float *factors = (float *)shared.block;
     uint64_t step = (uint64_t)args.kv_heads * args.group * args.head_dim;
     uint32_t quads = args.head_dim / 4;
@@ -265,14 +280,19 @@ TS_DEVICE void combine(const attention_args &args, const part &p, decode_shared<
         const float *from =
             args.partial + p.span.first * step + (uint64_t)(p.head + row) * args.head_dim + column;
         float x[4] = {0, 0, 0, 0};
-#pragma unroll 8
-        for (uint32_t s = 0; s < p.span.of; s++) {
-            uint4 of = kernel_load_others(from + s * step);
-            float factor = factors[row * ATTENTION_SPANS_MAX + s];
-            x[0] = kernel_fma(factor, kernel_float_of(of.x), x[0]);
-            x[1] = kernel_fma(factor, kernel_float_of(of.y), x[1]);
-            x[2] = kernel_fma(factor, kernel_float_of(of.z), x[2]);
-            x[3] = kernel_fma(factor, kernel_float_of(of.w), x[3]);
+        for (uint32_t first = 0; first < p.span.of; first += together) {
+            uint4 of[together];
+#pragma unroll
+            for (uint32_t s = 0; s < together; s++)
+                of[s] = kernel_load_others(from + min(first + s, p.span.of - 1) * step);
+#pragma unroll
+            for (uint32_t s = 0; s < together; s++) {
+                float factor = factors[row * ATTENTION_SPANS_MAX + first + s];
+                x[0] = kernel_fma(factor, kernel_float_of(of[s].x), x[0]);
+                x[1] = kernel_fma(factor, kernel_float_of(of[s].y), x[1]);
+                x[2] = kernel_fma(factor, kernel_float_of(of[s].z), x[2]);
+                x[3] = kernel_fma(factor, kernel_float_of(of[s].w), x[3]);
+            }
         }
         put<bf16>(args, p, row, column, x);
     }

@@ -19,6 +19,7 @@ static struct attention_case mixed_case(uint32_t q_heads, uint32_t kv_heads, uin
 {
     struct attention_case c = {.shape = {q_heads, kv_heads, head_dim, 0, bf16},
                                .row_count = COUNT(mixed),
+                               .span_tokens = 64,
                                .seed = q_heads * 1000 + head_dim};
     memcpy(c.rows, mixed, sizeof mixed);
     return c;
@@ -62,6 +63,7 @@ void attention_test_windows(void **state)
         c.shape.window = windows[i];
         c.wide_plan = i % 3 == 1;
         c.multiprocessors = i % 2 ? 1 : 64;
+        c.span_tokens = i % 4 ? 64 : 0;
         /* the last query of a slab, and no other, loses the first key of a tile */
         c.rows[c.row_count++] = (struct attention_row){59 + (windows[i] < 200 ? windows[i] : 16), 8};
         run(&c);
