@@ -118,6 +118,7 @@ static enum ts_status open_uuid(const char *uuid, struct ts_cuda **out, struct t
 {
     uint32_t count;
     enum ts_status status = ts_cuda_count(&count, err);
+    *out = NULL;
     for (uint32_t i = 0; status == TS_OK && i < count; i++) {
         status = ts_cuda_open(i, out, err);
         if (status == TS_OK && strcmp(ts_cuda_properties(*out)->uuid, uuid) == 0)
