@@ -22,7 +22,7 @@ static const char *const codec[] = {
 static const char *const weights[] = {"weights_fill", "weights_quantise", "weights_bias", NULL};
 
 #define NAME(name, ...) #name,
-static const char *const skinny[] = {SKINNY_MMA(NAME) NULL};
+static const char *const skinny[] = {SKINNY_MMA(NAME) SKINNY_RING(NAME) NULL};
 static const char *const gemv[] = {SKINNY_GEMV(NAME) NULL};
 static const char *const widen[] = {"skinny_widen_f16", "skinny_widen_bf16", NULL};
 

@@ -3,20 +3,28 @@
 #include "common/base/ts_assert.h"
 #include "gpu/cuda/skinny_args.h"
 
-/* For each type, in the order of SKINNY_MMA and SKINNY_GEMV: fp16, bf16, int8 with fp16, int8 with bf16. */
+/* For each type: fp16, bf16, int8 with fp16, int8 with bf16. */
 #define NAME(name, ...) #name,
 static const char *const mma_names[] = {SKINNY_MMA(NAME)};
+static const char *const ring_names[] = {SKINNY_RING(NAME)};
 static const char *const gemv_names[] = {SKINNY_GEMV(NAME)};
 
 #define MMA(name, bf16, int8, row_tiles, token_tiles, ahead, threads)                                        \
-    {false, (row_tiles)*SKINNY_ROWS, (token_tiles)*SKINNY_TOKENS, (threads) / 32},
-#define GEMV(name, bf16, int8, pairs, tokens, ahead, threads) {true, 2 * (pairs), tokens, (threads) / 32},
-const struct cuda_skinny_variant cuda_skinny_variants[] = {SKINNY_MMA_OF(MMA, , , )
+    {false, (row_tiles)*SKINNY_ROWS, (token_tiles)*SKINNY_TOKENS, (threads) / 32, 0},
+#define RING(name, bf16, int8, row_tiles, token_tiles, ahead, threads)                                       \
+    {false, (row_tiles)*SKINNY_ROWS, (token_tiles)*SKINNY_TOKENS, (threads) / 32,                            \
+     SKINNY_RING_BYTES(false, token_tiles, ahead, threads)},
+#define GEMV(name, bf16, int8, pairs, tokens, ahead, threads) {true, 2 * (pairs), tokens, (threads) / 32, 0},
+const struct cuda_skinny_variant cuda_skinny_variants[] = {SKINNY_MMA_OF(MMA, , , ) SKINNY_RING_OF(RING, , , )
                                                                SKINNY_GEMV_OF(GEMV, , , )};
 
-#define MMA_VARIANTS (sizeof mma_names / sizeof *mma_names / 4)
+#define COUNT(names)  (sizeof names / sizeof *names / 4) /* of one type */
+#define MMA_VARIANTS  COUNT(mma_names)
+#define RING_VARIANTS COUNT(ring_names)
+#define GEMV_VARIANTS COUNT(gemv_names)
 
-_Static_assert(sizeof mma_names + sizeof gemv_names == 4 * CUDA_SKINNY_VARIANTS * sizeof(const char *),
+_Static_assert(MMA_VARIANTS + RING_VARIANTS + GEMV_VARIANTS == CUDA_SKINNY_VARIANTS &&
+                   sizeof cuda_skinny_variants == CUDA_SKINNY_VARIANTS * sizeof *cuda_skinny_variants,
                "each variant is there for four types");
 _Static_assert(CUDA_GEMM_Y_16 == SKINNY_Y_16 && CUDA_GEMM_Y_F32 == SKINNY_Y_F32 &&
                    CUDA_GEMM_Y_ADD_F32 == SKINNY_Y_ADD_F32 && CUDA_GEMM_SWIGLU == SKINNY_SWIGLU,
@@ -27,18 +35,27 @@ static const char *name_of(uint32_t variant, bool bf16, bool int8)
     uint32_t type = (int8 ? 2 : 0) + (bf16 ? 1 : 0);
     if (variant < MMA_VARIANTS)
         return mma_names[type * MMA_VARIANTS + variant];
-    return gemv_names[type * (CUDA_SKINNY_VARIANTS - MMA_VARIANTS) + variant - MMA_VARIANTS];
+    variant -= MMA_VARIANTS;
+    return variant < RING_VARIANTS ? ring_names[type * RING_VARIANTS + variant]
+                                   : gemv_names[type * GEMV_VARIANTS + variant - RING_VARIANTS];
+}
+
+/* Dynamic shared memory: tokens of an int8 product are twice as much for each weight byte. */
+static uint32_t shared_of(const struct cuda_skinny_variant *v, bool int8)
+{
+    uint32_t bytes = v->ring_bytes * (int8 ? 2 : 1);
+    return bytes == 0 || bytes > SKINNY_SUMS_BYTES ? bytes : SKINNY_SUMS_BYTES;
 }
 
 struct cuda_skinny_choice cuda_skinny_guess(uint32_t outputs, uint32_t m, uint32_t multiprocessors)
 {
     struct cuda_skinny_choice choice = {0, CUDA_SKINNY_INVARIANT_WARPS};
     uint32_t tokens_max = 0;
-    for (uint32_t v = 0; v < MMA_VARIANTS; v++)
+    for (uint32_t v = 0; v < MMA_VARIANTS + RING_VARIANTS; v++)
         tokens_max =
             cuda_skinny_variants[v].tokens > tokens_max ? cuda_skinny_variants[v].tokens : tokens_max;
     uint32_t wanted = m < tokens_max ? m : tokens_max;
-    for (uint32_t v = 0; v < MMA_VARIANTS; v++) {
+    for (uint32_t v = 0; v < MMA_VARIANTS + RING_VARIANTS; v++) {
         const struct cuda_skinny_variant *now = &cuda_skinny_variants[choice.variant],
                                          *next = &cuda_skinny_variants[v];
         bool fits = next->tokens >= wanted, fitted = now->tokens >= wanted;
@@ -76,8 +93,8 @@ enum ts_status cuda_skinny_launch(struct ts_cuda *cuda, struct cuda_skinny_choic
                                    .m = count,
                                    .y_kind = y_kind};
         struct ts_cuda_dim grid = {(outputs + rows - 1) / rows, 1, 1}, block = {choice.warps * 32, 1, 1};
-        enum ts_status status = ts_cuda_launch(cuda, name_of(choice.variant, bf16, int8), grid, block, 0,
-                                               &args, sizeof args, err);
+        enum ts_status status = ts_cuda_launch(cuda, name_of(choice.variant, bf16, int8), grid, block,
+                                               shared_of(v, int8), &args, sizeof args, err);
         if (status != TS_OK)
             return status;
     }

@@ -12,10 +12,11 @@
 #define CUDA_SKINNY_INVARIANT_WARPS 8u /* of variants without `gemv`: then all of them give the same bits */
 
 struct cuda_skinny_variant {
-    bool gemv;          /* without tensor cores */
-    uint32_t rows;      /* of the weights: of a block, GEMV: of a warp */
-    uint32_t tokens;    /* at a time */
-    uint32_t warps_max; /* of a block */
+    bool gemv;           /* without tensor cores */
+    uint32_t rows;       /* of the weights: of a block, GEMV: of a warp */
+    uint32_t tokens;     /* at a time */
+    uint32_t warps_max;  /* of a block */
+    uint32_t ring_bytes; /* of shared memory for what of x is loaded ahead; half of that of int8 */
 };
 extern const struct cuda_skinny_variant cuda_skinny_variants[CUDA_SKINNY_VARIANTS];
 

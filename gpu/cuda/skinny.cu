@@ -8,8 +8,8 @@
  * of token g. The words of 16 bytes are, two by two, the registers of two MMAs (four with int8).
  *
  *     block     16 x row_tiles outputs, all tokens, all of the sum
- *     warp      every `warps`th piece, `ahead` pieces on their way in registers
- *     at last   sums of warps through shared memory, added in the order of warps
+ *     warp      every `warps`th piece, `ahead` pieces on their way: weights in registers, more than 8 tokens
+ * in shared memory at last   sums of warps through shared memory, added in the order of warps
  *
  * So a sum's order depends on the number of warps alone: not on tiles, tokens, nor loads ahead. What lies
  * beyond inputs is zero on both sides; rows beyond outputs and tokens beyond m are read as the last one and
@@ -25,6 +25,12 @@
 
 template <int tiles, int threads> struct skinny_shared {
     float sums[threads / 32][tiles][SKINNY_ROWS * SKINNY_TOKENS];
+};
+
+/* What a lane has loaded ahead of tokens, it alone; at last its place is that of the sums. */
+template <int tiles, int threads, int slots, int runs> union skinny_ring {
+    uint4 tokens[slots][runs][threads];
+    skinny_shared<tiles, threads> at_last;
 };
 
 /* Which of the bytes are a thread's. */
@@ -102,13 +108,8 @@ TS_DEVICE void operand_of(uint32_t *a, const uint4 &low, const uint4 &high, int 
 
 /* One piece of all tiles. */
 template <bool bf16, bool int8, int row_tiles, int token_tiles>
-TS_DEVICE void multiply_piece(float (*d)[4], const uint4 *w, const uint8_t *const *tokens, uint32_t byte,
-                              uint32_t row_bytes)
+TS_DEVICE void multiply_piece(float (*d)[4], const uint4 *w, const uint32_t (*b)[int8 ? 8 : 4])
 {
-    uint32_t b[token_tiles][int8 ? 8 : 4];
-#pragma unroll
-    for (int n = 0; n < token_tiles; n++)
-        load_token<int8>(b[n], tokens[n], byte, row_bytes);
 #pragma unroll
     for (int k = 0; k < (int8 ? 4 : 2); k++) {
 #pragma unroll
@@ -119,6 +120,34 @@ TS_DEVICE void multiply_piece(float (*d)[4], const uint4 *w, const uint8_t *cons
             for (int n = 0; n < token_tiles; n++)
                 multiply<bf16>(d[r * token_tiles + n], a, b[n] + 2 * k);
         }
+    }
+}
+
+/* The same words by way of a slot of the ring: on their way, and when they have come. */
+template <bool int8, int token_tiles, int threads>
+TS_DEVICE void copy_tokens(uint4 (*slot)[threads], const uint8_t *const *tokens, uint32_t byte,
+                           uint32_t row_bytes)
+{
+    constexpr int runs = int8 ? 2 : 1;
+#pragma unroll
+    for (int i = 0; i < runs * token_tiles; i++)
+        kernel_copy_async(&slot[i][threadIdx.x], tokens[i / runs] + runs * byte + i % runs * 16,
+                          byte < row_bytes);
+    kernel_copy_commit();
+}
+
+template <bool int8, int token_tiles, int threads>
+TS_DEVICE void take_tokens(uint32_t (*b)[int8 ? 8 : 4], const uint4 (*slot)[threads])
+{
+    constexpr int runs = int8 ? 2 : 1;
+#pragma unroll
+    for (int i = 0; i < runs * token_tiles; i++) {
+        uint4 words = slot[i][threadIdx.x];
+        uint32_t *to = b[i / runs] + i % runs * 4;
+        to[0] = words.x;
+        to[1] = words.y;
+        to[2] = words.z;
+        to[3] = words.w;
     }
 }
 
@@ -185,37 +214,90 @@ TS_DEVICE void finish_all(const skinny_args &args, skinny_shared<tiles, threads>
     }
 }
 
-template <bool bf16, bool int8, int row_tiles, int token_tiles, int ahead, int tiles, int threads>
-TS_DEVICE void run(const skinny_args &args, skinny_shared<tiles, threads> &shared)
-{
-    const lane_place p = place_of<int8>(args);
-    const uint32_t first_row = blockIdx.x * (SKINNY_ROWS * row_tiles);
-    const uint8_t *base = args.w + (uint64_t)first_row * p.row_bytes, *tokens[token_tiles];
+/* What a thread works on. */
+template <int row_tiles, int token_tiles> struct work {
+    lane_place place;
+    uint32_t first_row;
+    const uint8_t *base; /* of the first row */
     uint32_t offsets[2 * row_tiles];
-    float d[row_tiles * token_tiles][4];
-    uint4 w[ahead][2 * row_tiles];
+    const uint8_t *tokens[token_tiles];
+    uint32_t start, step; /* bytes of a row: the first one, from piece to piece */
+};
+
+template <bool int8, int row_tiles, int token_tiles>
+TS_DEVICE void begin_work(work<row_tiles, token_tiles> &k, const skinny_args &args, float (*d)[4])
+{
+    k.place = place_of<int8>(args);
+    k.first_row = blockIdx.x * (SKINNY_ROWS * row_tiles);
+    k.base = args.w + (uint64_t)k.first_row * k.place.row_bytes;
+    k.start = k.place.warp * PIECE + k.place.byte;
+    k.step = k.place.warps * PIECE;
 #pragma unroll
     for (int i = 0; i < 2 * row_tiles; i++)
-        offsets[i] = min(i * 8 + p.group, args.outputs - 1 - first_row) * p.row_bytes;
+        k.offsets[i] = min(i * 8 + k.place.group, args.outputs - 1 - k.first_row) * k.place.row_bytes;
 #pragma unroll
     for (int n = 0; n < token_tiles; n++)
-        tokens[n] = args.x + (uint64_t)min(n * SKINNY_TOKENS + p.group, args.m - 1) * args.inputs * 2;
+        k.tokens[n] = args.x + (uint64_t)min(n * SKINNY_TOKENS + k.place.group, args.m - 1) * args.inputs * 2;
 #pragma unroll
     for (int i = 0; i < row_tiles * token_tiles; i++)
         d[i][0] = d[i][1] = d[i][2] = d[i][3] = 0;
-    const uint32_t step = p.warps * PIECE, start = p.warp * PIECE + p.byte;
+}
+
+template <bool bf16, bool int8, int row_tiles, int token_tiles, int ahead, int tiles, int threads>
+TS_DEVICE void run(const skinny_args &args, skinny_shared<tiles, threads> &shared)
+{
+    work<row_tiles, token_tiles> k;
+    float d[row_tiles * token_tiles][4];
+    uint4 w[ahead][2 * row_tiles];
+    begin_work<int8>(k, args, d);
+    const uint32_t row_bytes = k.place.row_bytes;
 #pragma unroll
     for (int s = 0; s < ahead; s++)
-        load_weights<row_tiles>(w[s], base, offsets, start + s * step, p.row_bytes);
-    for (uint32_t begin = 0; begin < p.row_bytes; begin += ahead * step) {
+        load_weights<row_tiles>(w[s], k.base, k.offsets, k.start + s * k.step, row_bytes);
+    for (uint32_t begin = 0; begin < row_bytes; begin += ahead * k.step) {
 #pragma unroll
         for (int s = 0; s < ahead; s++) {
-            uint32_t byte = begin + start + s * step;
-            multiply_piece<bf16, int8, row_tiles, token_tiles>(d, w[s], tokens, byte, p.row_bytes);
-            load_weights<row_tiles>(w[s], base, offsets, byte + ahead * step, p.row_bytes);
+            uint32_t byte = begin + k.start + s * k.step, b[token_tiles][int8 ? 8 : 4];
+#pragma unroll
+            for (int n = 0; n < token_tiles; n++)
+                load_token<int8>(b[n], k.tokens[n], byte, row_bytes);
+            multiply_piece<bf16, int8, row_tiles, token_tiles>(d, w[s], b);
+            load_weights<row_tiles>(w[s], k.base, k.offsets, byte + ahead * k.step, row_bytes);
         }
     }
-    finish_all<bf16, int8, row_tiles, token_tiles>(args, shared, d, first_row);
+    finish_all<bf16, int8, row_tiles, token_tiles>(args, shared, d, k.first_row);
+}
+
+/* Tokens come by way of shared memory, so that their way takes no registers: a thread waits for none but what
+ * it copied itself. */
+template <bool bf16, bool int8, int row_tiles, int token_tiles, int ahead, int tiles, int threads>
+TS_DEVICE void run_ring(const skinny_args &args,
+                        skinny_ring<tiles, threads, ahead, token_tiles *(int8 ? 2 : 1)> &shared)
+{
+    work<row_tiles, token_tiles> k;
+    float d[row_tiles * token_tiles][4];
+    uint4 w[ahead][2 * row_tiles];
+    begin_work<int8>(k, args, d);
+    const uint32_t row_bytes = k.place.row_bytes;
+#pragma unroll
+    for (int s = 0; s < ahead; s++) {
+        load_weights<row_tiles>(w[s], k.base, k.offsets, k.start + s * k.step, row_bytes);
+        copy_tokens<int8, token_tiles>(shared.tokens[s], k.tokens, k.start + s * k.step, row_bytes);
+    }
+    for (uint32_t begin = 0; begin < row_bytes; begin += ahead * k.step) {
+#pragma unroll
+        for (int s = 0; s < ahead; s++) {
+            uint32_t byte = begin + k.start + s * k.step, b[token_tiles][int8 ? 8 : 4];
+            kernel_copy_wait<ahead - 1>();
+            take_tokens<int8, token_tiles>(b, shared.tokens[s]);
+            multiply_piece<bf16, int8, row_tiles, token_tiles>(d, w[s], b);
+            load_weights<row_tiles>(w[s], k.base, k.offsets, byte + ahead * k.step, row_bytes);
+            copy_tokens<int8, token_tiles>(shared.tokens[s], k.tokens, byte + ahead * k.step, row_bytes);
+        }
+    }
+    kernel_copy_wait<0>();
+    __syncthreads();
+    finish_all<bf16, int8, row_tiles, token_tiles>(args, shared.at_last, d, k.first_row);
 }
 
 /* Tiles whose sums are in shared memory at a time: 32 KiB at most. */
@@ -232,3 +314,17 @@ constexpr int tiles_at_once(int tiles, int threads)
         run<bf16, int8, row_tiles, token_tiles, ahead>(args, shared);                                        \
     }
 SKINNY_MMA(SKINNY_KERNEL)
+
+#define SKINNY_RING_KERNEL(name, bf16, int8, row_tiles, token_tiles, ahead, threads)                         \
+    typedef skinny_ring<tiles_at_once(row_tiles *token_tiles, threads), threads, ahead,                      \
+                        token_tiles *(int8 ? 2 : 1)>                                                         \
+        name##_shared;                                                                                       \
+    static_assert(sizeof(name##_shared) <= SKINNY_SUMS_BYTES ||                                              \
+                      sizeof(name##_shared) == SKINNY_RING_BYTES(int8, token_tiles, ahead, threads),         \
+                  "what the launch gives");                                                                  \
+    TS_KERNEL(name, threads, skinny_args)                                                                    \
+    {                                                                                                        \
+        TS_SHARED_LARGE(name##_shared, shared);                                                              \
+        run_ring<bf16, int8, row_tiles, token_tiles, ahead>(args, shared);                                   \
+    }
+SKINNY_RING(SKINNY_RING_KERNEL)

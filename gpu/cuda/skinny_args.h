@@ -43,19 +43,34 @@ struct skinny_widen_args {
 #define SKINNY_MMA_OF(X, type, bf16, int8)                                                                   \
     X(skinny_##type##_r1_t1, bf16, int8, 1, 1, 8, 512)                                                       \
     X(skinny_##type##_r2_t1, bf16, int8, 2, 1, 4, 512)                                                       \
-    X(skinny_##type##_r4_t1, bf16, int8, 4, 1, 2, 256)                                                       \
-    X(skinny_##type##_r1_t2, bf16, int8, 1, 2, 6, 512)                                                       \
-    X(skinny_##type##_r2_t2, bf16, int8, 2, 2, 4, 256)                                                       \
-    X(skinny_##type##_r4_t2, bf16, int8, 4, 2, 2, 256)                                                       \
-    X(skinny_##type##_r2_t4, bf16, int8, 2, 4, 4, 256)                                                       \
-    X(skinny_##type##_r4_t4, bf16, int8, 4, 4, 1, 256)                                                       \
-    X(skinny_##type##_r2_t8, bf16, int8, 2, 8, 2, 256)
+    X(skinny_##type##_r4_t1, bf16, int8, 4, 1, 2, 256)
 
 #define SKINNY_MMA(X)                                                                                        \
     SKINNY_MMA_OF(X, f16, false, false)                                                                      \
     SKINNY_MMA_OF(X, bf16, true, false)                                                                      \
     SKINNY_MMA_OF(X, i8f16, false, true)                                                                     \
     SKINNY_MMA_OF(X, i8bf16, true, true)
+
+/* Those that have more tokens keep what is loaded ahead of them in shared memory. */
+#define SKINNY_RING_OF(X, type, bf16, int8)                                                                  \
+    X(skinny_##type##_r1_t2, bf16, int8, 1, 2, 6, 256)                                                       \
+    X(skinny_##type##_r2_t2, bf16, int8, 2, 2, 4, 256)                                                       \
+    X(skinny_##type##_r4_t2, bf16, int8, 4, 2, 2, 256)                                                       \
+    X(skinny_##type##_r2_t4, bf16, int8, 2, 4, 4, 256)                                                       \
+    X(skinny_##type##_r4_t4, bf16, int8, 4, 4, 2, 256)                                                       \
+    X(skinny_##type##_r2_t8, bf16, int8, 2, 8, 2, 256)
+
+#define SKINNY_RING(X)                                                                                       \
+    SKINNY_RING_OF(X, f16, false, false)                                                                     \
+    SKINNY_RING_OF(X, bf16, true, false)                                                                     \
+    SKINNY_RING_OF(X, i8f16, false, true)                                                                    \
+    SKINNY_RING_OF(X, i8bf16, true, true)
+
+/* Shared memory of such a block: 16 bytes of each lane for each token tile and load ahead, twice that with
+ * int8; at last, in the same place, sums of 8 tiles. */
+#define SKINNY_RING_BYTES(int8, token_tiles, ahead, threads)                                                 \
+    ((threads) * (token_tiles) * (ahead) * ((int8) ? 32u : 16u))
+#define SKINNY_SUMS_BYTES 32768u
 
 /* The same for kernels without tensor cores: row tiles are pairs of rows of a warp, token tiles are tokens.
  */
