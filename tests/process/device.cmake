@@ -1,7 +1,7 @@
 # Over the driver whose device is the CPU (tests/gpu/emulated).
 if(TS_CUDA_FOUND)
   foreach(piece device device_faults)
-    ts_pytest(process_${piece} test_${piece}.py)
+    ts_pytest(process_${piece} test_${piece}.py TIMEOUT 600)
     ts_emulated(process_${piece})
   endforeach()
 endif()
