@@ -12,8 +12,9 @@
 #define POSITIONS_MAX (1u << 30) /* of a context, and of a window: sums of some of them are positive */
 #define SPAN_GRAIN    (ATTENTION_BLOCK * ATTENTION_WARPS)
 #define SPAN_LEAST    128u /* keys: below, beginning and ending take as long */
-#define ROW_LEAST     256u /* keys: a row of no more is done before its spans would be added */
-#define WAVES         3u   /* blocks of threads that a processor gets of the spans of a small batch */
+#define SPAN_USUAL    256u /* grown to before there are more than FEW_WAVES */
+#define FEW_WAVES     2u   /* blocks of threads for each processor: they keep the memory busy */
+#define WAVES         8u   /* so many end at about the same time; more are not worth their sums */
 #define TILE_WAVES    2u   /* and of tiles before they are made larger */
 #define NARROW_TILE   (ATTENTION_WARPS * ATTENTION_SLAB)
 #define WIDE_TILE     (2 * NARROW_TILE)
@@ -81,11 +82,11 @@ static uint64_t span_blocks(const struct cuda_attention_shape *shape)
 
 /* --- sizes ---------------------------------------------------------------------------------------------- */
 
-/* Spans that keep the device busy, however few rows there are. */
-static uint64_t wanted_spans(const struct cuda_attention_shape *shape,
-                             const struct cuda_attention_limits *limits)
+/* Spans that are so many blocks of threads for each processor. */
+static uint64_t spans_of(const struct cuda_attention_shape *shape, const struct cuda_attention_limits *limits,
+                         uint64_t waves)
 {
-    return ceil_div((uint64_t)limits->multiprocessors * WAVES + 1, span_blocks(shape));
+    return ceil_div(limits->multiprocessors * waves + 1, span_blocks(shape));
 }
 
 /* Keys of a span: wished, and not so few that a row of `longest` has too many spans. */
@@ -95,7 +96,8 @@ static uint64_t span_length(uint64_t wished, uint64_t longest)
     return round_up(wished > least ? wished : least, SPAN_GRAIN);
 }
 
-/* Either each row has its own full number, or together they have the wanted one and a beginning each. */
+/* Either each row has its own full number, or together they have the wanted one, and one each for what is
+ * left of a row; and none is shorter than the least. */
 static uint64_t spans_max(const struct cuda_attention_shape *shape,
                           const struct cuda_attention_limits *limits, uint32_t rows)
 {
@@ -104,7 +106,9 @@ static uint64_t spans_max(const struct cuda_attention_shape *shape,
         return 0;
     if (limits->span_tokens)
         return rows * ceil_div(limits->context, span_length(limits->span_tokens, limits->context));
-    return wanted_spans(shape, limits) + rows;
+    uint64_t together = spans_of(shape, limits, WAVES) + rows,
+             alone = rows * ceil_div(limits->context, SPAN_LEAST);
+    return together < alone ? together : alone;
 }
 
 static uint64_t tiles_max(const struct cuda_attention_shape *shape,
@@ -176,9 +180,10 @@ static uint64_t batch_span(const struct cuda_attention_shape *shape,
         keys += own;
         longest = own > longest ? own : longest;
     }
-    uint64_t wished = ceil_div(keys, wanted_spans(shape, limits));
-    uint64_t least = longest > ROW_LEAST ? SPAN_LEAST : ROW_LEAST;
-    return span_length(wished > least ? wished : least, longest);
+    uint64_t few = ceil_div(keys, spans_of(shape, limits, FEW_WAVES));
+    uint64_t wished = ceil_div(keys, spans_of(shape, limits, WAVES));
+    few = few < SPAN_LEAST ? SPAN_LEAST : few < SPAN_USUAL ? few : SPAN_USUAL;
+    return span_length(wished > few ? wished : few, longest);
 }
 
 /* Spans of equal length, whole multiples of what the warps take at once. */
