@@ -23,8 +23,8 @@
 #define BIN_SCALE 64.0f
 #define LIST      1024u /* tokens of a bin that are looked at one by one */
 #define WARPS_MAX (SAMPLE_PICK_THREADS / 32)
-#define AHEAD     8u /* logits that a thread has under way */
-#define LEVELS    4u /* after so many bins all that is left has one logit */
+#define AHEAD     16u /* logits that a thread has under way */
+#define LEVELS    4u  /* after so many bins all that is left has one logit */
 
 #define ORDER_NONE    UINT64_MAX
 #define KEY_OF_LOWEST 0xff800000u /* minus infinity */

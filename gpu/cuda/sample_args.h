@@ -7,9 +7,9 @@
 
 #include <stdint.h>
 
-#define SAMPLE_SCAN_THREADS 256u  /* at most, of the first kernel */
-#define SAMPLE_SCAN_EACH    16u   /* tokens that a thread of it has; those of a block are a cell */
-#define SAMPLE_PICK_THREADS 1024u /* at most, of the second */
+#define SAMPLE_SCAN_THREADS 256u /* at most, of the first kernel */
+#define SAMPLE_SCAN_EACH    16u  /* tokens that a thread of it has; those of a block are a cell */
+#define SAMPLE_PICK_THREADS 512u /* at most, of the second */
 #define SAMPLE_MASKED       UINT32_MAX
 #define SAMPLE_TOP          20u
 
