@@ -49,6 +49,18 @@ static void test_numbers(void **state)
     run(kernel_test_numbers, 1);
 }
 
+static void test_means(void **state)
+{
+    (void)state;
+    run(kernel_test_means, 1);
+}
+
+static void test_layers(void **state)
+{
+    (void)state;
+    run(kernel_test_layers, 1);
+}
+
 static void test_escapes(void **state)
 {
     (void)state;
@@ -65,7 +77,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),  cmocka_unit_test(test_values),   cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_escapes), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_escapes), cmocka_unit_test(test_refusals), cmocka_unit_test(test_means),
+        cmocka_unit_test(test_layers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

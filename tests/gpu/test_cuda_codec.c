@@ -13,7 +13,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kernel_test_shapes),   cmocka_unit_test(kernel_test_values),
         cmocka_unit_test(kernel_test_numbers),  cmocka_unit_test(kernel_test_escapes),
-        cmocka_unit_test(kernel_test_refusals),
+        cmocka_unit_test(kernel_test_refusals), cmocka_unit_test(kernel_test_means),
+        cmocka_unit_test(kernel_test_layers),
     };
     struct ts_error err = {0};
     struct ts_cuda *cuda;
