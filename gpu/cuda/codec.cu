@@ -17,84 +17,139 @@
 #include "gpu/cuda/codec_decode.cuh"
 #include "gpu/cuda/codec_means.cuh"
 
-TS_KERNEL(cuda_codec_encode_any_f16, CODEC_THREADS_MAX, codec_args)
+/* Bounds of the larger kernels: as many threads of a processor are enough. Else the compiler puts a register
+ * or two into memory to have more of them. */
+#define LARGE(threads) threads, 640 / threads
+
+/* By shape, with centred keys (c) or without, and by type. */
+TS_KERNEL(cuda_codec_encode_any_f16, LARGE(CODEC_THREADS_MAX), codec_args)
 {
     TS_SHARED(codec_shared, shared);
-    encode<0, false>(args, shared);
+    encode<0, false, true>(args, shared);
 }
 
-TS_KERNEL(cuda_codec_encode_any_bf16, CODEC_THREADS_MAX, codec_args)
+TS_KERNEL(cuda_codec_encode_any_bf16, LARGE(CODEC_THREADS_MAX), codec_args)
 {
     TS_SHARED(codec_shared, shared);
-    encode<0, true>(args, shared);
+    encode<0, true, true>(args, shared);
 }
 
 TS_KERNEL(cuda_codec_encode_64_f16, 64, codec_args)
 {
     TS_SHARED(codec_small, shared);
-    encode<64, false>(args, shared);
+    encode<64, false, false>(args, shared);
 }
 
 TS_KERNEL(cuda_codec_encode_64_bf16, 64, codec_args)
 {
     TS_SHARED(codec_small, shared);
-    encode<64, true>(args, shared);
+    encode<64, true, false>(args, shared);
+}
+
+TS_KERNEL(cuda_codec_encode_64c_f16, LARGE(64), codec_args)
+{
+    TS_SHARED(codec_small, shared);
+    encode<64, false, true>(args, shared);
+}
+
+TS_KERNEL(cuda_codec_encode_64c_bf16, LARGE(64), codec_args)
+{
+    TS_SHARED(codec_small, shared);
+    encode<64, true, true>(args, shared);
 }
 
 TS_KERNEL(cuda_codec_encode_128_f16, 128, codec_args)
 {
     TS_SHARED(codec_small, shared);
-    encode<128, false>(args, shared);
+    encode<128, false, false>(args, shared);
 }
 
 TS_KERNEL(cuda_codec_encode_128_bf16, 128, codec_args)
 {
     TS_SHARED(codec_small, shared);
-    encode<128, true>(args, shared);
+    encode<128, true, false>(args, shared);
 }
 
-TS_KERNEL(cuda_codec_decode_any_f16, CODEC_THREADS_MAX, codec_args)
+TS_KERNEL(cuda_codec_encode_128c_f16, LARGE(128), codec_args)
 {
-    TS_SHARED(codec_shared, shared);
-    decode<0, false>(args, shared);
+    TS_SHARED(codec_small, shared);
+    encode<128, false, true>(args, shared);
 }
 
-TS_KERNEL(cuda_codec_decode_any_bf16, CODEC_THREADS_MAX, codec_args)
+TS_KERNEL(cuda_codec_encode_128c_bf16, LARGE(128), codec_args)
+{
+    TS_SHARED(codec_small, shared);
+    encode<128, true, true>(args, shared);
+}
+
+TS_KERNEL(cuda_codec_decode_any_f16, LARGE(CODEC_THREADS_MAX), codec_args)
 {
     TS_SHARED(codec_shared, shared);
-    decode<0, true>(args, shared);
+    decode<0, false, true>(args, shared);
+}
+
+TS_KERNEL(cuda_codec_decode_any_bf16, LARGE(CODEC_THREADS_MAX), codec_args)
+{
+    TS_SHARED(codec_shared, shared);
+    decode<0, true, true>(args, shared);
 }
 
 TS_KERNEL(cuda_codec_decode_64_f16, 64, codec_args)
 {
     TS_SHARED(codec_small, shared);
-    decode<64, false>(args, shared);
+    decode<64, false, false>(args, shared);
 }
 
 TS_KERNEL(cuda_codec_decode_64_bf16, 64, codec_args)
 {
     TS_SHARED(codec_small, shared);
-    decode<64, true>(args, shared);
+    decode<64, true, false>(args, shared);
+}
+
+TS_KERNEL(cuda_codec_decode_64c_f16, LARGE(64), codec_args)
+{
+    TS_SHARED(codec_small, shared);
+    decode<64, false, true>(args, shared);
+}
+
+TS_KERNEL(cuda_codec_decode_64c_bf16, LARGE(64), codec_args)
+{
+    TS_SHARED(codec_small, shared);
+    decode<64, true, true>(args, shared);
 }
 
 TS_KERNEL(cuda_codec_decode_128_f16, 128, codec_args)
 {
     TS_SHARED(codec_small, shared);
-    decode<128, false>(args, shared);
+    decode<128, false, false>(args, shared);
 }
 
 TS_KERNEL(cuda_codec_decode_128_bf16, 128, codec_args)
 {
     TS_SHARED(codec_small, shared);
-    decode<128, true>(args, shared);
+    decode<128, true, false>(args, shared);
 }
 
-TS_KERNEL(cuda_codec_means_f16, CODEC_MEANS_THREADS, codec_args)
+TS_KERNEL(cuda_codec_decode_128c_f16, LARGE(128), codec_args)
 {
-    means<false>(args);
+    TS_SHARED(codec_small, shared);
+    decode<128, false, true>(args, shared);
 }
 
-TS_KERNEL(cuda_codec_means_bf16, CODEC_MEANS_THREADS, codec_args)
+TS_KERNEL(cuda_codec_decode_128c_bf16, LARGE(128), codec_args)
 {
-    means<true>(args);
+    TS_SHARED(codec_small, shared);
+    decode<128, true, true>(args, shared);
+}
+
+TS_KERNEL(cuda_codec_means_f16, CODEC_THREADS_MAX, codec_args)
+{
+    TS_SHARED(codec_means, shared);
+    means<false>(args, shared);
+}
+
+TS_KERNEL(cuda_codec_means_bf16, CODEC_THREADS_MAX, codec_args)
+{
+    TS_SHARED(codec_means, shared);
+    means<true>(args, shared);
 }

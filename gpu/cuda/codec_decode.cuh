@@ -146,7 +146,7 @@ TS_DEVICE void climb(const ladder &l, uint32_t first, uint32_t second, float *x)
     }
 }
 
-template <uint32_t DIM, uint32_t STRETCH, bool BF16, class SHARED>
+template <uint32_t DIM, uint32_t STRETCH, bool BF16, bool CENTRE, class SHARED>
 TS_DEVICE void restore_slice(const codec_args &args, const codec_args_side &side, const tile &t,
                              const slice &s, const coded &c, SHARED &shared, uint4 *low_bits,
                              uint4 *high_bits)
@@ -162,7 +162,7 @@ TS_DEVICE void restore_slice(const codec_args &args, const codec_args_side &side
     }
     if (side.hadamard)
         transform<DIM, STRETCH>(low, high, side);
-    if (CODEC_CENTRES(DIM, STRETCH) && side.centred) {
+    if (CENTRE && side.centred) {
         float low_mean[8], high_mean[8];
         mean_run(args, t, s.low, low_mean);
         mean_run(args, t, s.high, high_mean);
@@ -194,7 +194,7 @@ TS_DEVICE void write_slice(const codec_args &args, const codec_args_side &side, 
 
 /* Whether it is sound; if not, or when it has escaped, it is not written. With a constant head_dim a tile is
  * restored before that is known: the lanes of a warp are together then. */
-template <uint32_t DIM, uint32_t STRETCH, bool BF16, class SHARED>
+template <uint32_t DIM, uint32_t STRETCH, bool BF16, bool CENTRE, class SHARED>
 TS_DEVICE bool decode_tile(const codec_args &args, const codec_args_side &side, const tile &t, bool escaped,
                            SHARED &shared)
 {
@@ -205,14 +205,14 @@ TS_DEVICE bool decode_tile(const codec_args &args, const codec_args_side &side, 
         coded c = load_coded<DIM, STRETCH>(args, side, t, s);
         faulty |= !coded_sane(side, c, escaped);
         if (DIM)
-            restore_slice<DIM, STRETCH, BF16>(args, side, t, s, c, shared, &low, &high);
+            restore_slice<DIM, STRETCH, BF16, CENTRE>(args, side, t, s, c, shared, &low, &high);
     }
     faulty = __syncthreads_or(faulty);
     for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
         slice s = slice_of<DIM, STRETCH>(args, side, t, begin);
         if (!DIM) {
             coded c = load_coded<DIM, STRETCH>(args, side, t, s);
-            restore_slice<DIM, STRETCH, BF16>(args, side, t, s, c, shared, &low, &high);
+            restore_slice<DIM, STRETCH, BF16, CENTRE>(args, side, t, s, c, shared, &low, &high);
         }
         if (s.active && !faulty && !escaped)
             write_slice(args, side, t, s, low, high);
@@ -233,15 +233,15 @@ TS_DEVICE void uncopy_tile(const codec_args &args, const codec_args_side &side, 
 }
 
 /* As encode_any. */
-template <uint32_t DIM, bool BF16, class SHARED>
+template <uint32_t DIM, bool BF16, bool CENTRE, class SHARED>
 TS_DEVICE bool decode_any(const codec_args &args, const codec_args_side &side, const tile &t, bool escaped,
                           SHARED &shared)
 {
+    constexpr uint32_t narrow = DIM ? 32 : 0, usual = DIM ? 64 : 0;
     if (!DIM || side.stretch == DIM)
-        return decode_tile<DIM, DIM, BF16>(args, side, t, escaped, shared);
-    return side.stretch == 32                      ? decode_tile < DIM, DIM ? 32 : 0,
-           BF16 > (args, side, t, escaped, shared) : decode_tile < DIM, DIM ? 64 : 0,
-           BF16 > (args, side, t, escaped, shared);
+        return decode_tile < DIM, DIM, BF16, CENTRE && DIM != 128 > (args, side, t, escaped, shared);
+    return side.stretch == narrow ? decode_tile<DIM, narrow, BF16, false>(args, side, t, escaped, shared)
+                                  : decode_tile<DIM, usual, BF16, CENTRE>(args, side, t, escaped, shared);
 }
 
 TS_DEVICE void tell(const codec_args &args, uint32_t part, uint32_t faults)
@@ -271,7 +271,8 @@ TS_DEVICE void restore_escaped(const codec_args &args, uint32_t number, codec_sm
     }
 }
 
-template <uint32_t DIM, bool BF16, class SHARED> TS_DEVICE void decode(const codec_args &args, SHARED &shared)
+template <uint32_t DIM, bool BF16, bool CENTRE, class SHARED>
+TS_DEVICE void decode(const codec_args &args, SHARED &shared)
 {
     bool any_escaped = false;
     for (uint32_t number = blockIdx.x; number < args.tiles * args.parts; number += gridDim.x) {
@@ -282,7 +283,8 @@ template <uint32_t DIM, bool BF16, class SHARED> TS_DEVICE void decode(const cod
             continue;
         }
         bool escaped = escaped_of(args, t);
-        tell(args, t.part, decode_any<DIM, BF16>(args, side, t, escaped, shared) ? 0 : CODEC_FAULT_CONTENT);
+        tell(args, t.part,
+             decode_any<DIM, BF16, CENTRE>(args, side, t, escaped, shared) ? 0 : CODEC_FAULT_CONTENT);
         any_escaped |= escaped;
     }
     for (uint32_t number = blockIdx.x; any_escaped && number < args.tiles * args.parts; number += gridDim.x) {

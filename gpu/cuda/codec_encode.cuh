@@ -186,16 +186,17 @@ TS_DEVICE void centre(const codec_args &args, const codec_args_side &side, const
 }
 
 /* Returns whether the tile must escape. */
-template <uint32_t DIM, uint32_t STRETCH, bool BF16, class SHARED>
+template <uint32_t DIM, uint32_t STRETCH, bool BF16, bool CENTRE, class SHARED>
 TS_DEVICE bool encode_slice(const codec_args &args, const codec_args_side &side, const tile &t,
                             const slice &s, SHARED &shared)
 {
     float low[8], high[8], least, most;
     uint4 low_bits, high_bits;
     load_slice(args, t, s, &low_bits, &high_bits);
+    bool beyond = magnitude_of<BF16>(low_bits, high_bits) >= side.limit;
     widen_run<BF16>(low_bits, low);
     widen_run<BF16>(high_bits, high);
-    if (CODEC_CENTRES(DIM, STRETCH) && side.centred)
+    if (CENTRE && side.centred)
         centre<DIM, STRETCH>(args, side, t, s, shared, low, high);
     if (side.hadamard)
         transform<DIM, STRETCH>(low, high, side);
@@ -212,7 +213,7 @@ TS_DEVICE bool encode_slice(const codec_args &args, const codec_args_side &side,
         store_codes<DIM, STRETCH>(args, side, t, s, codes, more);
         store_params<DIM, STRETCH>(args, side, t, s, g.scale_bits, g.zero_bits);
     }
-    return magnitude_of<BF16>(low_bits, high_bits) >= side.limit || !g.fits;
+    return beyond || !g.fits;
 }
 
 TS_DEVICE void copy_runs(uint8_t *to, const uint8_t *from, const slice &s)
@@ -222,14 +223,14 @@ TS_DEVICE void copy_runs(uint8_t *to, const uint8_t *from, const slice &s)
 }
 
 /* Returns whether it must escape; the same to all threads. `lost`: so it is decided already. */
-template <uint32_t DIM, uint32_t STRETCH, bool BF16, class SHARED>
+template <uint32_t DIM, uint32_t STRETCH, bool BF16, bool CENTRE, class SHARED>
 TS_DEVICE bool encode_tile(const codec_args &args, const codec_args_side &side, const tile &t, bool lost,
                            SHARED &shared)
 {
     uint64_t row_bytes = (uint64_t)args.head_dim * 2;
     for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
         slice s = slice_of<DIM, STRETCH>(args, side, t, begin);
-        lost |= encode_slice<DIM, STRETCH, BF16>(args, side, t, s, shared);
+        lost |= encode_slice<DIM, STRETCH, BF16, CENTRE>(args, side, t, s, shared);
         if (s.there && s.row < t.raw)
             copy_runs(first_token_at(args, side, t, s.row), t.at + s.row * row_bytes, s);
     }
@@ -257,18 +258,18 @@ TS_DEVICE void copy_tile(const codec_args &args, const codec_args_side &side, co
 }
 
 /* With a constant head_dim, one of the stretches that cuda_codec.c lets through. */
-template <uint32_t DIM, bool BF16, class SHARED>
+template <uint32_t DIM, bool BF16, bool CENTRE, class SHARED>
 TS_DEVICE bool encode_any(const codec_args &args, const codec_args_side &side, const tile &t, bool lost,
                           SHARED &shared)
 {
+    constexpr uint32_t narrow = DIM ? 32 : 0, usual = DIM ? 64 : 0;
     if (!DIM || side.stretch == DIM)
-        return encode_tile<DIM, DIM, BF16>(args, side, t, lost, shared);
-    return side.stretch == 32                   ? encode_tile < DIM, DIM ? 32 : 0,
-           BF16 > (args, side, t, lost, shared) : encode_tile < DIM, DIM ? 64 : 0,
-           BF16 > (args, side, t, lost, shared);
+        return encode_tile < DIM, DIM, BF16, CENTRE && DIM != 128 > (args, side, t, lost, shared);
+    return side.stretch == narrow ? encode_tile<DIM, narrow, BF16, false>(args, side, t, lost, shared)
+                                  : encode_tile<DIM, usual, BF16, CENTRE>(args, side, t, lost, shared);
 }
 
-template <uint32_t DIM, bool BF16, class SHARED>
+template <uint32_t DIM, bool BF16, bool CENTRE, class SHARED>
 TS_DEVICE void encode_tiles(const codec_args &args, SHARED &shared)
 {
     for (uint32_t number = blockIdx.x; number < args.tiles * args.parts; number += gridDim.x) {
@@ -278,7 +279,7 @@ TS_DEVICE void encode_tiles(const codec_args &args, SHARED &shared)
         if (side.bits == 16)
             copy_tile<DIM>(args, side, t);
         else
-            lost = encode_any<DIM, BF16>(args, side, t, side.centred && args.lost[number], shared);
+            lost = encode_any<DIM, BF16, CENTRE>(args, side, t, side.centred && args.lost[number], shared);
         if (threadIdx.x == 0) {
             args.lost[number] = lost;
             if (lost)
@@ -401,9 +402,10 @@ template <uint32_t DIM> TS_DEVICE void finish(const codec_args &args, codec_smal
     }
 }
 
-template <uint32_t DIM, bool BF16, class SHARED> TS_DEVICE void encode(const codec_args &args, SHARED &shared)
+template <uint32_t DIM, bool BF16, bool CENTRE, class SHARED>
+TS_DEVICE void encode(const codec_args &args, SHARED &shared)
 {
-    encode_tiles<DIM, BF16>(args, shared);
+    encode_tiles<DIM, BF16, CENTRE>(args, shared);
     clear_frames(args);
     if (is_last(args.state, shared))
         finish<DIM>(args, shared);

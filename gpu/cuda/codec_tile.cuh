@@ -16,9 +16,7 @@
 #define MAGIC   8388608.0f  /* 2^23: adding it rounds to an integer, to nearest even */
 #define MAGIC_U 0x4b000000u /* its bits: the integer stands in the low ones */
 #define F16_INF 0x7c00u
-/* Forms that know centred keys: those whose partners (below) lie where they can be had. */
-#define CODEC_CENTRES(DIM, STRETCH) ((DIM) == 0 || (DIM) == (STRETCH) || (DIM) == 2 * (STRETCH))
-#define SPAN                        16u /* blocks that share a mean */
+#define SPAN    16u /* blocks that share a mean */
 
 /* Of a block of threads. `cells` is for shapes whose lanes do not meet in a warp. */
 struct codec_small {
@@ -262,10 +260,41 @@ TS_DEVICE uint32_t cell_of(const codec_args &args, const codec_args_side &side, 
     return (first + element / stretch * (stretch / 16) + lane) * 16 + high * 8;
 }
 
-/* Through shared memory, whatever the shape. All threads of a block take part. */
-TS_DEVICE void partners_by_cells(const codec_args &args, const codec_args_side &side, const slice &s,
-                                 float *cells, const float *low, const float *high, float *low_partner,
-                                 float *high_partner)
+/* Four elements: a cos - b sin, or with the other sign; each product and sum is rounded. */
+TS_DEVICE void turn_four(float *x, const float *partner, uint4 cosines, uint4 sines, float sign)
+{
+    const uint32_t c[4] = {cosines.x, cosines.y, cosines.z, cosines.w};
+    const uint32_t s[4] = {sines.x, sines.y, sines.z, sines.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        x[i] = x[i] * kernel_float_of(c[i]) + partner[i] * (kernel_float_of(s[i]) * sign);
+}
+
+/* Eight elements from `element` on: a cos - b sin in the lower half of a row, b cos + a sin in the upper. */
+TS_DEVICE void turn_run(float *x, const float *partner, const float *turns, uint32_t element, uint32_t half,
+                        float direction)
+{
+    bool upper = element >= half;
+    const uint4 *cosines = (const uint4 *)(turns + (upper ? element - half : element));
+    const uint4 *sines = (const uint4 *)(turns + (upper ? element : element + half));
+    float sign = upper ? direction : -direction;
+    turn_four(x, partner, cosines[0], sines[0], sign);
+    turn_four(x + 4, partner + 4, cosines[1], sines[1], sign);
+}
+
+/* Both runs of a slice, whose partners are given. */
+TS_DEVICE void turn_slice(const codec_args &args, const tile &t, const slice &s, float *low, float *high,
+                          const float *low_partner, const float *high_partner, float direction)
+{
+    uint32_t half = args.head_dim / 2, token = t.block % SPAN * ROWS + s.row % ROWS;
+    const float *turns = args.turns + (uint64_t)token * 2 * half;
+    turn_run(low, low_partner, turns, s.low, half, direction);
+    turn_run(high, high_partner, turns, s.high, half, direction);
+}
+
+/* Through shared memory, whatever the shape. */
+TS_DEVICE void turn_by_cells(const codec_args &args, const codec_args_side &side, const tile &t,
+                             const slice &s, float *cells, float *low, float *high, float direction)
 {
     uint32_t half = args.head_dim / 2;
     uint32_t low_cell = cell_of(args, side, s.low < half ? s.low + half : s.low - half);
@@ -276,47 +305,29 @@ TS_DEVICE void partners_by_cells(const codec_args &args, const codec_args_side &
         cells[threadIdx.x * 16 + 8 + i] = high[i];
     }
     __syncthreads();
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        low_partner[i] = s.there ? cells[low_cell + i] : 0;
-        high_partner[i] = s.there ? cells[high_cell + i] : 0;
-    }
+    if (s.there)
+        turn_slice(args, t, s, low, high, cells + low_cell, cells + high_cell, direction);
     __syncthreads();
 }
 
-/* Of each element of a slice its partner, which lies half a row away. */
-template <uint32_t DIM, uint32_t STRETCH, class SHARED>
-TS_DEVICE void partners_of(const codec_args &args, const codec_args_side &side, const slice &s,
-                           SHARED &shared, const float *low, const float *high, float *low_partner,
-                           float *high_partner)
+/* With a constant head_dim an element's partner, which lies half a row away, is in the same thread or in the
+ * other one of two stretches. */
+template <uint32_t DIM, uint32_t STRETCH>
+TS_DEVICE void turn_by_lanes(const codec_args &args, const tile &t, const slice &s, float *low, float *high,
+                             float direction)
 {
-    if constexpr (DIM == 0) {
-        partners_by_cells(args, side, s, cells_of(shared), low, high, low_partner, high_partner);
-    } else {
+    float low_partner[8], high_partner[8];
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            if (DIM == STRETCH) { /* in the same thread */
-                low_partner[i] = high[i];
-                high_partner[i] = low[i];
-            } else { /* in the other one of two stretches */
-                low_partner[i] = __shfl_xor_sync(KERNEL_FULL_WARP, low[i], (int)(DIM / 32));
-                high_partner[i] = __shfl_xor_sync(KERNEL_FULL_WARP, high[i], (int)(DIM / 32));
-            }
+    for (int i = 0; i < 8; i++) {
+        if (DIM == STRETCH) {
+            low_partner[i] = high[i];
+            high_partner[i] = low[i];
+        } else {
+            low_partner[i] = __shfl_xor_sync(KERNEL_FULL_WARP, low[i], (int)(DIM / 32));
+            high_partner[i] = __shfl_xor_sync(KERNEL_FULL_WARP, high[i], (int)(DIM / 32));
         }
     }
-}
-
-/* Eight elements from `element` on: a cos - b sin in the lower half of a row, b cos + a sin in the upper;
- * each product and sum is rounded. */
-TS_DEVICE void turn_run(float *x, const float *partner, const float *turns, uint32_t element, uint32_t half,
-                        float direction)
-{
-    bool upper = element >= half;
-    const float *cosines = turns + (upper ? element - half : element), *sines = cosines + half;
-    float sign = upper ? direction : -direction;
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        x[i] = x[i] * cosines[i] + partner[i] * (sines[i] * sign);
+    turn_slice(args, t, s, low, high, low_partner, high_partner, direction);
 }
 
 /* By the position of the row, `direction` 1, or back, -1. All threads of a block take part. */
@@ -324,14 +335,12 @@ template <uint32_t DIM, uint32_t STRETCH, class SHARED>
 TS_DEVICE void turn(const codec_args &args, const codec_args_side &side, const tile &t, const slice &s,
                     SHARED &shared, float *low, float *high, float direction)
 {
-    uint32_t half = dim_of<DIM>(args) / 2, token = t.block % SPAN * ROWS + s.row % ROWS;
-    float low_partner[8], high_partner[8];
     if (!args.turns)
         return;
-    partners_of<DIM, STRETCH>(args, side, s, shared, low, high, low_partner, high_partner);
-    const float *turns = args.turns + (uint64_t)token * 2 * half;
-    turn_run(low, low_partner, turns, s.low, half, direction);
-    turn_run(high, high_partner, turns, s.high, half, direction);
+    if constexpr (DIM == 0)
+        turn_by_cells(args, side, t, s, cells_of(shared), low, high, direction);
+    else
+        turn_by_lanes<DIM, STRETCH>(args, t, s, low, high, direction);
 }
 
 /* Of the tile's head and span; eight of its channels. */

@@ -143,7 +143,10 @@ static const char *form_of(const struct codec_args *args)
 {
     bool known = (args->head_dim == 64 || args->head_dim == 128) &&
                  has_form(&args->sides[0], args->head_dim) && has_form(&args->sides[1], args->head_dim);
-    return !known ? "any" : args->head_dim == 64 ? "64" : "128";
+    bool centred = args->sides[0].centred != 0;
+    if (!known)
+        return "any";
+    return args->head_dim == 64 ? (centred ? "64c" : "64") : centred ? "128c" : "128";
 }
 
 /* A tile has head_dim slices. Each block of threads has equally many tiles, one also when there is none. */
@@ -160,12 +163,12 @@ static enum ts_status launch(struct ts_cuda *cuda, const char *what, const char 
     return ts_cuda_launch(cuda, name, grid, block, 0, args, sizeof *args, err);
 }
 
-/* Before the keys are encoded. A thread has two channels. */
+/* Before the keys are encoded: a block of threads for each head and span. */
 static enum ts_status launch_means(struct ts_cuda *cuda, enum ts_dtype dtype, const struct codec_args *args,
                                    struct ts_error *err)
 {
     struct ts_cuda_dim grid = {args->parts * args->heads * args->spans, 1, 1},
-                       block = {(args->head_dim / 2 + 31) / 32 * 32, 1, 1};
+                       block = {CODEC_THREADS_MAX, 1, 1};
     if (grid.x == 0)
         return TS_OK;
     return ts_cuda_launch(cuda, dtype == TS_DTYPE_BF16 ? "cuda_codec_means_bf16" : "cuda_codec_means_f16",

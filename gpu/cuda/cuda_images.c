@@ -13,12 +13,29 @@ extern const unsigned long long cuda_image_skinny[], cuda_image_gemv[], cuda_ima
 extern const unsigned long long cuda_image_prefill[], cuda_image_decode[];
 extern const unsigned long long cuda_image_rows[], cuda_image_sample[];
 
-static const char *const codec[] = {
-    "cuda_codec_encode_any_f16", "cuda_codec_encode_any_bf16", "cuda_codec_encode_64_f16",
-    "cuda_codec_encode_64_bf16", "cuda_codec_encode_128_f16",  "cuda_codec_encode_128_bf16",
-    "cuda_codec_decode_any_f16", "cuda_codec_decode_any_bf16", "cuda_codec_decode_64_f16",
-    "cuda_codec_decode_64_bf16", "cuda_codec_decode_128_f16",  "cuda_codec_decode_128_bf16",
-    "cuda_codec_means_f16",      "cuda_codec_means_bf16",      NULL};
+static const char *const codec[] = {"cuda_codec_encode_any_f16",
+                                    "cuda_codec_encode_any_bf16",
+                                    "cuda_codec_encode_64_f16",
+                                    "cuda_codec_encode_64_bf16",
+                                    "cuda_codec_encode_64c_f16",
+                                    "cuda_codec_encode_64c_bf16",
+                                    "cuda_codec_encode_128_f16",
+                                    "cuda_codec_encode_128_bf16",
+                                    "cuda_codec_encode_128c_f16",
+                                    "cuda_codec_encode_128c_bf16",
+                                    "cuda_codec_decode_any_f16",
+                                    "cuda_codec_decode_any_bf16",
+                                    "cuda_codec_decode_64_f16",
+                                    "cuda_codec_decode_64_bf16",
+                                    "cuda_codec_decode_64c_f16",
+                                    "cuda_codec_decode_64c_bf16",
+                                    "cuda_codec_decode_128_f16",
+                                    "cuda_codec_decode_128_bf16",
+                                    "cuda_codec_decode_128c_f16",
+                                    "cuda_codec_decode_128c_bf16",
+                                    "cuda_codec_means_f16",
+                                    "cuda_codec_means_bf16",
+                                    NULL};
 static const char *const weights[] = {"weights_fill", "weights_quantise", "weights_bias", NULL};
 
 #define NAME(name, ...) #name,
