@@ -1,5 +1,5 @@
 """What PyTorch reaches on the first GPU: the ceilings (copy, matrix product), and for Llamas of random bf16 weights decode and time to first
-token, eager and compiled with decode captured in a graph. CSV on stdout, each figure as soon as it is there.
+token, eager, with decode captured in a graph, and compiled with decode captured. CSV on stdout, each figure as soon as it is there.
 
 torch_bench.py [--seconds N] [--models 8b,1.1b] [--batches 1,8,32,64,128] [--context N] [--prompts 512,2048,8192] [--device cuda|cpu] [--scale N]
 The most telling figures come first; what does not fit into the seconds is left out and named on stderr. A step takes embedding, layers, head and
@@ -97,11 +97,13 @@ class Bench:
             step()
         self.decode_figures(name, model, "torch eager", rows, self.options.context, self.seconds_of(step, STEPS))
 
-    def compiled(self, name, model, rows):
-        """One layer is compiled and serves all; the whole step is captured, with the next ids and positions inside."""
+    def captured(self, name, model, rows, compiled):
+        """The whole step in a graph, with the next ids and positions inside; as it is, or with a layer that is compiled once and serves all."""
         torch.compiler.reset()  # each shape counts as another compilation of the function, and those are limited
+        side, layer = "torch graph", torch_model.decode_layer_masked
+        if compiled:
+            side, layer = "torch compiled", torch.compile(layer, dynamic=False)
         cache, ids, position = self.start(model, rows)
-        layer = torch.compile(torch_model.decode_layer_masked, dynamic=False)
         places = torch.arange(self.options.context + 2 * STEPS, device=self.options.device)
 
         def step():
@@ -111,7 +113,7 @@ class Bench:
         began = time.monotonic()
         if not self.cuda:
             step()
-            return self.decode_figures(name, model, "torch compiled", rows, self.options.context, self.seconds_of(step, 2))
+            return self.decode_figures(name, model, side, rows, self.options.context, self.seconds_of(step, 2))
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -121,10 +123,11 @@ class Bench:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             step()
-        print(f"torch bench: {name}, {rows} rows: compiled and captured in {time.monotonic() - began:.0f} s", file=sys.stderr)
+        if compiled:
+            print(f"torch bench: {name}, {rows} rows: compiled and captured in {time.monotonic() - began:.0f} s", file=sys.stderr)
         position.fill_(self.options.context)
         graph.replay()
-        return self.decode_figures(name, model, "torch compiled", rows, self.options.context, self.seconds_of(graph.replay, STEPS))
+        return self.decode_figures(name, model, side, rows, self.options.context, self.seconds_of(graph.replay, STEPS))
 
     def first_token(self, name, model, tokens):
         cache = model.cache(1, tokens)
@@ -145,7 +148,7 @@ class Bench:
                 print(f"torch bench: {words}: {str(fault).strip().splitlines()[:1]}", file=sys.stderr)
 
     def models(self):
-        """All eager figures, then compiled ones: of all models the batches that goals are about, then the others."""
+        """All eager figures and those of graphs, then compiled ones: of all models the batches that goals are about, then the others."""
         options, made = self.options, {}
         for name in options.models:
             shape = torch_model.SHAPES[name]
@@ -157,9 +160,12 @@ class Bench:
                 self.guarded(f"{name}: eager, {rows} rows", 2, self.eager, name, model, rows)
             for tokens in options.prompts:
                 self.guarded(f"{name}: {tokens} tokens", 2, self.first_token, name, model, tokens)
+        for name, model in made.items():
+            for rows in options.batches:
+                self.guarded(f"{name}: graph, {rows} rows", 3, self.captured, name, model, rows, False)
         for rows in sorted(options.batches, key=lambda rows: (rows != 32, rows)):
             for name, model in made.items():
-                self.guarded(f"{name}: compiled, {rows} rows", COMPILE_S, self.compiled, name, model, rows)
+                self.guarded(f"{name}: compiled, {rows} rows", COMPILE_S, self.captured, name, model, rows, True)
 
 
 def main():
