@@ -116,6 +116,7 @@ TS_DEVICE void store(const attention_args &args, sums<W, slabs> &s, uint16_t *sh
     constexpr uint32_t own = slabs * ATTENTION_SLAB;
     piece p = piece_of(args, ATTENTION_WARPS * own);
     uint32_t lane = threadIdx.x % 32, begin = p.begin + threadIdx.x / 32 * own;
+    __syncwarp(); /* the queries that lay there have been read by all lanes */
 #pragma unroll
     for (int i = 0; i < 2 * slabs; i++) {
         float factor = 1.0f / row_sum(s.sum[i / 2][i % 2]);
