@@ -58,7 +58,7 @@ static enum ts_status load(void)
 static enum ts_status load_once(struct ts_error *err)
 {
     if (!cuda_images[0].data)
-        return ts_error_set(err, TS_EUNSUPPORTED, "built without kernels for GPUs (TS_CUDA=off)");
+        return ts_error_set(err, TS_EUNSUPPORTED, "built without kernels for GPUs (TS_CUDA)");
     pthread_mutex_lock(&lock);
     if (loaded == TS_EAGAIN)
         loaded = load();

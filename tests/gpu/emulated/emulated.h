@@ -50,16 +50,34 @@ struct CUfunc_st {
     struct CUfunc_st *next; /* of its module */
 };
 
+/* A place in the row of a stream's commands: behind so many. Stream 0: none, which is always reached. */
+struct emulated_point {
+    uint64_t stream, number;
+};
+
 struct CUstream_st {
     bool invalid; /* its capture is */
     struct kernel_record record;
+    /* emulated_queue.c: what was asked and has not run yet, from `head` on. */
+    uint64_t id, asked, ran;
+    struct emulated_step *steps;
+    size_t head, count, capacity;
+    CUstream next;
 };
+
+void emulated_add_stream(CUstream s);
+void emulated_remove_stream(CUstream s); /* runs all of it */
+struct emulated_point emulated_later(CUstream s, const struct kernel_command *c);
+void emulated_after(CUstream s, struct emulated_point point);
+void emulated_finish(struct emulated_point point); /* the host waits */
+bool emulated_ask(struct emulated_point point);    /* whether it is reached; a command more runs if not */
+void emulated_finish_all(void);
 
 /* Whether all of it lies in one piece of memory of the device, or of pinned memory. */
 bool emulated_inside(CUdeviceptr address, size_t bytes);
 uint64_t emulated_memory_bytes(void);
 
-/* Does it, or keeps it for the graph. */
+/* Puts it into the stream's row, or keeps it for the graph. */
 CUresult emulated_submit(CUstream stream, const struct kernel_command *c);
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * A libcuda.so.1 whose device is the CPU: kernels of gpu/cuda compiled for it, memory that other processes
- * map by the handles of CUDA IPC, streams that have done at once what they are asked. A program that finds it
+ * map by the handles of CUDA IPC, streams that do at once what they are asked. A program that finds it
  * by LD_LIBRARY_PATH (build/emulated-driver) runs as with a GPU. It is as strict as a real one where that is
  * cheap: a thread without a context, addresses outside of all memory, what a capture does not allow, more
  * shared memory than was allowed, handles of the own process are refused with the driver's own results.
@@ -10,7 +10,9 @@
  * calls of any function too, as when a kernel has lost its device. Names are the driver's: cuMemAlloc_v2:3:2
  *     TS_FAULT_IN=word                              only in programs of that name, or started with that word
  *     TS_EMULATED_MEMORY=MiB                        of each device and process, 4096 if not given
- *     TS_EMULATED_DEVICES=n                         1 if not given; 0 = cuInit finds none
+ *     TS_EMULATED_LAZY=1                            nothing is done before somebody waits for it: a program
+ * that does not wait sees memory as it was TS_EMULATED_DEVICES=n                         1 if not given; 0 =
+ * cuInit finds none
  *
  * Below is what a test in the same process asks of it, by dlsym.
  */

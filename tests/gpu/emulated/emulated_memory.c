@@ -155,6 +155,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes)
 /* Gives back the piece of that kind that begins there. */
 static CUresult give_back(const void *address, enum emulated_kind kind)
 {
+    emulated_finish_all(); /* commands may still need it */
     pthread_mutex_lock(&lock);
     struct piece **at = find(address, (int)kind);
     bool found = *at && (*at)->at == address;

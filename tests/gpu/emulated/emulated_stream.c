@@ -4,7 +4,8 @@
 #include "tests/gpu/emulated/emulated.h"
 
 struct CUevent_st {
-    ts_time at; /* 0 = not recorded */
+    ts_time at; /* 0 = never passed */
+    struct emulated_point point;
 };
 
 struct CUgraph_st {
@@ -20,7 +21,7 @@ CUresult emulated_submit(CUstream stream, const struct kernel_command *c)
     if (!stream)
         return CUDA_INVALID_HANDLE;
     if (emulated_capture != stream)
-        kernel_command_run(c);
+        (void)emulated_later(stream, c);
     else if (stream->invalid)
         return CUDA_CAPTURE_UNSUPPORTED + 1;
     else
@@ -36,6 +37,7 @@ CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int priori
     if (flags != CUDA_STREAM_NON_BLOCKING || priority > 0 || priority < -5)
         return CUDA_INVALID_VALUE;
     *stream = calloc(1, sizeof **stream);
+    emulated_add_stream(*stream);
     emulated_count(EMULATED_STREAM, 1);
     return 0;
 }
@@ -45,6 +47,7 @@ CUresult cuStreamDestroy_v2(CUstream stream)
     CUresult result = emulated_enter(__func__, EMULATED_CURRENT);
     if (emulated_capture == stream)
         emulated_capture = NULL;
+    emulated_remove_stream(stream);
     kernel_record_fini(&stream->record);
     free(stream);
     emulated_count(EMULATED_STREAM, -1);
@@ -54,8 +57,10 @@ CUresult cuStreamDestroy_v2(CUstream stream)
 CUresult cuStreamSynchronize(CUstream stream)
 {
     ENTER(EMULATED_CURRENT);
-    if (emulated_capture != stream)
+    if (emulated_capture != stream) {
+        emulated_finish((struct emulated_point){stream->id, UINT64_MAX});
         return 0;
+    }
     stream->invalid = true;
     return CUDA_CAPTURE_UNSUPPORTED;
 }
@@ -74,6 +79,7 @@ CUresult cuEventCreate(CUevent *event, unsigned flags)
 CUresult cuEventDestroy_v2(CUevent event)
 {
     CUresult result = emulated_enter(__func__, EMULATED_CURRENT);
+    emulated_finish_all(); /* a record may still come */
     free(event);
     emulated_count(EMULATED_EVENT, -1);
     return result;
@@ -90,33 +96,43 @@ CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned flags)
     ENTER(EMULATED_CURRENT);
     if (!fits(stream, flags))
         return CUDA_INVALID_VALUE;
-    return emulated_submit(stream, &(struct kernel_command){.kind = KERNEL_MARK, .to = &event->at});
+    const struct kernel_command mark = {.kind = KERNEL_MARK, .to = &event->at};
+    if (emulated_capture == stream)
+        return emulated_submit(stream, &mark);
+    event->point = emulated_later(stream, &mark);
+    return 0;
 }
 
 CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags)
 {
     ENTER(EMULATED_CURRENT);
-    (void)event;
-    return fits(stream, flags) ? 0 : CUDA_INVALID_VALUE;
+    if (!fits(stream, flags))
+        return CUDA_INVALID_VALUE;
+    if (emulated_capture == stream)
+        emulated_finish(event->point); /* no graph of ours waits: what it waits for is done now */
+    else
+        emulated_after(stream, event->point);
+    return 0;
 }
 
 CUresult cuEventSynchronize(CUevent event)
 {
     ENTER(EMULATED_NOTHING);
-    (void)event;
+    emulated_finish(event->point);
     return 0;
 }
 
 CUresult cuEventQuery(CUevent event)
 {
     ENTER(EMULATED_NOTHING);
-    (void)event;
-    return 0;
+    return emulated_ask(event->point) ? 0 : CUDA_NOT_READY;
 }
 
 CUresult cuEventElapsedTime_v2(float *ms, CUevent from, CUevent to)
 {
     ENTER(EMULATED_NOTHING);
+    if (!emulated_ask(from->point) || !emulated_ask(to->point))
+        return CUDA_NOT_READY;
     if (!from->at || !to->at)
         return CUDA_INVALID_HANDLE;
     *ms = (float)((double)(to->at - from->at) / 1e6);
@@ -173,14 +189,19 @@ CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream)
     ENTER(EMULATED_CURRENT);
     if (!stream || emulated_capture == stream)
         return CUDA_INVALID_VALUE;
-    kernel_record_run(&exec->record);
+    for (size_t i = 0; i < exec->record.count; i++) {
+        const struct kernel_command *c = &exec->record.commands[i];
+        struct emulated_point end = emulated_later(stream, c);
+        if (c->kind == KERNEL_MARK) /* what is marked is the first member of its event */
+            ((struct CUevent_st *)c->to)->point = end;
+    }
     return 0;
 }
 
 CUresult cuGraphExecDestroy(CUgraphExec exec)
 {
     CUresult result = emulated_enter(__func__, EMULATED_NOTHING);
-    kernel_record_fini(&exec->record);
+    kernel_record_fini(&exec->record); /* what was launched has its own copy */
     free(exec);
     emulated_count(EMULATED_GRAPH, -1);
     return result;
