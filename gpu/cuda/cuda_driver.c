@@ -13,7 +13,8 @@
 #include "gpu/cuda/cuda_driver_impl.h"
 #include "gpu/cuda/cuda_images.h"
 
-#define DRIVER "libcuda.so.1"
+#define DRIVER             "libcuda.so.1"
+#define OVERLAP_CAPABILITY 90
 
 /* --- the library ---------------------------------------------------------------------------------------- */
 
@@ -224,6 +225,13 @@ static void write_uuid(char *text, size_t size, const CUuuid *uuid)
                                i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid->bytes[i] & 0xff);
 }
 
+/* Not by itself before a GPU has run it. */
+static bool overlap_wanted(void)
+{
+    const char *wish = getenv("TS_CUDA_OVERLAP");
+    return wish && strcmp(wish, "on") == 0;
+}
+
 static enum ts_status read_attributes(struct cuda_driver_shared *s, struct ts_error *err)
 {
     struct ts_cuda_properties *p = &s->properties;
@@ -244,6 +252,7 @@ static enum ts_status read_attributes(struct cuda_driver_shared *s, struct ts_er
             return status;
     }
     p->capability = (uint32_t)(major * 10 + minor);
+    s->overlap = p->capability >= OVERLAP_CAPABILITY && overlap_wanted();
     p->multiprocessors = (uint32_t)values[0];
     p->l2_bytes = (uint32_t)values[1];
     p->shared_bytes_max = (uint32_t)values[2];

@@ -28,6 +28,20 @@ typedef struct {
 typedef struct {
     char reserved[64];
 } CUipcMemHandle;
+typedef struct {
+    int id;
+    char pad[4];
+    union {
+        char pad[64];
+        int programmaticStreamSerializationAllowed;
+    } value;
+} CUlaunchAttribute;
+typedef struct {
+    unsigned gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes;
+    CUstream hStream;
+    CUlaunchAttribute *attrs;
+    unsigned numAttrs;
+} CUlaunchConfig;
 #endif
 
 /* Results. */
@@ -53,6 +67,7 @@ typedef struct {
 #define CUDA_CAPABILITY_MAJOR       75
 #define CUDA_CAPABILITY_MINOR       76
 #define CUDA_SHARED_BYTES_OPTIN     97
+#define CUDA_LAUNCH_OVERLAP         6 /* id of the attribute: programmatic stream serialization */
 #define CUDA_FUNCTION_SHARED_BYTES  1
 #define CUDA_FUNCTION_DYNAMIC_BYTES 8
 #define CUDA_PARAMS_POINTER         ((void *)(size_t)1) /* keys of the list `extra` of a launch */
@@ -78,9 +93,7 @@ struct cuda_driver {
     CUresult (*get_function)(CUfunction *function, CUmodule module, const char *name);
     CUresult (*function_get)(int *value, CUfunction_attribute attribute, CUfunction function);
     CUresult (*function_set)(CUfunction function, CUfunction_attribute attribute, int value);
-    CUresult (*launch)(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
-                       unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
-                       CUstream stream, void **params, void **extra);
+    CUresult (*launch)(const CUlaunchConfig *config, CUfunction function, void **params, void **extra);
     CUresult (*memory)(size_t *unused, size_t *total);
     CUresult (*alloc)(CUdeviceptr *address, size_t bytes);
     CUresult (*free)(CUdeviceptr address);
@@ -132,7 +145,7 @@ struct cuda_driver {
     X(cuModuleGetFunction, get_function)                                                                     \
     X(cuFuncGetAttribute, function_get)                                                                      \
     X(cuFuncSetAttribute, function_set)                                                                      \
-    X(cuLaunchKernel, launch)                                                                                \
+    X(cuLaunchKernelEx, launch)                                                                              \
     X(cuMemGetInfo_v2, memory)                                                                               \
     X(cuMemAlloc_v2, alloc)                                                                                  \
     X(cuMemFree_v2, free)                                                                                    \

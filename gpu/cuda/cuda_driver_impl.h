@@ -28,6 +28,7 @@ struct cuda_driver_shared {
     CUmodule modules[CUDA_MODULES_MAX];
     struct cuda_driver_kernel kernels[CUDA_KERNELS_MAX]; /* sorted by name */
     uint32_t module_count, kernel_count;
+    uint32_t overlap;     /* 1: kernels may be brought in while the one before ends */
     pthread_mutex_t lock; /* of the words of the fault */
     atomic_bool faulty;
     struct ts_error fault;

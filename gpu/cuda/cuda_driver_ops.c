@@ -206,7 +206,8 @@ static CUfunction function_of(const struct cuda_driver_shared *s, const char *na
 }
 
 /* Arguments go as bytes with their number, which the driver compares with what the kernel was compiled for.
- */
+ * A kernel's blocks may be brought in while the kernel before in the stream ends: every kernel of ours waits
+ * for that one's end before it does anything (TS_KERNEL in kernel_ptx.cuh). */
 static enum ts_status driver_launch(struct ts_cuda *cuda, const char *kernel, struct ts_cuda_dim grid,
                                     struct ts_cuda_dim block, uint32_t shared_bytes, const void *args,
                                     size_t args_bytes, struct ts_error *err)
@@ -215,10 +216,20 @@ static enum ts_status driver_launch(struct ts_cuda *cuda, const char *kernel, st
     void *extra[] = {CUDA_PARAMS_POINTER, (void *)(uintptr_t)args, /* read, not written */
                      CUDA_PARAMS_BYTES, &args_bytes, CUDA_PARAMS_END};
     CUfunction function = function_of(d->shared, kernel);
+    CUlaunchAttribute overlap = {.id = CUDA_LAUNCH_OVERLAP};
+    overlap.value.programmaticStreamSerializationAllowed = 1;
+    const CUlaunchConfig config = {.gridDimX = grid.x,
+                                   .gridDimY = grid.y,
+                                   .gridDimZ = grid.z,
+                                   .blockDimX = block.x,
+                                   .blockDimY = block.y,
+                                   .blockDimZ = block.z,
+                                   .sharedMemBytes = shared_bytes,
+                                   .hStream = d->stream,
+                                   .attrs = &overlap,
+                                   .numAttrs = d->shared->overlap};
     TS_ASSERT(function);
-    RUN(d->shared, kernel,
-        launch(function, grid.x, grid.y, grid.z, block.x, block.y, block.z, shared_bytes, d->stream, NULL,
-               extra));
+    RUN(d->shared, kernel, launch(&config, function, NULL, extra));
 }
 
 /* --- events --------------------------------------------------------------------------------------------- */

@@ -6,13 +6,36 @@
 #ifndef TS_GPU_CUDA_KERNEL_PTX_CUH
 #define TS_GPU_CUDA_KERNEL_PTX_CUH
 
+/* Where devices can, blocks of a kernel are brought in while the one before ends; kernel_begin waits for that
+ * end. */
+#if __CUDA_ARCH__ >= 900
+#define TS_KERNEL(name, threads, type)                                                                       \
+    static __device__ __forceinline__ void name##_body(const type &args);                                    \
+    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ type args)            \
+    {                                                                                                        \
+        kernel_begin();                                                                                      \
+        name##_body(args);                                                                                   \
+    }                                                                                                        \
+    static __device__ __forceinline__ void name##_body(const type &args)
+#else
 #define TS_KERNEL(name, threads, type)                                                                       \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ type args)
+#endif
 #define TS_SHARED(type, name) __shared__ type name
 #define TS_SHARED_LARGE(type, name)                                                                          \
     extern __shared__ uint4 kernel_shared_large[];                                                           \
     type &name = *reinterpret_cast<type *>(kernel_shared_large)
 #define TS_DEVICE static __device__ __forceinline__
+
+#if __CUDA_ARCH__ >= 900
+/* Blocks of the next kernel may be brought in when all of this one are there; what the kernel before has
+ * written is waited for. Both do nothing for launches that do not allow it (driver_launch). */
+TS_DEVICE void kernel_begin()
+{
+    asm volatile("griddepcontrol.launch_dependents;");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+#endif
 
 TS_DEVICE float kernel_float_of(uint32_t bits)
 {

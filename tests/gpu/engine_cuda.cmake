@@ -6,5 +6,5 @@ ts_test(test_cuda_engine SOURCES test_cuda_engine.c cuda_engine_fixture.c famili
         LINK ts_engine ts_random_model m LABELS gpu TIMEOUT 300)
 if(TS_CUDA_FOUND)
   ts_test(test_cuda_engine_faults SOURCES test_cuda_engine_faults.c LINK ts_engine ts_random_model ${CMAKE_DL_LIBS} LABELS gpu TIMEOUT 300)
-  ts_emulated(test_cuda_engine_faults)
+  ts_emulated(test_cuda_engine_faults TS_CUDA_OVERLAP=on)
 endif()

@@ -49,13 +49,16 @@ EQUAL(CUDA_L2_BYTES, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
 EQUAL(CUDA_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
 EQUAL(CUDA_CAPABILITY_MINOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
 EQUAL(CUDA_SHARED_BYTES_OPTIN, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+EQUAL(CUDA_LAUNCH_OVERLAP, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
 EQUAL(CUDA_FUNCTION_SHARED_BYTES, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES);
 EQUAL(CUDA_FUNCTION_DYNAMIC_BYTES, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
 _Static_assert(sizeof(CUresult) == sizeof(int) && sizeof(CUdevice) == sizeof(int) &&
                    sizeof(CUdevice_attribute) == sizeof(int) && sizeof(CUfunction_attribute) == sizeof(int) &&
                    sizeof(CUstreamCaptureMode) == sizeof(int) &&
                    sizeof(CUdeviceptr) == sizeof(unsigned long long) && sizeof(CUuuid) == 16 &&
-                   sizeof(CUipcMemHandle) == 64,
+                   sizeof(CUipcMemHandle) == 64 && sizeof(CUlaunchAttribute) == 72 &&
+                   offsetof(CUlaunchAttribute, value) == 8 && sizeof(CUlaunchConfig) == 56 &&
+                   offsetof(CUlaunchConfig, attrs) == 40,
                "types are as large as cuda_driver.h has them without cuda.h");
 #endif
 

@@ -132,8 +132,8 @@ static void lose(const char *fault, uint32_t tokens, bool report)
 static void lost_in_a_batch(void **state)
 {
     (void)state;
-    lose("cuLaunchKernel:3:719:sticky", TOKENS, false);
-    lose("cuLaunchKernel:11:719:sticky", TOKENS, true);
+    lose("cuLaunchKernelEx:3:719:sticky", TOKENS, false);
+    lose("cuLaunchKernelEx:11:719:sticky", TOKENS, true);
     lose("cuMemcpyHtoDAsync_v2:1:719:sticky", TOKENS, false);
     lose("cuEventSynchronize:2:719:sticky", TOKENS, true);
     lose("cuStreamSynchronize:1:719:sticky", TOKENS, false);

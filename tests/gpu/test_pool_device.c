@@ -356,7 +356,7 @@ static void test_lost(void **state)
     scatter(blocks, 0, 1);
     struct ts_pool_piece p = piece_of("i4h", 0, 64, blocks);
     assert_int_equal(ts_pool_map(devices, &shape, &place, &relay, &err), TS_OK);
-    emulated->set_faults("cuLaunchKernel:1:700:sticky");
+    emulated->set_faults("cuLaunchKernelEx:1:700:sticky");
     for (int i = 0; i < 2; i++) {
         enum ts_status status = give(relay, &p, &sent);
         assert_int_equal(ts_pool_reason(status), TS_REASON_ENGINE);

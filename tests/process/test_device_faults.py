@@ -21,7 +21,7 @@ def test_relay_without_memory(tmp_path):
 
 def test_relay_loses_its_device(tmp_path):
     requests = load(42, ["i4h", "none"])
-    got, said = serve(requests, conf_of(tmp_path), env=faults_in("ts-relay", f"cuLaunchKernel:2:{LOST}"))
+    got, said = serve(requests, conf_of(tmp_path), env=faults_in("ts-relay", f"cuLaunchKernelEx:2:{LOST}"))
     same_tokens(got, alone(requests))
     assert "event=worker_encodes" in said, said
 

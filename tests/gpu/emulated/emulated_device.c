@@ -228,22 +228,22 @@ CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute,
     return 0;
 }
 
-CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
-                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
-                        CUstream stream, void **params, void **extra)
+CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction function, void **params, void **extra)
 {
     ENTER(EMULATED_CURRENT);
-    const uint64_t threads = (uint64_t)block_x * block_y * block_z;
+    const uint64_t threads = (uint64_t)c->blockDimX * c->blockDimY * c->blockDimZ;
     if (params || extra[0] != CUDA_PARAMS_POINTER || extra[2] != CUDA_PARAMS_BYTES ||
-        extra[4] != CUDA_PARAMS_END || threads == 0 || threads > 1024 || grid_x == 0 ||
-        grid_x > 0x7fffffffu || grid_y == 0 || grid_y > 65535 || grid_z == 0 || grid_z > 65535 ||
-        shared_bytes > (unsigned)function->dynamic_bytes)
+        extra[4] != CUDA_PARAMS_END || threads == 0 || threads > 1024 || c->gridDimX == 0 ||
+        c->gridDimX > 0x7fffffffu || c->gridDimY == 0 || c->gridDimY > 65535 || c->gridDimZ == 0 ||
+        c->gridDimZ > 65535 || c->sharedMemBytes > (unsigned)function->dynamic_bytes || c->numAttrs > 1 ||
+        (c->numAttrs == 1 && c->attrs->id != CUDA_LAUNCH_OVERLAP))
         return CUDA_INVALID_VALUE;
-    return emulated_submit(stream, &(struct kernel_command){.kind = KERNEL_LAUNCH,
-                                                            .kernel = function->entry->kernel,
-                                                            .grid = {grid_x, grid_y, grid_z},
-                                                            .block = {block_x, block_y, block_z},
-                                                            .shared_bytes = shared_bytes,
-                                                            .args = extra[1],
-                                                            .bytes = *(const size_t *)extra[3]});
+    return emulated_submit(c->hStream,
+                           &(struct kernel_command){.kind = KERNEL_LAUNCH,
+                                                    .kernel = function->entry->kernel,
+                                                    .grid = {c->gridDimX, c->gridDimY, c->gridDimZ},
+                                                    .block = {c->blockDimX, c->blockDimY, c->blockDimZ},
+                                                    .shared_bytes = c->sharedMemBytes,
+                                                    .args = extra[1],
+                                                    .bytes = *(const size_t *)extra[3]});
 }
