@@ -67,7 +67,8 @@ static double median_of(struct bench *b, struct ts_cuda_graph *graph)
         must(ts_cuda_elapsed(b->begin, b->end, &times[i], &err), &err);
     }
     qsort(times, b->rounds, sizeof *times, by_time);
-    return times[b->rounds / 2] ? (double)times[b->rounds / 2] : 1;
+    uint64_t median = times[b->rounds / 2];
+    return median ? (double)median : 1.0;
 }
 
 /* --- what is measured ----------------------------------------------------------------------------------- */

@@ -181,14 +181,14 @@ static void test_check(void **state)
 
 /* --- kernels -------------------------------------------------------------------------------------------- */
 
-static int begin(void **state)
+static int open_device(void **state)
 {
     *state = kernel_host_open(NULL);
     attention_use(*state, next_order);
     return 0;
 }
 
-static int end(void **state)
+static int close_device(void **state)
 {
     struct ts_cuda *cuda = *state;
     ts_cuda_close(&cuda);
@@ -208,5 +208,5 @@ int main(void)
         cmocka_unit_test(attention_test_cuts),
         cmocka_unit_test(attention_test_spans),
     };
-    return cmocka_run_group_tests(tests, begin, end);
+    return cmocka_run_group_tests(tests, open_device, close_device);
 }
