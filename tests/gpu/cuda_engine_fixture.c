@@ -9,7 +9,7 @@
 #include "tests/gpu/families_fixture.h"
 
 #define CONTEXT 96u
-#define LENGTH  40u /* tokens of a sequence */
+#define LENGTH  32u /* tokens of a sequence */
 #define PROMPT  24u /* of them at once, the others one by one */
 #define VOCAB   256u
 #define MARGIN  0.05f /* best tokens that lead by less may change places; */
