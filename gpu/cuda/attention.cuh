@@ -151,17 +151,17 @@ template <int W, int slabs> TS_DEVICE void begin_sums(sums<W, slabs> &s)
     }
 }
 
-/* With two slabs, registers are too precious to keep in them where the lane's chunks lie. */
-template <int slabs> TS_DEVICE uint32_t lane_of()
+/* With two slabs, registers are too precious to keep in them where the thread's chunks lie. */
+template <int slabs> TS_DEVICE uint32_t anew(uint32_t value)
 {
-    return slabs > 1 ? kernel_anew(threadIdx.x % 32) : threadIdx.x % 32;
+    return slabs > 1 ? kernel_anew(value) : value;
 }
 
 /* score[m][n]: queries of slab m with keys 8 n .. 8 n + 7. */
 template <int W, int slabs, int keys, bool bf16>
 TS_DEVICE void multiply_keys(float score[slabs][keys / 8][4], const uint16_t *query, const uint16_t *key)
 {
-    uint32_t lane = lane_of<slabs>(), row = lane % 8, matrix = lane / 8;
+    uint32_t lane = anew<slabs>(threadIdx.x % 32), row = lane % 8, matrix = lane / 8;
     uint32_t of_query = place<W>(matrix % 2 * 8 + row, matrix / 2),
              of_key = place<W>(matrix / 2 * 8 + row, matrix % 2);
 #pragma unroll
@@ -244,7 +244,7 @@ TS_DEVICE void weigh(sums<W, slabs> &s, float score[slabs][keys / 8][4], float s
 template <int W, int slabs, int keys, bool bf16>
 TS_DEVICE void add_values(sums<W, slabs> &s, float weight[slabs][keys / 8][4], const uint16_t *value)
 {
-    uint32_t lane = lane_of<slabs>(), row = lane % 8, matrix = lane / 8;
+    uint32_t lane = anew<slabs>(threadIdx.x % 32), row = lane % 8, matrix = lane / 8;
     uint32_t of_value = place<W>(matrix % 2 * 8 + row, matrix / 2);
 #pragma unroll
     for (int k = 0; k < keys / 16; k++) {

@@ -64,7 +64,8 @@ struct attention_args {
 /* Shared memory, which the launch names. */
 #define ATTENTION_PREFILL_BYTES(width, slabs)                                                                \
     (2u * (width) *                                                                                          \
-     (ATTENTION_SLAB * ATTENTION_WARPS * (slabs) + ATTENTION_STAGES * 2 * ATTENTION_TILE_KEYS(width)))
+         (ATTENTION_SLAB * ATTENTION_WARPS * (slabs) + ATTENTION_STAGES * 2 * ATTENTION_TILE_KEYS(width)) +  \
+     32u)
 #define ATTENTION_DECODE_BYTES(width)                                                                        \
     (2u * (width) *                                                                                          \
          (ATTENTION_SLAB + ATTENTION_SPAN_WARPS(width) * ATTENTION_STAGES * 2 * ATTENTION_BLOCK) +           \

@@ -11,16 +11,17 @@
  */
 #include "gpu/cuda/attention.cuh"
 
-template <int W, int slabs> struct prefill_shared {
-    uint16_t query[ATTENTION_WARPS * slabs * ATTENTION_SLAB * W];   /* later the results */
-    uint16_t tile[ATTENTION_STAGES][2][ATTENTION_TILE_KEYS(W) * W]; /* K and V */
-};
-
 /* A block of threads' part of the batch. */
 struct piece {
     uint32_t row, token, kv_head;
     uint32_t start, begin, pairs; /* pairs begin .. of as many of the row */
     uint32_t from, to;            /* keys that one of the pairs sees */
+};
+
+template <int W, int slabs> struct prefill_shared {
+    uint16_t query[ATTENTION_WARPS * slabs * ATTENTION_SLAB * W];   /* later the results */
+    uint16_t tile[ATTENTION_STAGES][2][ATTENTION_TILE_KEYS(W) * W]; /* K and V */
+    piece kept; /* for the loop, whose registers are all taken */
 };
 
 TS_DEVICE piece piece_of(const attention_args &args, uint32_t pairs)
@@ -148,9 +149,10 @@ TS_DEVICE void prefill(const attention_args &args, prefill_shared<W, slabs> &sha
     uint32_t first = p.start + min(begin, p.pairs - 1) / args.group; /* position of the warp's first pair */
     uint32_t end =
         begin < p.pairs ? p.start + (min(begin + own, p.pairs) - 1) / args.group + 1 : 0; /* of its keys */
-    uint16_t *query = shared.query + warp * own * W;
     sums<W, slabs> s;
     begin_sums(s);
+    if (threadIdx.x == 0)
+        shared.kept = p;
     copy_queries(args, p, shared);
     copy_tile(args, p, shared, tile, block_id<W>(args, p, tile), 0);
     kernel_copy_commit();
@@ -159,20 +161,21 @@ TS_DEVICE void prefill(const attention_args &args, prefill_shared<W, slabs> &sha
         kernel_copy_wait<0>();
         __syncthreads();
         if (tile < last)
-            copy_tile(args, p, shared, tile + 1, id, stage ^ 1);
+            copy_tile(args, shared.kept, shared, tile + 1, id, stage ^ 1);
         kernel_copy_commit();
-        id = block_id<W>(args, p, tile + 2);
+        id = block_id<W>(args, shared.kept, tile + 2);
         uint32_t key = tile * keys;
         if (key >= end || (args.window && key + keys + args.window <= first + 1))
             continue;
         float score[slabs][keys / 8][4];
-        multiply_keys<W, slabs, keys, bf16>(score, query, shared.tile[stage][0]);
+        multiply_keys<W, slabs, keys, bf16>(score, shared.query + anew<slabs>(threadIdx.x / 32) * own * W,
+                                            shared.tile[stage][0]);
         if (key + keys > first + 1 || (args.window && key + args.window < end))
             mask<slabs, keys>(args, score, key);
         weigh<W, slabs, keys>(s, score, args.scale);
         add_values<W, slabs, keys, bf16>(s, score, shared.tile[stage][1]);
     }
-    store<W, slabs, bf16>(args, s, query);
+    store<W, slabs, bf16>(args, s, shared.query + warp * own * W);
 }
 
 #define PREFILL(W, slabs, type, bf16)                                                                        \
