@@ -25,7 +25,7 @@ struct group {
 };
 
 /* x / divisor rounded to fp16, of x >= 0 or not finite: what IEEE's division gives before that rounding
- * (kernel_codec compares all x), in three operations. */
+ * (kernel_quotient), in three operations. */
 TS_DEVICE uint32_t quotient_f16(float x, float divisor, float reciprocal)
 {
     float quotient = x * reciprocal, rest = kernel_fma(-divisor, quotient, x);
