@@ -445,6 +445,8 @@ void kernel_test_layers(void **state)
         struct layers l;
         variant_init(&f, &d, &kinds[i], i & 1 ? TS_DTYPE_BF16 : TS_DTYPE_F16);
         fill_kinds(&f, i);
+        if (i == 2) /* nothing escapes in the first layer */
+            memset(f.view.pool, 0, f.pool_bytes / 2);
         f.view.pool_blocks = d.view.pool_blocks = LAYER_BLOCKS;
         f.view.block_count = d.view.block_count = LAYER_BLOCKS;
         for (uint32_t b = 0; b < LAYER_BLOCKS; b++)
