@@ -1,45 +1,9 @@
 /* Devices of any kind. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "gpu/cuda/cuda_ops.h"
 
 /* --- devices -------------------------------------------------------------------------------------------- */
-
-/* N of cuda:N; false if it is no such text. */
-static bool ordinal_of(const char *wish, uint32_t *ordinal)
-{
-    char *end;
-    *ordinal = 0;
-    if (strncmp(wish, "cuda", 4) != 0)
-        return false;
-    if (wish[4] == '\0')
-        return true;
-    if (wish[4] != ':' || wish[5] < '0' || wish[5] > '9')
-        return false;
-    unsigned long value = strtoul(wish + 5, &end, 10);
-    *ordinal = (uint32_t)value;
-    return *end == '\0' && value <= 1023;
-}
-
-enum ts_status ts_cuda_choose(const char *wish, struct ts_cuda **out, struct ts_error *note)
-{
-    struct ts_error said = {0};
-    uint32_t ordinal;
-    *out = NULL;
-    if (note)
-        *note = said;
-    if (strcmp(wish, "cpu") == 0)
-        return TS_OK;
-    if (strcmp(wish, "auto") == 0) {
-        if (ts_cuda_open(0, out, &said) != TS_OK)
-            ts_error_set(note, TS_OK, "%s; using the CPU", said.text);
-        return TS_OK;
-    }
-    if (!ordinal_of(wish, &ordinal))
-        return ts_error_set(note, TS_EINVAL, "device '%s' is none of cpu, auto, cuda, cuda:N", wish);
-    return ts_cuda_open(ordinal, out, note);
-}
 
 enum ts_status ts_cuda_fork(struct ts_cuda *cuda, bool priority_high, struct ts_cuda **out,
                             struct ts_error *err)

@@ -61,12 +61,6 @@ enum ts_status ts_cuda_count(uint32_t *count, struct ts_error *err);
 /* The `ordinal`th of them; TS_ENOTFOUND if there are fewer. */
 enum ts_status ts_cuda_open(uint32_t ordinal, struct ts_cuda **out, struct ts_error *err);
 
-/* What an option says: `cpu`, `cuda:N`, `cuda` for the first one, or `auto` for the first one where there is
- * one. TS_OK with no device is the CPU; if a device was looked for in vain, `note` has the line that says so:
- * "no CUDA device: <reason>; using the CPU", and an empty one otherwise. A device by name that cannot be had
- * is an error. */
-enum ts_status ts_cuda_choose(const char *wish, struct ts_cuda **out, struct ts_error *note);
-
 /* Another stream of the same device, with the same memory and kernels. It is closed before `cuda` is. A high
  * priority lets its blocks of threads go before those that wait in streams of normal priority. */
 enum ts_status ts_cuda_fork(struct ts_cuda *cuda, bool priority_high, struct ts_cuda **out,

@@ -74,7 +74,7 @@ bool cuda_child_main(int argc, char **argv, int *status)
     if (strcmp(argv[1], "import") == 0) {
         *status = (int)import(argv[2], &err);
     } else {
-        *status = (int)ts_cuda_choose(argv[2], &cuda, &err);
+        *status = (int)ts_cuda_open((uint32_t)atoi(argv[2]), &cuda, &err);
         ts_cuda_close(&cuda);
     }
     printf("%s", err.text);
@@ -148,7 +148,7 @@ enum ts_status cuda_child_import(const struct ts_cuda_share *share, const char *
     return status;
 }
 
-enum ts_status cuda_child_choose(const char *wish, const char *const *variables, char *note, size_t size)
+enum ts_status cuda_child_open(const char *const *variables, char *said, size_t size)
 {
-    return (enum ts_status)run("choose", wish, variables, note, size);
+    return (enum ts_status)run("open", "0", variables, said, size);
 }

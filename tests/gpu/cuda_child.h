@@ -24,7 +24,7 @@ bool cuda_child_main(int argc, char **argv, int *status);
  */
 enum ts_status cuda_child_import(const struct ts_cuda_share *share, const char *const *variables);
 
-/* ts_cuda_choose(wish): what it noted. */
-enum ts_status cuda_child_choose(const char *wish, const char *const *variables, char *note, size_t size);
+/* ts_cuda_open of the first device: what its error said. */
+enum ts_status cuda_child_open(const char *const *variables, char *said, size_t size);
 
 #endif

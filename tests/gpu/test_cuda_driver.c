@@ -91,34 +91,18 @@ static void test_device(void **state)
     emulated_nothing_left();
 }
 
-/* What --device says. */
-static void test_choose(void **state)
+static void test_ordinals(void **state)
 {
-    static const char *const wrong[] = {"",        "gpu",     "cuda:", "cuda:x",
-                                        "cuda:0x", "cuda:-1", "cudaa", "cuda:99999"};
-    static const char *const right[] = {"cuda", "cuda:0", "auto"};
-    struct ts_error note = {0};
+    struct ts_error err = {0};
     struct ts_cuda *cuda;
     (void)state;
-    assert_int_equal(ts_cuda_choose("cpu", &cuda, &note), TS_OK);
+    assert_int_equal(ts_cuda_open(1, &cuda, &err), TS_ENOTFOUND);
     assert_null(cuda);
-    assert_string_equal(note.text, "");
-    for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
-        assert_int_equal(ts_cuda_choose(right[i], &cuda, &note), TS_OK);
-        assert_non_null(cuda);
-        assert_string_equal(note.text, "");
-        ts_cuda_close(&cuda);
-    }
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        assert_int_equal(ts_cuda_choose(wrong[i], &cuda, &note), TS_EINVAL);
-        assert_null(cuda);
-    }
-    assert_int_equal(ts_cuda_choose("cuda:1", &cuda, &note), TS_ENOTFOUND);
-    assert_string_equal(note.text, "no CUDA device: number 1 is asked for, the driver shows 1");
+    assert_string_equal(err.text, "no CUDA device: number 1 is asked for, the driver shows 1");
     emulated_nothing_left();
 }
 
-/* Without one, `auto` is the CPU and says why, in one line. */
+/* Without one, one line says why. */
 static void test_no_device(void **state)
 {
     static const struct {
@@ -130,12 +114,10 @@ static void test_no_device(void **state)
     char note[700], expected[700];
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_int_equal(cuda_child_choose("auto", cases[i].variables, note, sizeof note), TS_OK);
-        snprintf(expected, sizeof expected, "no CUDA device: %s; using the CPU", cases[i].reason);
+        assert_int_not_equal(cuda_child_open(cases[i].variables, note, sizeof note), TS_OK);
+        snprintf(expected, sizeof expected, "no CUDA device: %s", cases[i].reason);
         assert_string_equal(note, expected);
     }
-    assert_int_equal(cuda_child_choose("cuda:0", cases[0].variables, note, sizeof note), TS_EUNSUPPORTED);
-    assert_string_equal(note, "no CUDA device: libcuda.so.1 says CUDA_ERROR_NO_DEVICE");
 }
 
 /* A file by the driver's name that is none. */
@@ -150,11 +132,11 @@ static void test_no_driver(void **state)
     FILE *file = fopen(path, "w");
     assert_non_null(file);
     fclose(file);
-    assert_int_equal(cuda_child_choose("auto", variables, note, sizeof note), TS_OK);
+    assert_int_equal(cuda_child_open(variables, note, sizeof note), TS_EUNSUPPORTED);
     remove(path);
     rmdir(folder);
     assert_non_null(strstr(note, "no CUDA device: "));
-    assert_non_null(strstr(note, "libcuda.so.1: file too short; using the CPU"));
+    assert_non_null(strstr(note, "libcuda.so.1: file too short"));
 }
 
 /* What a real one refuses: memory that is not the device's, and the own process' handles. */
@@ -184,7 +166,7 @@ static void test_refusals(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_launch_keys), cmocka_unit_test(test_device),    cmocka_unit_test(test_choose),
+        cmocka_unit_test(test_launch_keys), cmocka_unit_test(test_device),    cmocka_unit_test(test_ordinals),
         cmocka_unit_test(test_no_device),   cmocka_unit_test(test_no_driver), cmocka_unit_test(test_refusals),
     };
     int status;

@@ -154,12 +154,34 @@ static int remove_model(void **state)
     return 0;
 }
 
+/* What `device` may be, and what is said of the rest. */
+static void wrong_devices(void **state)
+{
+    static const char *const wrong[] = {"gpu",     "cuda",    "cuda:",   "cuda:x",
+                                        "cuda:0x", "cuda:-1", "cudaa:0", "cuda:99999"};
+    struct ts_engine_options options = {
+        .model_dir = dir, .kv_blocks = 8, .threads = 1, .max_batch_tokens = 32, .max_batch_rows = 4};
+    struct ts_engine *engine = NULL;
+    struct ts_error err;
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        err = (struct ts_error){0};
+        options.device = wrong[i];
+        assert_int_equal(ts_engine_open(&options, &engine, &err), TS_EINVAL);
+        assert_non_null(strstr(err.text, wrong[i]));
+        assert_non_null(strstr(err.text, "expected auto, cpu, cuda:N or modelled"));
+    }
+    options.device = "cuda:7";
+    assert_int_equal(ts_engine_open(&options, &engine, &err), TS_ENOTFOUND);
+    assert_non_null(strstr(err.text, "device \"cuda:7\" is not to be had, take auto or cpu"));
+    emulated_nothing_left();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(short_of_memory),
-        cmocka_unit_test(too_large_a_pool),
-        cmocka_unit_test(what_is_free),
+        cmocka_unit_test(wrong_devices),    cmocka_unit_test(short_of_memory),
+        cmocka_unit_test(too_large_a_pool), cmocka_unit_test(what_is_free),
         cmocka_unit_test(lost_in_a_batch),
     };
     if (!emulated_find())
