@@ -34,4 +34,6 @@ def test_router_memory_is_bounded():
             cluster.settle()
             after[thousand] = resident_bytes(cluster.pid("router"))
     print({k: f"{v / MIB:.2f} MiB" for k, v in after.items()})
-    assert after[10] - after[1] <= 2 * MIB, after
+    # What a thousand leave behind differs by what was still on its way; what stays forever is in the least of several, too.
+    first, last = (min(after[t] for t in thousands) for thousands in (range(1, 4), range(8, 11)))
+    assert last - first <= MIB, after
