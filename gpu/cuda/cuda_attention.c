@@ -13,8 +13,8 @@
 #define SPAN_GRAIN    (ATTENTION_BLOCK * ATTENTION_WARPS)
 #define SPAN_LEAST    128u /* keys: below, beginning and ending take as long */
 #define SPAN_USUAL    256u /* grown to before there are more than FEW_WAVES */
-#define FEW_WAVES     2u   /* blocks of threads for each processor: they keep the memory busy */
-#define WAVES         8u   /* so many end at about the same time; more are not worth their sums */
+#define FEW_WAVES     1u   /* blocks of threads for each processor: they keep the memory busy */
+#define WAVES         4u   /* so many end at about the same time; more are not worth their sums (README) */
 #define TILE_WAVES    2u   /* and of tiles before they are made larger */
 #define NARROW_TILE   (ATTENTION_WARPS * ATTENTION_SLAB)
 #define WIDE_TILE     (2 * NARROW_TILE)
