@@ -85,6 +85,8 @@ class Bench:
         return cache, ids, position
 
     def eager(self, name, model, rows):
+        # cuDNN's attention is planned anew for each length, and decode has another one at each step.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         cache, ids, position = self.start(model, rows)
         there = self.options.context
 
