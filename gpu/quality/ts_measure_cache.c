@@ -4,12 +4,15 @@
  * there; whatever else it may be, it does not count.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/base/ts_hash.h"
@@ -19,6 +22,8 @@
 #define FORMAT     1 /* and of how it is measured: another one, and all is measured anew */
 #define FILE_BYTES 2048u
 #define PATH_BYTES 4096u
+#define TURN_WAIT  (20 * TS_S)
+#define TURN_STEP  (20 * TS_MS)
 
 #define FIGURE(name)                                                                                         \
     {                                                                                                        \
@@ -153,6 +158,27 @@ static void save(const char *path, const char *key, const struct ts_measured *m)
         remove(beside);
 }
 
+/* Workers that start together on a device would measure each other: they take turns, by a lock on a file of
+ * the device beside the others. -1: it is not to be had, and who waited so long measures all the same. */
+static int take_turn(const struct ts_engine_info *info, const char *path)
+{
+    char lock[PATH_BYTES + 64];
+    const struct timespec step = {.tv_nsec = TURN_STEP};
+    const char *last = strrchr(path, '/');
+    make_folder(path);
+    snprintf(lock, sizeof lock, "%.*s/measuring-%s", last ? (int)(last - path) : 0, path,
+             info->device ? ts_cuda_properties(info->device)->uuid : "cpu");
+    int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    for (ts_time waited = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0; waited += TURN_STEP) {
+        if (errno != EWOULDBLOCK || waited >= TURN_WAIT) {
+            close(fd);
+            return -1;
+        }
+        nanosleep(&step, NULL);
+    }
+    return fd;
+}
+
 enum ts_status ts_measure_cached(struct ts_engine *engine, struct ts_measure_room room, const char *folder,
                                  const char *settings, struct ts_measured *out, bool *from_cache,
                                  struct ts_error *err)
@@ -163,8 +189,12 @@ enum ts_status ts_measure_cached(struct ts_engine *engine, struct ts_measure_roo
     *from_cache = kept && load(path, key, out);
     if (*from_cache)
         return TS_OK;
-    enum ts_status status = ts_measure(engine, room, out, err);
-    if (status == TS_OK && kept)
+    int turn = kept ? take_turn(ts_engine_info(engine), path) : -1;
+    *from_cache = turn >= 0 && load(path, key, out);
+    enum ts_status status = *from_cache ? TS_OK : ts_measure(engine, room, out, err);
+    if (status == TS_OK && kept && !*from_cache)
         save(path, key, out);
+    if (turn >= 0)
+        close(turn);
     return status;
 }

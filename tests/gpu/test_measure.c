@@ -1,9 +1,13 @@
 /* Self-profiling: coefficients that are found again, an engine that is measured, and what of it is kept. */
 #include "gpu/quality/ts_measure.h"
 
+#include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/gpu/engine_fixture.h"
@@ -157,9 +161,52 @@ static void test_cache(void **state)
     ts_engine_close(&engine);
 }
 
+struct other {
+    const char *kept, *path;
+    int turn;
+};
+
+/* Another worker of the host, which has its turn, ends it with a result, and lets go. */
+static void *other_worker(void *context)
+{
+    const struct other *o = context;
+    const struct timespec while_it_measures = {.tv_nsec = 50 * TS_MS};
+    nanosleep(&while_it_measures, NULL);
+    assert_int_equal(rename(o->kept, o->path), 0);
+    close(o->turn);
+    return NULL;
+}
+
+/* Who comes while another one measures waits for it, and takes what it has kept. */
+static void test_turns(void **state)
+{
+    char folder[] = "/tmp/measure-XXXXXX", path[256], kept[300], lock[64], command[128];
+    struct ts_engine *engine = open_demo();
+    struct ts_measured first, again;
+    pthread_t thread;
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    assert_false(cached(engine, folder, "a", &first));
+    path_in(folder, path, sizeof path);
+    snprintf(kept, sizeof kept, "%s.kept", path);
+    snprintf(lock, sizeof lock, "%s/measuring-cpu", folder);
+    assert_int_equal(rename(path, kept), 0);
+    struct other o = {kept, path, open(lock, O_RDWR)};
+    assert_true(o.turn >= 0);
+    assert_int_equal(flock(o.turn, LOCK_EX | LOCK_NB), 0); /* nobody has kept it */
+    assert_int_equal(pthread_create(&thread, NULL, other_worker, &o), 0);
+    assert_true(cached(engine, folder, "a", &again));
+    assert_memory_equal(&first, &again, sizeof first);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+    ts_engine_close(&engine);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_fit), cmocka_unit_test(test_engine),
-                                       cmocka_unit_test(test_no_room), cmocka_unit_test(test_cache)};
+                                       cmocka_unit_test(test_no_room), cmocka_unit_test(test_cache),
+                                       cmocka_unit_test(test_turns)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
