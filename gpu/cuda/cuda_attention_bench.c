@@ -23,8 +23,8 @@
 #include "common/base/ts_rng.h"
 #include "common/core/ts_model.h"
 #include "gpu/cuda/cuda_attention.h"
+#include "gpu/cuda/cuda_bench.h"
 
-#define ROUNDS_MAX   64u
 #define BATCH_MAX    128u
 #define LAUNCHES_MAX 128u
 #define COLD_BYTES   ((size_t)256 << 20) /* that a round reads at least: more than caches hold */
@@ -40,35 +40,11 @@ struct bench {
     double copy; /* GB/s, read and written */
 };
 
-static void must(enum ts_status status, const struct ts_error *err)
+/* Nanoseconds of the median launch of a graph. */
+static double median_of(const struct bench *b, struct ts_cuda_graph *graph)
 {
-    if (status == TS_OK)
-        return;
-    fprintf(stderr, "ts-cuda-attention-bench: %s\n", err->text);
-    exit(1);
-}
-
-static int by_time(const void *a, const void *b)
-{
-    const uint64_t *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
-}
-
-/* Nanoseconds of the median launch of a graph, after one that is not counted. */
-static double median_of(struct bench *b, struct ts_cuda_graph *graph)
-{
-    uint64_t times[ROUNDS_MAX] = {0};
-    struct ts_error err = {0};
-    must(ts_cuda_graph_launch(b->cuda, graph, &err), &err);
-    for (uint32_t i = 0; i < b->rounds; i++) {
-        must(ts_cuda_record(b->cuda, b->begin, &err), &err);
-        must(ts_cuda_graph_launch(b->cuda, graph, &err), &err);
-        must(ts_cuda_record(b->cuda, b->end, &err), &err);
-        must(ts_cuda_elapsed(b->begin, b->end, &times[i], &err), &err);
-    }
-    qsort(times, b->rounds, sizeof *times, by_time);
-    uint64_t median = times[b->rounds / 2];
-    return median ? (double)median : 1.0;
+    const struct bench_clock clock = {b->cuda, b->begin, b->end, b->rounds};
+    return bench_median_graph(&clock, graph);
 }
 
 /* --- what is measured ----------------------------------------------------------------------------------- */
@@ -92,8 +68,8 @@ static ts_cuda_address take(struct bench *b, size_t bytes)
 {
     struct ts_error err = {0};
     ts_cuda_address address;
-    must(ts_cuda_alloc(b->cuda, bytes, &address, &err), &err);
-    must(ts_cuda_clear(b->cuda, address, bytes, &err), &err);
+    bench_must(ts_cuda_alloc(b->cuda, bytes, &address, &err), &err);
+    bench_must(ts_cuda_clear(b->cuda, address, bytes, &err), &err);
     return address;
 }
 
@@ -101,8 +77,8 @@ static ts_cuda_address take_copy(struct bench *b, const void *from, size_t bytes
 {
     struct ts_error err = {0};
     ts_cuda_address address = take(b, bytes);
-    must(ts_cuda_upload(b->cuda, address, from, bytes, &err), &err);
-    must(ts_cuda_wait(b->cuda, &err), &err);
+    bench_must(ts_cuda_upload(b->cuda, address, from, bytes, &err), &err);
+    bench_must(ts_cuda_wait(b->cuda, &err), &err);
     return address;
 }
 
@@ -145,12 +121,12 @@ static struct ts_cuda_graph *capture(struct bench *b, const struct job *j)
     struct ts_error err = {0};
     struct ts_cuda_graph *graph;
     struct cuda_attention_io io = j->io;
-    must(ts_cuda_capture_begin(b->cuda, &err), &err);
+    bench_must(ts_cuda_capture_begin(b->cuda, &err), &err);
     for (uint32_t i = 0; i < j->launches; i++, io.table += j->table_bytes)
-        must(j->decode ? cuda_decode_attention(b->cuda, &j->shape, &j->limits, &io, j->batch, &err)
-                       : cuda_prefill_attention(b->cuda, &j->shape, &io, &j->plan, &err),
-             &err);
-    must(ts_cuda_capture_end(b->cuda, &graph, &err), &err);
+        bench_must(j->decode ? cuda_decode_attention(b->cuda, &j->shape, &j->limits, &io, j->batch, &err)
+                             : cuda_prefill_attention(b->cuda, &j->shape, &io, &j->plan, &err),
+                   &err);
+    bench_must(ts_cuda_capture_end(b->cuda, &graph, &err), &err);
     return graph;
 }
 
@@ -184,8 +160,9 @@ static void measure(struct bench *b, const struct cuda_attention_shape *shape, b
     j.io.q = take(b, q_bytes);
     j.io.out = take(b, q_bytes);
     struct ts_error err = {0};
-    must(ts_cuda_copy(b->cuda, j.io.q, b->pool, q_bytes < b->pool_bytes ? q_bytes : b->pool_bytes, &err),
-         &err);
+    bench_must(
+        ts_cuda_copy(b->cuda, j.io.q, b->pool, q_bytes < b->pool_bytes ? q_bytes : b->pool_bytes, &err),
+        &err);
     struct ts_cuda_graph *graph = capture(b, &j);
     print(b, &j, median_of(b, graph) / j.launches);
     ts_cuda_graph_free(&graph);
@@ -212,10 +189,10 @@ static void fill_pool(struct bench *b)
         memcpy(&bits, &x, sizeof bits);
         values[i] = i < 65536 ? (uint16_t)(bits >> 16) : values[ts_rng_u64(&rng) % 65536];
     }
-    must(ts_cuda_upload(b->cuda, b->pool, values, piece, &err), &err);
+    bench_must(ts_cuda_upload(b->cuda, b->pool, values, piece, &err), &err);
     for (size_t at = piece; at < b->pool_bytes; at += piece)
-        must(ts_cuda_copy(b->cuda, b->pool + at, b->pool, piece, &err), &err);
-    must(ts_cuda_wait(b->cuda, &err), &err);
+        bench_must(ts_cuda_copy(b->cuda, b->pool + at, b->pool, piece, &err), &err);
+    bench_must(ts_cuda_wait(b->cuda, &err), &err);
     ts_free(values);
 }
 
@@ -224,10 +201,10 @@ static void measure_copy(struct bench *b)
     size_t piece = b->tiny ? b->pool_bytes / 2 : COPY_BYTES, done = 0;
     struct ts_error err = {0};
     struct ts_cuda_graph *graph;
-    must(ts_cuda_capture_begin(b->cuda, &err), &err);
+    bench_must(ts_cuda_capture_begin(b->cuda, &err), &err);
     for (size_t at = 0; at + 2 * piece <= b->pool_bytes; at += 2 * piece, done += 2 * piece)
-        must(ts_cuda_copy(b->cuda, b->pool + at + piece, b->pool + at, piece, &err), &err);
-    must(ts_cuda_capture_end(b->cuda, &graph, &err), &err);
+        bench_must(ts_cuda_copy(b->cuda, b->pool + at + piece, b->pool + at, piece, &err), &err);
+    bench_must(ts_cuda_capture_end(b->cuda, &graph, &err), &err);
     b->copy = (double)done / median_of(b, graph);
     ts_cuda_graph_free(&graph);
 }
@@ -235,15 +212,15 @@ static void measure_copy(struct bench *b)
 static void bench_init(struct bench *b, uint32_t ordinal)
 {
     struct ts_error err = {0};
-    must(ts_cuda_open(ordinal, &b->cuda, &err), &err);
+    bench_must(ts_cuda_open(ordinal, &b->cuda, &err), &err);
     const struct ts_cuda_properties *p = ts_cuda_properties(b->cuda);
     b->tiny = p->emulated;
     b->rounds = b->tiny ? 1 : b->rounds;
     b->processors = b->processors ? b->processors : p->multiprocessors;
     b->pool_bytes = b->tiny ? (size_t)1 << 20 : (size_t)2 << 30;
-    must(ts_cuda_event_new(b->cuda, &b->begin, &err), &err);
-    must(ts_cuda_event_new(b->cuda, &b->end, &err), &err);
-    must(ts_cuda_alloc(b->cuda, b->pool_bytes, &b->pool, &err), &err);
+    bench_must(ts_cuda_event_new(b->cuda, &b->begin, &err), &err);
+    bench_must(ts_cuda_event_new(b->cuda, &b->end, &err), &err);
+    bench_must(ts_cuda_alloc(b->cuda, b->pool_bytes, &b->pool, &err), &err);
     fill_pool(b);
     measure_copy(b);
 }
@@ -289,7 +266,7 @@ int main(int argc, char **argv)
         if (strcmp(*argv, "--device") == 0)
             ordinal = number(&argc, &argv, 0, 1023);
         else if (strcmp(*argv, "--rounds") == 0)
-            b.rounds = number(&argc, &argv, 1, ROUNDS_MAX);
+            b.rounds = number(&argc, &argv, 1, BENCH_ROUNDS_MAX);
         else if (strcmp(*argv, "--processors") == 0)
             b.processors = number(&argc, &argv, 1, 1024);
         else

@@ -24,11 +24,11 @@
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
 #include "gpu/codec/codec_impl.h"
+#include "gpu/cuda/cuda_bench.h"
 #include "gpu/cuda/ts_cuda_codec.h"
 
 #define HEADS      8u
 #define PEAK_BYTES ((size_t)64 << 20)
-#define ROUNDS_MAX 64u
 
 struct bench {
     struct ts_cuda *cuda;
@@ -42,37 +42,26 @@ struct bench {
     double peak;
 };
 
-static void must(enum ts_status status, const struct ts_error *err)
-{
-    if (status == TS_OK)
-        return;
-    fprintf(stderr, "ts-cuda-codec-bench: %s\n", err->text);
-    exit(1);
-}
-
 /* --- time ----------------------------------------------------------------------------------------------- */
 
-static int by_time(const void *a, const void *b)
+struct turn {
+    struct bench *b;
+    void (*run)(struct bench *b, void *context);
+    void *context;
+};
+
+static void run_turn(void *context)
 {
-    const uint64_t *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
+    const struct turn *t = context;
+    t->run(t->b, t->context);
 }
 
-/* Nanoseconds of the median round of `run(context)`, after one that is not counted. */
+/* Nanoseconds of the median round of `run(b, context)`. */
 static double median_of(struct bench *b, void (*run)(struct bench *b, void *context), void *context)
 {
-    uint64_t times[ROUNDS_MAX] = {0};
-    struct ts_error err = {0};
-    run(b, context);
-    for (uint32_t i = 0; i < b->rounds; i++) {
-        must(ts_cuda_record(b->cuda, b->begin, &err), &err);
-        run(b, context);
-        must(ts_cuda_record(b->cuda, b->end, &err), &err);
-        must(ts_cuda_elapsed(b->begin, b->end, &times[i], &err), &err);
-    }
-    qsort(times, b->rounds, sizeof *times, by_time);
-    double ns = (double)times[b->rounds / 2];
-    return ns > 0 ? ns : 1;
+    const struct bench_clock clock = {b->cuda, b->begin, b->end, b->rounds};
+    struct turn t = {b, run, context};
+    return bench_median(&clock, run_turn, &t);
 }
 
 /* --- copies --------------------------------------------------------------------------------------------- */
@@ -82,7 +71,7 @@ static void run_copies(struct bench *b, void *context)
     size_t piece = *(const size_t *)context;
     struct ts_error err = {0};
     for (size_t at = 0; at + piece <= b->pool_bytes; at += piece)
-        must(ts_cuda_copy(b->cuda, b->payload + at, b->pool + at, piece, &err), &err);
+        bench_must(ts_cuda_copy(b->cuda, b->payload + at, b->pool + at, piece, &err), &err);
 }
 
 /* GB/s, read and written. */
@@ -116,11 +105,11 @@ static void run_codec(struct bench *b, void *context)
         for (uint32_t k = 0; k < j->layers; k++)
             parts[k] = (struct ts_cuda_codec_part){
                 .layer = layer + k, .payload = b->payload + (i + k) * j->step, .bytes = j->bytes};
-        must(j->decode ? ts_cuda_codec_decode_layers(b->cuda, j->codec, parts, j->layers, &chunk, &b->view,
-                                                     b->workspace, &err)
-                       : ts_cuda_codec_encode_layers(b->cuda, j->codec, &b->view, &chunk, parts, j->layers,
-                                                     b->workspace, &err),
-             &err);
+        bench_must(j->decode ? ts_cuda_codec_decode_layers(b->cuda, j->codec, parts, j->layers, &chunk,
+                                                           &b->view, b->workspace, &err)
+                             : ts_cuda_codec_encode_layers(b->cuda, j->codec, &b->view, &chunk, parts,
+                                                           j->layers, b->workspace, &err),
+                   &err);
     }
 }
 
@@ -129,7 +118,7 @@ static void check_answer(struct bench *b, uint32_t layers)
 {
     struct ts_error err = {0};
     struct ts_cuda_codec_result results[TS_CUDA_CODEC_PARTS_MAX];
-    must(ts_cuda_codec_answers(b->cuda, b->workspace, layers, results, &err), &err);
+    bench_must(ts_cuda_codec_answers(b->cuda, b->workspace, layers, results, &err), &err);
     for (uint32_t i = 0; i < layers; i++) {
         if (results[i].escapes) {
             fprintf(stderr, "ts-cuda-codec-bench: %u tiles of ordinary numbers have escaped\n",
@@ -193,8 +182,8 @@ static void fill_pool(struct bench *b, enum ts_dtype dtype)
     for (size_t i = 0; i < piece / 2; i++)
         values[i] = i < 4096 ? element(&rng, dtype) : values[ts_rng_u64(&rng) % 4096];
     for (size_t at = 0; at < b->pool_bytes; at += piece)
-        must(ts_cuda_upload(b->cuda, b->pool + at, values, piece, &err), &err);
-    must(ts_cuda_wait(b->cuda, &err), &err);
+        bench_must(ts_cuda_upload(b->cuda, b->pool + at, values, piece, &err), &err);
+    bench_must(ts_cuda_wait(b->cuda, &err), &err);
     ts_free(values);
 }
 
@@ -207,7 +196,7 @@ static ts_cuda_address upload_rope(struct bench *b, uint32_t head_dim)
     for (uint32_t i = 0; i < head_dim / 2; i++)
         frequencies[i] = (float)pow(10000, -2.0 * i / head_dim);
     struct ts_codec_rope *rope = ts_codec_rope_new(frequencies, head_dim);
-    must(ts_cuda_codec_upload_rope(b->cuda, rope, head_dim, &turns, &err), &err);
+    bench_must(ts_cuda_codec_upload_rope(b->cuda, rope, head_dim, &turns, &err), &err);
     ts_codec_rope_destroy(&rope);
     return turns;
 }
@@ -221,8 +210,8 @@ static void set_view(struct bench *b, enum ts_dtype dtype, uint32_t head_dim)
     uint32_t *blocks = ts_xcalloc(count, sizeof *blocks);
     for (uint32_t i = 0; i < count; i++)
         blocks[i] = (uint32_t)((uint64_t)i * 1237 % count); /* 1237 is odd, a prime */
-    must(ts_cuda_upload(b->cuda, b->blocks, blocks, count * sizeof *blocks, &err), &err);
-    must(ts_cuda_wait(b->cuda, &err), &err);
+    bench_must(ts_cuda_upload(b->cuda, b->blocks, blocks, count * sizeof *blocks, &err), &err);
+    bench_must(ts_cuda_wait(b->cuda, &err), &err);
     ts_free(blocks);
     b->view = (struct ts_cuda_codec_view){.pool = b->pool,
                                           .turns = upload_rope(b, head_dim),
@@ -239,21 +228,21 @@ static void bench_init(struct bench *b, uint32_t ordinal, size_t mib, bool full)
     static const size_t all[] = {256 << 10, 1 << 20, 4 << 20, 16 << 20, 0}, few[] = {1 << 20, 16 << 20, 0},
                         tiny[] = {(size_t)16 << 10, (size_t)64 << 10, 0};
     struct ts_error err = {0};
-    must(ts_cuda_open(ordinal, &b->cuda, &err), &err);
+    bench_must(ts_cuda_open(ordinal, &b->cuda, &err), &err);
     bool emulated = ts_cuda_properties(b->cuda)->emulated;
     b->pool_bytes = emulated ? (size_t)128 << 10 : mib << 20;
     b->rounds = emulated ? 1 : b->rounds;
     b->layers = emulated ? 2 : 16;
     b->sizes = emulated ? tiny : full ? all : few;
     b->payload_bytes = 2 * b->pool_bytes;
-    must(ts_cuda_event_new(b->cuda, &b->begin, &err), &err);
-    must(ts_cuda_event_new(b->cuda, &b->end, &err), &err);
-    must(ts_cuda_alloc(b->cuda, b->pool_bytes, &b->pool, &err), &err);
-    must(ts_cuda_alloc(b->cuda, b->payload_bytes, &b->payload, &err), &err);
-    must(ts_cuda_alloc(b->cuda, b->pool_bytes / 1024, &b->blocks, &err), &err);
+    bench_must(ts_cuda_event_new(b->cuda, &b->begin, &err), &err);
+    bench_must(ts_cuda_event_new(b->cuda, &b->end, &err), &err);
+    bench_must(ts_cuda_alloc(b->cuda, b->pool_bytes, &b->pool, &err), &err);
+    bench_must(ts_cuda_alloc(b->cuda, b->payload_bytes, &b->payload, &err), &err);
+    bench_must(ts_cuda_alloc(b->cuda, b->pool_bytes / 1024, &b->blocks, &err), &err);
     size_t workspace = ts_cuda_codec_workspace_bytes((uint32_t)(b->pool_bytes / 2048));
-    must(ts_cuda_alloc(b->cuda, workspace, &b->workspace, &err), &err);
-    must(ts_cuda_clear(b->cuda, b->workspace, workspace, &err), &err);
+    bench_must(ts_cuda_alloc(b->cuda, workspace, &b->workspace, &err), &err);
+    bench_must(ts_cuda_clear(b->cuda, b->workspace, workspace, &err), &err);
     b->peak = copy_rate(b, PEAK_BYTES);
 }
 
@@ -322,7 +311,7 @@ int main(int argc, char **argv)
         else if (strcmp(*argv, "--mib") == 0)
             mib = number(&argc, &argv, 64, 16384);
         else if (strcmp(*argv, "--rounds") == 0)
-            b.rounds = number(&argc, &argv, 1, ROUNDS_MAX);
+            b.rounds = number(&argc, &argv, 1, BENCH_ROUNDS_MAX);
         else
             return fprintf(stderr, "usage: ts-cuda-codec-bench [--full] [--device N] [--mib N] [--rounds N] "
                                    "[CODEC ...]\n"),

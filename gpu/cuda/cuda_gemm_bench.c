@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gpu/cuda/cuda_bench.h"
 #include "gpu/cuda/cuda_gemm_impl.h"
 #include "gpu/cuda/cuda_weights.h"
 
@@ -47,14 +48,6 @@ struct bench {
     ts_cuda_address pool;
 };
 
-static void must(enum ts_status status, const struct ts_error *err)
-{
-    if (status == TS_OK)
-        return;
-    fprintf(stderr, "ts-cuda-gemm-bench: %s\n", err->text);
-    exit(1);
-}
-
 /* Copies of 512 MiB: the best of five. */
 static double copy_rate(struct ts_cuda *cuda, size_t bytes)
 {
@@ -62,16 +55,16 @@ static double copy_rate(struct ts_cuda *cuda, size_t bytes)
     struct ts_cuda_event *begin, *end;
     struct ts_error err = {0};
     uint64_t best = UINT64_MAX, ns;
-    must(ts_cuda_alloc(cuda, bytes, &from, &err), &err);
-    must(ts_cuda_alloc(cuda, bytes, &to, &err), &err);
-    must(ts_cuda_clear(cuda, from, bytes, &err), &err);
-    must(ts_cuda_event_new(cuda, &begin, &err), &err);
-    must(ts_cuda_event_new(cuda, &end, &err), &err);
+    bench_must(ts_cuda_alloc(cuda, bytes, &from, &err), &err);
+    bench_must(ts_cuda_alloc(cuda, bytes, &to, &err), &err);
+    bench_must(ts_cuda_clear(cuda, from, bytes, &err), &err);
+    bench_must(ts_cuda_event_new(cuda, &begin, &err), &err);
+    bench_must(ts_cuda_event_new(cuda, &end, &err), &err);
     for (int round = 0; round < 6; round++) {
-        must(ts_cuda_record(cuda, begin, &err), &err);
-        must(ts_cuda_copy(cuda, to, from, bytes, &err), &err);
-        must(ts_cuda_record(cuda, end, &err), &err);
-        must(ts_cuda_elapsed(begin, end, &ns, &err), &err);
+        bench_must(ts_cuda_record(cuda, begin, &err), &err);
+        bench_must(ts_cuda_copy(cuda, to, from, bytes, &err), &err);
+        bench_must(ts_cuda_record(cuda, end, &err), &err);
+        bench_must(ts_cuda_elapsed(begin, end, &ns, &err), &err);
         if (round > 0 && ns < best)
             best = ns;
     }
@@ -96,9 +89,9 @@ static void take_weights(struct bench *b, const struct shape *s, bool int8, size
     b->count = b->count < 2 ? 2 : b->count > MATRICES_MAX ? MATRICES_MAX : b->count;
     if (int8)
         scales = ((size_t)s->outputs * 4 + 255) / 256 * 256;
-    must(ts_cuda_alloc(b->cuda, b->count * step + scales, &b->pool, &err), &err);
-    must(ts_cuda_clear(b->cuda, b->pool, b->count * step + scales, &err), &err);
-    must(cuda_weights_fill(b->cuda, b->pool, b->count * step / 2, 7, 0.02, TS_DTYPE_BF16, &err), &err);
+    bench_must(ts_cuda_alloc(b->cuda, b->count * step + scales, &b->pool, &err), &err);
+    bench_must(ts_cuda_clear(b->cuda, b->pool, b->count * step + scales, &err), &err);
+    bench_must(cuda_weights_fill(b->cuda, b->pool, b->count * step / 2, 7, 0.02, TS_DTYPE_BF16, &err), &err);
     for (uint32_t i = 0; i < b->count; i++)
         b->matrices[i] = (struct cuda_matrix){.type = int8 ? CUDA_MATRIX_I8 : CUDA_MATRIX_BF16,
                                               .data = b->pool + i * step,
@@ -130,7 +123,7 @@ static void measure(struct bench *b, const struct shape *s, bool int8, uint32_t 
 {
     struct gemm_choice own, library;
     struct ts_error err = {0};
-    must(gemm_measure(b->gemm, b->cuda, b->matrices, b->count, s->kind, m, &own, &library, &err), &err);
+    bench_must(gemm_measure(b->gemm, b->cuda, b->matrices, b->count, s->kind, m, &own, &library, &err), &err);
     if (own.way != GEMM_UNKNOWN)
         print_line(b, s, int8, m, &own, "own");
     if (library.way != GEMM_UNKNOWN)
@@ -166,8 +159,8 @@ int main(int argc, char **argv)
             return 2;
         }
     }
-    must(ts_cuda_open(device, &b.cuda, &err), &err);
-    must(cuda_gemm_new(b.cuda, &options, &b.gemm, &err), &err);
+    bench_must(ts_cuda_open(device, &b.cuda, &err), &err);
+    bench_must(cuda_gemm_new(b.cuda, &options, &b.gemm, &err), &err);
     bool emulated = ts_cuda_properties(b.cuda)->emulated;
     b.copy = copy_rate(b.cuda, emulated ? 1 << 16 : COPY_BYTES);
     fprintf(stderr, "%s; %s; copies of %zu MiB: %.0f GB/s read and written\n", ts_cuda_name(b.cuda),

@@ -17,10 +17,10 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
+#include "gpu/cuda/cuda_bench.h"
 #include "gpu/cuda/cuda_rows.h"
 #include "gpu/cuda/cuda_sample.h"
 
-#define ROUNDS_MAX 64u
 #define LAUNCHES   16u
 #define SAMPLE_MAX 128u
 
@@ -40,37 +40,16 @@ struct bench {
     double copy; /* GB/s, read and written */
 };
 
-static void must(enum ts_status status, const struct ts_error *err)
-{
-    if (status == TS_OK)
-        return;
-    fprintf(stderr, "ts-cuda-rows-bench: %s\n", err->text);
-    exit(1);
-}
-
-static int by_time(const void *a, const void *b)
-{
-    const uint64_t *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
-}
-
-/* Nanoseconds of the median launch of the graph that was captured, after one that is not counted. */
+/* Nanoseconds of the median launch of the graph that was captured. */
 static double end_and_measure(struct bench *b)
 {
-    uint64_t times[ROUNDS_MAX] = {0};
+    const struct bench_clock clock = {b->cuda, b->begin, b->end, b->rounds};
     struct ts_cuda_graph *graph;
     struct ts_error err = {0};
-    must(ts_cuda_capture_end(b->cuda, &graph, &err), &err);
-    must(ts_cuda_graph_launch(b->cuda, graph, &err), &err);
-    for (uint32_t i = 0; i < b->rounds; i++) {
-        must(ts_cuda_record(b->cuda, b->begin, &err), &err);
-        must(ts_cuda_graph_launch(b->cuda, graph, &err), &err);
-        must(ts_cuda_record(b->cuda, b->end, &err), &err);
-        must(ts_cuda_elapsed(b->begin, b->end, &times[i], &err), &err);
-    }
+    bench_must(ts_cuda_capture_end(b->cuda, &graph, &err), &err);
+    double ns = bench_median_graph(&clock, graph);
     ts_cuda_graph_free(&graph);
-    qsort(times, b->rounds, sizeof *times, by_time);
-    return times[b->rounds / 2] ? (double)times[b->rounds / 2] : 1;
+    return ns;
 }
 
 /* --- the kernels ---------------------------------------------------------------------------------------- */
@@ -121,7 +100,7 @@ static void launch_qkv(struct bench *b, ts_cuda_address in, ts_cuda_address out,
                          .tokens = batch,
                          .eps = 1e-5f,
                          .bf16 = true};
-    must(cuda_qkv_post(b->cuda, &p, err), err);
+    bench_must(cuda_qkv_post(b->cuda, &p, err), err);
 }
 
 static void launch(struct bench *b, enum what what, ts_cuda_address in, ts_cuda_address out, uint32_t batch)
@@ -130,17 +109,17 @@ static void launch(struct bench *b, enum what what, ts_cuda_address in, ts_cuda_
     struct ts_error err = {0};
     if (what == EMBED) {
         struct cuda_embedding e = {b->table, TS_DTYPE_BF16, b->numbers, out, m->hidden, batch};
-        must(cuda_embed(b->cuda, &e, &err), &err);
+        bench_must(cuda_embed(b->cuda, &e, &err), &err);
     } else if (what == NORM) {
         struct cuda_norm n = {in, 0, b->weight, out, 1e-5f, m->hidden, batch, true};
-        must(cuda_rms_norm(b->cuda, &n, &err), &err);
+        bench_must(cuda_rms_norm(b->cuda, &n, &err), &err);
     } else if (what == QKV) {
         launch_qkv(b, in, out, batch, &err);
     } else if (what == SILU) {
         struct cuda_silu s = {in, out, m->intermediate, batch, true};
-        must(cuda_silu_mul(b->cuda, &s, &err), &err);
+        bench_must(cuda_silu_mul(b->cuda, &s, &err), &err);
     } else {
-        must(cuda_sample_run(b->sample, b->cuda, in, batch, &err), &err);
+        bench_must(cuda_sample_run(b->sample, b->cuda, in, batch, &err), &err);
     }
 }
 
@@ -153,9 +132,9 @@ static void put_numbers(struct bench *b, uint32_t batch)
     uint32_t *numbers = ts_xcalloc(batch, sizeof *numbers);
     for (uint32_t i = 0; i < batch; i++)
         numbers[i] = i;
-    must(ts_cuda_clear(b->cuda, b->numbers, (size_t)3 * 4 * b->context, &err), &err);
-    must(ts_cuda_upload(b->cuda, b->numbers, numbers, batch * sizeof *numbers, &err), &err);
-    must(ts_cuda_wait(b->cuda, &err), &err);
+    bench_must(ts_cuda_clear(b->cuda, b->numbers, (size_t)3 * 4 * b->context, &err), &err);
+    bench_must(ts_cuda_upload(b->cuda, b->numbers, numbers, batch * sizeof *numbers, &err), &err);
+    bench_must(ts_cuda_wait(b->cuda, &err), &err);
     ts_free(numbers);
 }
 
@@ -171,8 +150,8 @@ static void put_rows(struct bench *b, enum what what, uint32_t batch)
     cuda_sample_begin(b->sample);
     for (uint32_t i = 0; i < batch; i++, p.seed++)
         cuda_sample_set(b->sample, i, &row);
-    must(cuda_sample_upload(b->sample, b->cuda, batch, &err), &err);
-    must(ts_cuda_wait(b->cuda, &err), &err);
+    bench_must(cuda_sample_upload(b->sample, b->cuda, batch, &err), &err);
+    bench_must(ts_cuda_wait(b->cuda, &err), &err);
 }
 
 /* The arena as rows of logits, all alike. */
@@ -185,10 +164,10 @@ static void put_logits(struct bench *b)
     ts_rng_init(&rng, 1);
     for (uint32_t i = 0; i < b->model.vocab; i++)
         logits[i] = (float)(3 * ts_rng_normal(&rng));
-    must(ts_cuda_upload(b->cuda, b->arena, logits, bytes, &err), &err);
+    bench_must(ts_cuda_upload(b->cuda, b->arena, logits, bytes, &err), &err);
     for (size_t at = bytes; at + bytes <= b->arena_bytes; at += bytes)
-        must(ts_cuda_copy(b->cuda, b->arena + at, b->arena, bytes, &err), &err);
-    must(ts_cuda_wait(b->cuda, &err), &err);
+        bench_must(ts_cuda_copy(b->cuda, b->arena + at, b->arena, bytes, &err), &err);
+    bench_must(ts_cuda_wait(b->cuda, &err), &err);
     ts_free(logits);
 }
 
@@ -201,7 +180,7 @@ static void measure(struct bench *b, enum what what, uint32_t batch)
         put_numbers(b, batch);
     else
         put_rows(b, what, batch);
-    must(ts_cuda_capture_begin(b->cuda, &err), &err);
+    bench_must(ts_cuda_capture_begin(b->cuda, &err), &err);
     for (uint32_t i = 0; i < b->launches; i++) {
         ts_cuda_address at = b->arena + i % (b->arena_bytes / each) * each;
         launch(b, what, at, at + each - (written + 255) / 256 * 256, batch);
@@ -218,8 +197,8 @@ static ts_cuda_address take(struct bench *b, size_t bytes)
 {
     struct ts_error err = {0};
     ts_cuda_address address;
-    must(ts_cuda_alloc(b->cuda, bytes, &address, &err), &err);
-    must(ts_cuda_clear(b->cuda, address, bytes, &err), &err);
+    bench_must(ts_cuda_alloc(b->cuda, bytes, &address, &err), &err);
+    bench_must(ts_cuda_clear(b->cuda, address, bytes, &err), &err);
     return address;
 }
 
@@ -227,16 +206,16 @@ static void measure_copy(struct bench *b)
 {
     size_t piece = b->arena_bytes / 4;
     struct ts_error err = {0};
-    must(ts_cuda_capture_begin(b->cuda, &err), &err);
+    bench_must(ts_cuda_capture_begin(b->cuda, &err), &err);
     for (size_t at = 0; at < b->arena_bytes; at += 2 * piece)
-        must(ts_cuda_copy(b->cuda, b->arena + at + piece, b->arena + at, piece, &err), &err);
+        bench_must(ts_cuda_copy(b->cuda, b->arena + at + piece, b->arena + at, piece, &err), &err);
     b->copy = (double)b->arena_bytes / end_and_measure(b);
 }
 
 static void bench_init(struct bench *b, uint32_t ordinal)
 {
     struct ts_error err = {0};
-    must(ts_cuda_open(ordinal, &b->cuda, &err), &err);
+    bench_must(ts_cuda_open(ordinal, &b->cuda, &err), &err);
     b->tiny = ts_cuda_properties(b->cuda)->emulated;
     b->model = (struct ts_model){.hidden = 4096,
                                  .intermediate = 14336,
@@ -248,14 +227,14 @@ static void bench_init(struct bench *b, uint32_t ordinal)
     b->launches = b->tiny ? 1 : LAUNCHES;
     b->context = b->tiny ? 64 : 2048;
     b->arena_bytes = b->tiny ? (size_t)2 << 20 : (size_t)1 << 30;
-    must(ts_cuda_event_new(b->cuda, &b->begin, &err), &err);
-    must(ts_cuda_event_new(b->cuda, &b->end, &err), &err);
+    bench_must(ts_cuda_event_new(b->cuda, &b->begin, &err), &err);
+    bench_must(ts_cuda_event_new(b->cuda, &b->end, &err), &err);
     b->arena = take(b, b->arena_bytes);
     b->numbers = take(b, (size_t)3 * 4 * b->context);
     b->table = take(b, (size_t)b->context * 2 * b->model.hidden);
     b->weight = take(b, (size_t)b->context * 4 * (b->model.head_dim / 2));
     struct cuda_sample_options options = {.model = &b->model, .rows_max = SAMPLE_MAX};
-    must(cuda_sample_new(b->cuda, &options, &b->sample, &err), &err);
+    bench_must(cuda_sample_new(b->cuda, &options, &b->sample, &err), &err);
     measure_copy(b);
 }
 
@@ -295,7 +274,7 @@ int main(int argc, char **argv)
         if (strcmp(*argv, "--device") == 0)
             ordinal = number(&argc, &argv, 0, 1023);
         else if (strcmp(*argv, "--rounds") == 0)
-            b.rounds = number(&argc, &argv, 1, ROUNDS_MAX);
+            b.rounds = number(&argc, &argv, 1, BENCH_ROUNDS_MAX);
         else
             return fprintf(stderr, "usage: ts-cuda-rows-bench [--device N] [--rounds N]\n"), 2;
     }

@@ -9,6 +9,7 @@
 
 #include "common/base/ts_mem.h"
 #include "tests/gpu/attention_fixture.h"
+#include "tests/gpu/cuda_open.h"
 
 static uint32_t processors;
 
@@ -57,18 +58,10 @@ int main(void)
                                        cmocka_unit_test(attention_test_spans),
                                        cmocka_unit_test(test_large),
                                        cmocka_unit_test(test_decode)};
-    struct ts_error err = {0};
     struct ts_cuda *cuda;
-    enum ts_status status = ts_cuda_open(0, &cuda, &err);
-    if (status == TS_EUNSUPPORTED || status == TS_ENOTFOUND) {
-        printf("SKIP: no-gpu %s\n", err.text);
-        return 77;
-    }
-    if (status != TS_OK) {
-        printf("%s\n", err.text);
-        return 1;
-    }
-    printf("device: %s\n", ts_cuda_name(cuda));
+    int status = cuda_open_or_skip(&cuda);
+    if (status != 0)
+        return status;
     processors = ts_cuda_properties(cuda)->multiprocessors;
     attention_use(cuda, NULL);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

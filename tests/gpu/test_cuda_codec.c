@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "tests/gpu/cuda_open.h"
 #include "tests/gpu/kernel_fixture.h"
 
 int main(void)
@@ -16,18 +17,10 @@ int main(void)
         cmocka_unit_test(kernel_test_refusals), cmocka_unit_test(kernel_test_means),
         cmocka_unit_test(kernel_test_layers),
     };
-    struct ts_error err = {0};
     struct ts_cuda *cuda;
-    enum ts_status status = ts_cuda_open(0, &cuda, &err);
-    if (status == TS_EUNSUPPORTED || status == TS_ENOTFOUND) {
-        printf("SKIP: no-gpu %s\n", err.text);
-        return 77;
-    }
-    if (status != TS_OK) {
-        printf("%s\n", err.text);
-        return 1;
-    }
-    printf("device: %s\n", ts_cuda_name(cuda));
+    int status = cuda_open_or_skip(&cuda);
+    if (status != 0)
+        return status;
     kernel_use(cuda, NULL);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ts_cuda_close(&cuda);

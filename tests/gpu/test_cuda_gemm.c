@@ -17,6 +17,7 @@
 #endif
 #include "gpu/cuda/cuda_blaslt_api.h"
 #include "gpu/cuda/cuda_gemm_impl.h"
+#include "tests/gpu/cuda_open.h"
 #include "tests/gpu/gemm_fixture.h"
 #include "tests/gpu/gemm_tests.h"
 
@@ -175,17 +176,9 @@ int main(void)
         cmocka_unit_test(test_large),           cmocka_unit_test(test_library),
         cmocka_unit_test(test_prepared),
     };
-    struct ts_error err = {0};
-    enum ts_status status = ts_cuda_open(0, &cuda, &err);
-    if (status == TS_EUNSUPPORTED || status == TS_ENOTFOUND) {
-        printf("SKIP: no-gpu %s\n", err.text);
-        return 77;
-    }
-    if (status != TS_OK) {
-        printf("%s\n", err.text);
-        return 1;
-    }
-    printf("device: %s\n", ts_cuda_name(cuda));
+    int status = cuda_open_or_skip(&cuda);
+    if (status != 0)
+        return status;
     gemm_use(cuda, NULL);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ts_cuda_close(&cuda);

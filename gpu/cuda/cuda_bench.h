@@ -1,0 +1,24 @@
+/* What the programs that measure devices share. */
+#ifndef TS_GPU_CUDA_CUDA_BENCH_H
+#define TS_GPU_CUDA_CUDA_BENCH_H
+
+#include "gpu/cuda/ts_cuda.h"
+
+#define BENCH_ROUNDS_MAX 64u
+
+/* Or the program ends, with its name and what the error says. */
+void bench_must(enum ts_status status, const struct ts_error *err);
+
+/* Events of the device, and how often a median is measured, 1 .. BENCH_ROUNDS_MAX times. */
+struct bench_clock {
+    struct ts_cuda *cuda;
+    struct ts_cuda_event *begin, *end;
+    uint32_t rounds;
+};
+
+/* Nanoseconds of the median round of `run(context)`, after one that is not counted; at least 1. */
+double bench_median(const struct bench_clock *clock, void (*run)(void *context), void *context);
+/* Of launches of a graph. */
+double bench_median_graph(const struct bench_clock *clock, struct ts_cuda_graph *graph);
+
+#endif
