@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
 #include "gpu/codec/codec_impl.h"
@@ -78,7 +79,9 @@ static void run_copies(struct bench *b, void *context)
 static double copy_rate(struct bench *b, size_t piece)
 {
     piece = piece < b->pool_bytes ? piece : b->pool_bytes;
-    return 2 * (double)(b->pool_bytes / piece * piece) / median_of(b, run_copies, &piece);
+    TS_ASSERT(piece > 0);
+    size_t copied = b->pool_bytes - b->pool_bytes % piece;
+    return 2 * (double)copied / median_of(b, run_copies, &piece);
 }
 
 /* --- the codec ------------------------------------------------------------------------------------------ */
@@ -205,6 +208,7 @@ static ts_cuda_address upload_rope(struct bench *b, uint32_t head_dim)
 static void set_view(struct bench *b, enum ts_dtype dtype, uint32_t head_dim)
 {
     struct ts_error err = {0};
+    TS_ASSERT(b->layers > 0);
     uint32_t count =
         (uint32_t)(b->pool_bytes / b->layers / ((size_t)TS_KV_BLOCK_TOKENS * HEADS * head_dim * 4));
     uint32_t *blocks = ts_xcalloc(count, sizeof *blocks);
