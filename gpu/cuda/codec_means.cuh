@@ -68,10 +68,11 @@ TS_DEVICE void take_back(const codec_args &args, const tile &t, uint32_t row, ui
     float a[2], b[2];
     widen_pair<BF16>(*(const uint32_t *)from, &a[0], &a[1]);
     widen_pair<BF16>(*(const uint32_t *)(from + half * 2), &b[0], &b[1]);
-    const float *turns = args.turns + (uint64_t)(t.block % SPAN * ROWS + row) * 2 * half + element;
+    uint64_t turn = (uint64_t)(t.block % SPAN * ROWS + row) * 2 * half + element;
 #pragma unroll
     for (uint32_t i = 0; i < 2; i++) {
-        float cosine = args.turns ? turns[i] : 1, sine = args.turns ? turns[half + i] : 0;
+        float cosine = args.turns ? args.turns[turn + i] : 1;
+        float sine = args.turns ? args.turns[turn + half + i] : 0;
         cells[element + i] = a[i] * cosine + b[i] * sine;
         cells[half + element + i] = b[i] * cosine - a[i] * sine;
     }

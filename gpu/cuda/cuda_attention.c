@@ -247,10 +247,10 @@ void cuda_attention_plan_make(const struct cuda_attention_shape *shape,
 {
     uint32_t group = group_of(shape), width = width_of(shape->head_dim);
     struct attention_head *head = array;
-    struct attention_span *spans = (struct attention_span *)(head + 1);
     *plan = (struct cuda_attention_plan){.tile_rows = NARROW_TILE};
     if (limits->rows == 0)
         return;
+    struct attention_span *spans = (struct attention_span *)(head + 1);
     check_batch(limits, rows);
     uint64_t most = batch_span(shape, limits, rows);
     for (uint32_t r = 0; r < rows->rows; r++) {
