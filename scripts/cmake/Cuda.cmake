@@ -70,3 +70,12 @@ function(ts_emulated name)
     add_dependencies(${name} emulated_driver)
   endif()
 endfunction()
+
+# ts_without_toolkit(TEST...): tests that need the toolkit's compiler skip where it is not, so that the list of tests is the same.
+function(ts_without_toolkit)
+  foreach(name ${ARGN})
+    add_test(NAME ${name} COMMAND sh -c "echo 'SKIP: no-gpu the kernels are not compiled for GPUs (TS_CUDA)'; exit 77")
+    set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77)
+    ts_set_test_properties(${name} 60 OFF gpu)
+  endforeach()
+endfunction()

@@ -4,6 +4,8 @@ if(TS_CUDA_FOUND)
   ts_set_test_properties(kernel_codec_bench 120 OFF gpu)
   set_tests_properties(kernel_codec_bench PROPERTIES PASS_REGULAR_EXPRESSION "decode,k8v4h,f16,128,64,2,")
   ts_emulated(kernel_codec_bench)
+else()
+  ts_without_toolkit(kernel_codec_bench)
 endif()
 
 ts_test(kernel_quotient SOURCES kernel_quotient.cc LINK ts_kernels_host LABELS gpu TIMEOUT 60)

@@ -7,4 +7,6 @@ ts_test(test_cuda_engine SOURCES test_cuda_engine.c cuda_engine_fixture.c famili
 if(TS_CUDA_FOUND)
   ts_test(test_cuda_engine_faults SOURCES test_cuda_engine_faults.c LINK ts_engine ts_random_model ${CMAKE_DL_LIBS} LABELS gpu TIMEOUT 300)
   ts_emulated(test_cuda_engine_faults TS_CUDA_OVERLAP=on)
+else()
+  ts_without_toolkit(test_cuda_engine_faults)
 endif()

@@ -2,4 +2,6 @@ ts_test(test_pool SOURCES test_pool.c LINK ts_pool ts_codec ts_core ts_base LABE
 if(TS_CUDA_FOUND)
   ts_test(test_pool_device SOURCES test_pool_device.c LINK ts_pool ts_cuda ts_codec ts_core ts_base ${CMAKE_DL_LIBS} LABELS gpu)
   ts_emulated(test_pool_device)
+else()
+  ts_without_toolkit(test_pool_device)
 endif()
