@@ -612,11 +612,6 @@ double plan_eval_run(struct plan_eval *eval, const struct plan_state *state, str
     return objective;
 }
 
-bool plan_eval_verify(const struct plan_eval *eval, struct ts_error *err)
-{
-    return plan_lp_verify(eval->lp, err);
-}
-
 uint64_t plan_eval_runs(const struct plan_eval *eval)
 {
     return eval->runs;

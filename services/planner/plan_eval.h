@@ -53,8 +53,6 @@ struct plan_eval *plan_eval_new(struct plan_shapes *shapes);
 void plan_eval_destroy(struct plan_eval **eval);
 /* All groups have their shape. Returns the objective; fills `out` when given. Warm from the previous run. */
 double plan_eval_run(struct plan_eval *eval, const struct plan_state *state, struct plan_result *out);
-/* Whether the last run's program and its solution pass the referee of plan_lp_check.h. */
-bool plan_eval_verify(const struct plan_eval *eval, struct ts_error *err);
 uint64_t plan_eval_runs(const struct plan_eval *eval);
 uint64_t plan_eval_work(const struct plan_eval *eval); /* runs and simplex iterations: what budgets count */
 

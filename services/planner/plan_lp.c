@@ -1,4 +1,4 @@
-#include "services/planner/plan_lp.h"
+#include "services/planner/plan_lp_impl.h"
 
 #include <glpk.h>
 #include <math.h>
@@ -8,47 +8,9 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
-#include "services/planner/plan_lp_check.h"
 
 /* Tighter than GLPK's 1e-7, which is also what the referee allows. Tighter than 1e-10 it stalls. */
 #define TOLERANCE 1e-9
-
-enum solved { SOLVED_NOT, SOLVED_LP, SOLVED_INTEGER };
-
-struct plan_lp {
-    /* The program as given. */
-    double *limits, *gains;
-    size_t *first; /* column_count + 1 */
-    struct plan_lp_term *terms;
-    bool *integer;
-    uint32_t row_count, column_count;
-    size_t limits_capacity, gains_capacity, first_capacity, terms_capacity, integer_capacity;
-    struct ts_error fault; /* the first bad number since reset */
-
-    /* What GLPK has of it. */
-    glp_prob *glpk;
-    uint64_t epoch; /* of the environment that `glpk` lives in */
-    uint32_t rows_loaded, columns_loaded;
-    bool limits_changed, moved;  /* since the last load; since the last solve */
-    double *row_scale, *largest; /* of rows: what they are multiplied by; work of scale_rows */
-    size_t row_scale_capacity, largest_capacity;
-    bool *closed; /* rows with limit 0 and no negative term: their columns are 0 */
-    size_t closed_capacity;
-    bool any_closed;
-    bool *shut; /* columns of such rows */
-    size_t shut_capacity;
-    double gain_scale;
-    int *index; /* of one column, from 1, as GLPK wants it */
-    double *value;
-    size_t index_capacity, value_capacity;
-
-    /* Of the last solve. */
-    enum solved solved;
-    double objective;
-    double *x, *duals;
-    size_t x_capacity, duals_capacity;
-    uint64_t iterations;
-};
 
 /* --- GLPK's environment: of a thread, and gone after an error in it --- */
 
@@ -495,7 +457,7 @@ static void price_closed(struct plan_lp *lp)
     }
 }
 
-static double value_of(const struct plan_lp *lp, uint32_t column, enum solved solved)
+static double value_of(const struct plan_lp *lp, uint32_t column, enum plan_lp_solved solved)
 {
     double x = solved == SOLVED_LP ? glp_get_col_prim(lp->glpk, (int)column + 1)
                                    : glp_mip_col_val(lp->glpk, (int)column + 1);
@@ -508,7 +470,7 @@ static double dual_of(const struct plan_lp *lp, uint32_t row)
     return dual > HAIR * lp->row_scale[row] ? dual / lp->gain_scale : 0;
 }
 
-static void read_solution(struct plan_lp *lp, enum solved solved)
+static void read_solution(struct plan_lp *lp, enum plan_lp_solved solved)
 {
     bool found =
         solved == SOLVED_LP || glp_mip_status(lp->glpk) == GLP_OPT || glp_mip_status(lp->glpk) == GLP_FEAS;
@@ -547,7 +509,7 @@ static enum ts_status solve(struct plan_lp *lp, const double *seconds, struct ts
     if (lp->row_count > 0 || lp->column_count > 0) {
         status = simplex(lp, err);
     }
-    enum solved solved = SOLVED_LP;
+    enum plan_lp_solved solved = SOLVED_LP;
     if (status == TS_OK && seconds) {
         status = branch(lp, *seconds, err);
         solved = SOLVED_INTEGER;
@@ -588,34 +550,7 @@ double plan_lp_dual(const struct plan_lp *lp, uint32_t row)
     return lp->duals[row];
 }
 
-double plan_lp_slack(const struct plan_lp *lp, uint32_t row)
-{
-    TS_ASSERT(lp->solved != SOLVED_NOT && row < lp->row_count);
-    double slack = lp->limits[row];
-    for (uint32_t j = 0; j < lp->column_count; j++) {
-        for (size_t t = lp->first[j]; lp->x[j] > 0 && t < lp->first[j + 1]; t++) {
-            slack -= lp->terms[t].row == row ? lp->terms[t].value * lp->x[j] : 0;
-        }
-    }
-    return slack;
-}
-
 uint64_t plan_lp_iterations(const struct plan_lp *lp)
 {
     return lp->iterations;
-}
-
-bool plan_lp_verify(const struct plan_lp *lp, struct ts_error *err)
-{
-    if (lp->solved != SOLVED_LP) {
-        (void)ts_error_set(err, TS_EINVAL, "linear program: no solution to verify");
-        return false;
-    }
-    const struct plan_lp_program program = {.limits = lp->limits,
-                                            .rows = lp->row_count,
-                                            .gains = lp->gains,
-                                            .first = lp->first,
-                                            .terms = lp->terms,
-                                            .columns = lp->column_count};
-    return plan_lp_check(&program, lp->x, lp->duals, lp->objective, err);
 }

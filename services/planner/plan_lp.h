@@ -47,10 +47,6 @@ enum ts_status plan_lp_solve_integer(struct plan_lp *lp, double seconds, struct 
 double plan_lp_objective(const struct plan_lp *lp);
 double plan_lp_value(const struct plan_lp *lp, uint32_t column);
 double plan_lp_dual(const struct plan_lp *lp, uint32_t row); /* >= 0: gain of one more unit of the limit */
-double plan_lp_slack(const struct plan_lp *lp, uint32_t row);
-uint64_t plan_lp_iterations(const struct plan_lp *lp); /* of simplex, since new */
-
-/* The solution at hand against the program as it was given, by plan_lp_check.h, without GLPK. */
-bool plan_lp_verify(const struct plan_lp *lp, struct ts_error *err);
+uint64_t plan_lp_iterations(const struct plan_lp *lp);       /* of simplex, since new */
 
 #endif

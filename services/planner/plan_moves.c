@@ -9,14 +9,8 @@
 
 /* Places of groups that go are taken by groups that come, in order; what is left over of either is cut from
  * or put to the end. So most groups keep their index, which keeps the evaluator's program warm. */
-void plan_move_apply(struct plan_state *state, const struct plan_move *move, struct plan_undo *undo)
+void plan_move_apply(struct plan_state *state, const struct plan_move *move)
 {
-    undo->out_count = move->out_count;
-    undo->in_count = move->in_count;
-    for (uint32_t i = 0; i < move->out_count; i++) {
-        undo->out[i] = move->out[i];
-        undo->groups[i] = state->groups[move->out[i]];
-    }
     for (uint32_t i = 0; i < move->in_count; i++) {
         if (i < move->out_count)
             state->groups[move->out[i]] = move->in[i];
@@ -25,23 +19,6 @@ void plan_move_apply(struct plan_state *state, const struct plan_move *move, str
     }
     for (uint32_t i = move->out_count; i > move->in_count; i--)
         plan_state_remove(state, move->out[i - 1]);
-}
-
-void plan_move_undo(struct plan_state *state, const struct plan_undo *undo)
-{
-    for (uint32_t i = undo->in_count; i < undo->out_count; i++) {
-        if (undo->out[i] < state->count) {
-            struct plan_group moved = state->groups[undo->out[i]];
-            plan_state_add(state, &moved);
-            state->groups[undo->out[i]] = undo->groups[i];
-        } else {
-            plan_state_add(state, &undo->groups[i]);
-        }
-    }
-    for (uint32_t i = undo->out_count; i < undo->in_count; i++)
-        plan_state_remove(state, state->count - 1);
-    for (uint32_t i = 0; i < undo->out_count && i < undo->in_count; i++)
-        state->groups[undo->out[i]] = undo->groups[i];
 }
 
 uint64_t plan_group_key(const struct plan_group *group)
@@ -257,10 +234,10 @@ void plan_tabu_reset(struct plan_tabu *tabu, uint32_t length)
     *tabu = (struct plan_tabu){.length = length};
 }
 
-void plan_tabu_add(struct plan_tabu *tabu, const struct plan_undo *undone)
+void plan_tabu_add(struct plan_tabu *tabu, const struct plan_state *state, const struct plan_move *move)
 {
-    for (uint32_t i = 0; tabu->length && i < undone->out_count; i++) {
-        tabu->keys[tabu->next] = plan_group_key(&undone->groups[i]);
+    for (uint32_t i = 0; tabu->length && i < move->out_count; i++) {
+        tabu->keys[tabu->next] = plan_group_key(&state->groups[move->out[i]]);
         tabu->next = (tabu->next + 1) % tabu->length;
     }
 }

@@ -2,8 +2,7 @@
  * Moves of the search over groups, as values: a move takes up to three groups out of a state and puts up to
  * three in. The paper's four (flip a phase, split a group, merge two, move devices between groups) are all of
  * this form, and so are a change of the tensor-parallel degree, an exchange of devices between two groups,
- * and growing from or shrinking to the devices that are idle. Applying one records what undoes it exactly,
- * order included.
+ * and growing from or shrinking to the devices that are idle.
  *
  * plan_moves_list walks the neighbourhood of a state and keeps the most promising moves; the linear program
  * is then run for few. A move is valued by the lesser of two estimates: the coarse gauge of what the groups
@@ -36,14 +35,7 @@ struct plan_move {
     double estimate;                        /* of the objective afterwards */
 };
 
-struct plan_undo {
-    uint8_t out_count, in_count;
-    uint32_t out[PLAN_MOVE_GROUPS];
-    struct plan_group groups[PLAN_MOVE_GROUPS];
-};
-
-void plan_move_apply(struct plan_state *state, const struct plan_move *move, struct plan_undo *undo);
-void plan_move_undo(struct plan_state *state, const struct plan_undo *undo);
+void plan_move_apply(struct plan_state *state, const struct plan_move *move);
 /* Equal for groups of equal parts, TP and phase: what the tabu list holds. */
 uint64_t plan_group_key(const struct plan_group *group);
 
@@ -68,7 +60,8 @@ struct plan_tabu {
     uint32_t length, next; /* length 0 = nothing is tabu */
 };
 void plan_tabu_reset(struct plan_tabu *tabu, uint32_t length);
-void plan_tabu_add(struct plan_tabu *tabu, const struct plan_undo *undone);
+/* What `move` takes out of `state`, which it has not been applied to yet. */
+void plan_tabu_add(struct plan_tabu *tabu, const struct plan_state *state, const struct plan_move *move);
 bool plan_tabu_has(const struct plan_tabu *tabu, const struct plan_move *move);
 
 /* What to keep of a neighbourhood. */

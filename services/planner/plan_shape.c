@@ -217,11 +217,6 @@ const struct plan_problem *plan_shapes_problem(const struct plan_shapes *shapes)
     return shapes->problem;
 }
 
-uint32_t plan_shapes_count(const struct plan_shapes *shapes)
-{
-    return shapes->count;
-}
-
 double plan_shape_score(const struct plan_shapes *shapes, const struct plan_shape *shape)
 {
     (void)shapes;

@@ -73,7 +73,6 @@ struct plan_shapes; /* the cache, for one problem */
 struct plan_shapes *plan_shapes_new(const struct plan_problem *problem);
 void plan_shapes_destroy(struct plan_shapes **shapes);
 const struct plan_problem *plan_shapes_problem(const struct plan_shapes *shapes);
-uint32_t plan_shapes_count(const struct plan_shapes *shapes); /* shapes made: ids are below */
 
 /* Sets group->shape. False when the group cannot hold the model, has too many stages or a TP that does not
  * divide: shape is NULL then (the answer is cached too). Every part has its tp. */

@@ -148,9 +148,8 @@ static void try_one(struct plan_search *search)
         search->stage = PLAN_THUNDER_GO;
         return;
     }
-    struct plan_undo undo;
     plan_state_copy(&search->scratch, &search->current);
-    plan_move_apply(&search->scratch, move, &undo);
+    plan_move_apply(&search->scratch, move);
     uint64_t hash = plan_state_hash(&search->scratch);
     struct plan_seen *seen = seen_slot(search, hash);
     double objective;
@@ -176,9 +175,9 @@ static void go(struct plan_search *search)
         search->stage = PLAN_THUNDER_KICK;
         return;
     }
-    struct plan_undo undo;
-    plan_move_apply(&search->current, &search->moves.items[search->chosen], &undo);
-    plan_tabu_add(&search->tabu, &undo);
+    const struct plan_move *move = &search->moves.items[search->chosen];
+    plan_tabu_add(&search->tabu, &search->current, move);
+    plan_move_apply(&search->current, move);
     search->current_objective = search->chosen_objective;
     struct plan_seen *seen = seen_add(search, plan_state_hash(&search->current));
     seen->objective = search->chosen_objective;

@@ -15,6 +15,7 @@
 #include "services/planner/plan_columns.h"
 #include "services/planner/plan_eval_impl.h"
 #include "services/planner/plan_lp.h"
+#include "tests/planner/lp_referee.h"
 
 void eval_fixture_open(struct eval_fixture *fixture)
 {
@@ -306,7 +307,7 @@ double eval_fixture_full(const struct eval_fixture *fixture)
             }
         }
     }
-    if (plan_lp_solve(full.lp, &err) != TS_OK || !plan_lp_verify(full.lp, &err)) {
+    if (plan_lp_solve(full.lp, &err) != TS_OK || !lp_verify(full.lp, &err)) {
         fail_msg("%s", err.text);
     }
     double objective = plan_lp_objective(full.lp);
@@ -399,7 +400,7 @@ double eval_fixture_run(struct eval_fixture *fixture, struct plan_result *out)
     struct ts_error err = {0};
     double objective = plan_eval_run(fixture->eval, &fixture->state, result);
     assert_true(objective == result->objective && objective >= 0);
-    if (!plan_eval_verify(fixture->eval, &err)) {
+    if (!lp_verify(fixture->eval->lp, &err)) {
         fail_msg("%s", err.text);
     }
     check_groups(fixture);

@@ -1,8 +1,9 @@
-#include "services/planner/plan_lp_check.h"
+#include "tests/planner/lp_referee.h"
 
 #include <math.h>
 
 #include "common/base/ts_mem.h"
+#include "services/planner/plan_lp_impl.h"
 
 struct sums {
     double *activity, *size; /* of rows: sum of terms, sum of their magnitudes and of the limit's */
@@ -10,7 +11,7 @@ struct sums {
     double scale;            /* what differences of objectives are measured by */
 };
 
-static enum ts_status check_signs(const struct plan_lp_program *program, const double *x, const double *duals,
+static enum ts_status check_signs(const struct lp_program *program, const double *x, const double *duals,
                                   struct ts_error *err)
 {
     for (uint32_t j = 0; j < program->columns; j++) {
@@ -26,8 +27,7 @@ static enum ts_status check_signs(const struct plan_lp_program *program, const d
     return TS_OK;
 }
 
-static void add_up(const struct plan_lp_program *program, const double *x, const double *duals,
-                   struct sums *sums)
+static void add_up(const struct lp_program *program, const double *x, const double *duals, struct sums *sums)
 {
     double size = 0;
     for (uint32_t i = 0; i < program->rows; i++) {
@@ -46,17 +46,17 @@ static void add_up(const struct plan_lp_program *program, const double *x, const
     sums->scale = size + fabs(sums->dual);
 }
 
-static enum ts_status check_rows(const struct plan_lp_program *program, const double *duals,
+static enum ts_status check_rows(const struct lp_program *program, const double *duals,
                                  const struct sums *sums, struct ts_error *err)
 {
     for (uint32_t i = 0; i < program->rows; i++) {
         double slack = program->limits[i] - sums->activity[i];
-        if (!(slack >= -PLAN_LP_TOLERANCE * sums->size[i])) {
+        if (!(slack >= -LP_TOLERANCE * sums->size[i])) {
             return ts_error_set(err, TS_ECORRUPT, "row %u is over its limit %g by %g", i, program->limits[i],
                                 -slack);
         }
-        bool tight = slack <= PLAN_LP_TOLERANCE * sums->size[i];
-        if (!tight && !(slack * duals[i] <= PLAN_LP_TOLERANCE * sums->scale)) {
+        bool tight = slack <= LP_TOLERANCE * sums->size[i];
+        if (!tight && !(slack * duals[i] <= LP_TOLERANCE * sums->scale)) {
             return ts_error_set(err, TS_ECORRUPT, "row %u has a slack of %g and yet a dual of %g", i, slack,
                                 duals[i]);
         }
@@ -66,8 +66,8 @@ static enum ts_status check_rows(const struct plan_lp_program *program, const do
 
 /* What more of column j would gain, at the duals, and the size of the numbers in that difference. `most` is
  * the largest value of the column that its rows allow, were it alone. */
-static double column_gain(const struct plan_lp_program *program, const double *duals, uint32_t j,
-                          double *size, double *most)
+static double column_gain(const struct lp_program *program, const double *duals, uint32_t j, double *size,
+                          double *most)
 {
     double gain = program->gains[j];
     *size = fabs(gain);
@@ -84,7 +84,7 @@ static double column_gain(const struct plan_lp_program *program, const double *d
 }
 
 /* A negative term lets other columns pass what their own rows would allow. */
-static bool any_negative(const struct plan_lp_program *program)
+static bool any_negative(const struct lp_program *program)
 {
     for (size_t t = 0; t < program->first[program->columns]; t++) {
         if (program->terms[t].value < 0) {
@@ -94,8 +94,8 @@ static bool any_negative(const struct plan_lp_program *program)
     return false;
 }
 
-static enum ts_status check_columns(const struct plan_lp_program *program, const double *x,
-                                    const double *duals, const struct sums *sums, struct ts_error *err)
+static enum ts_status check_columns(const struct lp_program *program, const double *x, const double *duals,
+                                    const struct sums *sums, struct ts_error *err)
 {
     bool limited = !any_negative(program);
     double rounding = 0; /* a column whose terms are all this small has nothing to compare with */
@@ -105,11 +105,11 @@ static enum ts_status check_columns(const struct plan_lp_program *program, const
     for (uint32_t j = 0; j < program->columns; j++) {
         double size, most;
         double gain = column_gain(program, duals, j, &size, &most);
-        bool negligible = limited && gain * most <= PLAN_LP_TOLERANCE * sums->scale;
-        if (!(gain <= PLAN_LP_TOLERANCE * size + rounding) && !negligible) {
+        bool negligible = limited && gain * most <= LP_TOLERANCE * sums->scale;
+        if (!(gain <= LP_TOLERANCE * size + rounding) && !negligible) {
             return ts_error_set(err, TS_ECORRUPT, "column %u would still gain %g of %g", j, gain, size);
         }
-        if (!(-gain * x[j] <= PLAN_LP_TOLERANCE * sums->scale)) {
+        if (!(-gain * x[j] <= LP_TOLERANCE * sums->scale)) {
             return ts_error_set(err, TS_ECORRUPT, "column %u is used for %g and yet loses %g", j, x[j],
                                 -gain);
         }
@@ -117,8 +117,8 @@ static enum ts_status check_columns(const struct plan_lp_program *program, const
     return TS_OK;
 }
 
-bool plan_lp_check(const struct plan_lp_program *program, const double *x, const double *duals,
-                   double objective, struct ts_error *err)
+bool lp_check(const struct lp_program *program, const double *x, const double *duals, double objective,
+              struct ts_error *err)
 {
     enum ts_status status = check_signs(program, x, duals, err);
     if (status != TS_OK) {
@@ -129,7 +129,7 @@ bool plan_lp_check(const struct plan_lp_program *program, const double *x, const
         .size = ts_xcalloc(program->rows + 1, sizeof *sums.size),
     };
     add_up(program, x, duals, &sums);
-    double allowed = PLAN_LP_TOLERANCE * sums.scale;
+    double allowed = LP_TOLERANCE * sums.scale;
     if (!(fabs(sums.primal - objective) <= allowed) || !(fabs(sums.dual - objective) <= allowed)) {
         status =
             ts_error_set(err, TS_ECORRUPT, "objective %.12g is not that of x, %.12g, and of the duals, %.12g",
@@ -144,4 +144,19 @@ bool plan_lp_check(const struct plan_lp_program *program, const double *x, const
     ts_free(sums.activity);
     ts_free(sums.size);
     return status == TS_OK;
+}
+
+bool lp_verify(const struct plan_lp *lp, struct ts_error *err)
+{
+    if (lp->solved != SOLVED_LP) {
+        (void)ts_error_set(err, TS_EINVAL, "no solution to verify");
+        return false;
+    }
+    const struct lp_program program = {.limits = lp->limits,
+                                       .rows = lp->row_count,
+                                       .gains = lp->gains,
+                                       .first = lp->first,
+                                       .terms = lp->terms,
+                                       .columns = lp->column_count};
+    return lp_check(&program, lp->x, lp->duals, lp->objective, err);
 }
