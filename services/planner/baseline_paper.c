@@ -10,8 +10,8 @@
  * row, so its optimum is the best pair and all requests go there; pairs that tie share evenly, which is an
  * optimum too and the kindest one. The search prefers, of states with equal optima, the one with the better
  * mean D. PLAN_FLIP is its lightweight rescheduling: the same search, flips only. What the same groups would
- * reach under our program with capacities is in the line of describe, so that what the grouping loses and
- * what the routing loses can be told apart.
+ * reach under our program with capacities is in the last line of describe, so that what the grouping loses
+ * and what the routing loses can be told apart.
  */
 #include <stdio.h>
 #include <string.h>
@@ -32,13 +32,15 @@ struct plan_search {
     struct baseline base;
     struct ts_rng rng;
     struct value now, top;       /* of the draft; of the answer */
-    struct plan_state candidate; /* the best neighbour of this step */
+    struct plan_state candidate; /* the best neighbour of this step, its value and its routes */
     struct value candidate_value;
+    struct plan_share *candidate_shares;
+    uint32_t candidate_count;
     bool has_candidate;
     uint64_t tabu[TABU];
     uint32_t tabu_count, step, neighbour;
     bool started;
-    double with_capacities; /* the answer's groups under plan_eval_run */
+    double with_capacities; /* after the last step: the answer's groups under plan_eval_run */
 };
 
 static bool better(struct value a, struct value b)
@@ -92,47 +94,38 @@ static struct value one_row(struct baseline *base, const struct plan_state *stat
     return value;
 }
 
-static struct value judge(struct baseline *base, const struct plan_state *state)
+/* The optimum of the one-row program: the best pairs, evenly. Below 0 and NULL when a phase is missing. */
+static struct plan_share *solve(struct baseline *base, const struct plan_state *state, uint32_t *kept,
+                                struct value *value)
 {
     uint32_t count = 0;
     struct plan_share *shares = even_shares(base->problem, state, &count);
-    if (!shares)
-        return (struct value){-1, -1};
-    double *attained = ts_xcalloc(count + 1, sizeof *attained);
-    struct value value = one_row(base, state, shares, count, attained);
-    ts_free(attained);
-    ts_free(shares);
-    return value;
-}
-
-/* The optimum of the one-row program: the best pairs, evenly. */
-static struct plan_share *paper_route(struct baseline *base, const struct plan_state *state, uint32_t *kept)
-{
-    uint32_t count = 0;
-    struct plan_share *shares = even_shares(base->problem, state, &count);
-    double *attained = ts_xcalloc(count + 1, sizeof *attained);
     *kept = 0;
-    if (shares) {
-        struct value value = one_row(base, state, shares, count, attained);
-        for (uint32_t i = 0; i < count; i++) {
-            if (attained[i] >= value.best - 1e-9)
-                shares[(*kept)++] = shares[i];
-        }
-        for (uint32_t i = 0; i < *kept; i++)
-            shares[i].share = 1.0 / *kept;
+    *value = (struct value){-1, -1};
+    if (!shares)
+        return NULL;
+    double *attained = ts_xcalloc(count + 1, sizeof *attained);
+    *value = one_row(base, state, shares, count, attained);
+    for (uint32_t i = 0; i < count; i++) {
+        if (attained[i] >= value->best - 1e-9)
+            shares[(*kept)++] = shares[i];
     }
+    for (uint32_t i = 0; i < *kept; i++)
+        shares[i].share = 1.0 / *kept;
     ts_free(attained);
     return shares;
 }
 
-/* The draft becomes the answer. */
-static void answer(struct plan_search *search)
+static struct plan_share *paper_route(struct baseline *base, const struct plan_state *state, uint32_t *kept)
 {
-    struct baseline *base = &search->base;
-    uint32_t count = 0;
-    struct plan_share *shares = paper_route(base, &base->draft, &count);
-    baseline_answer(base, &base->draft, shares, count);
-    search->with_capacities = plan_eval_run(base->eval, &base->draft, NULL);
+    struct value value;
+    return solve(base, state, kept, &value);
+}
+
+/* The draft becomes the answer, with its routes as they were found. */
+static void answer(struct plan_search *search, struct plan_share *shares, uint32_t count)
+{
+    baseline_answer(&search->base, &search->base.draft, shares, count);
     search->top = search->now;
 }
 
@@ -241,10 +234,11 @@ static bool start(struct plan_search *search)
     ts_rng_init(&search->rng, base->problem->seed);
     if (base->problem->depth == PLAN_REGROUP)
         cluster_devices(search);
-    search->now = judge(base, &base->draft);
+    uint32_t count = 0;
+    struct plan_share *shares = solve(base, &base->draft, &count, &search->now);
     search->started = true;
-    if (search->now.best >= 0)
-        answer(search);
+    if (shares)
+        answer(search, shares, count);
     return base->draft.count > 0;
 }
 
@@ -309,8 +303,28 @@ static void move_on(struct plan_search *search)
     plan_state_copy(&base->draft, &search->candidate);
     search->now = search->candidate_value;
     search->has_candidate = false;
-    if (search->now.best >= 0 && (!base->found || better(search->now, search->top)))
-        answer(search);
+    if (search->candidate_shares && (!base->found || better(search->now, search->top))) {
+        answer(search, search->candidate_shares, search->candidate_count);
+        search->candidate_shares = NULL;
+    }
+}
+
+/* A neighbour of the draft, if it is the best of this step so far. */
+static void consider(struct plan_search *search, const struct plan_state *state)
+{
+    uint32_t count = 0;
+    struct value value;
+    struct plan_share *shares = solve(&search->base, state, &count, &value);
+    if (search->has_candidate && !better(value, search->candidate_value)) {
+        ts_free(shares);
+        return;
+    }
+    plan_state_copy(&search->candidate, state);
+    search->candidate_value = value;
+    ts_free(search->candidate_shares);
+    search->candidate_shares = shares;
+    search->candidate_count = count;
+    search->has_candidate = true;
 }
 
 /* One neighbour in each call. */
@@ -322,35 +336,36 @@ static bool paper_advance(struct plan_search *search)
         return !start(search);
     plan_state_init(&state);
     plan_state_copy(&state, &base->draft);
-    if (neighbour(search, &state) && !is_tabu(search, plan_state_hash(&state))) {
-        struct value value = judge(base, &state);
-        if (!search->has_candidate || better(value, search->candidate_value)) {
-            plan_state_copy(&search->candidate, &state);
-            search->candidate_value = value;
-            search->has_candidate = true;
-        }
-    }
+    if (neighbour(search, &state) && !is_tabu(search, plan_state_hash(&state)))
+        consider(search, &state);
     plan_state_fini(&state);
     if (++search->neighbour == NEIGHBOURS)
         move_on(search);
-    return search->step == STEPS;
+    if (search->step < STEPS)
+        return false;
+    if (base->found)
+        search->with_capacities = plan_eval_run(base->eval, &base->state, NULL);
+    return true;
 }
 
 static void paper_describe(const struct plan_search *search, char *out, size_t size)
 {
     const struct baseline *base = &search->base;
     unsigned long long runs = plan_eval_runs(base->eval);
+    int used = 0;
     if (base->found)
-        (void)snprintf(out, size,
-                       "step %u of %d, evaluations %llu, one-row program %.4g, judged %.4g; routed with "
-                       "capacities %.4g",
-                       search->step, STEPS, runs, search->top.best, base->objective, search->with_capacities);
-    else
+        used = snprintf(out, size, "step %u of %d, evaluations %llu, one-row program %.4g, judged %.4g",
+                        search->step, STEPS, runs, search->top.best, base->objective);
+    if (base->found && search->step == STEPS && used > 0 && (size_t)used < size)
+        (void)snprintf(out + used, size - (size_t)used, "; routed with capacities %.4g",
+                       search->with_capacities);
+    if (!base->found)
         (void)snprintf(out, size, "step %u of %d, evaluations %llu, no plan yet", search->step, STEPS, runs);
 }
 
 static void paper_fini(struct plan_search *search)
 {
+    ts_free(search->candidate_shares);
     plan_state_fini(&search->candidate);
 }
 

@@ -267,6 +267,12 @@ static void test_paper_routes_to_the_best_pair(void **state)
         for (uint32_t f = 0; f < run.plan->flow_count; f++)
             assert_int_equal(run.plan->flows[f].codec, TS_COST_CODEC_I4);
         assert_int_equal(baseline_run_count(&run, TS_PHASE_BOTH), 0);
+        double judged, routed; /* the same groups by the program, in its last line */
+        const char *words = strstr(run.words, "judged ");
+        assert_non_null(words);
+        assert_int_equal(sscanf(words, "judged %lf; routed with capacities %lf", &judged, &routed), 2);
+        assert_float_equal(judged, run.plan->objective, 1e-3);
+        assert_float_equal(routed, plan_eval_run(run.eval, &run.state, NULL), 1e-3);
         baseline_run_fini(&run);
     }
     assert_true(idle > 0); /* some pair that could have served got nothing */
