@@ -12,7 +12,7 @@
 #include "common/base/ts_clock.h"
 #include "common/base/ts_mem.h"
 #include "common/inputs/ts_inputs.h"
-#include "services/planner/plan_thunder.h"
+#include "services/planner/thunder/plan_thunder.h"
 
 #define ROUNDS_MAX 31
 

@@ -15,7 +15,7 @@
 #define PLANNER_CORE_H
 
 #include "common/core/ts_event.h"
-#include "services/planner/planner_live.h"
+#include "services/planner/live/planner_live.h"
 #include "services/planner/planner_trigger.h"
 
 #define PLANNER_ROUTERS_MAX 8

@@ -9,7 +9,7 @@
 
 #include "common/base/ts_log.h"
 #include "common/base/ts_mem.h"
-#include "services/planner/planner_demand.h"
+#include "services/planner/live/planner_demand.h"
 #include "services/planner/planner_impl.h"
 
 static double seconds(ts_time time)

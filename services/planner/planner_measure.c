@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "services/planner/planner_demand.h"
+#include "services/planner/live/planner_demand.h"
 
 #define TICK_S 1e-3 /* rounding of windows */
 

@@ -6,7 +6,7 @@
 
 #include "common/base/ts_hash.h"
 #include "common/base/ts_mem.h"
-#include "services/planner/planner_demand.h"
+#include "services/planner/live/planner_demand.h"
 
 #define TICK_S     1e-6 /* below what a clock's rounding may hide */
 #define DEVIATIONS 3    /* of an estimate: what chance does once in some hundred looks */

@@ -2,7 +2,7 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
-#include "services/planner/plan_trial.h"
+#include "services/planner/trial/plan_trial.h"
 #include "services/tsctl/tsctl.h"
 #include "services/tsctl/tsctl_plan_money.h"
 

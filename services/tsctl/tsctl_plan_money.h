@@ -1,12 +1,12 @@
 /*
  * Money: what to rent. `tsctl plan --budget`, `--min-cost` and `--frontier` ask
- * services/planner/plan_money.h, with all devices of the cluster file as offers, and print the purchase with
- * its plan, or all purchases that no other one beats. One thread.
+ * services/planner/money/plan_money.h, with all devices of the cluster file as offers, and print the purchase
+ * with its plan, or all purchases that no other one beats. One thread.
  */
 #ifndef TSCTL_PLAN_MONEY_H
 #define TSCTL_PLAN_MONEY_H
 
-#include "services/planner/plan_money.h"
+#include "services/planner/money/plan_money.h"
 #include "services/tsctl/tsctl_plan_make.h"
 
 /* Whether the flags ask for it. */

@@ -1,6 +1,6 @@
 #include <math.h>
 
-#include "services/planner/plan_bound.h"
+#include "services/planner/bound/plan_bound.h"
 #include "services/tsctl/tsctl.h"
 #include "services/tsctl/tsctl_plan_clock.h"
 #include "services/tsctl/tsctl_plan_world.h"
@@ -19,8 +19,8 @@ static void find_bound(const struct tsctl_plan_world *world, struct tsctl_plan_c
         snprintf(words, sizeof words, "at most %.4g", plan_bound_value(bound));
         tsctl_plan_clock_show(clock, "bound", words);
     }
-    /* Between its operating points the bound may lie a little too low (services/planner/README.md): what is
-     * reached is then the better statement. */
+    /* Between its operating points the bound may lie a little too low (services/planner/bound/README.md):
+     * what is reached is then the better statement. */
     plan->bound = isfinite(plan_bound_value(bound)) ? fmax(plan_bound_value(bound), plan->objective) : NAN;
     plan_bound_destroy(&bound);
     plan_shapes_destroy(&shapes);

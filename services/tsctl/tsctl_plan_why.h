@@ -6,7 +6,7 @@
 #ifndef TSCTL_PLAN_WHY_H
 #define TSCTL_PLAN_WHY_H
 
-#include "services/planner/plan_money.h"
+#include "services/planner/money/plan_money.h"
 #include "services/tsctl/tsctl_plan_world.h"
 
 struct tsctl_plan_replica_why {

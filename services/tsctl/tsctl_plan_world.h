@@ -7,8 +7,8 @@
 #define TSCTL_PLAN_WORLD_H
 
 #include "common/inputs/ts_inputs.h"
+#include "services/planner/eval/plan_eval.h"
 #include "services/planner/plan_algorithm.h"
-#include "services/planner/plan_eval.h"
 #include "services/tsctl/tsctl_plan.h"
 
 struct tsctl_plan_world {

@@ -1,5 +1,5 @@
 #include "services/tsctl/tsctl_simulate.h"
-#include "services/planner/plan_trial.h"
+#include "services/planner/trial/plan_trial.h"
 
 #include <math.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #ifndef BASELINE_FIXTURE_H
 #define BASELINE_FIXTURE_H
 
-#include "services/planner/baseline_common.h"
+#include "services/planner/baseline/baseline_common.h"
 #include "tests/planner/planner_fixture.h"
 
 struct baseline_run {

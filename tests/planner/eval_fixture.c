@@ -12,9 +12,9 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
-#include "services/planner/plan_columns.h"
-#include "services/planner/plan_eval_impl.h"
-#include "services/planner/plan_lp.h"
+#include "services/planner/eval/plan_columns.h"
+#include "services/planner/eval/plan_eval_impl.h"
+#include "services/planner/eval/plan_lp.h"
 #include "tests/planner/lp_referee.h"
 
 void eval_fixture_open(struct eval_fixture *fixture)

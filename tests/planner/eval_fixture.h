@@ -5,7 +5,7 @@
 #ifndef EVAL_FIXTURE_H
 #define EVAL_FIXTURE_H
 
-#include "services/planner/plan_eval.h"
+#include "services/planner/eval/plan_eval.h"
 #include "tests/planner/planner_fixture.h"
 
 struct eval_fixture {

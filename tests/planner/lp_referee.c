@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "common/base/ts_mem.h"
-#include "services/planner/plan_lp_impl.h"
+#include "services/planner/eval/plan_lp_impl.h"
 
 struct sums {
     double *activity, *size; /* of rows: sum of terms, sum of their magnitudes and of the limit's */

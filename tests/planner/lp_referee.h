@@ -9,7 +9,7 @@
 #ifndef LP_REFEREE_H
 #define LP_REFEREE_H
 
-#include "services/planner/plan_lp.h"
+#include "services/planner/eval/plan_lp.h"
 
 /* max gain x, sum of terms <= limits, x >= 0. Borrowed. */
 struct lp_program {

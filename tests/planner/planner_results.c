@@ -12,7 +12,7 @@
 
 #include "common/base/ts_mem.h"
 #include "common/inputs/ts_inputs.h"
-#include "services/planner/plan_eval.h"
+#include "services/planner/eval/plan_eval.h"
 #include "tests/planner/fixture_table3.h"
 #include "tests/planner/results_run.h"
 
@@ -480,7 +480,7 @@ static void print_relaxation(void)
         "- Which nodes devices stand in, except for TP.\n"
         "- That the halves of a request meet: each is judged with the best partner.\n"
         "- That unlike stages have one order and one cut of the layers: latency, throughput and memory "
-        "each get their best.\n\nservices/planner/README.md, \"Bounds\", derives it.\n");
+        "each get their best.\n\nservices/planner/bound/README.md derives it.\n");
 }
 
 struct section {

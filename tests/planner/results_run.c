@@ -6,7 +6,7 @@
 #include <time.h>
 
 #include "common/base/ts_error.h"
-#include "services/planner/plan_bound.h"
+#include "services/planner/bound/plan_bound.h"
 
 #define STEP       500
 #define BOUND_STEP 20000

@@ -9,7 +9,7 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
-#include "services/planner/baseline_helix.h"
+#include "services/planner/baseline/baseline_helix.h"
 
 /* Two ways of 3 and 2 from s to t with a bridge: s-a 3, s-b 2, a-b 2, a-t 2, b-t 3. All 5 get through, one of
  * them over the bridge. */

@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "common/base/ts_mem.h"
-#include "services/planner/baseline_cluster.h"
-#include "services/planner/baseline_moves.h"
+#include "services/planner/baseline/baseline_cluster.h"
+#include "services/planner/baseline/baseline_moves.h"
 #include "tests/planner/baseline_fixture.h"
 
 /* --- hexgen --- */

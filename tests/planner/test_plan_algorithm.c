@@ -8,8 +8,8 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "services/planner/eval/plan_eval.h"
 #include "services/planner/plan_algorithm.h"
-#include "services/planner/plan_eval.h"
 #include "tests/planner/planner_fixture.h"
 
 static void test_table(void **state)

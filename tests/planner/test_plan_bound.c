@@ -10,10 +10,10 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
+#include "services/planner/bound/plan_bound.h"
+#include "services/planner/bound/plan_bound_kinds.h"
+#include "services/planner/eval/plan_lp.h"
 #include "services/planner/plan_algorithm.h"
-#include "services/planner/plan_bound.h"
-#include "services/planner/plan_bound_kinds.h"
-#include "services/planner/plan_lp.h"
 #include "tests/planner/planner_fixture.h"
 
 static double plan_of(const struct plan_problem *problem, const struct plan_algorithm *algorithm,

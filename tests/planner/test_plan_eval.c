@@ -14,7 +14,7 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
-#include "services/planner/plan_columns.h"
+#include "services/planner/eval/plan_columns.h"
 #include "tests/planner/eval_fixture.h"
 
 static struct eval_fixture *open_on(struct ts_cluster *cluster, enum planner_fixture_work work, double rate)

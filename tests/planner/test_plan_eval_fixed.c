@@ -9,7 +9,7 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
-#include "services/planner/plan_columns.h"
+#include "services/planner/eval/plan_columns.h"
 #include "tests/planner/eval_fixture.h"
 
 static void open_on(struct eval_fixture *f, const char *cluster, double gbit, double rate, const char *groups)

@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "common/base/ts_mem.h"
+#include "services/planner/eval/plan_eval.h"
 #include "services/planner/plan_algorithm.h"
-#include "services/planner/plan_eval.h"
 #include "tests/planner/planner_fixture.h"
 
 #define ALL UINT64_MAX

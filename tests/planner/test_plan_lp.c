@@ -16,7 +16,7 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
-#include "services/planner/plan_lp.h"
+#include "services/planner/eval/plan_lp.h"
 #include "tests/planner/lp_referee.h"
 
 #define COLUMN(lp, gain, ...)                                                                                \

@@ -10,8 +10,8 @@
 
 #include "common/base/ts_assert.h"
 #include "planner_fixture.h"
-#include "services/planner/plan_eval.h"
-#include "services/planner/plan_money.h"
+#include "services/planner/eval/plan_eval.h"
+#include "services/planner/money/plan_money.h"
 
 #define EFFORT        4000 /* of one purchase, here and in the enumeration */
 #define PURCHASES_MAX 256

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "services/planner/plan_moves.h"
+#include "services/planner/thunder/plan_moves.h"
 #include "tests/planner/planner_fixture.h"
 
 static struct plan_group group_of(uint16_t cell, uint8_t count, uint8_t tp, enum ts_phase phase)

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "common/base/ts_rng.h"
-#include "services/planner/plan_shape.h"
+#include "services/planner/shape/plan_shape.h"
 #include "tests/planner/planner_fixture.h"
 
 static const enum ts_phase phases[] = {TS_PHASE_PREFILL, TS_PHASE_DECODE, TS_PHASE_BOTH};

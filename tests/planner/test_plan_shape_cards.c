@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "common/inputs/ts_inputs.h"
-#include "services/planner/plan_shape.h"
+#include "services/planner/shape/plan_shape.h"
 #include "tests/planner/planner_fixture.h"
 
 /* Four cards of one kind in one node, two by two. */

@@ -14,7 +14,7 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
-#include "services/planner/plan_shape_internal.h"
+#include "services/planner/shape/plan_shape_internal.h"
 #include "tests/planner/planner_fixture.h"
 
 #define SEQUENCES_MAX 4096

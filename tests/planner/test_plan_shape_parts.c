@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "common/base/ts_rng.h"
-#include "services/planner/plan_shape_internal.h"
+#include "services/planner/shape/plan_shape_internal.h"
 #include "tests/planner/planner_fixture.h"
 
 /* --- Order --- */

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "common/base/ts_mem.h"
-#include "services/planner/plan_thunder.h"
+#include "services/planner/thunder/plan_thunder.h"
 #include "tests/planner/planner_fixture.h"
 
 static struct ts_plan *run(const struct plan_algorithm *algorithm, const struct plan_problem *problem,

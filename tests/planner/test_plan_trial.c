@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "services/planner/plan_algorithm.h"
-#include "services/planner/plan_trial.h"
+#include "services/planner/trial/plan_trial.h"
 #include "tests/planner/planner_fixture.h"
 
 #define REQUESTS 600

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "common/inputs/ts_inputs.h"
+#include "services/planner/eval/plan_eval.h"
 #include "services/planner/plan_algorithm.h"
-#include "services/planner/plan_eval.h"
 #include "tests/planner/fixture_table3.h"
 
 #define WORK_MAX  200000 /* units of the search: past it thunder has failed */

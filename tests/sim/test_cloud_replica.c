@@ -1,6 +1,6 @@
 /*
  * Replicas against the cost model, term by term, and against the step of a pipeline that the planner counts
- * with (services/planner/README.md, "Step of a pipeline").
+ * with (services/planner/shape/README.md, "Step of a pipeline").
  */
 #include <math.h>
 #include <setjmp.h>

@@ -13,7 +13,7 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
-#include "services/planner/planner_live.h"
+#include "services/planner/live/planner_live.h"
 
 #define STR(text)                                                                                            \
     {                                                                                                        \

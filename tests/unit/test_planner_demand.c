@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "common/base/ts_rng.h"
-#include "services/planner/planner_demand.h"
+#include "services/planner/live/planner_demand.h"
 
 static struct ts_workload_class class_of(double rate, double prompt, double output)
 {

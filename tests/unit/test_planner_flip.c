@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "common/base/ts_assert.h"
-#include "services/planner/planner_live.h"
+#include "services/planner/live/planner_live.h"
 
 #define STR(text)                                                                                            \
     {                                                                                                        \

@@ -10,7 +10,7 @@
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
-#include "services/planner/planner_live.h"
+#include "services/planner/live/planner_live.h"
 
 #define W(name, its_model, its_phase)                                                                        \
     {                                                                                                        \

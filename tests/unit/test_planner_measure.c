@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "services/planner/planner_demand.h"
+#include "services/planner/live/planner_demand.h"
 #include "services/planner/planner_measure.h"
 
 #define MOST_S 600

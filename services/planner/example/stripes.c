@@ -9,8 +9,8 @@
 #include <stdio.h>
 
 #include "common/base/ts_mem.h"
+#include "services/planner/eval/plan_eval.h"
 #include "services/planner/plan_algorithm.h"
-#include "services/planner/plan_eval.h"
 
 struct plan_search {
     const struct plan_problem *problem;
