@@ -1,4 +1,4 @@
-ts_library(ts_sim_world SOURCES sim_check.c sim_draw.c sim_fault.c sim_idle.c sim_matrix.c sim_print.c sim_run.c sim_see_planner.c sim_see_relay.c sim_see_router.c
+ts_library(ts_sim_world SOURCES sim_check.c sim_draw.c sim_fault.c sim_idle.c sim_look_router.c sim_matrix.c sim_print.c sim_run.c sim_see_planner.c sim_see_relay.c sim_see_router.c
            sim_see_worker.c sim_session.c sim_shrink.c LINK ts_cloud ts_core ts_base)
 target_compile_definitions(ts_sim_world PRIVATE TS_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data")
 ts_program(ts-sim-seed SOURCES ts_sim_seed.c LINK ts_sim_world)

@@ -2,7 +2,8 @@
  * What the parts of the harness share. sim_draw.c makes scripts; sim_run.c builds the cloud of one and plays
  * it; sim_fault.c does what goes wrong; sim_check.c looks at clients and ends; sim_see_router.c,
  * sim_see_worker.c and sim_see_relay.c look into the cores after each of their steps and keep the books of
- * the harness, which do not rely on those of the cores; sim_session.c follows the numbers of sessions;
+ * the harness, which do not rely on those of the cores; sim_look_router.c holds the router's tables against
+ * them; sim_session.c follows the numbers of sessions;
  * sim_matrix.c counts what met what; sim_shrink.c and sim_print.c make a failure small and readable.
  */
 #ifndef SIM_IMPL_H
@@ -52,6 +53,7 @@ struct sim_active { /* a fault of a link under way */
     uint32_t amount;
 };
 
+struct router_core;
 struct sim_session; /* sim_session.c */
 
 struct sim_dead { /* an incarnation that the router has given up: for ever */
@@ -132,6 +134,12 @@ static inline uint32_t sim_index_of(const struct sim_world *w, const struct clou
     return SIM_NODE_NONE;
 }
 
+/* For how long the client of a request may be away. */
+static inline uint32_t sim_reattach_ms(const struct sim_world *w, const struct sim_ask *ask)
+{
+    return ask->as_sent.reattach_ms ? ask->as_sent.reattach_ms : w->script.router.reattach_ms;
+}
+
 /* sim_fault.c */
 void sim_faults_start(struct sim_world *w);
 void sim_fate(void *context, struct cloud_node *from, struct cloud_node *to, const struct ts_msg *msg,
@@ -154,6 +162,10 @@ struct sim_ask *sim_ask_of(struct sim_world *w, struct ts_str client, struct ts_
 /* sim_see_router.c */
 void sim_see_router(struct sim_world *w, const struct ts_event *event, const struct ts_actions *actions);
 void sim_router_died(struct sim_world *w);
+
+/* sim_look_router.c */
+void sim_look_router(struct sim_world *w, const struct router_core *core); /* each 50 ms */
+void sim_look_members(struct sim_world *w, const struct router_core *core);
 void sim_router_rest(struct sim_world *w);
 /* The attempt that a live request has at the router: states by enum sim_state, -1 = not live. */
 int sim_record_state(struct sim_world *w, const struct sim_ask *ask, struct ts_rid *rid,
