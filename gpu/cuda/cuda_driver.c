@@ -24,9 +24,9 @@ static enum ts_status loaded = TS_EAGAIN;
 static char reason[256];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static enum ts_status not_loaded(const char *text)
+static enum ts_status not_loaded(const char *text, const char *more)
 {
-    snprintf(reason, sizeof reason, "%s", text);
+    snprintf(reason, sizeof reason, "%s%s", text, more);
     return TS_EUNSUPPORTED;
 }
 
@@ -36,22 +36,24 @@ static const char *name_of(CUresult result)
     return cuda_driver.error_name(result, &name) == 0 && name ? name : "an unknown error";
 }
 
+/* TS_CUDA_DRIVER: another library, such as one that stands before the driver (tests/gpu/faults). */
 static enum ts_status load(void)
 {
-    void *library = dlopen(DRIVER, RTLD_NOW | RTLD_LOCAL);
+    const char *wish = getenv("TS_CUDA_DRIVER"), *name = wish && *wish ? wish : DRIVER;
+    void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (!library)
-        return not_loaded(dlerror());
+        return not_loaded(dlerror(), "");
 #define LOAD(symbol, field)                                                                                  \
     *(void **)(void *)&cuda_driver.field = dlsym(library, #symbol);                                          \
     if (!cuda_driver.field)                                                                                  \
-        return not_loaded(DRIVER " has no " #symbol ": the driver is too old");
+        return not_loaded(name, " has no " #symbol ": the driver is too old");
     CUDA_DRIVER_FUNCTIONS(LOAD)
 #undef LOAD
     emulated = dlsym(library, "ts_cuda_is_emulated") != NULL;
     CUresult result = cuda_driver.init(0);
     if (result == 0)
         return TS_OK;
-    snprintf(reason, sizeof reason, DRIVER " says %s", name_of(result));
+    snprintf(reason, sizeof reason, "%s says %s", name, name_of(result));
     return TS_EUNSUPPORTED;
 }
 
@@ -225,7 +227,7 @@ static void write_uuid(char *text, size_t size, const CUuuid *uuid)
                                i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid->bytes[i] & 0xff);
 }
 
-/* Not by itself before a GPU has run it. */
+/* Not by itself: on an H100 a large model was slower with it (gpu/README.md). */
 static bool overlap_wanted(void)
 {
     const char *wish = getenv("TS_CUDA_OVERLAP");

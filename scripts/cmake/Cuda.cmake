@@ -59,6 +59,7 @@ endfunction()
 # ts_emulated(TEST [VARIABLE=value...]): a test that was registered finds the driver of the tests, whose device is the CPU
 # (tests/gpu/emulated). Only where kernels are compiled for GPUs, too.
 set(TS_EMULATED ${PROJECT_BINARY_DIR}/emulated-driver CACHE INTERNAL "where the driver of the tests lies")
+set(TS_FAULT_DRIVER ${PROJECT_BINARY_DIR}/fault-driver CACHE INTERNAL "where the driver lies that fails what TS_FAULT names")
 function(ts_emulated name)
   set(changes LD_LIBRARY_PATH=set:${TS_EMULATED})
   foreach(variable ${ARGN})

@@ -1,9 +1,13 @@
 # A driver whose device is the CPU (emulated/emulated_driver.h); ts_emulated (scripts/cmake/Cuda.cmake) has tests and programs run over it.
+# And one that stands before any driver and fails what it is told to (faults/fault_driver.cc).
 if(TS_CUDA_FOUND)
-  add_library(emulated_driver MODULE emulated/emulated_device.c emulated/emulated_fault.c emulated/emulated_memory.c emulated/emulated_queue.c
-    emulated/emulated_stream.c)
+  add_library(emulated_driver MODULE emulated/emulated_device.c emulated/emulated_enter.c emulated/emulated_memory.c emulated/emulated_queue.c
+    emulated/emulated_stream.c faults/driver_faults.c)
   target_link_libraries(emulated_driver PRIVATE ts_flags ts_kernels_host)
   set_target_properties(emulated_driver PROPERTIES PREFIX "" OUTPUT_NAME libcuda SUFFIX .so.1 LIBRARY_OUTPUT_DIRECTORY ${TS_EMULATED})
+  add_library(fault_driver MODULE faults/fault_driver.cc faults/driver_faults.c)
+  target_link_libraries(fault_driver PRIVATE ts_flags ${CMAKE_DL_LIBS})
+  set_target_properties(fault_driver PROPERTIES PREFIX "" OUTPUT_NAME libts-fault-driver SUFFIX .so LIBRARY_OUTPUT_DIRECTORY ${TS_FAULT_DRIVER})
 endif()
 
 # On a GPU, and over that driver.
@@ -21,8 +25,11 @@ if(TS_CUDA_FOUND)
   # Opening, results and refusals; every call of the driver fails in turn.
   ts_test(test_cuda_driver SOURCES test_cuda_driver.c cuda_child.c kernel_fixture.c LINK ts_cuda LABELS gpu TIMEOUT 300)
   ts_test(test_cuda_faults SOURCES test_cuda_faults.c cuda_child.c LINK ts_cuda LABELS gpu TIMEOUT 300)
-  ts_emulated(test_cuda_driver)
-  ts_emulated(test_cuda_faults)
+  foreach(name test_cuda_driver test_cuda_faults)
+    ts_emulated(${name})
+    target_compile_definitions(${name} PRIVATE TS_FAULT_DRIVER="${TS_FAULT_DRIVER}/libts-fault-driver.so")
+    add_dependencies(${name} fault_driver)
+  endforeach()
   if(TS_CUDA_INCLUDE)
     target_include_directories(test_cuda_driver SYSTEM PRIVATE ${TS_CUDA_INCLUDE})
     target_compile_definitions(test_cuda_driver PRIVATE TS_CUDA_HEADER)

@@ -102,14 +102,18 @@ static void test_ordinals(void **state)
     emulated_nothing_left();
 }
 
+#define BEFORE "TS_CUDA_DRIVER=" TS_FAULT_DRIVER /* stands before the driver of the tests (faults/) */
+
 /* Without one, one line says why. */
 static void test_no_device(void **state)
 {
     static const struct {
-        const char *variables[2], *reason;
+        const char *variables[3], *reason;
     } cases[] = {{{"TS_EMULATED_DEVICES=0"}, "libcuda.so.1 says CUDA_ERROR_NO_DEVICE"},
-                 {{"TS_FAULT=cuInit:1:999"}, "libcuda.so.1 says an unknown error"},
-                 {{"TS_FAULT=cuMemAlloc_v2:1:2,cuCtxSetCurrent:1:46:sticky"},
+                 {{BEFORE, "TS_EMULATED_DEVICES=0"}, TS_FAULT_DRIVER " says CUDA_ERROR_NO_DEVICE"},
+                 {{BEFORE, "TS_FAULT=cuInit:1:999"}, TS_FAULT_DRIVER " says an unknown error"},
+                 {{BEFORE, "TS_FAULT=cuInit:1:100:sticky"}, TS_FAULT_DRIVER " says CUDA_ERROR_NO_DEVICE"},
+                 {{BEFORE, "TS_FAULT=cuMemAlloc_v2:1:2,cuCtxSetCurrent:1:46:sticky"},
                   "the CPU as a GPU: cuCtxSetCurrent: an unknown error (46)"}};
     char note[700], expected[700];
     (void)state;
@@ -139,6 +143,16 @@ static void test_no_driver(void **state)
     assert_non_null(strstr(note, "libcuda.so.1: file too short"));
 }
 
+/* The driver that stands before another one, and finds none. */
+static void test_nothing_behind(void **state)
+{
+    static const char *const variables[] = {BEFORE, "TS_FAULT_DRIVER=/no/such/driver", NULL};
+    char note[700];
+    (void)state;
+    assert_int_equal(cuda_child_open(variables, note, sizeof note), TS_EUNSUPPORTED);
+    assert_string_equal(note, "no CUDA device: " TS_FAULT_DRIVER " has no cuInit: the driver is too old");
+}
+
 /* What a real one refuses: memory that is not the device's, and the own process' handles. */
 static void test_refusals(void **state)
 {
@@ -166,8 +180,10 @@ static void test_refusals(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_launch_keys), cmocka_unit_test(test_device),    cmocka_unit_test(test_ordinals),
-        cmocka_unit_test(test_no_device),   cmocka_unit_test(test_no_driver), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_launch_keys), cmocka_unit_test(test_device),
+        cmocka_unit_test(test_ordinals),    cmocka_unit_test(test_no_device),
+        cmocka_unit_test(test_no_driver),   cmocka_unit_test(test_nothing_behind),
+        cmocka_unit_test(test_refusals),
     };
     int status;
     if (cuda_child_main(argc, argv, &status))

@@ -261,7 +261,7 @@ static void test_capture_called_off(void **state)
     assert_false(p.faulty);
 }
 
-/* The process that maps the memory of another. */
+/* The process that maps the memory of another, over the driver that stands before that of the tests. */
 static void test_import(void **state)
 {
     static const struct {
@@ -285,7 +285,7 @@ static void test_import(void **state)
     assert_int_equal(ts_cuda_export(cuda, at, &share, &err), TS_OK);
     cuda_child_fill(bytes, 1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const char *const variables[] = {cases[i].fault, NULL};
+        const char *const variables[] = {"TS_CUDA_DRIVER=" TS_FAULT_DRIVER, cases[i].fault, NULL};
         assert_int_equal(ts_cuda_upload(cuda, at, bytes, CUDA_CHILD_BYTES, &err), TS_OK);
         assert_int_equal(cuda_child_import(&share, variables), cases[i].status);
     }

@@ -1,6 +1,6 @@
 """Workers whose KV pools lie on a device, over the driver whose device is the CPU: the relay encodes from them by CUDA IPC, or their worker does for it."""
 
-from harness import Cluster, Streams, engine, random_requests, same_tokens
+from harness import BUILD, Cluster, Streams, engine, random_requests, same_tokens
 from test_codecs import MODELS, vocab_of
 
 MODEL = MODELS / "llama-bf16"
@@ -14,6 +14,11 @@ def conf_of(tmp_path, **groups):
     conf = tmp_path / "device.conf"
     conf.write_text("".join(f"{group} = {{ {' '.join(f'{k} = {v};' for k, v in values.items())} }};\n" for group, values in groups.items()))
     return conf
+
+
+def faults_in(service, text):
+    """Calls of the driver that fail in that service, "" = in all."""
+    return {"TS_CUDA_DRIVER": str(BUILD / "fault-driver" / "libts-fault-driver.so"), "TS_FAULT_IN": service, "TS_FAULT": text}
 
 
 def load(seed, codecs, prompt=(1, 60), output=(3, 6)):
@@ -53,6 +58,6 @@ def test_without_ipc(tmp_path):
     """The relay says so once for each pool, and forwards what their worker encodes."""
     requests = load(33, ["none", "i4h"])
     faults = ",".join(f"cuIpcOpenMemHandle_v2:{nth}:801" for nth in (1, 2))
-    got, said = serve(requests, conf_of(tmp_path), env={"TS_FAULT": faults})
+    got, said = serve(requests, conf_of(tmp_path), env=faults_in("", faults))
     same_tokens(got, alone(requests))
     assert said.count("event=worker_encodes") == 2, said

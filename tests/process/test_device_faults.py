@@ -1,13 +1,9 @@
-"""Devices that fail under workers and relays, over the driver whose device is the CPU (TS_FAULT): nothing hangs, and requests go on."""
+"""Devices that fail under workers and relays (TS_FAULT, tests/gpu/faults), over the driver whose device is the CPU: nothing hangs, and requests go on."""
 
 from harness import same_tokens
-from test_device import alone, conf_of, load, serve
+from test_device import alone, conf_of, faults_in, load, serve
 
 NO_MEMORY, LOST = 2, "700:sticky"
-
-
-def faults_in(service, text):
-    return {"TS_FAULT_IN": service, "TS_FAULT": text}
 
 
 def test_relay_without_memory(tmp_path):

@@ -5,14 +5,13 @@
  * cheap: a thread without a context, addresses outside of all memory, what a capture does not allow, more
  * shared memory than was allowed, handles of the own process are refused with the driver's own results.
  *
+ * Calls fail where a test in the same process says so (below); where another process is to meet faults, the
+ * driver of ../faults stands before this one.
+ *
  * From the environment:
- *     TS_FAULT=function:nth:result[:sticky][,...]   that call of the function fails so; sticky: all later
- * calls of any function too, as when a kernel has lost its device. Names are the driver's: cuMemAlloc_v2:3:2
- *     TS_FAULT_IN=word                              only in programs of that name, or started with that word
- *     TS_EMULATED_MEMORY=MiB                        of each device and process, 4096 if not given
- *     TS_EMULATED_LAZY=1                            nothing is done before somebody waits for it: a program
- * that does not wait sees memory as it was TS_EMULATED_DEVICES=n                         1 if not given; 0 =
- * cuInit finds none
+ *     TS_EMULATED_MEMORY=MiB   of each device and process, 4096 if not given
+ *     TS_EMULATED_LAZY=1       nothing is done before somebody waits for it: a program that does not wait
+ * sees memory as it was TS_EMULATED_DEVICES=n    1 if not given; 0 = cuInit finds none
  *
  * Below is what a test in the same process asks of it, by dlsym.
  */
@@ -34,7 +33,7 @@ enum emulated_kind {
 };
 
 struct emulated_driver {
-    /* Forgets faults and counts of calls, and takes `faults` for TS_FAULT. */
+    /* Forgets faults and counts of calls, and takes these (../faults/driver_faults.h). */
     void (*set_faults)(const char *faults);
     /* Of a function, since then. */
     uint32_t (*calls)(const char *function);

@@ -1,10 +1,10 @@
-/* Calls that are told to fail, and what is left of them. */
+#include "tests/gpu/faults/driver_faults.h"
+
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "tests/gpu/emulated/emulated.h"
 
 #define FUNCTIONS_MAX 64
 #define FAULTS_MAX    16
@@ -24,21 +24,9 @@ static struct fault {
 static uint32_t function_count, fault_count;
 static int lost; /* result of all calls from now on */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t environment = PTHREAD_ONCE_INIT;
-static atomic_int left[EMULATED_KINDS];
-
-_Thread_local int emulated_device = -1;
-_Thread_local CUstream emulated_capture;
-
-uint64_t emulated_number(const char *variable, uint64_t otherwise)
-{
-    const char *text = getenv(variable);
-    return text && *text ? strtoull(text, NULL, 10) : otherwise;
-}
 
 /* --- what is to fail ------------------------------------------------------------------------------------ */
 
-/* A text that cannot be read ends the program: a test that injects nothing would pass. */
 static void add_fault(char *text)
 {
     char *rest = text, *function = strsep(&rest, ":"), *nth = strsep(&rest, ":"),
@@ -53,8 +41,9 @@ static void add_fault(char *text)
     f->sticky = rest != NULL;
 }
 
-static void set_locked(const char *text)
+void driver_faults_set(const char *text)
 {
+    pthread_mutex_lock(&lock);
     char *copy = strdup(text ? text : ""), *rest = copy, *item;
     fault_count = function_count = 0;
     lost = 0;
@@ -63,9 +52,10 @@ static void set_locked(const char *text)
             add_fault(item);
     }
     free(copy);
+    pthread_mutex_unlock(&lock);
 }
 
-/* Whether the program has that name, or was started with that word, such as the name of a service. */
+/* The program's name is behind the last slash of the first word. */
 static bool started_with(const char *word)
 {
     char line[4096];
@@ -82,18 +72,10 @@ static bool started_with(const char *word)
     return found;
 }
 
-static void read_environment(void)
+void driver_faults_from_environment(void)
 {
     const char *only = getenv("TS_FAULT_IN");
-    set_locked(!only || !*only || started_with(only) ? getenv("TS_FAULT") : NULL);
-}
-
-static void set_faults(const char *text)
-{
-    pthread_once(&environment, read_environment);
-    pthread_mutex_lock(&lock);
-    set_locked(text);
-    pthread_mutex_unlock(&lock);
+    driver_faults_set(!only || !*only || started_with(only) ? getenv("TS_FAULT") : NULL);
 }
 
 /* --- calls ---------------------------------------------------------------------------------------------- */
@@ -110,7 +92,7 @@ static struct function *function_of(const char *name)
     return &functions[i];
 }
 
-static uint32_t calls(const char *name)
+uint32_t driver_faults_calls(const char *name)
 {
     uint32_t count = 0;
     pthread_mutex_lock(&lock);
@@ -120,11 +102,11 @@ static uint32_t calls(const char *name)
     return count;
 }
 
-static CUresult told_to_return(const char *name)
+int driver_faults_next(const char *name)
 {
     pthread_mutex_lock(&lock);
     uint32_t nth = ++function_of(name)->calls;
-    CUresult result = lost;
+    int result = lost;
     for (uint32_t i = 0; result == 0 && i < fault_count; i++) {
         if (faults[i].nth == nth && strcmp(faults[i].function, name) == 0) {
             result = faults[i].result;
@@ -134,33 +116,3 @@ static CUresult told_to_return(const char *name)
     pthread_mutex_unlock(&lock);
     return result;
 }
-
-CUresult emulated_enter(const char *function, int needs)
-{
-    pthread_once(&environment, read_environment);
-    CUresult result = told_to_return(function);
-    if (result != 0)
-        return result;
-    if ((needs & EMULATED_CURRENT) && emulated_device < 0)
-        return CUDA_INVALID_CONTEXT;
-    if ((needs & EMULATED_UNCAPTURED) && emulated_capture) {
-        emulated_capture->invalid = true;
-        return CUDA_CAPTURE_UNSUPPORTED;
-    }
-    return 0;
-}
-
-/* --- what is left --------------------------------------------------------------------------------------- */
-
-void emulated_count(enum emulated_kind kind, int change)
-{
-    if (atomic_fetch_add(&left[kind], change) + change < 0)
-        abort(); /* given back twice */
-}
-
-static uint32_t left_of(enum emulated_kind kind)
-{
-    return (uint32_t)atomic_load(&left[kind]);
-}
-
-const struct emulated_driver ts_cuda_is_emulated = {set_faults, calls, left_of};
