@@ -47,7 +47,8 @@ struct codec_level {
     void (*decode_tile)(const struct codec_side *side, const uint8_t *scales, const uint8_t *minima,
                         const uint8_t *codes, const struct codec_centre *centre, uint32_t rows,
                         uint16_t *out);
-    /* sums[head_dim] += rows of the tile without their rotation, in order; centre->mean is not used. */
+    /* sums[head_dim] += rows of the tile without their rotation, in order; centre->mean is not used, and
+     * centre->turns those of rows within a tile. */
     void (*add_rows)(const struct codec_side *side, const uint16_t *in, const struct codec_centre *centre,
                      float *sums);
     /* fp16 at any address to floats; `count` is a multiple of 16. */
@@ -243,6 +244,20 @@ static inline float codec_factor_in(uint32_t hadamard)
 static inline float codec_factor_out(uint32_t hadamard)
 {
     return codec_power_of_two(-((__builtin_ctz(hadamard) + 1) / 2));
+}
+
+/* sums += x without its rotation, pairs (i, i + half) of elements; NULL = not rotated. */
+static inline void codec_add_turned(const float *restrict x, const float *restrict turns, uint32_t half,
+                                    float *restrict sums)
+{
+    for (uint32_t i = 0; !turns && i < 2 * half; i++)
+        sums[i] += x[i];
+    for (uint32_t i = 0; turns && i < half; i++) {
+        float a = x[i], b = x[half + i], cosine = turns[i], sine = turns[half + i];
+        float ac = a * cosine, bs = b * sine, bc = b * cosine, as = a * sine;
+        sums[i] += ac + bs;
+        sums[half + i] += bc - as;
+    }
 }
 
 /* Other libraries of a process may have set another rounding mode, or flushing of subnormals, on a thread:

@@ -278,9 +278,10 @@ static void add_rows(const struct codec_side *side, const uint16_t *in, const st
 {
     float x[CODEC_DIM_MAX] = {0};
     for (uint32_t row = c->row_begin; row < c->row_end; row++) {
-        load_row(side, in, c, row, x);
         for (uint32_t i = 0; i < side->head_dim; i++)
-            sums[i] += x[i];
+            x[i] = widen(in[(size_t)row * side->head_dim + i], side->dtype);
+        codec_add_turned(x, c->turns ? c->turns + (size_t)row * side->head_dim : NULL, side->head_dim / 2,
+                         sums);
     }
 }
 

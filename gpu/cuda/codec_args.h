@@ -10,7 +10,8 @@
 
 #define CODEC_THREADS_MAX 256u
 #define CODEC_PARTS_MAX   64u
-#define CODEC_SECTIONS    6u /* scales, minima and codes of both sides: filled up with zeros */
+#define CODEC_MEANS_LANES 16u /* threads of a tile where means are taken, at most: 8 channels each */
+#define CODEC_SECTIONS    6u  /* scales, minima and codes of both sides: filled up with zeros */
 
 /* One side. A *slice* is what a thread has in hand: 16 elements of a row, 8 that lie together in the lower
  * half of a *stretch* and the 8 with the same places in its upper half. With 4 bits a stretch is a group, so

@@ -163,12 +163,13 @@ static enum ts_status launch(struct ts_cuda *cuda, const char *what, const char 
     return ts_cuda_launch(cuda, name, grid, block, 0, args, sizeof *args, err);
 }
 
-/* Before the keys are encoded: a block of threads for each head and span. */
+/* Before the keys are encoded: a block of threads for each head and span, as codec_means.cuh divides it. */
 static enum ts_status launch_means(struct ts_cuda *cuda, enum ts_dtype dtype, const struct codec_args *args,
                                    struct ts_error *err)
 {
+    uint32_t lanes = args->head_dim / 8 < CODEC_MEANS_LANES ? args->head_dim / 8 : CODEC_MEANS_LANES;
     struct ts_cuda_dim grid = {args->parts * args->heads * args->spans, 1, 1},
-                       block = {CODEC_THREADS_MAX, 1, 1};
+                       block = {lanes * CODEC_ROWS, 1, 1};
     if (grid.x == 0)
         return TS_OK;
     return ts_cuda_launch(cuda, dtype == TS_DTYPE_BF16 ? "cuda_codec_means_bf16" : "cuda_codec_means_f16",
