@@ -10,6 +10,9 @@
 #include "gpu/cuda/cuda_gemm_impl.h"
 #include "gpu/cuda/cuda_rows.h"
 
+/* Of what the table of own variants does not show: choices that were made among others are not read. */
+#define KERNELS_VERSION 2u
+
 /* --- a product by a given way --------------------------------------------------------------------------- */
 
 struct cuda_blaslt_product gemm_library_product(const struct cuda_gemm *gemm, const struct cuda_matrix *w,
@@ -53,6 +56,8 @@ enum ts_status gemm_do(struct cuda_gemm *gemm, struct ts_cuda *cuda, const struc
 {
     if (choice->way == GEMM_LIBRARY)
         return do_with_library(gemm, cuda, &choice->algorithm, p, err);
+    if (choice->way == GEMM_TILE)
+        return cuda_tile_launch(cuda, choice->tile, gemm->bf16, p->w, p->x, p->m, p->y, p->kind, err);
     return cuda_skinny_launch(cuda, choice->own, gemm->bf16, p->w, p->x, p->m, p->y, p->kind, err);
 }
 
@@ -60,6 +65,9 @@ enum ts_status gemm_do(struct cuda_gemm *gemm, struct ts_cuda *cuda, const struc
 
 struct gemm_choice gemm_guess(const struct cuda_gemm *gemm, uint32_t outputs, uint32_t m)
 {
+    if (m > GEMM_SLICE_ROWS)
+        return (struct gemm_choice){.way = GEMM_TILE,
+                                    .tile = cuda_tile_guess(outputs, m, gemm->multiprocessors)};
     return (struct gemm_choice){.way = GEMM_OWN, .own = cuda_skinny_guess(outputs, m, gemm->multiprocessors)};
 }
 
@@ -76,6 +84,11 @@ static bool library_takes(const struct cuda_gemm *gemm, const struct cuda_matrix
     return gemm_has_library(gemm, w) && cuda_blaslt_takes(gemm->blaslt, &product, &choice->algorithm);
 }
 
+static bool is_own(const struct gemm_choice *choice)
+{
+    return choice->way == GEMM_OWN || choice->way == GEMM_TILE;
+}
+
 /* For more rows than decode steps have: the bucket's algorithm if it takes as many, else the library's first
  * guess. */
 static struct gemm_choice find_large(struct cuda_gemm *gemm, const struct gemm_shape *shape,
@@ -84,7 +97,7 @@ static struct gemm_choice find_large(struct cuda_gemm *gemm, const struct gemm_s
     uint32_t bucket = gemm_bucket_of(m), count;
     struct gemm_choice choice = {.way = GEMM_LIBRARY};
     struct cuda_blaslt_product product = gemm_library_product(gemm, w, m, shape->kind);
-    if (bucket < GEMM_BUCKETS && shape->choices[bucket].way == GEMM_OWN)
+    if (bucket < GEMM_BUCKETS && is_own(&shape->choices[bucket]))
         return shape->choices[bucket];
     if (bucket < GEMM_BUCKETS && shape->choices[bucket].way == GEMM_LIBRARY &&
         library_takes(gemm, w, m, shape->kind, &shape->choices[bucket]))
@@ -108,7 +121,7 @@ static struct gemm_choice choose(struct cuda_gemm *gemm, const struct cuda_matri
         return shape->last;
     }
     const struct gemm_choice *choice = &shape->choices[gemm_bucket_of(m)];
-    if (choice->way == GEMM_OWN || (choice->way == GEMM_LIBRARY && shape->takes[m]))
+    if (is_own(choice) || (choice->way == GEMM_LIBRARY && shape->takes[m]))
         return *choice;
     return gemm_guess(gemm, w->outputs, m);
 }
@@ -147,7 +160,7 @@ static char *cache_path(const struct cuda_gemm *gemm, char *key, size_t key_byte
 {
     const struct ts_cuda_properties *p = ts_cuda_properties(gemm->cuda);
     const char *folder = gemm->options.cache_folder, *home = getenv("HOME"), *xdg = getenv("XDG_CACHE_HOME");
-    uint64_t kernels = ts_hash64(cuda_skinny_variants, sizeof cuda_skinny_variants, 1);
+    uint64_t kernels = ts_hash64(cuda_skinny_variants, sizeof cuda_skinny_variants, KERNELS_VERSION);
     snprintf(key, key_bytes, "%s/sm_%u/%u/driver-%u/library-%zu/%s/invariant-%d/kernels-%016llx", p->name,
              p->capability, p->multiprocessors, p->driver_version,
              gemm->blaslt ? cuda_blaslt_version(gemm->blaslt) : 0, ts_dtype_name(gemm->options.activations),

@@ -3,16 +3,16 @@
  * w[outputs][inputs], all row-major and dense, sums in fp32. T, the type of activations, is fp16 or bf16 and
  * chosen once; weights are of type T or int8 with a scale for each output (kernels.md, 3.5 and 3.6).
  *
- * Two ways: own kernels that read the weights once (skinny.cu), for few rows and wherever the library is
- * missing, and cuBLASLt, loaded at run time (cuda_blaslt.h). Which is the faster one is measured for each
- * shape and number of rows by cuda_gemm_prepare, and kept on disk. Nothing is measured, allocated or asked
- * for when rows are multiplied, so that it may be captured into a graph; for more than 128 rows a number of
- * rows that comes for the first time costs some microseconds of the host.
+ * Three ways: own kernels that read the weights once (skinny.cu), for few rows; own kernels for many
+ * (tile.cu), wherever the library is missing; and cuBLASLt, loaded at run time (cuda_blaslt.h). Which is the
+ * faster one is measured for each shape and number of rows by cuda_gemm_prepare, and kept on disk. Nothing is
+ * measured, allocated or asked for when rows are multiplied, so that it may be captured into a graph; for
+ * more than 128 rows a number of rows that comes for the first time costs some microseconds of the host.
  *
  * The result of a row does not depend on its neighbours nor, as long as one kernel serves, on their number:
  * all own MMA kernels with the same split of a sum over warps add in the same order. Which kernel serves
- * changes with m. With `batch_invariant` one split serves every m, and the library none: the same bits in any
- * batch, slower for many rows.
+ * changes with m. With `batch_invariant` one split serves every m, that of tile.cu, and the library none: the
+ * same bits in any batch, slower for many rows.
  *
  * A struct cuda_gemm has one workspace, so its calls must be in one stream of commands, or in streams that
  * wait for each other. One thread at a time. Matrices are aligned to 256 bytes, `x` and `y` to 16.

@@ -3,7 +3,8 @@
  * kernel and by cuBLASLt's best algorithm, beside the device's own copies. CSV on stdout; device, library and
  * the rate of copies on stderr.
  *
- *     way       own (rows of weights x rows of x, warps of a block), library; SwiGLU included
+ *     way       own (rows of weights x rows of x, warps of a block; tile: rows of weights), library; SwiGLU
+ *               included
  *     us        of one product; weights take turns, so that no cache holds them
  *     gb_s      bytes of weights, x and y in the time; tflop_s: 2 x outputs x inputs x m
  *     floor_us  those bytes at the rate of copies (read and written); ratio: floor to time
@@ -114,6 +115,8 @@ static void print_line(const struct bench *b, const struct shape *s, bool int8, 
         const struct cuda_skinny_variant *v = &cuda_skinny_variants[choice->own.variant];
         printf(" %s%ux%u/%u", v->gemv ? "gemv" : "mma", v->rows, v->tokens, choice->own.warps);
     }
+    if (choice->way == GEMM_TILE)
+        printf(" tile%u", cuda_tile_outputs(choice->tile));
     printf(",%.2f,%.0f,%.1f,%.2f,%.3f\n", ns / 1000, bytes / ns, 2.0 * s->outputs * s->inputs * m / ns / 1000,
            floor / 1000, floor / ns);
     fflush(stdout);

@@ -36,6 +36,10 @@ struct cuda_blaslt_product gemm_library_product(const struct cuda_gemm *gemm, co
 /* Whether it can do this matrix: int8 needs room. */
 bool gemm_has_library(const struct cuda_gemm *gemm, const struct cuda_matrix *w);
 
+/* More rows than this go to the kernels for many: two slices of the ones for few read the weights twice and
+ * are as slow as memory, a tile of 128 rows reads them once. An estimate: no GPU has measured it. */
+#define GEMM_SLICE_ROWS 64u
+
 struct gemm_choice gemm_guess(const struct cuda_gemm *gemm, uint32_t outputs, uint32_t m);
 
 /* Fills in what the table does not have for the shape of `matrices`, up to `m_max` rows: all are of one shape

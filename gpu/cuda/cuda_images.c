@@ -5,11 +5,13 @@
 
 #include "gpu/cuda/attention_args.h"
 #include "gpu/cuda/skinny_args.h"
+#include "gpu/cuda/tile_args.h"
 
 #if defined(TS_CUDA_IMAGES)
 extern const unsigned long long cuda_image_codec[];
 extern const unsigned long long cuda_image_weights[];
 extern const unsigned long long cuda_image_skinny[], cuda_image_gemv[], cuda_image_widen[];
+extern const unsigned long long cuda_image_tile[];
 extern const unsigned long long cuda_image_prefill[], cuda_image_decode[];
 extern const unsigned long long cuda_image_rows[], cuda_image_sample[];
 
@@ -42,6 +44,7 @@ static const char *const weights[] = {"weights_fill", "weights_quantise", "weigh
 static const char *const skinny[] = {SKINNY_MMA(NAME) SKINNY_RING(NAME) NULL};
 static const char *const gemv[] = {SKINNY_GEMV(NAME) NULL};
 static const char *const widen[] = {"skinny_widen_f16", "skinny_widen_bf16", NULL};
+static const char *const tile[] = {TILE_KERNELS(NAME) NULL};
 
 #define PREFILL(w, slabs) "cuda_prefill_f16_" #w #slabs, "cuda_prefill_bf16_" #w #slabs,
 #define PREFILL_1(w)      PREFILL(w, _1)
@@ -54,11 +57,17 @@ static const char *const rows[] = {"cuda_rows_embed", "cuda_rows_norm", "cuda_ro
                                    NULL};
 static const char *const sample[] = {"cuda_sample_scan", "cuda_sample_pick", NULL};
 
-const struct cuda_image cuda_images[] = {{cuda_image_codec, codec},   {cuda_image_weights, weights},
-                                         {cuda_image_skinny, skinny}, {cuda_image_gemv, gemv},
-                                         {cuda_image_widen, widen},   {cuda_image_prefill, prefill},
-                                         {cuda_image_decode, decode}, {cuda_image_rows, rows},
-                                         {cuda_image_sample, sample}, {NULL, NULL}};
+const struct cuda_image cuda_images[] = {{cuda_image_codec, codec},
+                                         {cuda_image_weights, weights},
+                                         {cuda_image_skinny, skinny},
+                                         {cuda_image_gemv, gemv},
+                                         {cuda_image_widen, widen},
+                                         {cuda_image_prefill, prefill},
+                                         {cuda_image_decode, decode},
+                                         {cuda_image_rows, rows},
+                                         {cuda_image_sample, sample},
+                                         {cuda_image_tile, tile},
+                                         {NULL, NULL}};
 #else
 const struct cuda_image cuda_images[] = {{NULL, NULL}};
 #endif

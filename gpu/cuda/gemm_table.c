@@ -59,6 +59,8 @@ struct gemm_shape *gemm_table_add(struct gemm_table *table, const struct cuda_ma
 
 static bool sound_choice(const struct gemm_choice *c)
 {
+    if (c->way == GEMM_TILE)
+        return c->tile < CUDA_TILE_VARIANTS;
     return c->way == GEMM_LIBRARY || (c->own.variant < CUDA_SKINNY_VARIANTS && c->own.warps >= 1 &&
                                       c->own.warps <= cuda_skinny_variants[c->own.variant].warps_max);
 }
@@ -71,6 +73,8 @@ static bool read_choice(const char *words, struct gemm_choice *c)
     if (sscanf(words, " own %" SCNu32 " %" SCNu32 " %" SCNu64 "%n", &c->own.variant, &c->own.warps, &c->ns,
                &end) == 3) {
         c->way = GEMM_OWN;
+    } else if (sscanf(words, " tile %" SCNu32 " %" SCNu64 "%n", &c->tile, &c->ns, &end) == 2) {
+        c->way = GEMM_TILE;
     } else if (sscanf(words,
                       " lib %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64
                       " %" SCNx64 " %" SCNu64 "%n",
@@ -154,6 +158,8 @@ static void write_choice(FILE *file, const struct gemm_shape *s, uint32_t bucket
             gemm_buckets[bucket]);
     if (c->way == GEMM_OWN) {
         fprintf(file, "own %u %u", c->own.variant, c->own.warps);
+    } else if (c->way == GEMM_TILE) {
+        fprintf(file, "tile %u", c->tile);
     } else {
         fprintf(file, "lib");
         for (size_t i = 0; i < sizeof c->algorithm.data / sizeof *c->algorithm.data; i++)

@@ -4,6 +4,7 @@
  *
  *     thunderserve gemm 1 KEY
  *     OUTPUTS INPUTS TYPE KIND ROWS own VARIANT WARPS NS
+ *     OUTPUTS INPUTS TYPE KIND ROWS tile VARIANT NS
  *     OUTPUTS INPUTS TYPE KIND ROWS lib WORD..(8, hexadecimal) NS
  *     end HASH
  *
@@ -14,6 +15,7 @@
 
 #include "gpu/cuda/cuda_blaslt.h"
 #include "gpu/cuda/cuda_skinny.h"
+#include "gpu/cuda/cuda_tile.h"
 
 #define GEMM_BUCKETS     23u
 #define GEMM_ROWS_DECODE 128u /* up to here nothing is asked of the library when rows are multiplied */
@@ -24,8 +26,9 @@ extern const uint32_t gemm_buckets[GEMM_BUCKETS]; /* rows, ascending */
 uint32_t gemm_bucket_of(uint32_t m);
 
 struct gemm_choice {
-    enum { GEMM_UNKNOWN, GEMM_OWN, GEMM_LIBRARY } way;
+    enum { GEMM_UNKNOWN, GEMM_OWN, GEMM_LIBRARY, GEMM_TILE } way;
     struct cuda_skinny_choice own;
+    uint32_t tile; /* its variant */
     struct cuda_blaslt_algorithm algorithm;
     uint64_t ns; /* of one product, measured; 0: not measured */
 };

@@ -206,6 +206,14 @@ static enum ts_status try_own(struct tune *t, uint32_t rows, struct gemm_choice 
     return status;
 }
 
+static enum ts_status try_tiles(struct tune *t, uint32_t rows, struct gemm_choice *best, struct ts_error *err)
+{
+    enum ts_status status = TS_OK;
+    for (uint32_t v = 0; v < CUDA_TILE_VARIANTS && status == TS_OK; v++)
+        status = try_choice(t, (struct gemm_choice){.way = GEMM_TILE, .tile = v}, rows, best, err);
+    return status;
+}
+
 static enum ts_status try_library(struct tune *t, uint32_t rows, struct gemm_choice *best,
                                   struct ts_error *err)
 {
@@ -238,6 +246,8 @@ static enum ts_status measure(struct tune *t, uint32_t rows, struct gemm_choice 
     *own = *library = (struct gemm_choice){.way = GEMM_UNKNOWN};
     if (rows <= GEMM_ROWS_DECODE)
         status = try_own(t, rows, own, err);
+    if (status == TS_OK && rows > GEMM_SLICE_ROWS)
+        status = try_tiles(t, rows, own, err);
     if (status == TS_OK && gemm_has_library(t->gemm, t->matrices))
         status = try_library(t, rows, library, err);
     return status;

@@ -421,6 +421,11 @@ TS_DEVICE float kernel_rsqrt(float x)
     return 1.0f / sqrtf(x);
 }
 
+TS_DEVICE float kernel_product(float a, float b)
+{
+    return a * b;
+}
+
 TS_DEVICE float kernel_fma(float a, float b, float c)
 {
     return fmaf(a, b, c);

@@ -63,6 +63,7 @@ extern const struct kernel_host_entry weights_host_kernels[];
 extern const struct kernel_host_entry rows_host_kernels[];
 extern const struct kernel_host_entry sample_host_kernels[];
 extern const struct kernel_host_entry skinny_host_kernels[], gemv_host_kernels[], widen_host_kernels[];
+extern const struct kernel_host_entry tile_host_kernels[];
 extern const struct kernel_host_entry prefill_host_kernels[], decode_host_kernels[];
 
 /* For kernel_host.cuh, called by a running thread. */

@@ -268,6 +268,12 @@ TS_DEVICE float kernel_rsqrt(float x)
     return y;
 }
 
+/* a b, rounded by itself: never half of a fused operation. */
+TS_DEVICE float kernel_product(float a, float b)
+{
+    return __fmul_rn(a, b);
+}
+
 /* a b + c, rounded once. */
 TS_DEVICE float kernel_fma(float a, float b, float c)
 {

@@ -446,6 +446,7 @@ void cuda_engine_invariant(void **state)
     fixture_model(&plain, dir);
     struct ts_engine_options options = options_of(dir);
     options.batch_invariant = true;
+    options.max_batch_tokens = FIXTURE_ROWS * LENGTH;
     struct ts_engine *engine = open_with(&options);
     prefill(engine, s, FIXTURE_ROWS);
     rows[0] = fixture_row(&s[0], 1);
@@ -463,6 +464,12 @@ void cuda_engine_invariant(void **state)
     }
     rows[0] = fixture_row(&s[0], 1);
     fixture_run(engine, rows, 1, among, NULL);
+    assert_memory_equal(alone, among, sizeof alone);
+    for (uint32_t i = 0; i < FIXTURE_ROWS; i++) { /* and all prompts at once, by the kernels for many rows */
+        s[i].done = 0;
+        rows[i] = fixture_row(&s[i], PROMPT + 1 - i);
+    }
+    fixture_run(engine, rows, FIXTURE_ROWS, among, NULL);
     assert_memory_equal(alone, among, sizeof alone);
     for (uint32_t i = 0; i < FIXTURE_ROWS; i++)
         fixture_sequence_fini(&s[i]);

@@ -10,6 +10,7 @@
 
 #include "common/base/ts_mem.h"
 #include "gpu/cuda/cuda_skinny.h"
+#include "gpu/cuda/cuda_tile.h"
 #include "tests/gpu/gemm_fixture.h"
 
 static struct ts_cuda *cuda;
@@ -130,6 +131,87 @@ void gemm_test_invariance(void **state)
     }
     for (uint32_t i = 0; i < 32; i++)
         ts_free(first[i / 16][i % 16]);
+    gemm_case_fini(&c);
+}
+
+/* What y has after a launch of the kernels for few rows, in slices, as bytes. */
+static uint8_t *by_skinny(struct gemm_case *c, size_t *bytes)
+{
+    struct ts_error err = {0};
+    gemm_case_reset(c);
+    ok(cuda_skinny_launch(cuda, cuda_skinny_guess(c->w.outputs, c->m, 132), c->bf16, &c->w, c->x, c->m, c->y,
+                          c->kind, &err),
+       &err);
+    return gemm_case_rows(c, c->m, bytes);
+}
+
+static void try_tile(struct gemm_case *c, uint32_t variant)
+{
+    struct ts_error err = {0};
+    char who[64];
+    size_t bytes;
+    uint8_t *expected = by_skinny(c, &bytes);
+    snprintf(who, sizeof who, "%s %s tile of %u", c->bf16 ? "bf16" : "f16",
+             c->w.type == CUDA_MATRIX_I8 ? "int8" : "", cuda_tile_outputs(variant));
+    gemm_case_reset(c);
+    next_order();
+    ok(cuda_tile_launch(cuda, variant, c->bf16, &c->w, c->x, c->m, c->y, c->kind, &err), &err);
+    gemm_case_check(c, who);
+    uint8_t *got = gemm_case_rows(c, c->m, &bytes);
+    for (size_t i = 0; i < bytes; i++) {
+        if (got[i] != expected[i])
+            fail_msg("%s, kind %d, %u x %u, m %u: byte %zu differs from that of slices", who, (int)c->kind,
+                     c->w.outputs, c->w.inputs, c->m, i);
+    }
+    ts_free(expected);
+    ts_free(got);
+}
+
+/* Outputs, inputs and rows that end within tiles, pieces and stages, and bands of outputs that are full. */
+void gemm_test_tiles(void **state)
+{
+    static const struct {
+        uint32_t outputs, inputs, m;
+    } cases[] = {{1, 16, 1},      {13, 48, 3},    {70, 176, 130}, {160, 560, 17},  {33, 1056, 65},
+                 {144, 2080, 31}, {64, 512, 129}, {16, 1600, 8},  {1168, 16, 140}, {128, 1024, 128}};
+    uint32_t turn = 0;
+    (void)state;
+    for (uint32_t type = 0; type < 4; type++) {
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++, turn++) {
+            enum cuda_gemm_y kind = (enum cuda_gemm_y)((i + type) % 4);
+            struct gemm_case c;
+            gemm_case_init(&c, cuda, type % 2, type / 2,
+                           kind == CUDA_GEMM_SWIGLU ? (cases[i].outputs + 15) / 16 * 16 : cases[i].outputs,
+                           cases[i].inputs, cases[i].m, kind);
+            try_tile(&c, turn % CUDA_TILE_VARIANTS);
+            gemm_case_fini(&c);
+        }
+    }
+}
+
+/* The first rows of a large batch, of smaller ones, and of one row by the kernels for few, are the same. */
+void gemm_test_tile_rows(void **state)
+{
+    static const uint32_t counts[] = {1, 16, 17, 65, 130};
+    struct gemm_case c;
+    size_t bytes, some;
+    (void)state;
+    gemm_case_init(&c, cuda, true, false, 72, 1200, 130, CUDA_GEMM_Y_F32);
+    uint8_t *expected = by_skinny(&c, &bytes);
+    for (uint32_t v = 0; v < CUDA_TILE_VARIANTS; v++) {
+        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+            struct ts_error err = {0};
+            gemm_case_reset(&c);
+            next_order();
+            ok(cuda_tile_launch(cuda, v, true, &c.w, c.x, counts[i], c.y, c.kind, &err), &err);
+            uint8_t *got = gemm_case_rows(&c, counts[i], &some);
+            if (memcmp(got, expected, some) != 0)
+                fail_msg("a tile of %u outputs, %u rows: other bits than of slices", cuda_tile_outputs(v),
+                         counts[i]);
+            ts_free(got);
+        }
+    }
+    ts_free(expected);
     gemm_case_fini(&c);
 }
 

@@ -80,6 +80,52 @@ static void test_guess(void **state)
     }
 }
 
+/* For more rows than slices are good for: large tiles when they keep the device busy, else small ones. */
+static void test_tile_guess(void **state)
+{
+    const struct cuda_gemm gemm = {.multiprocessors = 132};
+    (void)state;
+    assert_int_equal(gemm_guess(&gemm, 4096, GEMM_SLICE_ROWS).way, GEMM_OWN);
+    for (uint32_t outputs = 128; outputs <= 1u << 17; outputs *= 2) {
+        for (uint32_t m = GEMM_SLICE_ROWS + 1; m <= 8192; m = m * 3 / 2) {
+            struct gemm_choice choice = gemm_guess(&gemm, outputs, m);
+            assert_int_equal(choice.way, GEMM_TILE);
+            uint32_t blocks = outputs / cuda_tile_outputs(1) * ((m + 127) / 128);
+            assert_int_equal(cuda_tile_outputs(choice.tile), blocks >= 132 ? 128 : 64);
+        }
+    }
+}
+
+/* Whatever way was chosen for a number of rows, with `batch_invariant` a row has the bits of any other. */
+static void test_invariant_rows(void **state)
+{
+    static const uint32_t counts[] = {1, 64, 70, 150};
+    const struct cuda_gemm_options options = {
+        .activations = TS_DTYPE_BF16, .batch_invariant = true, .cache_folder = ""};
+    struct ts_error err = {0};
+    struct cuda_gemm *gemm;
+    struct gemm_case c;
+    uint8_t *rows[4];
+    size_t bytes;
+    (void)state;
+    ok(cuda_gemm_new(cuda, &options, &gemm, &err), &err);
+    gemm_case_init(&c, cuda, true, false, 80, 560, 150, CUDA_GEMM_SWIGLU);
+    gemm_table_add(&gemm->table, &c.w, c.kind)->choices[gemm_bucket_of(150)] =
+        (struct gemm_choice){.way = GEMM_TILE, .tile = 1};
+    for (uint32_t i = 0; i < 4; i++) {
+        gemm_case_reset(&c);
+        next_order();
+        ok(cuda_gemm_swiglu(gemm, cuda, &c.w, c.x, counts[i], c.y, c.scratch, &err), &err);
+        rows[i] = gemm_case_rows(&c, counts[i], &bytes);
+        assert_memory_equal(rows[i], rows[i / 2], bytes / counts[i] * counts[i / 2]);
+    }
+    gemm_case_check(&c, "150 rows");
+    for (uint32_t i = 0; i < 4; i++)
+        ts_free(rows[i]);
+    gemm_case_fini(&c);
+    cuda_gemm_free(&gemm);
+}
+
 /* A folder for a test, and the only file in it. */
 static void temporary(char *folder, size_t bytes)
 {
@@ -172,10 +218,10 @@ static void test_choices(void **state)
 /* A file that is not sound counts as none, whatever is wrong with it. */
 static void test_damage(void **state)
 {
-    static const char *const bodies[] = {"8 8 1 0 1 own 99 8 5\n",  "8 8 1 0 1 own 0 64 5\n",
-                                         "8 8 1 0 3 own 0 8 5\n",   "8 8 7 0 1 own 0 8 5\n",
-                                         "8 8 1 0 1 own 0 8 5 6\n", "8 8 1 0 1 lib 1 2 3 5\n",
-                                         "8 8 1 9 1 own 0 8 5\n",   "nothing\n"};
+    static const char *const bodies[] = {
+        "8 8 1 0 1 own 99 8 5\n", "8 8 1 0 1 own 0 64 5\n",  "8 8 1 0 3 own 0 8 5\n",
+        "8 8 7 0 1 own 0 8 5\n",  "8 8 1 0 1 own 0 8 5 6\n", "8 8 1 0 1 lib 1 2 3 5\n",
+        "8 8 1 9 1 own 0 8 5\n",  "8 8 1 0 128 tile 2 5\n",  "nothing\n"};
     const struct cuda_matrix w = {.type = CUDA_MATRIX_BF16, .outputs = 8, .inputs = 8};
     struct gemm_table table = {NULL, 0, 0};
     char folder[200], path[256];
@@ -184,11 +230,15 @@ static void test_damage(void **state)
     snprintf(path, sizeof path, "%s/deep/er", folder);
     gemm_table_add(&table, &w, CUDA_GEMM_Y_16)->choices[0] =
         (struct gemm_choice){.way = GEMM_LIBRARY, .algorithm = {{1, 2, 3, 4, 5, 6, 7, ~0ULL}}, .ns = 5};
+    gemm_table_add(&table, &w, CUDA_GEMM_Y_16)->choices[11] =
+        (struct gemm_choice){.way = GEMM_TILE, .tile = 1, .ns = 5};
     assert_true(gemm_table_save(&table, path, "key"));
     gemm_table_fini(&table);
     assert_false(gemm_table_load(&table, path, "another"));
     assert_true(gemm_table_load(&table, path, "key"));
     assert_true(gemm_table_find(&table, &w, CUDA_GEMM_Y_16)->choices[0].algorithm.data[7] == ~0ULL);
+    assert_int_equal(gemm_table_find(&table, &w, CUDA_GEMM_Y_16)->choices[11].way, GEMM_TILE);
+    assert_int_equal(gemm_table_find(&table, &w, CUDA_GEMM_Y_16)->choices[11].tile, 1);
     gemm_table_fini(&table);
     for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
         char text[256];
@@ -210,9 +260,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gemm_test_variants),   cmocka_unit_test(gemm_test_rows),
-        cmocka_unit_test(gemm_test_invariance), cmocka_unit_test(gemm_test_widen),
+        cmocka_unit_test(gemm_test_invariance), cmocka_unit_test(gemm_test_tiles),
+        cmocka_unit_test(gemm_test_tile_rows),  cmocka_unit_test(gemm_test_widen),
         cmocka_unit_test(test_choices),         cmocka_unit_test(test_damage),
         cmocka_unit_test(test_refusals),        cmocka_unit_test(test_guess),
+        cmocka_unit_test(test_tile_guess),      cmocka_unit_test(test_invariant_rows),
     };
     cuda = kernel_host_open(NULL);
     gemm_use(cuda, next_order);
