@@ -257,14 +257,18 @@ void cuda_attention_plan_make(const struct cuda_attention_shape *shape,
         if (is_spanned(limits, rows, r))
             plan->spans = add_spans(shape, rows, r, most, spans, plan->spans);
     }
-    if (has_wide_tiles(width) && count_tiles(limits, rows, group, WIDE_TILE) * shape->kv_heads >=
-                                     (uint64_t)limits->multiprocessors * TILE_WAVES)
+    const uint32_t padded = limits->batch_invariant ? rows->padded : 0;
+    if (padded == 0 && has_wide_tiles(width) &&
+        count_tiles(limits, rows, group, WIDE_TILE) * shape->kv_heads >=
+            (uint64_t)limits->multiprocessors * TILE_WAVES)
         plan->tile_rows = WIDE_TILE;
     struct attention_tile *tiles = (struct attention_tile *)(spans + plan->spans);
     for (uint32_t r = 0; r < rows->rows; r++) {
         if (!is_spanned(limits, rows, r))
             plan->tiles = add_tiles(rows, r, group, plan->tile_rows, tiles, plan->tiles);
     }
+    while (plan->tiles < padded * ceil_div(group, NARROW_TILE))
+        tiles[plan->tiles++] = (struct attention_tile){.count = 0};
     *head = (struct attention_head){.spans = plan->spans};
     plan->tiles_at = (size_t)((uint8_t *)tiles - (uint8_t *)array);
     plan->bytes = plan->tiles_at + plan->tiles * sizeof *tiles;

@@ -54,10 +54,13 @@ struct cuda_attention_limits {
 };
 
 /* Rows of the batch: row r has tokens first[r] .. first[r] + count[r] - 1 of it, at positions start[r] on. A
- * row of no tokens is allowed (a padded graph). Arrays of the host. */
+ * row of no tokens is allowed (a padded graph). Arrays of the host. `padded`, of batch_invariant alone: the
+ * plan has the tiles of so many rows of one token each, empty ones behind those of the rows there are, as a
+ * graph was captured for them; 0 = of no graph. */
 struct cuda_attention_rows {
     uint32_t rows;
     const uint32_t *first, *count, *start;
+    uint32_t padded;
 };
 
 /* A planned batch. Zeros: one without rows. */

@@ -109,7 +109,7 @@ static void make_plan(struct bench *b, struct job *j)
                                                .context = j->tokens,
                                                .multiprocessors = b->processors};
     void *array = ts_xcalloc(cuda_attention_plan_bytes(&j->shape, &j->limits), 1);
-    struct cuda_attention_rows rows = {j->batch, first, count, start};
+    struct cuda_attention_rows rows = {.rows = j->batch, .first = first, .count = count, .start = start};
     cuda_attention_plan_make(&j->shape, &j->limits, &rows, array, &j->plan);
     j->io.plan = take_copy(b, array, j->plan.bytes);
     j->io.workspace = take(b, cuda_attention_workspace_bytes(&j->shape, &j->limits));

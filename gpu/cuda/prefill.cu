@@ -184,6 +184,8 @@ TS_DEVICE void prefill(const attention_args &args, prefill_shared<W, slabs> &sha
         typedef prefill_shared<W, slabs> shared_type;                                                        \
         static_assert(sizeof(shared_type) == ATTENTION_PREFILL_BYTES(W, slabs), "as the launch has it");     \
         TS_SHARED_LARGE(shared_type, shared);                                                                \
+        if (args.tiles[blockIdx.x / args.kv_heads].count == 0) /* of a graph for more rows */                \
+            return;                                                                                          \
         prefill<W, slabs, bf16>(args, shared);                                                               \
     }
 #define PREFILL_1(W) PREFILL(W, 1, f16, false) PREFILL(W, 1, bf16, true)

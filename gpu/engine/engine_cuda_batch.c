@@ -80,7 +80,12 @@ static void plan(struct step *s)
 {
     struct cuda_engine *e = s->e;
     uint32_t window = e->layers[0].window;
-    const struct cuda_attention_rows rows = {s->batch->row_count, e->row_first, e->row_count, e->row_start};
+    const struct cuda_attention_rows rows = {.rows = s->batch->row_count,
+                                             .padded =
+                                                 s->bucket < e->bucket_count ? cuda_buckets[s->bucket] : 0,
+                                             .first = e->row_first,
+                                             .count = e->row_count,
+                                             .start = e->row_start};
     for (uint32_t i = 0; i < e->layer_count; i++)
         window = e->layers[i].window == 0 ? 0 : window;
     const struct cuda_attention_shape shape = cuda_shape_of(e, window);

@@ -159,12 +159,19 @@ enum ts_status cuda_forward(struct cuda_engine *e, const struct cuda_pass *pass,
     return c.status;
 }
 
-/* Each bucket as a graph, the largest first: what the driver allocates for it serves the others. */
+/* Each bucket as a graph, the largest first: what the driver allocates for it serves the others. Attention
+ * has the spans of whichever plan is there when it is launched; with `batch_invariant` the tiles of the
+ * bucket, of which those behind the batch are empty. */
 enum ts_status cuda_graphs_new(struct cuda_engine *e, struct ts_error *err)
 {
+    const struct cuda_attention_shape shape = cuda_shape_of(e, 0);
     enum ts_status status = TS_OK;
     for (uint32_t i = e->bucket_count; i-- > 0 && status == TS_OK;) {
+        const struct cuda_attention_rows rows = {.padded = cuda_buckets[i]};
+        struct cuda_attention_plan plan;
+        cuda_attention_plan_make(&shape, &e->limits, &rows, e->small.host + e->small.plan_at, &plan);
         const struct cuda_pass pass = {.region = &e->small,
+                                       .plan = e->options.batch_invariant ? &plan : NULL,
                                        .tokens = cuda_buckets[i],
                                        .rows = cuda_buckets[i],
                                        .wanting = e->last ? cuda_buckets[i] : 0};

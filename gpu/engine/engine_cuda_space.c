@@ -33,7 +33,7 @@ static void set_limits(struct cuda_engine *e)
 {
     const struct ts_engine_options *o = &e->options;
     uint32_t padded = 0;
-    for (uint32_t i = 0; i < CUDA_BUCKETS && !o->batch_invariant; i++) {
+    for (uint32_t i = 0; i < CUDA_BUCKETS; i++) {
         if (padded < o->max_batch_rows)
             padded = cuda_buckets[e->bucket_count++];
     }

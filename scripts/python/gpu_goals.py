@@ -1,7 +1,7 @@
 """What scripts/gpu-check says at its end: our engine beside PyTorch, and each goal with its floor, what was reached and their ratio."""
 
 ENGINE, CODEC = "ts-cuda-engine-bench", "ts-cuda-codec-bench"
-SIDES = ("ours", "ours int8", "torch eager", "torch graph", "torch compiled")
+SIDES = ("ours", "ours int8", "ours invariant", "torch eager", "torch graph", "torch compiled")
 DEFAULT_CODEC = "i4h"
 CHUNK_KIB = 1024  # the codec's goal is for chunks of so many and more
 

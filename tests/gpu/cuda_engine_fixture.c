@@ -465,6 +465,10 @@ void cuda_engine_invariant(void **state)
     rows[0] = fixture_row(&s[0], 1);
     fixture_run(engine, rows, 1, among, NULL);
     assert_memory_equal(alone, among, sizeof alone);
+    for (uint32_t i = 0; i < 5; i++) /* in a graph that has room for 8 */
+        rows[i] = fixture_row(&s[4 - i], 1);
+    fixture_run(engine, rows, 5, among, NULL);
+    assert_memory_equal(alone, among + 4 * VOCAB, sizeof alone);
     for (uint32_t i = 0; i < FIXTURE_ROWS; i++) { /* and all prompts at once, by the kernels for many rows */
         s[i].done = 0;
         rows[i] = fixture_row(&s[i], PROMPT + 1 - i);

@@ -37,8 +37,10 @@ struct batch {
 static void draw(struct batch *b, const struct cuda_attention_limits *limits, struct ts_rng *rng)
 {
     uint32_t at = 0;
-    b->rows = (struct cuda_attention_rows){1 + (uint32_t)ts_rng_below(rng, limits->rows), b->first, b->count,
-                                           b->start};
+    b->rows = (struct cuda_attention_rows){.rows = 1 + (uint32_t)ts_rng_below(rng, limits->rows),
+                                           .first = b->first,
+                                           .count = b->count,
+                                           .start = b->start};
     for (uint32_t r = 0; r < b->rows.rows; r++) {
         uint32_t left = limits->tokens - at, most = ts_rng_below(rng, 2) ? 2 : limits->context;
         uint32_t count = (uint32_t)ts_rng_below(rng, (left < most ? left : most) + 1ull);
@@ -138,6 +140,41 @@ static void test_plans(void **state)
     }
 }
 
+/* With batch_invariant a graph of more rows has the tiles of the rows there are, then empty ones, and the
+ * launch is that of the graph without any row. */
+static void test_padded(void **state)
+{
+    static const uint32_t one[8] = {1, 1, 1, 1, 1, 1, 1, 1}, at[8] = {0, 1, 2, 3, 4, 5, 6, 7},
+                          start[8] = {0, 99, 5, 70, 16, 15, 31, 32};
+    (void)state;
+    for (uint32_t group = 1; group <= 200; group += 33) {
+        const struct cuda_attention_shape shape = {group, 1, 128, 0, true};
+        const struct cuda_attention_limits limits = {
+            .rows = 8, .tokens = 8, .context = 100, .multiprocessors = 1, .batch_invariant = true};
+        size_t bytes = cuda_attention_plan_bytes(&shape, &limits);
+        for (uint32_t rows = 0; rows <= 8; rows++) {
+            struct batch b = {.rows = {.rows = rows, .first = at, .count = one, .start = start, .padded = 8}};
+            const struct cuda_attention_rows none = {.padded = 8};
+            struct cuda_attention_plan plan, graph;
+            uint8_t *array = ts_xcalloc(bytes, 1);
+            cuda_attention_plan_make(&shape, &limits, &none, array, &graph);
+            memset(array, 0xff, bytes);
+            cuda_attention_plan_make(&shape, &limits, &b.rows, array, &plan);
+            assert_true(plan.tiles == graph.tiles && plan.tiles_at == graph.tiles_at &&
+                        plan.tile_rows == graph.tile_rows && plan.spans == 0 && plan.bytes <= bytes);
+            struct attention_tile *tiles = (struct attention_tile *)(void *)(array + plan.tiles_at);
+            memcpy(b.first, at, sizeof at);
+            memcpy(b.count, one, sizeof one);
+            memcpy(b.start, start, sizeof start);
+            for (uint32_t i = rows * (plan.tiles / 8); i < plan.tiles; i++)
+                assert_int_equal(tiles[i].count, 0);
+            plan.tiles = rows * (plan.tiles / 8);
+            check_tiles(&shape, &limits, &b, tiles, &plan);
+            ts_free(array);
+        }
+    }
+}
+
 /* The largest batch of a context, and none. */
 static void test_ends(void **state)
 {
@@ -148,7 +185,7 @@ static void test_ends(void **state)
         .first = {0, 1}, .count = {1, (1u << 20) - 1}, .start = {(1u << 30) - 1, (1u << 30) - (1u << 20)}};
     struct cuda_attention_plan plan;
     (void)state;
-    b.rows = (struct cuda_attention_rows){2, b.first, b.count, b.start};
+    b.rows = (struct cuda_attention_rows){.rows = 2, .first = b.first, .count = b.count, .start = b.start};
     check_plan(&shape, &limits, &b);
     limits.span_tokens = 1;
     check_plan(&shape, &limits, &b);
@@ -199,6 +236,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plans),
+        cmocka_unit_test(test_padded),
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_check),
         cmocka_unit_test(attention_test_groups),
