@@ -80,6 +80,14 @@ static void down(struct planner_core *core, struct router_link *r)
     ts_session_down(&r->session, core->now);
 }
 
+/* Without a session it was a Hello that could not be sent: it is said again when it is due, since at once
+ * would never end with an address that cannot be dialled. */
+static void unreachable(struct planner_core *core, uint64_t peer)
+{
+    if (peer >= 1 && peer <= core->settings.router_count && core->routers[peer - 1].session.up)
+        down(core, &core->routers[peer - 1]);
+}
+
 static uint64_t highest_term(const struct planner_core *core)
 {
     uint64_t term = core->last_term;
@@ -227,8 +235,7 @@ void planner_core_step(struct planner_core *core, ts_time now, const struct ts_e
         ts_actions_drop(out, event->message.bulk);
         break;
     case TS_EVENT_SEND_FAILED:
-        if (event->send_failed.peer >= 1 && event->send_failed.peer <= core->settings.router_count)
-            down(core, &core->routers[event->send_failed.peer - 1]);
+        unreachable(core, event->send_failed.peer);
         break;
     case TS_EVENT_DRAIN:
         drain(core);

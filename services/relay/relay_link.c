@@ -439,18 +439,21 @@ void relay_link_kv_message(struct relay_core *core, const struct ts_event_messag
 
 /* --- all --- */
 
+/* Without a session it was a Hello that could not be sent: it is said again when it is due, since at once
+ * would never end with an address that cannot be dialled. */
 void relay_link_unreachable(struct relay_core *core, enum ts_channel channel, uint64_t peer)
 {
+    bool router = channel == TS_CHANNEL_RELAY && peer >= 1 && peer <= core->settings.router_count;
     uint32_t lane = 0;
     struct link *link = channel == TS_CHANNEL_KV ? lane_link(core, peer, &lane) : NULL;
     struct pool *pool = channel == TS_CHANNEL_POOL ? ts_map_get_u64(core->pools, peer) : NULL;
     if (link && lane > 0)
         lane_failed(core, link, lane);
-    else if (link)
+    else if (link && link->session.up)
         link_down(core, link);
     if (pool)
         pool_lost(core, pool);
-    if (channel == TS_CHANNEL_RELAY && peer >= 1 && peer <= core->settings.router_count) {
+    if (router && core->routers[peer - 1].session.up) {
         ts_session_down(&core->routers[peer - 1].session, core->now);
         touched(core);
     }

@@ -404,11 +404,14 @@ void worker_link_kv_message(struct worker_core *core, const struct ts_event_mess
 
 /* --- all --- */
 
+/* Without a session it was a Hello that could not be sent: it is said again when it is due, since at once
+ * would never end with an address that cannot be dialled. */
 void worker_link_unreachable(struct worker_core *core, enum ts_channel channel, uint64_t peer)
 {
-    if (channel == TS_CHANNEL_WORKER && peer >= 1 && peer <= core->settings.router_count)
+    bool router = channel == TS_CHANNEL_WORKER && peer >= 1 && peer <= core->settings.router_count;
+    if (router && core->routers[peer - 1].session.up)
         router_down(core, &core->routers[peer - 1]);
-    else if (channel == TS_CHANNEL_POOL)
+    else if (channel == TS_CHANNEL_POOL && core->pool.session.up)
         pool_down(core);
     struct kv_peer *kv = channel == TS_CHANNEL_KV ? ts_map_get_u64(core->kv_peers, peer) : NULL;
     if (kv)

@@ -89,6 +89,7 @@ static void test_sessions(void **state)
     (void)state;
     static const struct core_step steps[] = {
         START,
+        {500, "planner:1 unreachable", ""}, /* a Hello that could not be sent: when it is due again */
         {1000, "tick", HELLO},
         {1001, "planner:1 welcome", ""},
         {1002, "planner:1 snapshot version=1 " WORKERS, "planner:1 plan term=1 number=1"},

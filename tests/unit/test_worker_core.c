@@ -26,8 +26,10 @@ static void test_session(void **state)
     (void)state;
     static const struct core_step steps[] = {
         {0, "start", "worker:1 connect endpoint=tcp://router\n" HELLO},
+        {500, "worker:1 unreachable", ""}, /* a Hello that could not be sent: when it is due again */
         {999, "tick", ""},
         {1000, "tick", HELLO}, /* until welcomed */
+        {1000, "worker:1 unreachable", ""},
         {1500, "worker:1 welcome heartbeat_ms=400 timeout_ms=2000", "worker:1 resync items="},
         {1501, "worker:1 " DECODE("1.1"), ""},
         {1900, "tick", "worker:1 heartbeat load.waiting=1 load.running=0 load.kv_blocks=8"},
