@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <math.h>
 
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
@@ -299,6 +300,42 @@ static void test_hopeless_deadlines(void **state)
     ts_arena_fini(&arena);
 }
 
+/* More is asked than can be served in time. The program would then give some classes to this worker and
+ * refuse much of others, but live requests are not refused: what all can do decides, for each class alike. */
+static void test_overload_follows_the_devices(void **state)
+{
+    (void)state;
+    static const struct ts_plan_worker workers[] = {SHAPED("b0", "slow", TS_PHASE_BOTH),
+                                                    SHAPED("b1", "fast", TS_PHASE_BOTH)};
+    static const struct ts_workload_class classes[] = {{5, 1500, 3e6, 20, 500, 0, 0},
+                                                       {5, 300, 1e5, 200, 5e4, 0, 0}};
+    const struct ts_msg_snapshot snapshot = {
+        .workers = {workers, 2},
+        .workload = {
+            .arrivals_per_s = 10, .window_s = 60, .burst = 1, .attained = -1, .classes = {classes, 2}}};
+    struct planner_live_inputs with = inputs;
+    struct ts_arena arena;
+    struct ts_msg_plan plan = {.term = 0};
+    double fast[2] = {0};
+    ts_arena_init(&arena);
+    with.device = catalogue_of_one;
+    with.catalogue = &inputs;
+    with.classes_max = 2;
+    struct planner_live *live = planner_live_open(&with, &snapshot);
+    while (!planner_live_step(live, 100))
+        ;
+    assert_true(planner_live_best(live, &arena, &plan));
+    planner_live_close(&live);
+    assert_int_equal(plan.classes.count, 2);
+    for (uint32_t i = 0; i < plan.shares.count; i++)
+        fast[plan.shares.data[i].length_class] +=
+            plan.shares.data[i].prefill == 1 ? plan.shares.data[i].share : 0;
+    if (!(fabs(fast[0] - fast[1]) < 1e-9 && fast[0] > 0.6 && fast[0] < 0.8))
+        fail_msg("the fast worker has %g and %g of the classes", fast[0], fast[1]);
+    assert_true(plan.attainment > 0.35 && plan.attainment < 0.5); /* 0.346 with the program's own shares */
+    ts_arena_fini(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +344,7 @@ int main(void)
         cmocka_unit_test(test_shares_follow_what_is_measured),
         cmocka_unit_test(test_flips_are_held),
         cmocka_unit_test(test_hopeless_deadlines),
+        cmocka_unit_test(test_overload_follows_the_devices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

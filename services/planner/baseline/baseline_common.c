@@ -312,15 +312,20 @@ struct plan_share *baseline_shares(const struct plan_state *state, const uint32_
     return shares;
 }
 
-struct plan_share *baseline_shares_by_score(const struct baseline *base, const struct plan_state *state,
-                                            const uint32_t *pool, uint32_t *count)
+struct plan_share *baseline_shares_scored(const struct plan_shapes *shapes, const struct plan_state *state,
+                                          const uint32_t *pool, uint32_t *count)
 {
     double *weight = ts_xcalloc(state->count + 1, sizeof *weight);
     for (uint32_t i = 0; i < state->count; i++)
-        weight[i] = baseline_score(base, &state->groups[i]);
+        weight[i] = plan_shape_score(shapes, state->groups[i].shape);
     struct plan_share *shares = baseline_shares(state, pool, weight, TS_COST_CODEC_NONE, count);
-    if (!shares)
-        shares = baseline_shares(state, pool, NULL, TS_COST_CODEC_NONE, count);
     ts_free(weight);
     return shares;
+}
+
+struct plan_share *baseline_shares_by_score(const struct baseline *base, const struct plan_state *state,
+                                            const uint32_t *pool, uint32_t *count)
+{
+    struct plan_share *shares = baseline_shares_scored(base->shapes, state, pool, count);
+    return shares ? shares : baseline_shares(state, pool, NULL, TS_COST_CODEC_NONE, count);
 }

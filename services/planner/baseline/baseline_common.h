@@ -94,8 +94,11 @@ double baseline_score(const struct baseline *base, const struct plan_group *grou
  * count 0 when no pool has both sides. */
 struct plan_share *baseline_shares(const struct plan_state *state, const uint32_t *pool, const double *weight,
                                    enum ts_cost_codec codec, uint32_t *count);
-/* One pool, weights = scores: what joining the shortest queue comes to. Where no replica meets a deadline,
- * equal weights. */
+/* Weights = scores, exact KV. */
+struct plan_share *baseline_shares_scored(const struct plan_shapes *shapes, const struct plan_state *state,
+                                          const uint32_t *pool, uint32_t *count);
+/* The same, of one pool or several: what joining the shortest queue comes to. Where no replica meets a
+ * deadline, equal weights. */
 struct plan_share *baseline_shares_by_score(const struct baseline *base, const struct plan_state *state,
                                             const uint32_t *pool, uint32_t *count);
 

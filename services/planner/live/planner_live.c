@@ -10,8 +10,6 @@
 
 #define EFFORT_UNITS 32.0 /* from so many groups on, flips are searched with the usual effort */
 #define EFFORT_LEAST 0.1
-#define EQUAL        0.998
-#define REROUTE_WORK 1000000
 #define CEILING_MIN  1e-3
 /* What the program is off by near saturation, where a flip that brings nothing costs minutes of queues. */
 #define GAIN_MIN 0.1
@@ -56,13 +54,6 @@ static bool usable(const struct ts_plan_worker *w)
 }
 
 /* --- Plans over the workers --- */
-
-static void forget_plan(struct live_plan *plan)
-{
-    ts_plan_destroy(&plan->plan);
-    ts_free(plan->shares.items);
-    *plan = (struct live_plan){.served = 0};
-}
 
 static bool same_place(const struct ts_cluster *cluster, const struct ts_group *a, const struct ts_group *b)
 {
@@ -127,89 +118,6 @@ uint32_t live_count_flips(const struct ts_plan *from, const struct ts_plan *plan
     for (uint32_t g = 0; g < plan->group_count; g++)
         flips += plan->groups[g].phase != from->groups[g].phase;
     return flips;
-}
-
-static struct plan_share *plan_shares(const struct live_shares *shares)
-{
-    struct plan_share *out = ts_xcalloc(shares->count + 1, sizeof *out);
-    for (uint32_t i = 0; i < shares->count; i++) {
-        const struct live_share *share = &shares->items[i];
-        out[i] = (struct plan_share){share->prefill, share->decode, share->codec, share->share,
-                                     share->length_class + 1};
-    }
-    return out;
-}
-
-/* What the shares serve within deadlines at the demand's rates. */
-static double judge(struct live_model *m, const struct live_plan *plan)
-{
-    struct plan_problem problem = m->problem;
-    problem.demand = &m->demand;
-    problem.objective = PLAN_ATTAINMENT;
-    struct plan_shapes *shapes = plan_shapes_new(&problem);
-    struct plan_eval *eval = plan_eval_new(shapes);
-    struct plan_state state;
-    struct plan_result result = {.objective = 0};
-    struct plan_share *shares = plan_shares(&plan->shares);
-    plan_state_init(&state);
-    if (plan_state_of_plan(shapes, plan->plan, &state, NULL) == TS_OK)
-        (void)plan_eval_fixed(eval, &state, shares, plan->shares.count, &result);
-    ts_free(shares);
-    plan_state_fini(&state);
-    plan_eval_destroy(&eval);
-    plan_shapes_destroy(&shapes);
-    return result.objective * ts_demand_rate(&m->demand);
-}
-
-static void take_plan(const struct planner_live *live, struct live_model *m, struct ts_plan *plan,
-                      struct live_plan *out)
-{
-    out->plan = plan;
-    live_shares_of(live, m, plan, &out->shares);
-    if (out->shares.count == 0)
-        forget_plan(out);
-    else
-        out->served = live->measured ? judge(m, out) : plan->objective;
-}
-
-/* The algorithm's plan over problem->current for as many requests as possible at the measured rates. NULL
- * when it has none, or turns phases. */
-static struct ts_plan *plan_for_rates(const struct planner_live *live, struct live_model *m)
-{
-    const struct plan_algorithm *algorithm = live->inputs->algorithm;
-    struct plan_problem problem = m->problem;
-    struct ts_error err = {0};
-    problem.depth = PLAN_REROUTE;
-    problem.objective = PLAN_ATTAINMENT;
-    problem.demand = &m->demand;
-    m->search = algorithm->open(&problem, &err);
-    while (m->search && !algorithm->step(m->search, REROUTE_WORK)) /* one state: it is over soon */
-        ;
-    struct ts_plan *plan = live_algorithm_plan(live, m);
-    if (plan && live_count_flips(problem.current, plan) > 0)
-        ts_plan_destroy(&plan);
-    return plan;
-}
-
-/* Of the shares that carry the largest rate of the mix, and those that serve most at the measured rates, the
- * ones that do serve more at these: the first when the second refuse much, which then goes somewhere after
- * all. */
-void live_take(const struct planner_live *live, struct live_model *m, struct ts_plan *plan,
-               struct live_plan *out)
-{
-    take_plan(live, m, plan, out);
-    if (!live->measured)
-        return;
-    struct live_plan other = {.served = 0};
-    struct ts_plan *for_rates = plan_for_rates(live, m);
-    if (for_rates)
-        take_plan(live, m, for_rates, &other);
-    if (other.plan && other.served >= EQUAL * out->served) {
-        struct live_plan worse = *out;
-        *out = other;
-        other = worse;
-    }
-    forget_plan(&other);
 }
 
 /* --- Re-route --- */
@@ -480,8 +388,8 @@ void planner_live_close(struct planner_live **live)
         struct live_model *m = &l->models[i];
         if (m->search)
             l->inputs->algorithm->close(&m->search);
-        forget_plan(&m->route);
-        forget_plan(&m->flip);
+        live_forget_plan(&m->route);
+        live_forget_plan(&m->flip);
         ts_plan_destroy(&m->turned);
         live_forget(m);
     }

@@ -83,6 +83,10 @@ bool live_describe(const struct planner_live *live, struct live_model *m);
 void live_forget(struct live_model *m);
 /* Whether two workers are equal in all but name, host and phase. */
 bool live_same_make(const struct ts_plan_worker *a, const struct ts_plan_worker *b);
+/* planner_take.c: takes the plan over, with its shares and what it serves; or another one over its groups. */
+void live_take(const struct planner_live *live, struct live_model *m, struct ts_plan *plan,
+               struct live_plan *out);
+void live_forget_plan(struct live_plan *plan);
 /* planner_live.c */
 void live_search(const struct planner_live *live, struct live_model *m, enum plan_depth depth);
 /* The algorithm's plan over the groups as they stand. NULL when it has none, or over others. */
@@ -90,9 +94,6 @@ struct ts_plan *live_algorithm_plan(const struct planner_live *live, struct live
 /* The linear program over the groups of problem->current. */
 struct ts_plan *live_route(const struct plan_problem *problem, struct ts_error *err);
 uint32_t live_count_flips(const struct ts_plan *from, const struct ts_plan *plan);
-/* Takes the plan over, with its shares and what it serves. */
-void live_take(const struct planner_live *live, struct live_model *m, struct ts_plan *plan,
-               struct live_plan *out);
 /* Some requests are late whatever is done: then it is the rest that goodput asks for. True when there is such
  * a rest and it is to be searched anew. */
 bool live_relax(struct live_model *m, double ceiling);

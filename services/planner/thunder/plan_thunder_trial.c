@@ -123,21 +123,10 @@ static void add_plan(struct plan_trials *trials, struct ts_plan *plan)
         ts_plan_destroy(&plan);
 }
 
-static struct plan_share *shares_by_score(const struct plan_search *search, const struct plan_state *state,
-                                          uint32_t *count)
-{
-    double *weight = ts_xcalloc(state->count + 1, sizeof *weight);
-    for (uint32_t i = 0; i < state->count; i++)
-        weight[i] = plan_shape_score(search->shapes, state->groups[i].shape);
-    struct plan_share *shares = baseline_shares(state, NULL, weight, TS_COST_CODEC_NONE, count);
-    ts_free(weight);
-    return shares;
-}
-
 static void add_state(struct plan_search *search, const struct plan_state *state)
 {
     uint32_t count;
-    struct plan_share *shares = shares_by_score(search, state, &count);
+    struct plan_share *shares = baseline_shares_scored(search->shapes, state, NULL, &count);
     add_plan(search->trials, plan_eval_plan(search->eval, state, plan_algorithm_thunder.name));
     if (shares)
         add_plan(search->trials,
