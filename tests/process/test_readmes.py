@@ -9,7 +9,7 @@ import pytest
 
 ROOT = os.environ["TS_SOURCE_DIR"]
 BIN = os.path.join(os.environ["TS_BUILD_DIR"], "bin")
-FOLDERS = ("*.md", "common/**/README.md", "gpu/**/README.md", "proto/README.md", "services/*/README.md", "tests/README.md")
+FOLDERS = ("*.md", "common/**/README.md", "gpu/**/README.md", "proto/README.md", "services/**/README.md", "tests/README.md")
 READMES = sorted({path for pattern in FOLDERS for path in glob.glob(pattern, root_dir=ROOT, recursive=True)})
 SOURCES = ("common", "gpu", "proto", "scripts", "services", "tests")
 NAMES = {name for folder in SOURCES for _, _, names in os.walk(os.path.join(ROOT, folder)) for name in names}
