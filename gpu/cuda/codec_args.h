@@ -28,6 +28,7 @@ struct codec_args_side {
     float factor_in;   /* of the transform, before quantising and after the inverse; 1 without */
     float factor_out;
     uint32_t asym, centred;
+    uint32_t lossless; /* of 16 bits, exponents coded: the affair of lossless.cu */
 };
 
 /* n / divisor = n * factor >> shift, of n below 2^31. */
@@ -39,7 +40,7 @@ struct codec_args_divisor {
 struct codec_args_part {
     uint8_t *payload;     /* encoding writes it, decoding reads it; 16-byte aligned */
     uint64_t layer_tiles; /* tiles of the pool before the layer, in pairs of K and V of a head */
-    uint32_t raw_tiles;   /* that a received payload has room for */
+    uint64_t tail_bytes;  /* of a received payload: behind `tail` */
 };
 
 /* Tiles are counted part after part, in the order of the pool: [block][K|V][head]. */
@@ -48,12 +49,13 @@ struct codec_args {
     const uint32_t *blocks; /* of the chunk: its first one is blocks[0] */
     const float *turns;     /* of the rotation of keys: [256][cos, sin][head_dim / 2]; NULL = none */
     struct codec_state *state;
-    uint8_t *lost; /* a byte for each tile */
+    uint32_t *counts; /* of each tile: its exceptions, then how many stand before them in the part's list */
+    uint8_t *lost;    /* a byte for each tile */
     struct codec_args_side sides[2];
     uint64_t section_ends[CODEC_SECTIONS];
-    uint64_t bitmap_bytes;                         /* of the section: filled up to 16 */
-    uint64_t means;                                /* offset */
-    uint64_t tail;                                 /* offset of the raw tiles */
+    uint64_t bitmap_bytes; /* of the section: filled up to 16 */
+    uint64_t means;        /* offset */
+    uint64_t tail;         /* offset of the exceptions, filled up to 16, and raw tiles */
     struct codec_args_divisor per_part, per_block; /* tiles of a part, of a block of tokens */
     uint32_t pool_heads, head_begin, heads;
     uint32_t block_count, tokens, spans;
@@ -65,13 +67,18 @@ struct codec_args {
 
 #define CODEC_FAULT_CONTENT 1u /* a parameter, or what must be zero, is none that an encoder writes */
 #define CODEC_FAULT_ESCAPES 2u /* the bitmap and the length of the payload do not agree */
+#define CODEC_FAULT_LIST    4u /* the payload has not as many exceptions as its codes say */
+
+/* In `exceptions`: their list is not to be looked at. No payload is as long as that (cuda_codec.c). */
+#define CODEC_LIST_WRONG 0xffffffffu
 
 /* In device memory, zeros before the first launch. */
 struct codec_state {
-    uint32_t escapes; /* encoded: tiles that are escaped */
-    uint32_t faults;  /* decoded: CODEC_FAULT_*, kept until ts_cuda_codec_answers has told them */
-    uint32_t pending; /* escapes of the launch that runs */
-    uint32_t ticket;  /* of the first part: blocks of threads of the launch that have ended */
+    uint32_t escapes;    /* encoded: tiles that are escaped */
+    uint32_t exceptions; /* of lossless sides */
+    uint32_t faults;     /* decoded: CODEC_FAULT_*, kept until ts_cuda_codec_answers has told them */
+    uint32_t pending;    /* escapes of the launch that runs */
+    uint32_t ticket;     /* of the first part: blocks of threads of the launch that have ended */
 };
 
 #endif

@@ -59,6 +59,13 @@ TS_DEVICE bool halves_finite(uint4 of)
     return magnitude_of<false>(of, of) < F16_INF;
 }
 
+/* Of a part that is restored: bytes that its raw tiles have. */
+TS_DEVICE uint64_t raw_tile_bytes(const codec_args &args, uint32_t part)
+{
+    uint64_t list = list_bytes(args, part), room = args.part[part].tail_bytes;
+    return list <= room ? room - list : 0;
+}
+
 /* Zeros between the sections, finite means, bits of tiles alone, and as many as there are raw tiles: looked
  * at by one block for all of a part. Returns CODEC_FAULT_*. */
 TS_DEVICE uint32_t frame_faults(const codec_args &args, uint32_t part, codec_small &shared)
@@ -74,7 +81,7 @@ TS_DEVICE uint32_t frame_faults(const codec_args &args, uint32_t part, codec_sma
     for (uint64_t at = threadIdx.x * 16; at < means; at += blockDim.x * 16)
         wrong |= !halves_finite(*(const uint4 *)(payload + args.means + at));
     uint32_t faults = __syncthreads_or(wrong) ? CODEC_FAULT_CONTENT : 0;
-    return faults | (set != args.part[part].raw_tiles ? CODEC_FAULT_ESCAPES : 0);
+    return faults | (set * tile_bytes(args) != raw_tile_bytes(args, part) ? CODEC_FAULT_ESCAPES : 0);
 }
 
 /* --- one slice ------------------------------------------------------------------------------------------ */
@@ -220,7 +227,7 @@ TS_DEVICE bool decode_tile(const codec_args &args, const codec_args_side &side, 
     return !faulty;
 }
 
-/* A side of 16 bits. */
+/* A side of 16 bits, as it is. */
 template <uint32_t DIM>
 TS_DEVICE void uncopy_tile(const codec_args &args, const codec_args_side &side, const tile &t)
 {
@@ -258,11 +265,11 @@ TS_DEVICE void restore_escaped(const codec_args &args, uint32_t number, codec_sm
     tile t = tile_of(args, number);
     const codec_args_side &side = args.sides[t.kv];
     uint32_t rank = rank_of(args, t, shared);
-    if (rank >= args.part[t.part].raw_tiles) {
+    if ((rank + 1) * tile_bytes(args) > raw_tile_bytes(args, t.part)) {
         tell(args, t.part, CODEC_FAULT_ESCAPES);
         return;
     }
-    const uint8_t *raw = t.payload + args.tail + (uint64_t)rank * ROWS * args.head_dim * 2;
+    const uint8_t *raw = raw_tiles_at(args, t.part) + rank * tile_bytes(args);
     for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
         slice s = slice_of<DIM, 0>(args, side, t, begin);
         uint64_t row = (uint64_t)s.row * args.head_dim * 2;
@@ -279,7 +286,8 @@ TS_DEVICE void decode(const codec_args &args, SHARED &shared)
         tile t = tile_of(args, number);
         const codec_args_side &side = args.sides[t.kv];
         if (side.bits == 16) {
-            uncopy_tile<DIM>(args, side, t);
+            if (!side.lossless)
+                uncopy_tile<DIM>(args, side, t);
             continue;
         }
         bool escaped = escaped_of(args, t);

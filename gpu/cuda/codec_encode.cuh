@@ -245,7 +245,7 @@ TS_DEVICE bool encode_tile(const codec_args &args, const codec_args_side &side, 
     return lost;
 }
 
-/* A side of 16 bits. */
+/* A side of 16 bits, as it is. */
 template <uint32_t DIM>
 TS_DEVICE void copy_tile(const codec_args &args, const codec_args_side &side, const tile &t)
 {
@@ -276,9 +276,9 @@ TS_DEVICE void encode_tiles(const codec_args &args, SHARED &shared)
         tile t = tile_of(args, number);
         const codec_args_side &side = args.sides[t.kv];
         bool lost = false;
-        if (side.bits == 16)
+        if (side.bits == 16 && !side.lossless)
             copy_tile<DIM>(args, side, t);
-        else
+        if (side.bits < 16)
             lost = encode_any<DIM, BF16, CENTRE>(args, side, t, side.centred && args.lost[number], shared);
         if (threadIdx.x == 0) {
             args.lost[number] = lost;
@@ -328,7 +328,7 @@ TS_DEVICE bool is_last(codec_state *state, codec_small &shared)
 template <uint32_t DIM> TS_DEVICE void copy_lost_tile(const codec_args &args, uint32_t number, uint32_t rank)
 {
     tile t = tile_of(args, number);
-    uint8_t *to = t.payload + args.tail + (uint64_t)rank * ROWS * args.head_dim * 2;
+    uint8_t *to = raw_tiles_at(args, t.part) + rank * tile_bytes(args);
     for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
         slice s = slice_of<DIM, 0>(args, args.sides[t.kv], t, begin);
         uint4 low, high;
@@ -398,6 +398,7 @@ template <uint32_t DIM> TS_DEVICE void finish(const codec_args &args, codec_smal
         codec_state *state = &args.state[part];
         state->escapes = atomicExch(&state->pending, 0u);
         state->faults = 0;
+        state->exceptions = list_bytes(args, part) ? state->exceptions : 0;
         state->ticket = 0;
     }
 }

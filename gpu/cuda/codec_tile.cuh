@@ -77,6 +77,24 @@ TS_DEVICE tile tile_of(const codec_args &args, uint32_t number)
     return t;
 }
 
+/* Of a part: bytes of the list of exceptions, filled up. */
+TS_DEVICE uint64_t list_bytes(const codec_args &args, uint32_t part)
+{
+    bool any = args.sides[0].lossless || args.sides[1].lossless;
+    return any ? ((uint64_t)args.state[part].exceptions + 15) & ~(uint64_t)15 : 0;
+}
+
+/* Where its raw tiles begin. */
+TS_DEVICE uint8_t *raw_tiles_at(const codec_args &args, uint32_t part)
+{
+    return args.part[part].payload + args.tail + list_bytes(args, part);
+}
+
+TS_DEVICE uint64_t tile_bytes(const codec_args &args)
+{
+    return (uint64_t)ROWS * args.head_dim * 2;
+}
+
 /* A thread's part of a tile. */
 struct slice {
     uint32_t row;

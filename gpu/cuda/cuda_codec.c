@@ -6,9 +6,10 @@
 #include "common/base/ts_assert.h"
 #include "gpu/codec/codec_impl.h"
 #include "gpu/cuda/codec_args.h"
+#include "gpu/cuda/cuda_lossless.h"
 
-/* Of the workspace: behind the states of all parts. */
-#define LOST_OFFSET (CODEC_PARTS_MAX * sizeof(struct codec_state))
+/* Of the workspace: behind the states of all parts numbers of exceptions, then marks of lost tiles. */
+#define COUNTS_OFFSET (CODEC_PARTS_MAX * sizeof(struct codec_state))
 
 /* Blocks of threads for each processor: as many as are there at once, so that each goes through several tiles
  * of a large launch. */
@@ -17,24 +18,19 @@
 _Static_assert(TS_CUDA_CODEC_PARTS_MAX == CODEC_PARTS_MAX, "what a launch takes");
 _Static_assert(sizeof(struct codec_args) <= 4096, "what a launch takes");
 
-/* Rows of 16-byte pieces, and no exceptions, whose places depend on what stands before them. */
-static bool takes_layout(const struct codec_layout *l, uint32_t head_dim)
-{
-    return head_dim % 16 == 0 && !l->sides[0].side.lossless && !l->sides[1].side.lossless;
-}
-
-bool ts_cuda_codec_takes(const struct ts_codec *codec, uint32_t head_dim)
-{
-    const struct ts_codec_chunk chunk = {.head_count = 1, .token_count = 1};
-    if (ts_codec_check(codec, head_dim, NULL) != TS_OK)
-        return false;
-    struct codec_layout l = codec_layout_of(codec, (struct ts_codec_cache){head_dim, TS_DTYPE_F16}, &chunk);
-    return takes_layout(&l, head_dim);
-}
-
 size_t ts_cuda_codec_workspace_bytes(uint32_t tiles)
 {
-    return LOST_OFFSET + (size_t)tiles;
+    return COUNTS_OFFSET + (size_t)tiles * (sizeof(uint32_t) + 1);
+}
+
+static bool any_lossless(const struct codec_layout *l)
+{
+    return l->sides[0].side.lossless || l->sides[1].side.lossless;
+}
+
+static bool all_lossless(const struct codec_layout *l)
+{
+    return l->sides[0].side.lossless && l->sides[1].side.lossless;
 }
 
 /* --- arguments ------------------------------------------------------------------------------------------ */
@@ -66,7 +62,8 @@ static struct codec_args_side side_of(const struct codec_layout *l, uint32_t kv)
                                     .factor_in = transformed ? codec_factor_in(s->side.hadamard) : 1,
                                     .factor_out = transformed ? codec_factor_out(s->side.hadamard) : 1,
                                     .asym = s->side.asym,
-                                    .centred = s->side.centred};
+                                    .centred = s->side.centred,
+                                    .lossless = s->side.lossless};
 }
 
 /* Exact below 2^31: 2^(31 + b) / divisor, rounded up, has an error of less than divisor / 2^(31 + b), where
@@ -108,7 +105,7 @@ static struct codec_args args_of(const struct codec_layout *l, const struct ts_c
                               .blocks = at(view->blocks + chunk->token_begin / CODEC_ROWS * sizeof(uint32_t)),
                               .turns = at(view->turns),
                               .state = at(workspace),
-                              .lost = at(workspace + LOST_OFFSET),
+                              .counts = at(workspace + COUNTS_OFFSET),
                               .sides = {side_of(l, 0), side_of(l, 1)},
                               .bitmap_bytes = l->means,
                               .means = l->means,
@@ -176,10 +173,16 @@ static enum ts_status launch_means(struct ts_cuda *cuda, enum ts_dtype dtype, co
                           grid, block, 0, args, sizeof *args, err);
 }
 
-static enum ts_status unsupported(const struct ts_codec *codec, struct ts_error *err)
+/* Rows of 16-byte pieces; places of exceptions are counted in 32 bits. */
+static enum ts_status check_layout(const struct codec_layout *l, uint32_t head_dim, struct ts_error *err)
 {
-    return ts_error_set(err, TS_EUNSUPPORTED, "codec %s has no kernel: let the CPU encode and restore it",
-                        ts_codec_name(codec));
+    if (head_dim % 16 != 0)
+        return ts_error_set(err, TS_EUNSUPPORTED,
+                            "the codecs of a device take a head_dim that 16 divides, not %u", head_dim);
+    if (any_lossless(l) && l->tiles > (1u << 31) / (CODEC_ROWS * head_dim))
+        return ts_error_set(err, TS_EUNSUPPORTED,
+                            "without loss a device takes chunks of 2^31 numbers at most");
+    return TS_OK;
 }
 
 static void set_parts(struct codec_args *args, const struct ts_cuda_codec_view *view,
@@ -187,6 +190,7 @@ static void set_parts(struct codec_args *args, const struct ts_cuda_codec_view *
 {
     TS_ASSERT(count >= 1 && count <= CODEC_PARTS_MAX && (uint64_t)count * args->tiles < 1u << 31);
     args->parts = count;
+    args->lost = (uint8_t *)(args->counts + (size_t)count * args->tiles);
     for (uint32_t i = 0; i < count; i++)
         args->part[i] = (struct codec_args_part){.payload = at(parts[i].payload),
                                                  .layer_tiles = (uint64_t)parts[i].layer * view->pool_blocks};
@@ -200,12 +204,18 @@ enum ts_status ts_cuda_codec_encode_layers(struct ts_cuda *cuda, const struct ts
 {
     struct codec_layout l =
         codec_layout_of(codec, (struct ts_codec_cache){from->head_dim, from->dtype}, chunk);
-    if (!takes_layout(&l, from->head_dim))
-        return unsupported(codec, err);
+    enum ts_status status = check_layout(&l, from->head_dim, err);
+    if (status != TS_OK)
+        return status;
     struct codec_args args = args_of(&l, from, chunk, workspace);
     set_parts(&args, from, parts, count);
-    enum ts_status status = l.sides[0].side.centred ? launch_means(cuda, from->dtype, &args, err) : TS_OK;
-    return status == TS_OK ? launch(cuda, "encode", form_of(&args), from->dtype, &args, err) : status;
+    if (any_lossless(&l))
+        status = cuda_lossless_encode(cuda, from->dtype, &args, err);
+    if (status == TS_OK && l.sides[0].side.centred)
+        status = launch_means(cuda, from->dtype, &args, err);
+    if (status == TS_OK && !all_lossless(&l))
+        status = launch(cuda, "encode", form_of(&args), from->dtype, &args, err);
+    return status;
 }
 
 enum ts_status ts_cuda_codec_decode_layers(struct ts_cuda *cuda, const struct ts_codec *codec,
@@ -215,19 +225,25 @@ enum ts_status ts_cuda_codec_decode_layers(struct ts_cuda *cuda, const struct ts
                                            struct ts_error *err)
 {
     struct codec_layout l = codec_layout_of(codec, (struct ts_codec_cache){to->head_dim, to->dtype}, chunk);
-    if (!takes_layout(&l, to->head_dim))
-        return unsupported(codec, err);
+    enum ts_status status = check_layout(&l, to->head_dim, err);
+    if (status != TS_OK)
+        return status;
     struct codec_args args = args_of(&l, to, chunk, workspace);
     set_parts(&args, to, parts, count);
+    size_t most = ts_codec_bytes_max(codec, (struct ts_codec_cache){to->head_dim, to->dtype}, chunk),
+           grain = any_lossless(&l) ? 16 : l.tile_bytes;
     for (uint32_t i = 0; i < count; i++) {
         size_t bytes = parts[i].bytes;
-        if (bytes < l.tail || (bytes - l.tail) % l.tile_bytes != 0 ||
-            (bytes - l.tail) / l.tile_bytes > l.tiles)
+        if (bytes < l.tail || bytes > most || (bytes - l.tail) % grain != 0)
             return ts_error_set(err, TS_ECORRUPT, "a payload of %zu bytes has not the length of its shape",
                                 bytes);
-        args.part[i].raw_tiles = (uint32_t)((bytes - l.tail) / l.tile_bytes);
+        args.part[i].tail_bytes = bytes - l.tail;
     }
-    return launch(cuda, "decode", form_of(&args), to->dtype, &args, err);
+    if (any_lossless(&l))
+        status = cuda_lossless_decode(cuda, to->dtype, &args, err);
+    if (status == TS_OK && !all_lossless(&l))
+        status = launch(cuda, "decode", form_of(&args), to->dtype, &args, err);
+    return status;
 }
 
 enum ts_status ts_cuda_codec_encode(struct ts_cuda *cuda, const struct ts_codec *codec,
@@ -253,12 +269,14 @@ enum ts_status ts_cuda_codec_decode(struct ts_cuda *cuda, const struct ts_codec 
 static enum ts_status answer_of(const struct codec_state *state, struct ts_cuda_codec_result *out,
                                 struct ts_error *err)
 {
-    *out = (struct ts_cuda_codec_result){.escapes = state->escapes, .status = TS_OK};
+    *out = (struct ts_cuda_codec_result){
+        .escapes = state->escapes, .exceptions = state->exceptions, .status = TS_OK};
     if (!state->faults)
         return TS_OK;
-    out->status = ts_error_set(err, TS_ECORRUPT, "a payload that no encoder writes:%s%s",
+    out->status = ts_error_set(err, TS_ECORRUPT, "a payload that no encoder writes:%s%s%s",
                                state->faults & CODEC_FAULT_CONTENT ? " its content" : "",
-                               state->faults & CODEC_FAULT_ESCAPES ? " its escaped tiles" : "");
+                               state->faults & CODEC_FAULT_ESCAPES ? " its escaped tiles" : "",
+                               state->faults & CODEC_FAULT_LIST ? " its exceptions" : "");
     return out->status;
 }
 
@@ -279,17 +297,14 @@ enum ts_status ts_cuda_codec_answers(struct ts_cuda *cuda, ts_cuda_address works
     }
     if (first == TS_OK)
         return TS_OK;
-    status = ts_cuda_clear(cuda, workspace, LOST_OFFSET, NULL);
+    status = ts_cuda_clear(cuda, workspace, COUNTS_OFFSET, NULL);
     return status == TS_OK ? first : status;
 }
 
-enum ts_status ts_cuda_codec_answer(struct ts_cuda *cuda, ts_cuda_address workspace, uint32_t *escapes,
-                                    struct ts_error *err)
+enum ts_status ts_cuda_codec_answer(struct ts_cuda *cuda, ts_cuda_address workspace,
+                                    struct ts_cuda_codec_result *out, struct ts_error *err)
 {
-    struct ts_cuda_codec_result result = {0};
-    enum ts_status status = ts_cuda_codec_answers(cuda, workspace, 1, &result, err);
-    *escapes = result.escapes;
-    return status;
+    return ts_cuda_codec_answers(cuda, workspace, 1, out, err);
 }
 
 /* --- rotations ------------------------------------------------------------------------------------------ */

@@ -89,35 +89,40 @@ static double copy_rate(struct bench *b, size_t piece)
 struct job {
     const struct ts_codec *codec;
     uint32_t tokens; /* of a chunk */
-    size_t bytes;    /* of its payload */
+    size_t *bytes;   /* [chunks x layers of the pool] of their payloads */
     uint32_t chunks; /* of a layer, each in a place of its own */
     size_t step;     /* from payload to payload */
     uint32_t layers; /* in a launch */
     bool decode;
 };
 
+/* From chunk `first` on: those of a launch are of one place in several layers. */
+static void run_launch(struct bench *b, const struct job *j, uint32_t first)
+{
+    struct ts_error err = {0};
+    struct ts_cuda_codec_part parts[TS_CUDA_CODEC_PARTS_MAX];
+    const struct ts_codec_chunk chunk = {
+        .head_count = HEADS, .token_begin = first / b->layers * j->tokens, .token_count = j->tokens};
+    for (uint32_t k = 0; k < j->layers; k++)
+        parts[k] = (struct ts_cuda_codec_part){.layer = first % b->layers + k,
+                                               .payload = b->payload + (first + k) * j->step,
+                                               .bytes = j->bytes[first + k]};
+    bench_must(j->decode ? ts_cuda_codec_decode_layers(b->cuda, j->codec, parts, j->layers, &chunk, &b->view,
+                                                       b->workspace, &err)
+                         : ts_cuda_codec_encode_layers(b->cuda, j->codec, &b->view, &chunk, parts, j->layers,
+                                                       b->workspace, &err),
+               &err);
+}
+
 static void run_codec(struct bench *b, void *context)
 {
     const struct job *j = context;
-    struct ts_error err = {0};
-    struct ts_cuda_codec_part parts[TS_CUDA_CODEC_PARTS_MAX];
-    struct ts_codec_chunk chunk = {.head_count = HEADS, .token_count = j->tokens};
-    for (uint32_t i = 0; i < j->chunks * b->layers; i += j->layers) {
-        uint32_t layer = i % b->layers;
-        chunk.token_begin = i / b->layers * j->tokens;
-        for (uint32_t k = 0; k < j->layers; k++)
-            parts[k] = (struct ts_cuda_codec_part){
-                .layer = layer + k, .payload = b->payload + (i + k) * j->step, .bytes = j->bytes};
-        bench_must(j->decode ? ts_cuda_codec_decode_layers(b->cuda, j->codec, parts, j->layers, &chunk,
-                                                           &b->view, b->workspace, &err)
-                             : ts_cuda_codec_encode_layers(b->cuda, j->codec, &b->view, &chunk, parts,
-                                                           j->layers, b->workspace, &err),
-                   &err);
-    }
+    for (uint32_t i = 0; i < j->chunks * b->layers; i += j->layers)
+        run_launch(b, j, i);
 }
 
-/* The last launch went well, and no tile has escaped: the payload is as long as it was taken for. */
-static void check_answer(struct bench *b, uint32_t layers)
+/* The last launch went well, and no tile has escaped. Returns the exceptions of its first chunk. */
+static size_t check_answer(struct bench *b, uint32_t layers)
 {
     struct ts_error err = {0};
     struct ts_cuda_codec_result results[TS_CUDA_CODEC_PARTS_MAX];
@@ -129,13 +134,28 @@ static void check_answer(struct bench *b, uint32_t layers)
             exit(1);
         }
     }
+    return results[0].exceptions;
+}
+
+/* Encodes all chunks: their payloads, how long these are, and the bytes of all. */
+static size_t prepare(struct bench *b, struct job *j, size_t least)
+{
+    size_t sum = 0;
+    j->layers = 1;
+    j->decode = false;
+    for (uint32_t i = 0; i < j->chunks * b->layers; i++) {
+        run_launch(b, j, i);
+        j->bytes[i] = least + codec_align16(check_answer(b, 1));
+        sum += j->bytes[i];
+    }
+    return sum;
 }
 
 static void print_line(const struct bench *b, const struct job *j, const char *codec, size_t chunk_bytes,
-                       double ns, double copy)
+                       size_t payload_bytes, double ns, double copy)
 {
     double chunks = (double)j->chunks * b->layers, kv = chunks * (double)chunk_bytes / ns;
-    double traffic = chunks * (double)(chunk_bytes + j->bytes) / ns;
+    double traffic = kv + (double)payload_bytes / ns;
     printf("%s,%s,%s,%u,%zu,%u,%.2f,%.1f,%.1f,%.1f,%.3f,%.1f,%.3f\n", j->decode ? "decode" : "encode", codec,
            ts_dtype_name(b->view.dtype), b->view.head_dim, chunk_bytes >> 10, j->layers, ns / 1000 / chunks,
            kv, traffic, copy, traffic / copy, b->peak, traffic / b->peak);
@@ -152,17 +172,20 @@ static void measure_codec(struct bench *b, const struct ts_codec *codec, size_t 
     if (j.tokens % ts_codec_span(codec) != 0)
         return;
     struct ts_codec_chunk chunk = {.head_count = HEADS, .token_count = j.tokens};
-    j.bytes = ts_codec_bytes(&plain, cache, &chunk, 0);
-    j.step = (j.bytes + 255) & ~(size_t)255;
+    j.step = (ts_codec_bytes_max(&plain, cache, &chunk) + 255) & ~(size_t)255;
     j.chunks = (uint32_t)(b->pool_bytes / b->layers / chunk_bytes);
+    TS_ASSERT(j.chunks * b->layers * j.step <= b->payload_bytes);
+    j.bytes = ts_xcalloc(j.chunks * b->layers, sizeof *j.bytes);
+    size_t payload_bytes = prepare(b, &j, ts_codec_bytes(&plain, cache, &chunk, 0));
     double copy = copy_rate(b, chunk_bytes);
     for (uint32_t i = 0; i < 4; i++) {
         j.layers = i & 2 ? b->layers : 1;
         j.decode = (i & 1) != 0;
         double ns = median_of(b, run_codec, &j);
         check_answer(b, j.layers);
-        print_line(b, &j, ts_codec_name(codec), chunk_bytes, ns, copy);
+        print_line(b, &j, ts_codec_name(codec), chunk_bytes, payload_bytes, ns, copy);
     }
+    ts_free(j.bytes);
 }
 
 /* --- the pool ------------------------------------------------------------------------------------------- */
@@ -278,9 +301,7 @@ static void bench_run(struct bench *b, enum ts_dtype dtype, int argc, char **arg
         for (size_t c = 0; ts_codec_preset(c); c++) {
             struct ts_codec codec;
             ts_codec_parse(ts_codec_preset(c), &codec, NULL);
-            if (!wanted(ts_codec_preset(c), argc, argv) || !ts_cuda_codec_takes(&codec, head_dim))
-                continue;
-            for (const size_t *size = b->sizes; *size; size++)
+            for (const size_t *size = b->sizes; *size && wanted(ts_codec_preset(c), argc, argv); size++)
                 measure_codec(b, &codec, *size);
         }
         ts_cuda_free(b->cuda, &b->view.turns);

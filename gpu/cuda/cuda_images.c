@@ -8,7 +8,7 @@
 #include "gpu/cuda/tile_args.h"
 
 #if defined(TS_CUDA_IMAGES)
-extern const unsigned long long cuda_image_codec[];
+extern const unsigned long long cuda_image_codec[], cuda_image_lossless[];
 extern const unsigned long long cuda_image_weights[];
 extern const unsigned long long cuda_image_skinny[], cuda_image_gemv[], cuda_image_widen[];
 extern const unsigned long long cuda_image_tile[];
@@ -38,6 +38,17 @@ static const char *const codec[] = {"cuda_codec_encode_any_f16",
                                     "cuda_codec_means_f16",
                                     "cuda_codec_means_bf16",
                                     NULL};
+static const char *const lossless[] = {"cuda_lossless_pack_f16",
+                                       "cuda_lossless_pack_bf16",
+                                       "cuda_lossless_scan",
+                                       "cuda_lossless_list_f16",
+                                       "cuda_lossless_list_bf16",
+                                       "cuda_lossless_count_f16",
+                                       "cuda_lossless_count_bf16",
+                                       "cuda_lossless_check",
+                                       "cuda_lossless_unpack_f16",
+                                       "cuda_lossless_unpack_bf16",
+                                       NULL};
 static const char *const weights[] = {"weights_fill", "weights_quantise", "weights_bias", NULL};
 
 #define NAME(name, ...) #name,
@@ -57,17 +68,11 @@ static const char *const rows[] = {"cuda_rows_embed", "cuda_rows_norm", "cuda_ro
                                    NULL};
 static const char *const sample[] = {"cuda_sample_scan", "cuda_sample_pick", NULL};
 
-const struct cuda_image cuda_images[] = {{cuda_image_codec, codec},
-                                         {cuda_image_weights, weights},
-                                         {cuda_image_skinny, skinny},
-                                         {cuda_image_gemv, gemv},
-                                         {cuda_image_widen, widen},
-                                         {cuda_image_prefill, prefill},
-                                         {cuda_image_decode, decode},
-                                         {cuda_image_rows, rows},
-                                         {cuda_image_sample, sample},
-                                         {cuda_image_tile, tile},
-                                         {NULL, NULL}};
+const struct cuda_image cuda_images[] = {
+    {cuda_image_codec, codec},     {cuda_image_lossless, lossless}, {cuda_image_weights, weights},
+    {cuda_image_skinny, skinny},   {cuda_image_gemv, gemv},         {cuda_image_widen, widen},
+    {cuda_image_prefill, prefill}, {cuda_image_decode, decode},     {cuda_image_rows, rows},
+    {cuda_image_sample, sample},   {cuda_image_tile, tile},         {NULL, NULL}};
 #else
 const struct cuda_image cuda_images[] = {{NULL, NULL}};
 #endif

@@ -5,8 +5,9 @@
 #include "gpu/cuda/kernel_host.h"
 
 static const struct kernel_host_entry *const all[] = {
-    codec_host_kernels,   weights_host_kernels, skinny_host_kernels, gemv_host_kernels,   widen_host_kernels,
-    prefill_host_kernels, decode_host_kernels,  rows_host_kernels,   sample_host_kernels, tile_host_kernels,
+    codec_host_kernels, lossless_host_kernels, weights_host_kernels, skinny_host_kernels,
+    gemv_host_kernels,  widen_host_kernels,    prefill_host_kernels, decode_host_kernels,
+    rows_host_kernels,  sample_host_kernels,   tile_host_kernels,
 };
 
 const struct kernel_host_entry *kernel_host_find(const struct kernel_host_entry *kernels, const char *name)

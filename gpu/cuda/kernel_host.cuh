@@ -140,6 +140,13 @@ template <class T> static inline T atomicAdd(T *at, T value)
     return was;
 }
 
+template <class T> static inline T atomicMax(T *at, T value)
+{
+    T was = *at;
+    *at = was < value ? value : was;
+    return was;
+}
+
 template <class T> static inline T atomicOr(T *at, T value)
 {
     T was = *at;

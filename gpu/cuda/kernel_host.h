@@ -59,6 +59,7 @@ const struct kernel_host_entry *kernel_host_find(const struct kernel_host_entry 
 struct ts_cuda *kernel_host_open(const struct kernel_host_entry *kernels);
 
 extern const struct kernel_host_entry codec_host_kernels[]; /* of codec.cu */
+extern const struct kernel_host_entry lossless_host_kernels[];
 extern const struct kernel_host_entry weights_host_kernels[];
 extern const struct kernel_host_entry rows_host_kernels[];
 extern const struct kernel_host_entry sample_host_kernels[];

@@ -2,11 +2,11 @@
  * The KV codec on a device: from a paged pool in its memory to a payload in its memory, and back, keys and
  * values of a layer in one launch, and as many layers as have the same chunk. The bytes are those of
  * ts_codec_encode (gpu/codec), payloads that one side writes the other reads. Nothing waits here: calls put
- * a launch into the stream of the device, ts_cuda_wait ends the wait, and ts_cuda_codec_answers tells how
- * it ended.
+ * launches into the stream of the device, ts_cuda_wait ends the wait, and ts_cuda_codec_answers tells how
+ * it ended. Sides without loss take three launches, before the one of the other side if there is one.
  *
- * All codecs but lz16 are known here, with any group and any head_dim that 16 divides. For others
- * ts_cuda_codec_takes is false, and the CPU has to do it.
+ * All codecs are known here, with any group and any head_dim that 16 divides: other ones are
+ * TS_EUNSUPPORTED.
  *
  * The workspace is device memory that the caller gives: one for each stream of launches, zeroed once.
  */
@@ -34,8 +34,6 @@ struct ts_cuda_codec_view {
 enum ts_status ts_cuda_codec_upload_rope(struct ts_cuda *cuda, const struct ts_codec_rope *rope,
                                          uint32_t head_dim, ts_cuda_address *out, struct ts_error *err);
 
-bool ts_cuda_codec_takes(const struct ts_codec *codec, uint32_t head_dim);
-
 /* For launches of at most so many tiles: 2 x heads x blocks for each layer. */
 size_t ts_cuda_codec_workspace_bytes(uint32_t tiles);
 
@@ -48,7 +46,7 @@ struct ts_cuda_codec_part {
     size_t bytes; /* of it, for decoding */
 };
 
-/* `out`: at least ts_codec_bytes_max. The payload has ts_codec_bytes(..., answer.escapes) bytes. */
+/* `out`: at least ts_codec_bytes_max. How long the payload is follows from the answer. */
 enum ts_status ts_cuda_codec_encode(struct ts_cuda *cuda, const struct ts_codec *codec,
                                     const struct ts_cuda_codec_view *from, const struct ts_codec_chunk *chunk,
                                     ts_cuda_address out, ts_cuda_address workspace, struct ts_error *err);
@@ -75,18 +73,19 @@ enum ts_status ts_cuda_codec_decode_layers(struct ts_cuda *cuda, const struct ts
                                            const struct ts_cuda_codec_view *to, ts_cuda_address workspace,
                                            struct ts_error *err);
 
-/* Waits, and tells of each layer. After encodings `escapes` is of the last one; `status` is TS_ECORRUPT when
- * the payload of a decoding since the last answer is none that an encoder writes. Returns the first one that
- * is not TS_OK. */
+/* Waits, and tells of each layer. After encodings `escapes` and `exceptions` are of the last one: its payload
+ * has ts_codec_bytes(..., escapes) bytes and one for each exception, filled up to 16. `status` is TS_ECORRUPT
+ * when the payload of a decoding since the last answer is none that an encoder writes. Returns the first one
+ * that is not TS_OK. */
 struct ts_cuda_codec_result {
-    uint32_t escapes;
+    uint32_t escapes, exceptions;
     enum ts_status status;
 };
 enum ts_status ts_cuda_codec_answers(struct ts_cuda *cuda, ts_cuda_address workspace, uint32_t count,
                                      struct ts_cuda_codec_result *out, struct ts_error *err);
 
 /* Of a launch of one layer. */
-enum ts_status ts_cuda_codec_answer(struct ts_cuda *cuda, ts_cuda_address workspace, uint32_t *escapes,
-                                    struct ts_error *err);
+enum ts_status ts_cuda_codec_answer(struct ts_cuda *cuda, ts_cuda_address workspace,
+                                    struct ts_cuda_codec_result *out, struct ts_error *err);
 
 #endif

@@ -179,6 +179,9 @@ static enum ts_status import(struct ts_pool *pool, const struct ts_pool_place *p
 enum ts_status pool_device_map(struct ts_pool_devices *devices, struct ts_pool *pool,
                                const struct ts_pool_place *place, struct ts_error *err)
 {
+    if (pool->head_dim % 16 != 0) /* no engine of a device has it, nor its codecs */
+        return ts_error_set(err, TS_EUNSUPPORTED, "a KV pool on a device with a head_dim of %u",
+                            pool->head_dim);
     pthread_mutex_lock(&devices->lock);
     enum ts_status status = find(devices, place->device, pool, &pool->device, err);
     pthread_mutex_unlock(&devices->lock);

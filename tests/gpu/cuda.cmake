@@ -1,9 +1,10 @@
 # Kernels of gpu/cuda: on the CPU, and on a device where there is one.
 ts_test(kernel_codec SOURCES kernel_codec.c kernel_fixture.c LINK ts_kernels_host LABELS gpu TIMEOUT 600)
+ts_test(kernel_lossless SOURCES kernel_lossless.c lossless_fixture.c kernel_fixture.c LINK ts_kernels_host LABELS gpu TIMEOUT 600)
 ts_test(kernel_words SOURCES kernel_words.c kernel_words_host.cc LINK ts_kernels_host LABELS gpu TIMEOUT 60)
 target_compile_definitions(kernel_words PRIVATE TS_KERNEL_HOST)
 target_compile_options(kernel_words PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-unknown-pragmas>)
-ts_test(test_cuda_codec SOURCES test_cuda_codec.c kernel_fixture.c LINK ts_cuda LABELS gpu TIMEOUT 600)
+ts_test(test_cuda_codec SOURCES test_cuda_codec.c lossless_fixture.c kernel_fixture.c LINK ts_cuda LABELS gpu TIMEOUT 600)
 if(TS_CUDA_FOUND)
   string(REPLACE ";" "," kernel_archs "${TS_CUDA_ARCHS}")
   add_test(NAME kernel_registers COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/kernel_registers.py ${kernel_archs} ${TS_CUDA_REPORTS})

@@ -2,8 +2,7 @@
 
 #include <stdio.h>
 
-#include "gpu/cuda/ts_cuda_codec.h"
-#include "tests/gpu/codec_fixture.h"
+#include "tests/gpu/kernel_fixture_impl.h"
 
 #define GUARD 64u /* bytes on either side of what the kernels may touch */
 
@@ -15,15 +14,6 @@ void kernel_use(struct ts_cuda *device, void (*before)(void))
     cuda = device;
     before_case = before;
 }
-
-/* The pool and a payload of a fixture, in memory of the device. */
-struct device {
-    struct ts_cuda_codec_view view;
-    ts_cuda_address payload, workspace;
-    size_t capacity, workspace_bytes;
-    uint8_t *bytes; /* what came back: guard, payload, guard */
-    uint8_t *pool;  /* likewise */
-};
 
 static void ok(enum ts_status status, const struct ts_error *err)
 {
@@ -53,30 +43,31 @@ static void get(void *to, ts_cuda_address from, size_t bytes)
     ok(ts_cuda_wait(cuda, &err), &err);
 }
 
-static void device_init(struct device *d, const struct fixture *f)
+void kernel_device_init(struct device *d, const struct fixture *f)
 {
     struct ts_error err = {0};
-    uint32_t tiles = 2 * FIXTURE_HEADS * FIXTURE_BLOCKS;
-    d->capacity = 3 * f->pool_bytes;
+    uint32_t tiles = 2 * FIXTURE_HEADS * f->view.block_count;
+    size_t table = f->view.block_count * sizeof(uint32_t);
+    d->capacity = 6 * tiles * f->tile_elements;
     d->workspace_bytes = ts_cuda_codec_workspace_bytes(tiles);
     d->view = (struct ts_cuda_codec_view){.pool = take(f->pool_bytes + 2 * (size_t)GUARD) + GUARD,
                                           .pool_blocks = f->view.pool_blocks,
                                           .pool_heads = f->view.pool_heads,
                                           .head_dim = f->view.head_dim,
                                           .dtype = f->view.dtype,
-                                          .blocks = take(sizeof f->blocks),
+                                          .blocks = take(table),
                                           .block_count = f->view.block_count};
     d->payload = take(d->capacity + 2 * (size_t)GUARD) + GUARD;
     d->workspace = take(d->workspace_bytes);
     d->bytes = ts_xmalloc(d->capacity + 2 * (size_t)GUARD);
     d->pool = ts_xmalloc(f->pool_bytes + 2 * (size_t)GUARD);
     ok(ts_cuda_clear(cuda, d->workspace, d->workspace_bytes, &err), &err);
-    give(d->view.blocks, f->blocks, sizeof f->blocks);
+    give(d->view.blocks, f->view.blocks, table);
     if (f->rope)
         ok(ts_cuda_codec_upload_rope(cuda, f->rope, f->view.head_dim, &d->view.turns, &err), &err);
 }
 
-static void device_fini(struct device *d)
+void kernel_device_fini(struct device *d)
 {
     ts_cuda_address pool = d->view.pool - GUARD, payload = d->payload - GUARD;
     ts_cuda_free(cuda, &pool);
@@ -120,19 +111,27 @@ static void put_payload(const struct device *d, const void *from, size_t bytes, 
     give(d->payload - GUARD, d->bytes, capacity + 2 * (size_t)GUARD);
 }
 
+static size_t bytes_told(const struct fixture *f, const struct ts_cuda_codec_result *answer)
+{
+    return ts_codec_bytes(&f->codec, fixture_cache(f), &f->chunk, answer->escapes) +
+           codec_align16(answer->exceptions);
+}
+
 /* Encoded here and there: the same bytes, no other byte, and the pool as it was. */
 static void check_encode(struct device *d, struct fixture *f)
 {
     struct ts_error err = {0};
-    uint32_t escapes = 0;
+    struct ts_cuda_codec_result answer;
     fixture_encode(f);
     put_pool(d, f);
     put_payload(d, f->payload, 0, f->bytes);
     ok(ts_cuda_codec_encode(cuda, &f->codec, &d->view, &f->chunk, d->payload, d->workspace, &err), &err);
-    ok(ts_cuda_codec_answer(cuda, d->workspace, &escapes, &err), &err);
+    ok(ts_cuda_codec_answer(cuda, d->workspace, &answer, &err), &err);
     get(d->bytes, d->payload - GUARD, f->bytes + 2 * (size_t)GUARD);
-    if (escapes != f->escapes)
+    if (answer.escapes != f->escapes)
         describe(f, "another number of escaped tiles");
+    if (f->bytes != bytes_told(f, &answer))
+        describe(f, "another number of exceptions");
     for (size_t i = 0; i < f->bytes; i++) {
         if (d->bytes[GUARD + i] != f->payload[i]) {
             char where[96];
@@ -155,14 +154,14 @@ static void check_encode(struct device *d, struct fixture *f)
 static enum ts_status decode_there(struct device *d, const struct fixture *f, size_t bytes)
 {
     struct ts_error err = {0};
-    uint32_t escapes = 0;
+    struct ts_cuda_codec_result answer;
     memset(d->pool, 0x33, f->pool_bytes + 2 * (size_t)GUARD);
     give(d->view.pool - GUARD, d->pool, f->pool_bytes + 2 * (size_t)GUARD);
     put_payload(d, f->payload, bytes, bytes);
     enum ts_status status =
         ts_cuda_codec_decode(cuda, &f->codec, d->payload, bytes, &f->chunk, &d->view, d->workspace, &err);
     if (status == TS_OK)
-        status = ts_cuda_codec_answer(cuda, d->workspace, &escapes, &err);
+        status = ts_cuda_codec_answer(cuda, d->workspace, &answer, &err);
     if (status != TS_ECORRUPT)
         ok(status, &err);
     get(d->pool, d->view.pool - GUARD, f->pool_bytes + 2 * (size_t)GUARD);
@@ -181,7 +180,7 @@ static void check_decode(struct device *d, struct fixture *f)
         describe(f, "restored to another pool");
 }
 
-static void check_both(struct device *d, struct fixture *f)
+void kernel_check_both(struct device *d, struct fixture *f)
 {
     check_encode(d, f);
     check_decode(d, f);
@@ -217,7 +216,7 @@ static uint16_t element_of(uint64_t word, uint32_t kind, enum ts_dtype dtype)
 #define KINDS 8u
 
 /* Each tile of a kind of its own. */
-static void fill_kinds(struct fixture *f, uint64_t seed)
+void kernel_fill_kinds(struct fixture *f, uint64_t seed)
 {
     struct ts_rng rng;
     uint16_t *pool = (uint16_t *)(void *)f->view.pool;
@@ -240,13 +239,6 @@ static const struct shape shapes[] = {{0, 3, 0, 80},  {1, 2, 0, 33}, {0, 1, 16, 
                                       {2, 1, 32, 17}, {0, 3, 0, 1},  {0, 2, 48, 5},
                                       {0, 0, 0, 16},  {0, 3, 0, 0},  {1, 1, 256, 37}};
 
-struct variant {
-    const char *codec;
-    uint32_t head_dim;
-    uint16_t group; /* 0 = as the preset has it */
-    uint32_t raw_tokens;
-};
-
 static const struct variant variants[] = {
     {"i4", 64, 0, 0},      {"i4", 128, 0, 0},    {"i4h", 64, 0, 1},    {"i4h", 128, 0, 1},
     {"i4h", 128, 0, 16},   {"i4", 16, 0, 3},     {"i4", 80, 16, 0},    {"i4", 96, 32, 1},
@@ -262,26 +254,32 @@ static const struct variant variants[] = {
     {"i4hc", 272, 0, 1},   {"i4hc", 1024, 0, 1}, {"k8v4h", 64, 0, 1},  {"k8v4h", 128, 0, 1},
     {"k8v4h", 112, 0, 1}};
 
-static void variant_init(struct fixture *f, struct device *d, const struct variant *v, enum ts_dtype dtype)
+void kernel_variant_init(struct fixture *f, struct device *d, const struct variant *v, enum ts_dtype dtype)
 {
     if (before_case)
         before_case();
-    fixture_init(f, v->codec, dtype, v->head_dim);
+    char keys[16];
+    snprintf(keys, sizeof keys, "%.*s", (int)strcspn(v->codec, "+"), v->codec);
+    fixture_init(f, keys, dtype, v->head_dim);
+    if (v->codec[strlen(keys)]) {
+        struct ts_codec other;
+        assert_int_equal(ts_codec_parse(v->codec + strlen(keys) + 1, &other, NULL), TS_OK);
+        f->codec.value = other.value;
+    }
     f->codec.raw_tokens = v->raw_tokens;
     if (v->group)
         f->codec.key.group = f->codec.value.group = v->group;
     if (f->codec.key.flags & TS_CODEC_CENTRE)
         fixture_rotate(f);
-    assert_true(ts_cuda_codec_takes(&f->codec, v->head_dim));
-    device_init(d, f);
+    kernel_device_init(d, f);
 }
 
-static void check_shapes(const struct variant *v, enum ts_dtype dtype)
+void kernel_check_shapes(const struct variant *v, enum ts_dtype dtype)
 {
     struct fixture f;
     struct device d;
-    variant_init(&f, &d, v, dtype);
-    fill_kinds(&f, v->head_dim + dtype);
+    kernel_variant_init(&f, &d, v, dtype);
+    kernel_fill_kinds(&f, v->head_dim + dtype);
     uint8_t *pool = ts_xmalloc(f.pool_bytes);
     memcpy(pool, f.view.pool, f.pool_bytes);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
@@ -292,11 +290,11 @@ static void check_shapes(const struct variant *v, enum ts_dtype dtype)
                                           .head_count = s->head_count,
                                           .token_begin = s->token_begin,
                                           .token_count = s->token_count};
-        check_both(&d, &f);
+        kernel_check_both(&d, &f);
         memcpy(f.view.pool, pool, f.pool_bytes);
     }
     ts_free(pool);
-    device_fini(&d);
+    kernel_device_fini(&d);
     fixture_fini(&f);
 }
 
@@ -306,9 +304,9 @@ void kernel_test_shapes(void **state)
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
         bool costly = variants[i].head_dim > 128; /* of these one type each */
         if (!costly || (i & 1))
-            check_shapes(&variants[i], TS_DTYPE_F16);
+            kernel_check_shapes(&variants[i], TS_DTYPE_F16);
         if (!costly || !(i & 1))
-            check_shapes(&variants[i], TS_DTYPE_BF16);
+            kernel_check_shapes(&variants[i], TS_DTYPE_BF16);
     }
 }
 
@@ -322,11 +320,11 @@ void kernel_test_values(void **state)
     for (size_t i = 0; i < 2 * (sizeof kinds / sizeof *kinds); i++) {
         struct fixture f;
         struct device d;
-        variant_init(&f, &d, &kinds[i / 2], i & 1 ? TS_DTYPE_BF16 : TS_DTYPE_F16);
+        kernel_variant_init(&f, &d, &kinds[i / 2], i & 1 ? TS_DTYPE_BF16 : TS_DTYPE_F16);
         f.chunk.token_count = 176 - (uint32_t)i % 4 / 2 * 7;
-        fill_kinds(&f, i);
-        check_both(&d, &f);
-        device_fini(&d);
+        kernel_fill_kinds(&f, i);
+        kernel_check_both(&d, &f);
+        kernel_device_fini(&d);
         fixture_fini(&f);
     }
 }
@@ -342,7 +340,7 @@ void kernel_test_means(void **state)
         static const struct variant kinds[] = {{"i4hc", 64, 0, 1}, {"i4hc", 128, 0, 3}, {"i4hc", 96, 0, 0}};
         struct fixture f;
         struct device d;
-        variant_init(&f, &d, &kinds[i % 3], i & 1 ? TS_DTYPE_BF16 : TS_DTYPE_F16);
+        kernel_variant_init(&f, &d, &kinds[i % 3], i & 1 ? TS_DTYPE_BF16 : TS_DTYPE_F16);
         fixture_random(&f, i);
         f.chunk.token_count = 16 * FIXTURE_BLOCKS - i;
         if (i / 2 % 2) {
@@ -354,10 +352,10 @@ void kernel_test_means(void **state)
             uint16_t *at = fixture_element(&f, 0, 1, token) + 5;
             *at = fixture_narrow(offset, f.view.dtype);
         }
-        check_both(&d, &f);
+        kernel_check_both(&d, &f);
         if (i >= 4)
             assert_true(f.escapes >= 16);
-        device_fini(&d);
+        kernel_device_fini(&d);
         fixture_fini(&f);
     }
 }
@@ -412,8 +410,9 @@ static void check_layers(struct layers *l, struct device *d, struct fixture *f)
     }
     /* The second one at fault: told of it alone, once. */
     struct codec_layout layout = codec_layout_of(&f->codec, fixture_cache(f), &f->chunk);
-    const uint8_t nan[2] = {0xff, 0x7f};
-    give(l->parts[1].payload + layout.sides[1].scales, nan, 2);
+    const struct codec_side_layout *side = &layout.sides[layout.sides[1].side.lossless ? 0 : 1];
+    const uint8_t nan[2] = {0xff, 0x7f}, zeros[2] = {0, 0};
+    give(l->parts[1].payload + side->scales, side->side.lossless ? zeros : nan, 2);
     ok(ts_cuda_codec_decode_layers(cuda, &f->codec, l->parts, LAYERS, &f->chunk, &d->view, d->workspace,
                                    &err),
        &err);
@@ -435,32 +434,36 @@ static void check_layers(struct layers *l, struct device *d, struct fixture *f)
         describe(f, "layers are restored to another pool");
 }
 
+void kernel_check_launch(const struct variant *v, uint32_t seed)
+{
+    struct fixture f;
+    struct device d;
+    struct layers l;
+    kernel_variant_init(&f, &d, v, seed & 1 ? TS_DTYPE_BF16 : TS_DTYPE_F16);
+    kernel_fill_kinds(&f, seed);
+    if (seed == 2) /* nothing escapes in the first layer */
+        memset(f.view.pool, 0, f.pool_bytes / 2);
+    f.view.pool_blocks = d.view.pool_blocks = LAYER_BLOCKS;
+    f.view.block_count = d.view.block_count = LAYER_BLOCKS;
+    for (uint32_t b = 0; b < LAYER_BLOCKS; b++)
+        f.blocks[b] = (b * 3 + 1) % LAYER_BLOCKS;
+    give(d.view.blocks, f.blocks, sizeof f.blocks);
+    f.chunk =
+        (struct ts_codec_chunk){.head_begin = 1, .head_count = 2, .token_count = 16 * LAYER_BLOCKS - seed};
+    check_layers(&l, &d, &f);
+    for (uint32_t k = 0; k < LAYERS; k++)
+        ts_free(l.payloads[k]);
+    ts_cuda_free(cuda, &l.out);
+    kernel_device_fini(&d);
+    fixture_fini(&f);
+}
+
 void kernel_test_layers(void **state)
 {
     static const struct variant kinds[] = {{"i4h", 128, 0, 1}, {"i4hc", 64, 0, 1}, {"k8v4h", 96, 0, 1}};
     (void)state;
-    for (uint32_t i = 0; i < 3; i++) {
-        struct fixture f;
-        struct device d;
-        struct layers l;
-        variant_init(&f, &d, &kinds[i], i & 1 ? TS_DTYPE_BF16 : TS_DTYPE_F16);
-        fill_kinds(&f, i);
-        if (i == 2) /* nothing escapes in the first layer */
-            memset(f.view.pool, 0, f.pool_bytes / 2);
-        f.view.pool_blocks = d.view.pool_blocks = LAYER_BLOCKS;
-        f.view.block_count = d.view.block_count = LAYER_BLOCKS;
-        for (uint32_t b = 0; b < LAYER_BLOCKS; b++)
-            f.blocks[b] = (b * 3 + 1) % LAYER_BLOCKS;
-        give(d.view.blocks, f.blocks, sizeof f.blocks);
-        f.chunk =
-            (struct ts_codec_chunk){.head_begin = 1, .head_count = 2, .token_count = 16 * LAYER_BLOCKS - i};
-        check_layers(&l, &d, &f);
-        for (uint32_t k = 0; k < LAYERS; k++)
-            ts_free(l.payloads[k]);
-        ts_cuda_free(cuda, &l.out);
-        device_fini(&d);
-        fixture_fini(&f);
-    }
+    for (uint32_t i = 0; i < 3; i++)
+        kernel_check_launch(&kinds[i], i);
 }
 
 /* Every fp16 value as the minimum of a group of equal elements, and every magnitude as its range. */
@@ -470,7 +473,7 @@ void kernel_test_numbers(void **state)
     struct device d;
     const struct variant v = {"i4", 128, 16, 0};
     (void)state;
-    variant_init(&f, &d, &v, TS_DTYPE_F16);
+    kernel_variant_init(&f, &d, &v, TS_DTYPE_F16);
     uint16_t *pool = (uint16_t *)(void *)f.view.pool;
     const size_t elements = f.pool_bytes / 2, groups = elements / 16;
     for (uint32_t begin = 0; begin < 65536; begin += (uint32_t)groups) {
@@ -479,48 +482,53 @@ void kernel_test_numbers(void **state)
             pool[i] = (bits & 0x7c00) == 0x7c00 ? 0 : i % 16 == 5 ? bits & 0x7fff : bits | 0x8000;
             pool[i] = i % 16 > 7 && (bits & 0x7c00) != 0x7c00 ? bits : pool[i];
         }
-        check_both(&d, &f);
+        kernel_check_both(&d, &f);
     }
-    device_fini(&d);
+    kernel_device_fini(&d);
     fixture_fini(&f);
 }
 
 /* --- escapes -------------------------------------------------------------------------------------------- */
 
+/* A tile escapes where a draw of 0 .. 99 is below `share`; with 100 all do. */
+void kernel_check_escapes(const struct variant *v, uint32_t share, uint64_t seed)
+{
+    struct fixture f;
+    struct device d;
+    struct ts_rng rng;
+    kernel_variant_init(&f, &d, v, seed & 1 ? TS_DTYPE_BF16 : TS_DTYPE_F16);
+    fixture_random(&f, seed);
+    ts_rng_init(&rng, seed);
+    f.chunk.token_count = 16 * FIXTURE_BLOCKS - 9;
+    for (uint32_t t = 0; t < 2 * FIXTURE_HEADS * FIXTURE_BLOCKS; t++) {
+        uint32_t token = t / (2 * FIXTURE_HEADS) * 16, draw = (uint32_t)ts_rng_below(&rng, 100);
+        uint32_t row = (uint32_t)ts_rng_below(&rng, 7), element = (uint32_t)ts_rng_below(&rng, 16);
+        if (draw < share)
+            fixture_element(&f, t & 1, t / 2 % FIXTURE_HEADS, token + (row < 2 ? 2 : row))[element] =
+                f.view.dtype == TS_DTYPE_F16 ? 0xfe00 : 0xffc0;
+    }
+    kernel_check_both(&d, &f);
+    if (share == 100)
+        assert_int_equal(f.escapes, FIXTURE_HEADS * FIXTURE_BLOCKS *
+                                        ((f.codec.key.bits < 16) + (f.codec.value.bits < 16)));
+    kernel_device_fini(&d);
+    fixture_fini(&f);
+}
+
 void kernel_test_escapes(void **state)
 {
-    /* A tile escapes where a draw of 0 .. 99 is below; 100 = all. */
     static const uint32_t shares[] = {0, 3, 50, 100};
     static const struct variant kinds[] = {
         {"i4", 64, 0, 2}, {"i4h", 128, 0, 1}, {"i4h", 16, 0, 1}, {"i4hc", 64, 0, 2}};
     (void)state;
-    for (size_t i = 0; i < (sizeof kinds / sizeof *kinds) * (sizeof shares / sizeof *shares); i++) {
-        struct fixture f;
-        struct device d;
-        struct ts_rng rng;
-        variant_init(&f, &d, &kinds[i / 4], i & 1 ? TS_DTYPE_BF16 : TS_DTYPE_F16);
-        fixture_random(&f, i);
-        ts_rng_init(&rng, i);
-        f.chunk.token_count = 16 * FIXTURE_BLOCKS - 9;
-        for (uint32_t t = 0; t < 2 * FIXTURE_HEADS * FIXTURE_BLOCKS; t++) {
-            uint32_t token = t / (2 * FIXTURE_HEADS) * 16, draw = (uint32_t)ts_rng_below(&rng, 100);
-            uint32_t row = (uint32_t)ts_rng_below(&rng, 7), element = (uint32_t)ts_rng_below(&rng, 16);
-            if (draw < shares[i % 4])
-                fixture_element(&f, t & 1, t / 2 % FIXTURE_HEADS, token + (row < 2 ? 2 : row))[element] =
-                    f.view.dtype == TS_DTYPE_F16 ? 0xfe00 : 0xffc0;
-        }
-        check_both(&d, &f);
-        if (shares[i % 4] == 100)
-            assert_int_equal(f.escapes, 2 * FIXTURE_HEADS * FIXTURE_BLOCKS);
-        device_fini(&d);
-        fixture_fini(&f);
-    }
+    for (size_t i = 0; i < (sizeof kinds / sizeof *kinds) * (sizeof shares / sizeof *shares); i++)
+        kernel_check_escapes(&kinds[i / 4], shares[i % 4], i);
 }
 
 /* --- refusals ------------------------------------------------------------------------------------------- */
 
 /* Both must say the same of it. */
-static bool refused_alike(struct device *d, struct fixture *f, size_t bytes)
+bool kernel_refused_alike(struct device *d, struct fixture *f, size_t bytes)
 {
     enum ts_status here = ts_codec_decode(&f->codec, f->payload, bytes, &f->chunk, &f->view);
     enum ts_status there = decode_there(d, f, bytes);
@@ -542,7 +550,7 @@ static void damage(struct device *d, struct fixture *f, uint64_t seed)
         size_t at = from + (size_t)ts_rng_below(&rng, to - from);
         uint8_t was = f->payload[at];
         f->payload[at] ^= (uint8_t)(1u << ts_rng_below(&rng, 8));
-        refusals += refused_alike(d, f, f->bytes);
+        refusals += kernel_refused_alike(d, f, f->bytes);
         f->payload[at] = was;
     }
     assert_true(refusals > 10); /* all of the bitmap, signs and exponents */
@@ -559,21 +567,21 @@ static void damage_frame(struct device *d, struct fixture *f)
                              : s->codes + codec_code_bytes(&l, s);
         for (size_t at = end; at < codec_align16(end); at++) {
             f->payload[at] = 0x10;
-            assert_true(refused_alike(d, f, f->bytes));
+            assert_true(kernel_refused_alike(d, f, f->bytes));
             f->payload[at] = 0;
         }
     }
     for (size_t i = (l.tiles + 7) / 8; i < l.means; i++) {
         f->payload[i] = 1;
-        assert_true(refused_alike(d, f, f->bytes));
+        assert_true(kernel_refused_alike(d, f, f->bytes));
         f->payload[i] = 0;
     }
-    assert_true(refused_alike(d, f, f->bytes - 1));
-    assert_true(refused_alike(d, f, f->bytes + 1));
-    assert_true(refused_alike(d, f, f->bytes + l.tile_bytes));
-    assert_true(refused_alike(d, f, f->bytes - l.tile_bytes)); /* it has escaped tiles */
-    assert_true(refused_alike(d, f, l.tail - 16));
-    assert_true(refused_alike(d, f, 0));
+    assert_true(kernel_refused_alike(d, f, f->bytes - 1));
+    assert_true(kernel_refused_alike(d, f, f->bytes + 1));
+    assert_true(kernel_refused_alike(d, f, f->bytes + l.tile_bytes));
+    assert_true(kernel_refused_alike(d, f, f->bytes - l.tile_bytes)); /* it has escaped tiles */
+    assert_true(kernel_refused_alike(d, f, l.tail - 16));
+    assert_true(kernel_refused_alike(d, f, 0));
 }
 
 void kernel_test_refusals(void **state)
@@ -584,7 +592,7 @@ void kernel_test_refusals(void **state)
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         struct fixture f;
         struct device d;
-        variant_init(&f, &d, &kinds[i], i & 1 ? TS_DTYPE_F16 : TS_DTYPE_BF16);
+        kernel_variant_init(&f, &d, &kinds[i], i & 1 ? TS_DTYPE_F16 : TS_DTYPE_BF16);
         fixture_random(&f, i);
         f.chunk = (struct ts_codec_chunk){.head_begin = 1, .head_count = 1, .token_count = 41};
         for (uint32_t token = 5; token < 41; token += 16) /* not all of the same side */
@@ -593,7 +601,7 @@ void kernel_test_refusals(void **state)
         assert_int_equal(f.escapes, 3);
         damage(&d, &f, i);
         damage_frame(&d, &f);
-        device_fini(&d);
+        kernel_device_fini(&d);
         fixture_fini(&f);
     }
 }

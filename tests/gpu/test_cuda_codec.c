@@ -8,14 +8,18 @@
 
 #include "tests/gpu/cuda_open.h"
 #include "tests/gpu/kernel_fixture.h"
+#include "tests/gpu/lossless_fixture.h"
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(kernel_test_shapes),   cmocka_unit_test(kernel_test_values),
-        cmocka_unit_test(kernel_test_numbers),  cmocka_unit_test(kernel_test_escapes),
-        cmocka_unit_test(kernel_test_refusals), cmocka_unit_test(kernel_test_means),
-        cmocka_unit_test(kernel_test_layers),
+        cmocka_unit_test(kernel_test_shapes),       cmocka_unit_test(kernel_test_values),
+        cmocka_unit_test(kernel_test_numbers),      cmocka_unit_test(kernel_test_escapes),
+        cmocka_unit_test(kernel_test_refusals),     cmocka_unit_test(kernel_test_means),
+        cmocka_unit_test(kernel_test_layers),       cmocka_unit_test(lossless_test_shapes),
+        cmocka_unit_test(lossless_test_exceptions), cmocka_unit_test(lossless_test_many_tiles),
+        cmocka_unit_test(lossless_test_escapes),    cmocka_unit_test(lossless_test_layers),
+        cmocka_unit_test(lossless_test_next_codec), cmocka_unit_test(lossless_test_refusals),
     };
     struct ts_cuda *cuda;
     int status = cuda_open_or_skip(&cuda);

@@ -128,7 +128,11 @@ static struct ts_pool_piece piece_of(const char *codec, uint32_t begin, uint32_t
                               .blocks = blocks,
                               .generations = zeros,
                               .block_count = BLOCKS};
-    assert_int_equal(ts_codec_parse(codec, &p.codec, NULL), TS_OK);
+    struct ts_arena arena;
+    ts_arena_init(&arena);
+    assert_int_equal(ts_codec_parse_text(ts_str_of(codec), &arena, &p.codec, NULL), TS_OK);
+    p.codec = ts_codec_for_layer(&p.codec, p.layer);
+    ts_arena_fini(&arena);
     return p;
 }
 
@@ -181,7 +185,8 @@ static void setup(void)
     }
 }
 
-static const char *const codecs[] = {"none", "lz16", "i8", "i4", "i4h", "i4hs", "i4hc", "k8v4h"};
+static const char *const codecs[] = {"none", "lz16", "i8",    "i4",          "i4h",
+                                     "i4hs", "i4hc", "k8v4h", "lz16,1=8/16", "lz16,1=16/4"};
 
 static void scatter(uint32_t *blocks, uint32_t first, uint32_t step)
 {
@@ -307,6 +312,11 @@ static void test_what_cannot_be_mapped(void **state)
     }
     elsewhere.share.device[0] ^= 1;
     assert_int_equal(map_after(&elsewhere, "", &err), TS_ENOTFOUND);
+    struct ts_pool_shape odd = shape;
+    struct ts_pool_place place = place_of(&w);
+    struct ts_pool *pool;
+    odd.head_dim = 24;
+    assert_int_equal(ts_pool_map(NULL, &odd, &place, &pool, &err), TS_EUNSUPPORTED);
     stop(&w);
     assert_int_not_equal(map_after(&alone, "", &err), TS_EINVAL); /* whose worker is gone */
 }

@@ -4,7 +4,7 @@ from harness import BUILD, Cluster, Streams, engine, random_requests, same_token
 from test_codecs import MODELS, vocab_of
 
 MODEL = MODELS / "llama-bf16"
-CODECS = ["none", "i4h", "i4hc", "lz16", "k8v4h", "i8"]
+CODECS = ["none", "i4h", "i4hc", "lz16", "k8v4h", "i8", "lz16,0=8/16,1=16/4"]
 
 
 def conf_of(tmp_path, **groups):
