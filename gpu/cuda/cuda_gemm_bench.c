@@ -38,6 +38,7 @@ static const struct shape shapes_8b[] = {
 static const struct shape shapes_tiny[] = {{"tiny", 64, 128, CUDA_GEMM_SWIGLU}, {NULL, 0, 0, CUDA_GEMM_Y_16}};
 static const uint32_t rows_8b[] = {1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 8192, 0};
 static const uint32_t rows_quick[] = {1, 8, 32, 2048, 0};
+static const uint32_t rows_int8[] = {1, 8, 16, 32, 64, 2048, 0};
 static const uint32_t rows_tiny[] = {1, 8, 0};
 
 struct bench {
@@ -171,7 +172,7 @@ int main(int argc, char **argv)
     printf("name,weights,outputs,inputs,m,way,us,gb_s,tflop_s,floor_us,ratio\n");
     const uint32_t *rows = emulated ? rows_tiny : quick ? rows_quick : rows_8b;
     measure_all(&b, emulated ? shapes_tiny : shapes_8b, rows, false, emulated ? 1 : COPIES_BYTES);
-    measure_all(&b, emulated ? shapes_tiny : shapes_8b, emulated ? rows_tiny : rows_quick, true,
+    measure_all(&b, emulated ? shapes_tiny : shapes_8b, emulated ? rows_tiny : rows_int8, true,
                 emulated ? 1 : COPIES_BYTES);
     cuda_gemm_free(&b.gemm);
     ts_cuda_close(&b.cuda);

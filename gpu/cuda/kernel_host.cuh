@@ -268,6 +268,38 @@ TS_DEVICE uint32_t kernel_narrow_bf16x2(float low, float high)
     return codec_f32_to_bf16(low) | (uint32_t)codec_f32_to_bf16(high) << 16;
 }
 
+/* a b + c of numbers of 16 bits so that rounding it once more is right: of two that enclose it the one that
+ * is odd, in double precision and then in fp32. */
+TS_DEVICE float kernel_host_fma_odd(float a, float b, float c)
+{
+    double product = (double)a * (double)b, sum = product + (double)c, part = sum - product;
+    double lost = (product - (sum - part)) + ((double)c - part);
+    uint64_t wide;
+    memcpy(&wide, &sum, sizeof wide);
+    if (isfinite(sum) && lost != 0 && wide % 2 == 0)
+        sum = nextafter(sum, lost > 0 ? HUGE_VAL : -HUGE_VAL);
+    float narrow = (float)sum;
+    if (isfinite(narrow) && (double)narrow != sum && kernel_bits_of(narrow) % 2 == 0)
+        narrow = nextafterf(narrow, (double)narrow < sum ? HUGE_VALF : -HUGE_VALF);
+    return narrow;
+}
+
+TS_DEVICE uint32_t kernel_fma_f16x2(uint32_t a, uint32_t b, uint32_t c)
+{
+    return kernel_narrow_f16x2(
+        kernel_host_fma_odd(kernel_widen_f16(a & 0xffff), kernel_widen_f16(b & 0xffff),
+                            kernel_widen_f16(c & 0xffff)),
+        kernel_host_fma_odd(kernel_widen_f16(a >> 16), kernel_widen_f16(b >> 16), kernel_widen_f16(c >> 16)));
+}
+
+TS_DEVICE uint32_t kernel_fma_bf16x2(uint32_t a, uint32_t b, uint32_t c)
+{
+    const uint32_t high = 0xffff0000u;
+    return kernel_narrow_bf16x2(
+        kernel_host_fma_odd(kernel_float_of(a << 16), kernel_float_of(b << 16), kernel_float_of(c << 16)),
+        kernel_host_fma_odd(kernel_float_of(a & high), kernel_float_of(b & high), kernel_float_of(c & high)));
+}
+
 TS_DEVICE uint4 kernel_load_once(const void *from)
 {
     return *static_cast<const uint4 *>(from);

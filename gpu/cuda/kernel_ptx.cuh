@@ -111,6 +111,21 @@ TS_DEVICE uint32_t kernel_narrow_bf16x2(float low, float high)
     return bits;
 }
 
+/* a b + c of both halves, rounded once, subnormal numbers included. */
+TS_DEVICE uint32_t kernel_fma_f16x2(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t sum;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+    return sum;
+}
+
+TS_DEVICE uint32_t kernel_fma_bf16x2(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t sum;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+    return sum;
+}
+
 /* What is read once, and what is written and not read again soon. */
 TS_DEVICE uint4 kernel_load_once(const void *from)
 {

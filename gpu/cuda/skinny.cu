@@ -95,10 +95,10 @@ TS_DEVICE void operand_of(uint32_t *a, const uint4 &low, const uint4 &high, int 
 {
     const uint32_t lows[4] = {low.x, low.y, low.z, low.w}, highs[4] = {high.x, high.y, high.z, high.w};
     if (int8) {
-        a[0] = skinny_narrow_2<bf16>(skinny_int8(lows[k], 0), skinny_int8(lows[k], 1));
-        a[1] = skinny_narrow_2<bf16>(skinny_int8(highs[k], 0), skinny_int8(highs[k], 1));
-        a[2] = skinny_narrow_2<bf16>(skinny_int8(lows[k], 2), skinny_int8(lows[k], 3));
-        a[3] = skinny_narrow_2<bf16>(skinny_int8(highs[k], 2), skinny_int8(highs[k], 3));
+        a[0] = skinny_int8x2<bf16>(lows[k], false);
+        a[1] = skinny_int8x2<bf16>(highs[k], false);
+        a[2] = skinny_int8x2<bf16>(lows[k], true);
+        a[3] = skinny_int8x2<bf16>(highs[k], true);
     } else {
         a[0] = lows[2 * k & 3];
         a[1] = highs[2 * k & 3];
@@ -169,6 +169,12 @@ TS_DEVICE float sum_of(const skinny_shared<tiles, threads> &shared, uint32_t til
     return sum;
 }
 
+/* What a sum of int8 weights is multiplied by. */
+template <bool bf16> TS_DEVICE float scale_of(const skinny_args &args, uint32_t output)
+{
+    return args.scales[output] * (1 / SKINNY_INT8_UNIT(bf16));
+}
+
 /* Element `index` of a tile whose first row and token are given. */
 template <bool bf16, bool int8, int tiles, int threads>
 TS_DEVICE void finish(const skinny_args &args, const skinny_shared<tiles, threads> &shared, uint32_t tile,
@@ -179,13 +185,13 @@ TS_DEVICE void finish(const skinny_args &args, const skinny_shared<tiles, thread
         return;
     float sum = sum_of(shared, tile, sum_at(row, token));
     if (int8)
-        sum *= args.scales[output];
+        sum *= scale_of<bf16>(args, output);
     if (args.y_kind != SKINNY_SWIGLU) {
         skinny_store<bf16>(args, first_token + token, output, sum);
     } else if (row < 8) {
         float up = sum_of(shared, tile, sum_at(row + 8, token));
         skinny_store_swiglu<bf16>(args, first_token + token, output, sum,
-                                  int8 ? up * args.scales[output + 8] : up);
+                                  int8 ? up * scale_of<bf16>(args, output + 8) : up);
     }
 }
 

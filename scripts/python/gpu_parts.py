@@ -21,7 +21,7 @@ BENCHES = r"ts-(?:cuda|gpu)-[\w-]+"
 ENGINE = "ts-cuda-engine-bench"
 BENCH_RUNS = {
     ENGINE: (([], ["--models", "8b", "--batches", "1,32", "--prompts", "2048"], 4),
-             (["--weights", "int8", "--models", "8b", "--batches", "1,32", "--prompts", "2048"], None, 1),
+             (["--weights", "int8", "--models", "8b", "--batches", "1,8,32,64", "--prompts", "2048"], None, 1),
              (["--batch-invariant", "--models", "8b", "--batches", "1,32", "--prompts", "2048"], None, 1)),
     "ts-cuda-codec-bench": (([], [], 2),),
 }

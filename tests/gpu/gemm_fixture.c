@@ -66,7 +66,7 @@ static void make_weights(struct gemm_case *c, bool int8, float *exact, struct ts
         for (size_t o = 0; o < c->w.outputs; o++)
             scales[o] = codec_f16_to_f32(codec_f32_to_f16((float)(0.001 + 0.002 * ts_rng_unit(rng))));
         for (size_t i = 0; i < count; i++) {
-            bytes[i] = (int8_t)((int)ts_rng_below(rng, 255) - 127);
+            bytes[i] = (int8_t)((int)ts_rng_below(rng, 256) - 128);
             exact[i] = (float)bytes[i] * scales[i / c->w.inputs];
         }
         c->w.scales = give(c->cuda, scales, c->w.outputs * sizeof *scales);

@@ -123,9 +123,98 @@ static void test_copy(void **state)
     }
 }
 
+/* --- a b + c of 16-bit halves --------------------------------------------------------------------------- */
+
+struct halves {
+    uint16_t a[64], b[64], c[64]; /* words' halves, the lower one first; c becomes the sums */
+};
+
+static void fma_halves(struct halves *h, bool bf16)
+{
+    _Alignas(4) struct halves aligned = *h;
+    launch(3, &(struct words_args){
+                  .a = aligned.a, .b = aligned.b, .out = (uint32_t *)(void *)aligned.c, .bf16 = bf16});
+    *h = aligned;
+}
+
+/* No number is nearer to `exact` than `bits`, and none as near is more even. */
+static void assert_nearest(uint16_t bits, double exact, bool bf16)
+{
+    double off = fabs((double)widen(bits, bf16) - exact);
+    for (int step = -1; step <= 1; step += 2) {
+        double other = fabs((double)widen((uint16_t)(bits + step), bf16) - exact);
+        assert_true(off < other || (off <= other && bits % 2 == 0));
+    }
+}
+
+static void test_fma(void **state)
+{
+    struct halves h, before;
+    struct ts_rng rng;
+    (void)state;
+    ts_rng_init(&rng, 11);
+    for (uint32_t round = 0; round < 400; round++) {
+        bool bf16 = round % 2 != 0;
+        for (uint32_t i = 0; i < 64; i++) { /* sums have 53 places or less */
+            h.a[i] = narrow((float)(ts_rng_normal(&rng) + 0.01), bf16);
+            h.b[i] = narrow((float)(ts_rng_normal(&rng) + 0.01), bf16);
+            h.c[i] = narrow((float)ts_rng_below(&rng, 2000) / 256 + 0.25f, bf16);
+        }
+        before = h;
+        fma_halves(&h, bf16);
+        for (uint32_t i = 0; i < 64; i++) {
+            double product = (double)widen(before.a[i], bf16) * (double)widen(before.b[i], bf16);
+            double sum = product + (double)widen(before.c[i], bf16);
+            if (fabs(sum) > 1e-3)
+                assert_nearest(h.c[i], sum, bf16);
+        }
+    }
+}
+
+/* What int8 weights need of it: a byte as bits is a subnormal number, or one of the least. Half way between
+ * two numbers the least one decides; and what is no number stays none. */
+static void test_fma_ends(void **state)
+{
+    (void)state;
+    for (uint32_t bf16 = 0; bf16 < 2; bf16++) {
+        struct halves h;
+        for (uint32_t first = 0; first < 256; first += 64) {
+            for (uint32_t i = 0; i < 64; i++) {
+                h.a[i] = (uint16_t)(first + i);
+                h.b[i] = bf16 ? 0x7f00 : 0x7800;
+                h.c[i] = bf16 ? 0xc000 : 0xb400;
+            }
+            fma_halves(&h, bf16);
+            for (uint32_t i = 0; i < 64; i++) {
+                float x = (float)((int)(first + i) - 128);
+                assert_true(widen(h.c[i], bf16) == x / (bf16 ? 64.0f : 512.0f) && h.c[i] != 0x8000);
+            }
+        }
+        /* 3 x 91 = 273 of bf16, 3 x 683 = 2049 of fp16: one place too many */
+        const uint16_t none = bf16 ? 0x7f80 : 0x7c00, least[] = {0, 1, 0x8001};
+        const float want[] = {bf16 ? 272 : 2048, bf16 ? 274 : 2050, bf16 ? 272 : 2048};
+        memset(&h, 0, sizeof h);
+        for (uint32_t i = 0; i < 3; i++) {
+            h.a[i] = narrow(3, bf16);
+            h.b[i] = narrow(bf16 ? 91 : 683, bf16);
+            h.c[i] = least[i];
+        }
+        h.a[3] = none;
+        h.b[3] = narrow(2, bf16);
+        h.a[4] = none; /* times 0 */
+        fma_halves(&h, bf16);
+        for (uint32_t i = 0; i < 3; i++)
+            assert_true(widen(h.c[i], bf16) == want[i]);
+        assert_int_equal(h.c[3], none);
+        assert_true((h.c[4] & 0x7fff) > none);
+        assert_int_equal(h.c[5], 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_multiply), cmocka_unit_test(test_load),
-                                       cmocka_unit_test(test_copy)};
+                                       cmocka_unit_test(test_copy), cmocka_unit_test(test_fma),
+                                       cmocka_unit_test(test_fma_ends)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,3 +70,11 @@ TS_KERNEL(words_copy, 32, words_args)
     __syncthreads();
     ((uint4 *)args.out)[32 + lane] = shared.rows[32 + (lane ^ 1)];
 }
+
+/* a b + c of 32 words, of each lane its own; `out` has c, and gets the sums. */
+TS_KERNEL(words_fma, 32, words_args)
+{
+    uint32_t lane = threadIdx.x, a = ((const uint32_t *)args.a)[lane], b = ((const uint32_t *)args.b)[lane],
+             c = args.out[lane];
+    args.out[lane] = args.bf16 ? kernel_fma_bf16x2(a, b, c) : kernel_fma_f16x2(a, b, c);
+}
