@@ -16,7 +16,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("TS_BUILD_DIR", ROOT / "build" / "release"))
 TSCTL = str(BUILD / "bin" / "tsctl")
-DEMO = str(ROOT / "tests" / "data" / "models" / "demo")
+MODELS = ROOT / "tests" / "data" / "models"
+DEMO = str(MODELS / "demo")
 CONF = str(ROOT / "conf" / "local.conf")
 
 
@@ -24,6 +25,10 @@ def use_python_client():
     """Makes `import thunderserve` find the package of this build."""
     if str(BUILD / "python") not in sys.path:
         sys.path.insert(0, str(BUILD / "python"))
+
+
+def vocab_of(model):
+    return json.loads((model / "config.json").read_text())["vocab_size"]
 
 
 def free_ports():

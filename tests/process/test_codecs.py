@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from harness import ROOT, Cluster, Streams, engine, random_requests, run, same_tokens
+from harness import MODELS, Cluster, Streams, engine, random_requests, run, same_tokens, vocab_of
 
-MODELS = ROOT / "tests" / "data" / "models"
 PRESETS = ["none", "lz16", "i8", "i4", "i4h", "i4hs", "i4hc", "k8v4h", "i4h,0=8/16", "i4hc,1=4/8"]
 
 
@@ -20,10 +19,6 @@ def biased(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "biased"
     run("random-model", "--type", "qwen2", "--key-bias", 150, folder)
     return folder
-
-
-def vocab_of(model):
-    return json.loads((model / "config.json").read_text())["vocab_size"]
 
 
 @pytest.mark.parametrize("folder", ["demo", "qwen3-norm", "llama-yarn", "llama31-rope"])

@@ -1,7 +1,6 @@
 """Who encodes KV for the way to decode: the relay from the pools that it has mapped, or the worker that computed it."""
 
-from harness import Cluster, Streams, engine, random_requests, same_tokens
-from test_codecs import MODELS, vocab_of
+from harness import MODELS, Cluster, Streams, engine, random_requests, same_tokens, vocab_of
 
 DEMO = MODELS / "demo"
 

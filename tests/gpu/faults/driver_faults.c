@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define FUNCTIONS_MAX 64
 #define FAULTS_MAX    16
@@ -22,7 +23,8 @@ static struct fault {
 } faults[FAULTS_MAX];
 
 static uint32_t function_count, fault_count;
-static int lost; /* result of all calls from now on */
+static int lost;          /* result of all calls from now on */
+static const char *since; /* a path: nothing counts before it is there; NULL = it is */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* --- what is to fail ------------------------------------------------------------------------------------ */
@@ -47,6 +49,7 @@ void driver_faults_set(const char *text)
     char *copy = strdup(text ? text : ""), *rest = copy, *item;
     fault_count = function_count = 0;
     lost = 0;
+    since = NULL;
     while ((item = strsep(&rest, ",")) != NULL) {
         if (*item)
             add_fault(item);
@@ -74,8 +77,9 @@ static bool started_with(const char *word)
 
 void driver_faults_from_environment(void)
 {
-    const char *only = getenv("TS_FAULT_IN");
+    const char *only = getenv("TS_FAULT_IN"), *path = getenv("TS_FAULT_SINCE");
     driver_faults_set(!only || !*only || started_with(only) ? getenv("TS_FAULT") : NULL);
+    since = path && *path ? path : NULL;
 }
 
 /* --- calls ---------------------------------------------------------------------------------------------- */
@@ -102,15 +106,26 @@ uint32_t driver_faults_calls(const char *name)
     return count;
 }
 
+/* Whether calls count by now. */
+static bool counts(void)
+{
+    if (since && access(since, F_OK) == 0)
+        since = NULL;
+    return !since;
+}
+
 int driver_faults_next(const char *name)
 {
+    int result = 0;
     pthread_mutex_lock(&lock);
-    uint32_t nth = ++function_of(name)->calls;
-    int result = lost;
-    for (uint32_t i = 0; result == 0 && i < fault_count; i++) {
-        if (faults[i].nth == nth && strcmp(faults[i].function, name) == 0) {
-            result = faults[i].result;
-            lost = faults[i].sticky ? result : 0;
+    if (counts()) {
+        uint32_t nth = ++function_of(name)->calls;
+        result = lost;
+        for (uint32_t i = 0; result == 0 && i < fault_count; i++) {
+            if (faults[i].nth == nth && strcmp(faults[i].function, name) == 0) {
+                result = faults[i].result;
+                lost = faults[i].sticky ? result : 0;
+            }
         }
     }
     pthread_mutex_unlock(&lock);

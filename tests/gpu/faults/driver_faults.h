@@ -20,7 +20,8 @@ extern "C" {
 void driver_faults_set(const char *text);
 
 /* Takes TS_FAULT, if TS_FAULT_IN is not given, is the program's name, or a word that it was started with,
- * such as the name of a service. */
+ * such as the name of a service. With TS_FAULT_SINCE calls count and fail from when a file of that path is
+ * there: how many a program has made until it serves is another number on each device. */
 void driver_faults_from_environment(void);
 
 /* Counts a call: the result that it must return now, 0 = it may go on. The name stays where it is. */
