@@ -1,5 +1,7 @@
 """What scripts/gpu-check says at its end: our engine beside PyTorch, and each goal with its floor, what was reached and their ratio."""
 
+import re
+
 ENGINE, CODEC = "ts-cuda-engine-bench", "ts-cuda-codec-bench"
 SIDES = ("ours", "ours int8", "ours invariant", "torch eager", "torch graph", "torch compiled")
 DEFAULT_CODEC = "i4h"
@@ -62,9 +64,9 @@ def goals(run):
             yield against(f"{model} decode, 32 rows: {side}", value(torch, side=side, model=model, what="decode", rows="32", unit="tokens/s"), "tokens/s",
                           ours, least)
     for row in pipeline:
-        if row["what"].startswith("of ") and "tokens of one process" in row["what"]:
-            count = float(row["what"].split()[1])
-            yield f"{row['processes']} processes: prompts with the tokens of one", f"{count:.0f}", row["value"], float(row["value"]) / count, 1
+        said = re.fullmatch(r"of (\d+) (prompts .*)", row["what"])
+        if said:
+            yield f"{row['processes']}: {said[2]}", said[1], row["value"], float(row["value"]) / float(said[1]), 1
 
 
 def report(run):

@@ -25,8 +25,11 @@ BENCH_RUNS = {
              (["--batch-invariant", "--models", "8b", "--batches", "1,32", "--prompts", "2048"], None, 1)),
     "ts-cuda-codec-bench": (([], [], 2),),
 }
-# compute-sanitizer: programs at once, and how many launches of each it looks at.
+# compute-sanitizer: programs at once, how many launches of each it looks at, and its lines that tell of a fault: racecheck's are warnings too, its
+# summary also counts nothing ("0 hazards"), and an error of its own ends a test.
 AT_ONCE, LAUNCHES = 16, 300
+SANITIZER_FAULT = re.compile(r"^=+ .*(\bInvalid |\bMisaligned |\bIllegal |Race reported|Error\b|\b[1-9]\d* (?:error|hazard)s?\b).*", re.M)
+FAULT_DRIVER = "fault_driver"
 SHOWN = 16  # lines of one program on the terminal; the table has all
 
 Part = collections.namedtuple("Part", "name seconds kernels run words")
@@ -39,6 +42,13 @@ class Context:
         self.deps, self.kernels_only, self.quick = deps, kernels_only, quick
         self.arch = (capability or "9.0").replace(".", "")
         self.built = {path.name for folder in ("bin", "tests-bin") for path in (BUILD / folder).glob("*")}
+        self.look({FAULT_DRIVER})
+
+    def look(self, names):
+        """Adds those of them that are built."""
+        files = {name: (BUILD / "bin" / name, BUILD / "tests-bin" / name) for name in names}
+        files[FAULT_DRIVER] = (BUILD / "fault-driver" / "libts-fault-driver.so",)
+        self.built |= {name for name in names if any(path.exists() for path in files[name])}
 
     def program(self, name):
         return BUILD / "bin" / name
@@ -93,9 +103,10 @@ def build(run, context):
         return
     listed = run.command("ninja", "-C", BUILD, "-t", "targets", "all").out
     there = set(re.findall(r"^([\w-]+): phony$", listed, re.M))
-    wanted = sorted(name for name in there if name in PRODUCT or re.fullmatch(DEVICE_TESTS, name) or re.fullmatch(BENCHES, name))
+    wanted = sorted(name for name in there if name in (*PRODUCT, FAULT_DRIVER) or re.fullmatch(DEVICE_TESTS, name) or re.fullmatch(BENCHES, name))
     done = run.command("ninja", "-C", BUILD, "-j", os.cpu_count(), "-k", "0", *wanted, env=environment)
-    context.built = {name for name in wanted if (BUILD / "bin" / name).exists() or (BUILD / "tests-bin" / name).exists()}
+    context.built = set()
+    context.look(wanted)
     run.say(f"  {len(context.built)} of {len(wanted)} programs for sm_{context.arch}, {done.seconds:.0f} s" +
             (", with the libraries of --prepare" if environment else ""))
     if not done.ok:
@@ -198,6 +209,27 @@ def pipeline(run, context):
         run.fail(f"pipeline: {done.how()}")
 
 
+def faults(run, context):
+    if not {*PRODUCT, FAULT_DRIVER} <= context.built:
+        return run.fail("faults: not all services, or not the driver that fails, were built")
+    done = run.command(sys.executable, "-B", ROOT / "scripts/python/gpu_faults.py", "--build", BUILD, "--each", f"{max(5, run.left() / 4):.0f}")
+    run.csv_table("faults", done.stdout)
+    explain(run, done, "faults:")
+    if not done.ok:
+        run.fail(f"faults: {done.how()}")
+
+
+def sanitizer_result(done):
+    """What compute-sanitizer's output says of a test, in words, and whether that is a failure."""
+    fault = SANITIZER_FAULT.search(done.out)
+    if fault or done.status not in (0, None):
+        return f"FAILED ({fault[0].strip('= ')[:100] if fault else done.status})", True
+    if done.ok:
+        return "no fault", False
+    through, count = len(re.findall(r"^\[ +OK \]", done.out, re.M)), re.search(r"^\[=+\] Running (\d+) test", done.out, re.M)
+    return f"no fault in {through} of {count[1] if count else '?'} cases, then cut", False
+
+
 def sanitize(run, context):
     """The first launches of each test under memcheck and racecheck; a test that is cut has found nothing until then."""
     program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
@@ -215,23 +247,22 @@ def sanitize(run, context):
     rows = [("tool", "test", "result", "seconds")]
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         for (tool, name), done in zip(turns, pool.map(one, turns)):
-            faults = [line for line in done.out.splitlines() if re.search(r"=+ .*(Invalid|Race reported|Error:|[1-9]\d* hazards? displayed)", line)]
-            faults += ["see log.txt"] if done.status == 99 and not faults else []
-            result = f"FAILED ({faults[0][:100]})" if faults else "no fault" if done.ok else done.how()
+            result, failed = sanitizer_result(done)
             rows.append((tool, name, result, f"{done.seconds:.1f}"))
             run.figure("sanitize", f"{tool} {name}", f"{done.seconds:.1f}", "s", result)
-            if faults or done.status not in (0, None):
+            if failed:
                 run.fail(f"sanitize: {tool} {name}")
     run.print_table(rows)
 
 
 PARTS = (
     Part("probe", 20, True, probe, "CUDA IPC and MPS between processes of this machine"),
-    Part("build", 100, True, build, "the product, the tests of the device and what measures it, for this device alone"),
-    Part("tests", 60, True, tests, "the tests that skip without a GPU: here none may"),
-    Part("bench", 110, True, bench, "kernels and engine, by the programs ts-cuda-*"),
-    Part("torch", 80, True, torch, "PyTorch on the same shapes, eager and compiled; the ceilings of copy and matrix product"),
+    Part("build", 80, True, build, "the product, the tests of the device and what measures it, for this device alone"),
+    Part("tests", 50, True, tests, "the tests that skip without a GPU: here none may"),
+    Part("bench", 60, True, bench, "kernels and engine, by the programs ts-cuda-*"),
+    Part("pipeline", 50, False, pipeline, "router, planner, prefill, relay and decode on one device: relay or worker encodes, and under MPS"),
+    Part("faults", 60, False, faults, "devices that are lost under prefill, decode and relay; kill -9 of a worker"),
+    Part("sanitize", 45, True, sanitize, "the tests of the device under compute-sanitizer, as far as the time goes"),
     Part("compare", 20, False, compare, "log-probabilities of our engine against PyTorch's on the same weights"),
-    Part("pipeline", 45, False, pipeline, "router, planner, prefill, relay and decode on one device, without and with MPS"),
-    Part("sanitize", 35, True, sanitize, "the tests of the device under compute-sanitizer, as far as the time goes"),
+    Part("torch", 80, True, torch, "PyTorch on the same shapes, eager and compiled; the ceilings of copy and matrix product"),
 )

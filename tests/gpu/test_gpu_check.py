@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 ROOT = pathlib.Path(os.environ["TS_SOURCE_DIR"])
 sys.path.insert(0, str(ROOT / "scripts" / "python"))
 
@@ -77,7 +79,8 @@ def test_goals(tmp_path):
                                         "ours,8b,decode,32,512,2200,tokens/s\nours,8b,first token,1,2048,400,TFLOP/s\n")
     r.csv_table("ts-cuda-codec-bench", "what,codec,dtype,head_dim,chunk_kib,layers,ratio,ratio_to_peak\nencode,i4h,bf16,128,64,1,0.1,0.1\n"
                                        "encode,i4h,bf16,128,1024,1,0.7,0.1\ndecode,i8,bf16,128,4096,1,0.6,0.3\nencode,i4h,bf16,128,1024,32,2,0.45\n")
-    r.csv_table("pipeline", "processes,what,value,unit\nfive,of 2 prompts with the tokens of one process,1,\n")
+    r.csv_table("pipeline", "processes,what,value,unit\nfive,of 2 prompts with the tokens of one process,1,\n"
+                            "five,of 2 prompts with its log-probabilities to the last bit,2,\nfive,32 at once,9,tokens/s\n")
     gpu_goals.report(r)
     lines = (tmp_path / "out" / "table.txt").read_text().splitlines()
     judged = {line.split("  ")[1]: line.split()[-3:] for line in lines[lines.index("goals") + 2:]}
@@ -89,7 +92,66 @@ def test_goals(tmp_path):
     assert judged["8b decode, 32 rows: torch eager"] == ["2.200", "2", "reached"]
     assert judged["8b decode, 32 rows: torch compiled"] == ["1.100", "1.2", "MISSED"]
     assert judged["1.1b decode, 32 rows: torch eager"][-2:] == ["not", "measured"]
-    assert judged["five processes: prompts with the tokens of one"] == ["0.500", "1", "MISSED"]
+    assert judged["five: prompts with the tokens of one process"] == ["0.500", "1", "MISSED"]
+    assert judged["five: prompts with its log-probabilities to the last bit"] == ["1.000", "1", "reached"]
+
+
+# What compute-sanitizer of CUDA 13.0 said on an H100, shortened.
+RACE = """========= COMPUTE-SANITIZER
+[==========] Running 8 test(s).
+[ RUN      ] attention_test_groups
+========= Warning: Race reported between Read access at cuda_prefill_f16_32_1+0x3980
+=========     and Write access at cuda_prefill_f16_32_1+0x5ac0 [1488 hazards]
+========= 
+"""
+NO_RACE = """========= COMPUTE-SANITIZER
+[==========] Running 4 test(s).
+[ RUN      ] test_embed
+[       OK ] test_embed
+[==========] 4 test(s) run.
+========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)
+"""
+OWN_ERROR = """[==========] Running 13 test(s).
+[ RUN      ] cuda_engine_families
+llama f16, one head each, tied: mean divergence 4.4e-06
+========= Internal Sanitizer Error: The Sanitizer failed to handle a hardware exception.
+========= 
+[  FAILED  ] cuda_engine_families
+========= Target application returned an error
+========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)
+"""
+NO_FAULT = """========= COMPUTE-SANITIZER
+[==========] Running 9 test(s).
+[       OK ] test_memory
+[==========] 9 test(s) run.
+========= ERROR SUMMARY: 0 errors
+"""
+CUT = """========= COMPUTE-SANITIZER
+[==========] Running 13 test(s).
+[ RUN      ] cuda_engine_families
+qwen3 bf16, q/k norm: mean divergence 9.6e-05
+[       OK ] cuda_engine_families
+[ RUN      ] cuda_engine_biases
+[       OK ] cuda_engine_biases
+[ RUN      ] cuda_engine_chunks
+"""
+
+
+@pytest.mark.parametrize("text,status,result", [
+    (RACE, None, "FAILED (Warning: Race reported between Read access at cuda_prefill_f16_32_1+0x3980)"),
+    (RACE, 99, "FAILED (Warning: Race reported between Read access at cuda_prefill_f16_32_1+0x3980)"),
+    (NO_RACE, 0, "no fault"),
+    (OWN_ERROR, 99, "FAILED (Internal Sanitizer Error: The Sanitizer failed to handle a hardware exception.)"),
+    (OWN_ERROR[OWN_ERROR.index("[  FAILED"):], 99, "FAILED (RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings))"),
+    (NO_FAULT, 0, "no fault"),
+    (NO_FAULT.replace("0 errors", "12 errors"), 99, "FAILED (ERROR SUMMARY: 12 errors)"),
+    (NO_FAULT, 1, "FAILED (1)"),
+    (CUT, None, "no fault in 2 of 13 cases, then cut"),
+    ("", None, "no fault in 0 of ? cases, then cut"),
+])
+def test_what_the_sanitizer_says(text, status, result):
+    done = gpu_run.Done(status, text, "", 1.0)
+    assert gpu_parts.sanitizer_result(done) == (result, result.startswith("FAILED"))
 
 
 def test_the_folder_may_be_moved(tmp_path):

@@ -115,7 +115,9 @@ class Cluster:
 
     def __exit__(self, kind, value, trace):
         code = self.stop()
-        if kind is None:
+        if kind is not None:
+            print(self.log(), file=sys.stderr)
+        else:
             assert code == 0, f"tsctl up ended with {code}: {self.log()}"
 
 
