@@ -15,10 +15,9 @@
  * beyond inputs is zero on both sides; rows beyond outputs and tokens beyond m are read as the last one and
  * not stored.
  *
- * On an H100, bf16, 8 tokens: 0.78 of the bandwidth of copies for 4096 x 4096, 0.81 for 6144 x 4096, 0.92 for
- * 4096 x 14336, 0.95 for 28672 x 4096. With more tokens each block reads as much of x from the L2 cache as it
- * reads weights: for 32 it was 0.58, 0.62, 0.73 and 0.84 while what is loaded ahead of x lay in registers,
- * where cuBLASLt has 0.82 to 0.91; no device has measured it by way of shared memory (README.md).
+ * On an H100 (de1e5bf), bf16, 8 tokens: 0.76 of the bandwidth of copies for 4096 x 4096, 0.80 for 6144 x
+ * 4096, 0.90 for 4096 x 14336, 0.94 for 28672 x 4096. With more tokens each block reads as much of x from the
+ * L2 cache as it reads weights: for 32 it is 0.63, 0.68, 0.82 and 0.80, where cuBLASLt has 0.82 to 0.91.
  */
 #include "gpu/cuda/skinny.cuh"
 
