@@ -47,6 +47,11 @@ static void *read_file(const char *path, size_t *bytes, struct ts_error *err)
         n = fread(data + count, 1, 1 << 20, file);
         count += n;
     } while (n > 0);
+    if (ferror(file)) { /* a folder, for example, opens */
+        ts_error_set(err, TS_EIO, "cannot read %s: %s", path, strerror(errno));
+        ts_free(data);
+        data = NULL;
+    }
     fclose(file);
     *bytes = count;
     return data;

@@ -117,15 +117,17 @@ static enum ts_status read_text(struct measuring *q, struct ts_error *err)
         n = fread(text + bytes, 1, 1 << 16, file);
         bytes += n;
     } while (n > 0 && bytes <= TS_ENCODE_BYTES_MAX);
+    enum ts_status status = TS_OK;
+    if (ferror(file)) /* a folder, for example, opens */
+        status = ts_error_set(err, TS_EIO, "cannot read %s: %s", path, strerror(errno));
     fclose(file);
     size_t skip = (size_t)(q->flags->from * (double)bytes);
-    enum ts_status status = TS_OK;
-    if (q->tokenizer) {
+    if (status == TS_OK && q->tokenizer) {
         status = ts_tokenizer_encode(q->tokenizer, text + skip, bytes - skip, 0, &q->ids, &q->id_count, err);
         if (status == TS_OK)
             status = ts_tokenizer_encode(q->tokenizer, "", 0, TS_ENCODE_ADD_SPECIAL, &q->begin,
                                          &q->begin_count, err);
-    } else {
+    } else if (status == TS_OK) {
         q->id_count = bytes - skip;
         q->ids = ts_xcalloc(q->id_count + 1, sizeof *q->ids);
         for (size_t i = 0; i < q->id_count; i++)

@@ -139,6 +139,10 @@ int tsctl_request_parse(const char *verb, int argc, char **argv, struct tsctl_re
         *code = tsctl_fail(verb, 2, "--tokens is not a list of token ids: expected e.g. --tokens 1,2,3");
         return -1;
     }
+    if (*out->prompt && out->ids) {
+        *code = tsctl_fail(verb, 2, "both --prompt and --tokens: give one of them");
+        return -1;
+    }
     if (*out->codec && ts_codec_check_option(out->codec, &err) != TS_OK) {
         *code = tsctl_fail(verb, 2, err.text);
         return -1;
@@ -159,6 +163,8 @@ void tsctl_request_free(struct tsctl_request *request)
 
 static enum ts_status read_ids(const struct ts_json *list, struct tsctl_request *r, struct ts_error *err)
 {
+    if (ts_json_type(list) != TS_JSON_ARRAY)
+        return ts_error_set(err, TS_EINVAL, "key \"tokens\" is no list of token ids");
     r->id_count = ts_json_count(list);
     r->ids = ts_xcalloc(r->id_count ? r->id_count : 1, sizeof *r->ids);
     for (size_t i = 0; i < r->id_count; i++) {
@@ -170,22 +176,41 @@ static enum ts_status read_ids(const struct ts_json *list, struct tsctl_request 
     return TS_OK;
 }
 
-/* A key of those that the model decides otherwise is given now; its range is that of the flag. */
-static enum ts_status name_key(const char *key, struct tsctl_request *r, struct ts_error *err)
+/* The range of a number is that of its flag. */
+static enum ts_status check_range(const char *key, double value, struct ts_error *err)
 {
-    for (size_t i = 0; i < TS_ARRAY_SIZE(model_defaults); i++) {
-        if (strcmp(key, model_defaults[i].name) != 0)
-            continue;
-        const struct ts_option *o = options;
-        while (strcmp(o->name, key) != 0)
-            o++;
-        const void *at = (const char *)r + o->offset;
-        double value = o->type == TS_OPTION_U32 ? *(const uint32_t *)at : *(const double *)at;
-        if (value < o->min || value > o->max)
-            return ts_error_set(err, TS_EINVAL, "key \"%s\" is out of range: expected %g to %g", key, o->min,
-                                o->max);
-        r->given |= model_defaults[i].bit;
+    for (size_t i = 0; i < TS_ARRAY_SIZE(options); i++) {
+        const struct ts_option *o = &options[i];
+        if (strcmp(key, o->name) == 0 && (value < o->min || value > o->max))
+            return ts_error_set(err, TS_EINVAL, "key \"%s\" is out of range: expected %.16g to %.16g", key,
+                                o->min, o->max);
     }
+    return TS_OK;
+}
+
+/* A key of those that the model decides otherwise is given now. */
+static void name_key(const char *key, struct tsctl_request *r)
+{
+    for (size_t i = 0; i < TS_ARRAY_SIZE(model_defaults); i++)
+        r->given |= strcmp(key, model_defaults[i].name) == 0 ? model_defaults[i].bit : 0;
+}
+
+static enum ts_status read_number(const char *key, const struct ts_json *value, char type, void *at,
+                                  struct ts_error *err)
+{
+    int64_t integer = 0;
+    double number = 0;
+    bool ok = type == 'd' ? ts_json_number(value, &number) : ts_json_integer(value, &integer);
+    if (!ok)
+        return ts_error_set(err, TS_EINVAL, "key \"%s\" is no %snumber", key, type == 'd' ? "" : "whole ");
+    if (check_range(key, type == 'd' ? number : (double)integer, err) != TS_OK)
+        return TS_EINVAL;
+    if (type == 'd')
+        *(double *)at = number;
+    else if (type == 'S')
+        *(uint64_t *)at = (uint64_t)integer;
+    else
+        *(uint32_t *)at = (uint32_t)integer;
     return TS_OK;
 }
 
@@ -212,26 +237,22 @@ static enum ts_status read_key(const char *key, const struct ts_json *value, str
         {"request_id", offsetof(struct tsctl_request, request_id), 's'},
         {"at_ms", offsetof(struct tsctl_request, at_ms), 'd'},
     };
-    int64_t integer = -1;
     if (strcmp(key, "tokens") == 0)
         return read_ids(value, r, err);
     for (size_t i = 0; i < TS_ARRAY_SIZE(keys); i++) {
         void *at = (char *)r + keys[i].offset;
-        bool ok = false;
         if (strcmp(key, keys[i].key) != 0)
             continue;
+        name_key(key, r);
         if (keys[i].type == 's')
-            ok = (*(const char **)at = ts_json_string(value, NULL)) != NULL;
-        else if (keys[i].type == 'd')
-            ok = ts_json_number(value, at);
-        else if (keys[i].type == 'b')
-            ok = ts_json_bool(value, at);
-        else if ((ok = ts_json_integer(value, &integer) && integer >= 0) && keys[i].type == 'S')
-            *(uint64_t *)at = (uint64_t)integer;
-        else if (ok)
-            *(uint32_t *)at = (uint32_t)integer;
-        return ok ? name_key(key, r, err)
-                  : ts_error_set(err, TS_EINVAL, "key \"%s\" has a value of the wrong kind", key);
+            return (*(const char **)at = ts_json_string(value, NULL))
+                       ? TS_OK
+                       : ts_error_set(err, TS_EINVAL, "key \"%s\" is no text", key);
+        if (keys[i].type == 'b')
+            return ts_json_bool(value, at)
+                       ? TS_OK
+                       : ts_error_set(err, TS_EINVAL, "key \"%s\" is neither true nor false", key);
+        return read_number(key, value, keys[i].type, at, err);
     }
     return ts_error_set(err, TS_EINVAL, "unknown key \"%s\"", key);
 }
@@ -249,6 +270,8 @@ static enum ts_status read_line(const struct ts_json *doc, const struct tsctl_re
         status = read_key(key, value, r, err);
     if (status == TS_OK && !r->ids && !*r->prompt)
         status = ts_error_set(err, TS_EINVAL, "neither prompt nor tokens");
+    if (status == TS_OK && r->ids && ts_json_get(doc, "prompt"))
+        status = ts_error_set(err, TS_EINVAL, "both prompt and tokens");
     if (status == TS_OK && !(r->at_ms >= 0 && r->at_ms <= AT_MS_MAX))
         status = ts_error_set(err, TS_EINVAL, "key \"at_ms\" is out of range: expected 0 to %g", AT_MS_MAX);
     fill(r);
@@ -272,13 +295,15 @@ enum ts_status tsctl_batch_load(const struct tsctl_request *base, struct tsctl_b
         out->docs[out->count] = NULL;
         out->items[out->count] = *base;
         out->items[out->count].ids = NULL;
-        status = ts_json_parse(line, (size_t)n, base->requests, &out->docs[out->count], err);
+        status = ts_json_parse(line, (size_t)n, "JSON", &out->docs[out->count], err);
         if (status == TS_OK)
             status = read_line(out->docs[out->count], base, &out->items[out->count], err);
         out->count++;
     }
     if (status != TS_OK)
         ts_error_prefix(err, "%s line %zu", base->requests, out->count);
+    else if (ferror(file)) /* a folder, for example, opens */
+        status = ts_error_set(err, TS_EIO, "cannot read %s: %s", base->requests, strerror(errno));
     free(line);
     fclose(file);
     return status;

@@ -105,6 +105,7 @@ def test_bad_flags():
     says(tsctl("generate", "--prompt"), "--prompt", "needs a value")
     says(tsctl("generate", "--tokens", "1,a"), "--tokens", "1,2,3")
     says(tsctl("generate"), "--prompt TEXT")
+    says(tsctl("generate", "--prompt", "x", "--tokens", "1"), "both --prompt and --tokens")
     says(tsctl("generate", "--prompt", "x", "--router", "localhost"), "localhost", "tcp://HOST:PORT")
     says(tsctl("fly"), "fly", "tsctl --help")
     says(service("planner", "--algorithm", "magic"), "magic", "thunder")
@@ -119,6 +120,11 @@ def test_missing_model_folder(tmp_path):
     empty.mkdir()
     everywhere(empty, empty / "config.json", "Hugging Face")
     says(service("decode"), "no model", "--model DIR")
+
+
+def test_a_folder_is_no_file(tmp_path):
+    says(tsctl("codec", "encode", tmp_path), "cannot read", tmp_path, "Is a directory")
+    says(tsctl("quality", "--model", DEMO, "--device", "cpu", "--text", tmp_path), "cannot read", tmp_path, "Is a directory")
 
 
 def test_truncated_weights(model):

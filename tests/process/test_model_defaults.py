@@ -68,10 +68,32 @@ def test_each_key_counts(tmp_path, key, value):
     assert one_process(model, *SILENT, flag, off) == one_process(DEMO, *SILENT)
 
 
-def test_out_of_range_in_a_file_of_requests():
-    path = requests_file([{"prompt": "x", "top_p": 0}])
+@pytest.mark.parametrize("request_, words", [
+    ({"prompt": "x", "top_p": 0}, 'key "top_p" is out of range: expected 1e-06 to 1'),
+    ({"prompt": "x", "max_tokens": 0}, 'key "max_tokens" is out of range: expected 1 to 1000000'),
+    ({"prompt": "x", "max_tokens": 2**32 + 5}, 'key "max_tokens" is out of range'),
+    ({"prompt": "x", "min_tokens": -1}, 'key "min_tokens" is out of range'),
+    ({"prompt": "x", "logprobs": 21}, 'key "logprobs" is out of range: expected 0 to 20'),
+    ({"prompt": "x", "seed": 2**60}, 'key "seed" is out of range'),
+    ({"prompt": "x", "max_tokens": 1.5}, 'key "max_tokens" is no whole number'),
+    ({"prompt": "x", "temperature": "1"}, 'key "temperature" is no number'),
+    ({"prompt": 5}, 'key "prompt" is no text'),
+    ({"prompt": "x", "ignore_eos": 1}, 'key "ignore_eos" is neither true nor false'),
+    ({"tokens": 5}, 'key "tokens" is no list of token ids'),
+    ({"prompt": "x", "tokens": [1]}, "both prompt and tokens"),
+])
+def test_what_a_file_of_requests_must_not_say(request_, words):
+    path = requests_file([{"tokens": [1], "max_tokens": 1}, request_])
     try:
         done = run("engine", "--model", DEMO, "--requests", path, check=False)
     finally:
         os.unlink(path)
-    assert done.returncode != 0 and 'line 1: key "top_p" is out of range' in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode != 0 and f"{path} line 2: {words}" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_file_of_requests_that_is_none(tmp_path):
+    (tmp_path / "cut.jsonl").write_text('{"prompt": "x"}\n{"prompt":\n')
+    for path, words in ((tmp_path, f"cannot read {tmp_path}: Is a directory"), (tmp_path / "cut.jsonl", "cut.jsonl line 2: JSON line 2 column 0: not valid JSON")):
+        for verb in (("engine", "--model", DEMO), ("generate", "--router", "tcp://127.0.0.1:9")):
+            done = run(*verb, "--requests", path, check=False)
+            assert done.returncode != 0 and words in done.stderr and done.stderr.count("\n") == 1
