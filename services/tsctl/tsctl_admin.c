@@ -194,6 +194,16 @@ int tsctl_cancel(int argc, char **argv)
     return code;
 }
 
+/* The router answers with its status, which lists all that it could have told. */
+static bool lists(const struct ts_msg_status_reply *r, const char *id)
+{
+    for (uint32_t i = 0; i < r->services.count; i++) {
+        if (ts_str_equal(r->services.data[i].id, ts_str_of(id)))
+            return true;
+    }
+    return false;
+}
+
 int tsctl_drain(int argc, char **argv)
 {
     struct admin_flags f;
@@ -210,6 +220,8 @@ int tsctl_drain(int argc, char **argv)
     else if (tsctl_ask(f.router, TS_CHANNEL_ADMIN, &question, TS_MSG_STATUS_REPLY, (int)f.timeout_ms, &arena,
                        &answer, &err) != TS_OK)
         code = tsctl_fail("drain", 1, err.text);
+    else if (!lists(&answer.status_reply, f.service))
+        code = tsctl_fail("drain", 1, "the router knows no such service: tsctl status lists them");
     else
         code = 0;
     ts_arena_fini(&arena);

@@ -100,6 +100,9 @@ def test_status_shows_the_load_of_a_busy_worker():
         run("cancel", "--router", cluster.router, "--client", "c1", "--request-id", "r1")
         done = run("cancel", "--router", cluster.router, "--client", "c1", "--request-id", "r2", check=False)
         assert done.returncode == 1 and "does not know this request" in done.stderr
+        # Nor is a service drained that nobody knows.
+        done = run("drain", "--router", cluster.router, "--service", "prefill9", check=False)
+        assert done.returncode == 1 and "knows no such service" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("generate",), ("cancel",), ("drain",), ("codec", "swap", "x"), ("engine", "--temprature", "1")])
