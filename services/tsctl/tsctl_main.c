@@ -47,20 +47,30 @@ static int usage(FILE *to, int code)
     return code;
 }
 
+/* Who reads the results must not take a part of them for all. */
+static int flushed(const char *verb, int code)
+{
+    bool lost = fflush(stdout) != 0;
+    if (!lost && !ferror(stdout))
+        return code;
+    tsctl_fail(verb, 1, "stdout took only a part of the results: is its disk full, or its reader gone?");
+    return code ? code : 1;
+}
+
 int main(int argc, char **argv)
 {
     ts_log_init("tsctl", TS_LOG_WARN);
     if (argc < 2)
         return usage(stderr, 2);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
-        return usage(stdout, 0);
+        return flushed("--help", usage(stdout, 0));
     for (size_t i = 0; i < TS_ARRAY_SIZE(verbs); i++) {
         char program[64];
         if (strcmp(argv[1], verbs[i].name) != 0)
             continue;
         snprintf(program, sizeof program, "tsctl %s", verbs[i].name);
         argv[1] = program; /* as help names it */
-        return verbs[i].run(argc - 1, argv + 1);
+        return flushed(verbs[i].name, verbs[i].run(argc - 1, argv + 1));
     }
     fprintf(stderr, "tsctl: unknown verb \"%s\"; tsctl --help lists them\n", argv[1]);
     return 2;

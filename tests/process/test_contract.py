@@ -105,6 +105,13 @@ def test_status_shows_the_load_of_a_busy_worker():
         assert done.returncode == 1 and "knows no such service" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("--help",), ("up", "--help"), ("engine", "--model", DEMO, "--prompt", "x", "--max-tokens", "2", "--device", "cpu"), ("cost", "request")])
+def test_results_that_cannot_be_written_are_a_failure(arguments):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run([TSCTL, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 1 and "stdout took only a part" in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("generate",), ("cancel",), ("drain",), ("codec", "swap", "x"), ("engine", "--temprature", "1")])
 def test_wrong_usage_is_2(arguments):
     assert run(*arguments, check=False).returncode == 2
