@@ -385,11 +385,11 @@ TS_DEVICE void check(const codec_args &args, codec_small &shared)
 
 /* --- restoring: count ----------------------------------------------------------------------------------- */
 
-/* Codes that go below exponent zero. */
-template <bool BF16> TS_DEVICE uint32_t below_zero(uint32_t codes, uint32_t base)
+/* Codes that go below exponent zero. Those of exceptions have no less of a base: their exponents lie farther
+ * below it. */
+TS_DEVICE uint32_t below_zero(uint32_t codes, uint32_t base)
 {
-    uint32_t most = min(base, 15) * BYTES;
-    return ~((most | TOPS) - codes) & TOPS & ~exceptions_in<BF16>(codes);
+    return ~((min(base, 15) * BYTES | TOPS) - codes) & TOPS;
 }
 
 /* Returns whether the thread's codes are none that an encoder writes. */
@@ -405,7 +405,7 @@ TS_DEVICE bool count_rows(const codec_args &args, const tile &t, uint32_t begin,
     for (uint32_t i = 0; i < 4; i++) {
         uint32_t codes = runs[i] & exception_code<BF16>() * BYTES;
         count += (uint32_t)__popc(exceptions_in<BF16>(codes));
-        below |= below_zero<BF16>(codes, base);
+        below |= below_zero(codes, base);
     }
     if (count)
         atomicAdd(&shared.count, count);
