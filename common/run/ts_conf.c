@@ -72,7 +72,10 @@ static const char *expected(const struct ts_option *o, char *words, size_t size)
     double max = bounded ? o->max : (o->type == TS_OPTION_U32 ? (double)UINT32_MAX : 9e15);
     switch (o->type) {
     case TS_OPTION_STRING:
-        return "a text in quotes";
+        if (!bounded)
+            return "a text in quotes";
+        snprintf(words, size, "a text of %.16g to %.16g bytes, in a file in quotes", o->min, o->max);
+        return words;
     case TS_OPTION_STRINGS:
         return "a text in quotes, or a list of at most 64 of them";
     case TS_OPTION_BOOL:
@@ -154,14 +157,23 @@ static enum ts_status set_choice(const struct loader *l, const struct ts_option 
     return bad_value(l, o, value, where);
 }
 
+static enum ts_status set_string(const struct loader *l, const struct ts_option *o, const char *value,
+                                 const char *where)
+{
+    double bytes = (double)strlen(value);
+    if (o->max != 0 && (bytes < o->min || bytes > o->max))
+        return bad_value(l, o, value, where);
+    *(const char **)slot(l, o) = ts_arena_printf(&l->conf->arena, "%s", value);
+    return TS_OK;
+}
+
 static enum ts_status set_value(const struct loader *l, const struct ts_option *o, const char *value,
                                 const char *where)
 {
     l->origins[o - l->options] = where;
     switch (o->type) {
     case TS_OPTION_STRING:
-        *(const char **)slot(l, o) = ts_arena_printf(&l->conf->arena, "%s", value);
-        return TS_OK;
+        return set_string(l, o, value, where);
     case TS_OPTION_STRINGS:
         return set_strings(l, o, value, where);
     case TS_OPTION_BOOL:

@@ -39,7 +39,7 @@ struct ts_option {
     enum ts_option_type type;
     size_t offset;
     const char *fallback; /* default in text form; NULL = empty, of a number: unset (ts_conf_given) */
-    double min, max;      /* numbers; both 0 = any */
+    double min, max;      /* of numbers, of the bytes of a string; both 0 = any */
     const char *help;
 };
 

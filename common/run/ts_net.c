@@ -191,6 +191,18 @@ enum ts_status ts_net_dial(struct ts_net *net, enum ts_channel channel, uint64_t
     return TS_OK;
 }
 
+enum ts_status ts_net_check(const char *endpoint, struct ts_error *err)
+{
+    struct ts_net *net = ts_net_new(1);
+    enum ts_status status =
+        strlen(endpoint) >= TS_ENDPOINT_BYTES
+            ? ts_error_set(err, TS_EINVAL, "the address %.100s... has %zu bytes: at most %d", endpoint,
+                           strlen(endpoint), TS_ENDPOINT_BYTES - 1)
+            : ts_net_dial(net, TS_CHANNEL_KV, 1, endpoint, err);
+    ts_net_destroy(&net);
+    return status;
+}
+
 static void forget_peer(struct net_socket *s, struct net_peer *peer)
 {
     ts_map_remove(s->by_id, peer->id, peer->id_bytes);

@@ -28,6 +28,8 @@ enum ts_status ts_net_bind(struct ts_net *net, enum ts_channel channel, const ch
                            struct ts_error *err);
 enum ts_status ts_net_dial(struct ts_net *net, enum ts_channel channel, uint64_t peer, const char *endpoint,
                            struct ts_error *err);
+/* Whether ts_net_dial takes this text for an address; that anybody listens there it does not say. */
+enum ts_status ts_net_check(const char *endpoint, struct ts_error *err);
 /* Closes a dialled socket, or forgets the number of a bound socket's peer. Unknown ones are ignored. */
 void ts_net_forget(struct ts_net *net, enum ts_channel channel, uint64_t peer);
 

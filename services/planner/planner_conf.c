@@ -14,8 +14,8 @@
 
 static const struct ts_option options[] = {
     O(router, TS_OPTION_STRINGS, "tcp://127.0.0.1:5555", 0, 0, "client endpoints of the routers"),
-    O(id, TS_OPTION_STRING, "planner", 0, 0, "name of this planner"),
-    O(host, TS_OPTION_STRING, "localhost", 0, 0, "name of this machine"),
+    O(id, TS_OPTION_STRING, "planner", 1, TS_ID_BYTES_MAX, "name of this planner"),
+    O(host, TS_OPTION_STRING, "localhost", 1, TS_ID_BYTES_MAX, "name of this machine"),
     O(algorithm, TS_OPTION_STRING, "thunder", 0, 0,
       "how plans are made: a name that tsctl plan --help lists, or a shared object, by a path with a '/'"),
     O(conf_dir, TS_OPTION_STRING, NULL, 0, 0,
@@ -228,7 +228,8 @@ static enum ts_status fill(struct planner_conf *c, uint32_t pid, struct ts_error
         return ts_error_set(err, TS_EINVAL, "%zu routers: expected at most %d", c->router.count,
                             PLANNER_ROUTERS_MAX);
     for (size_t i = 0; i < c->router.count; i++) {
-        if (ts_endpoint_of(c->router.items[i], TS_CHANNEL_PLANNER, c->endpoints[i], err) != TS_OK)
+        if (ts_endpoint_of(c->router.items[i], TS_CHANNEL_PLANNER, c->endpoints[i], err) != TS_OK ||
+            ts_net_check(c->endpoints[i], err) != TS_OK)
             return TS_EINVAL;
         c->settings.routers[i] = c->endpoints[i];
     }

@@ -13,8 +13,8 @@ static const struct ts_option options[] = {
     O(router, TS_OPTION_STRINGS, "tcp://127.0.0.1:5555", 0, 0, "client endpoints of the routers"),
     O(listen, TS_OPTION_STRING, "ipc:///tmp/thunderserve-relay", 0, 0,
       "where the workers of this host announce their KV pools"),
-    O(id, TS_OPTION_STRING, "relay", 0, 0, "name of this relay"),
-    O(host, TS_OPTION_STRING, "localhost", 0, 0, "name of this machine"),
+    O(id, TS_OPTION_STRING, "relay", 1, TS_ID_BYTES_MAX, "name of this relay"),
+    O(host, TS_OPTION_STRING, "localhost", 1, TS_ID_BYTES_MAX, "name of this machine"),
     O(encoded_mib_max, TS_OPTION_U32, "512", 1, 1e6, "MiB of encoded KV held; beyond, encoding waits"),
     O(retained_mib_max, TS_OPTION_U32, "256", 0, 1e6,
       "MiB of them that may stay as copies for other decode workers; transfers take them first"),
@@ -65,7 +65,8 @@ static enum ts_status fill(struct relay_conf *c, uint32_t pid, struct ts_error *
         return ts_error_set(err, TS_EINVAL, "%zu routers: expected at most %d", c->router.count,
                             RELAY_ROUTERS_MAX);
     for (size_t i = 0; i < c->router.count; i++) {
-        if (ts_endpoint_of(c->router.items[i], TS_CHANNEL_RELAY, c->endpoints[i], err) != TS_OK)
+        if (ts_endpoint_of(c->router.items[i], TS_CHANNEL_RELAY, c->endpoints[i], err) != TS_OK ||
+            ts_net_check(c->endpoints[i], err) != TS_OK)
             return TS_EINVAL;
         c->settings.routers[i] = c->endpoints[i];
     }

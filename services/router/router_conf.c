@@ -15,7 +15,7 @@
 static const struct ts_option options[] = {
     O(listen, TS_OPTION_STRING, "tcp://127.0.0.1:5555", 0, 0,
       "client endpoint; admin, worker, relay and planner take the next ports"),
-    O(id, TS_OPTION_STRING, "router", 0, 0, "name of this router"),
+    O(id, TS_OPTION_STRING, "router", 1, TS_ID_BYTES_MAX, "name of this router"),
     O(codec, TS_OPTION_STRING, "auto", 0, 0,
       "KV codec of requests that wish none: a preset, or auto = by accuracy, link, plan and model"),
     O(accuracy, TS_OPTION_CHOICE, "normal|safe|lossless", 0, 0, "what an automatic KV codec may cost"),

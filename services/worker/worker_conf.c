@@ -9,19 +9,20 @@
 
 static const struct ts_option options[] = {
     O(router, TS_OPTION_STRINGS, "tcp://127.0.0.1:5555", 0, 0, "client endpoints of the routers"),
-    O(id, TS_OPTION_STRING, NULL, 0, 0, "name of this worker (default: prefill or decode)"),
-    O(host, TS_OPTION_STRING, "localhost", 0, 0, "name of this machine"),
+    O(id, TS_OPTION_STRING, NULL, 0, TS_ID_BYTES_MAX, "name of this worker (default: prefill or decode)"),
+    O(host, TS_OPTION_STRING, "localhost", 1, TS_ID_BYTES_MAX, "name of this machine"),
     O(model, TS_OPTION_STRING, NULL, 0, 0, "Hugging Face folder"),
-    O(served_model_name, TS_OPTION_STRING, NULL, 0, 0, "name for clients (default: the folder's)"),
+    O(served_model_name, TS_OPTION_STRING, NULL, 0, TS_ID_BYTES_MAX,
+      "name for clients (default: the folder's)"),
     O(device, TS_OPTION_CHOICE, "auto|cpu|cuda:N|modelled", 0, 0,
       "what computes; auto = cuda:0, or the CPU where there is none"),
     O(weights, TS_OPTION_CHOICE, "16|int8", 0, 0, "bits of weights on a CUDA device; int8 = rounded at load"),
     O(batch_invariant, TS_OPTION_BOOL, "false", 0, 0,
       "on a CUDA device: tokens do not depend on what else is in the batch, bit for bit; slower"),
-    O(device_name, TS_OPTION_STRING, NULL, 0, 0,
+    O(device_name, TS_OPTION_STRING, NULL, 0, TS_ID_BYTES_MAX,
       "name in the planner's catalogue of devices, conf/devices (default: what computes)"),
     O(modelled_conf, TS_OPTION_STRING, NULL, 0, 0, "coefficients of the modelled device (default: built in)"),
-    O(relay, TS_OPTION_STRING, NULL, 0, 0, "id of the relay of this host; prefill needs one"),
+    O(relay, TS_OPTION_STRING, NULL, 0, TS_ID_BYTES_MAX, "id of the relay of this host; prefill needs one"),
     O(phases, TS_OPTION_CHOICE, "auto|prefill|decode|both", 0, 0,
       "what it can be told to serve; auto = both with a relay, else what it starts as"),
     O(pool, TS_OPTION_STRING, NULL, 0, 0, "where that relay listens for KV pools"),
@@ -61,6 +62,15 @@ static const struct ts_option options[] = {
     O(log_level, TS_OPTION_CHOICE, "info|error|warn|debug", 0, 0, "what is logged, and all above"),
 };
 
+/* Others dial what is advertised: a slip there would show as a relay that never gets through. */
+static enum ts_status check_address(const char *key, const char *endpoint, struct ts_error *err)
+{
+    if (!*endpoint || ts_net_check(endpoint, err) == TS_OK)
+        return TS_OK;
+    ts_error_prefix(err, "%s", key);
+    return TS_EINVAL;
+}
+
 static enum ts_status fill(struct worker_conf *c, uint32_t pid, struct ts_error *err)
 {
     c->settings = worker_settings_defaults();
@@ -89,10 +99,14 @@ static enum ts_status fill(struct worker_conf *c, uint32_t pid, struct ts_error 
                             "max_num_batched_tokens %u is less than max_num_seqs %u: raise it",
                             c->max_num_batched_tokens, c->max_num_seqs);
     for (size_t i = 0; i < c->router.count; i++) {
-        if (ts_endpoint_of(c->router.items[i], TS_CHANNEL_WORKER, c->endpoints[i], err) != TS_OK)
+        if (ts_endpoint_of(c->router.items[i], TS_CHANNEL_WORKER, c->endpoints[i], err) != TS_OK ||
+            ts_net_check(c->endpoints[i], err) != TS_OK)
             return TS_EINVAL;
         c->settings.routers[i] = c->endpoints[i];
     }
+    if (check_address("pool", c->pool, err) != TS_OK ||
+        check_address("kv_advertise", c->kv_advertise, err) != TS_OK)
+        return TS_EINVAL;
     return TS_OK;
 }
 

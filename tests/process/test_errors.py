@@ -114,6 +114,26 @@ def test_bad_flags():
     says(service("router", "extra"), "extra", "--name value")
 
 
+@pytest.mark.parametrize("name", ["planner", "relay", "decode"])
+def test_addresses_that_nobody_can_dial(name):
+    says(service(name, "--model", DEMO, "--router", "tcp://*:5555") if name == "decode" else service(name, "--router", "tcp://*:5555"),
+         "cannot use the address tcp://*:", "expected tcp://HOST:PORT or ipc://PATH")
+
+
+def test_addresses_of_a_worker():
+    for key, flags in (("pool", ("--relay", "r", "--pool")), ("kv_advertise", ("--kv-advertise",))):
+        for address in ("foo", "tcp://10.0.0.1:*", "tcp://" + "h" * 300 + ":1"):
+            says(service("decode", "--model", DEMO, *flags, address), f"{key}: ", address[:100], "address")
+
+
+def test_names_are_bounded():
+    for name in SERVICES[:3]:
+        for text in ("", "n" * 129):
+            says(service(name, "--id", text), "id = ", "a text of 1 to 128 bytes")
+    for key in ("id", "host", "relay", "served-model-name", "device-name"):
+        says(service("decode", "--model", DEMO, f"--{key}", "n" * 129), f"{key.replace('-', '_')} = nnn", "128 bytes")
+
+
 def test_missing_model_folder(tmp_path):
     everywhere(tmp_path / "nothing", tmp_path / "nothing", "folder")
     empty = tmp_path / "empty"
