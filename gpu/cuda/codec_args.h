@@ -62,6 +62,7 @@ struct codec_args {
     uint32_t tiles; /* of a part */
     uint32_t parts;
     uint32_t head_dim;
+    uint32_t team; /* threads that have a tile, where head_dim is a constant of the kernel */
     struct codec_args_part part[CODEC_PARTS_MAX];
 };
 

@@ -199,32 +199,22 @@ TS_DEVICE void write_slice(const codec_args &args, const codec_args_side &side, 
     }
 }
 
-/* Whether it is sound; if not, or when it has escaped, it is not written. With a constant head_dim a tile is
- * restored before that is known: the lanes of a warp are together then. */
+/* Whether the thread finds it sound. One that has escaped is not written. */
 template <uint32_t DIM, uint32_t STRETCH, bool BF16, bool CENTRE, class SHARED>
 TS_DEVICE bool decode_tile(const codec_args &args, const codec_args_side &side, const tile &t, bool escaped,
                            SHARED &shared)
 {
-    bool faulty = false;
-    uint4 low, high;
+    bool sound = true;
     for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
+        uint4 low, high;
         slice s = slice_of<DIM, STRETCH>(args, side, t, begin);
         coded c = load_coded<DIM, STRETCH>(args, side, t, s);
-        faulty |= !coded_sane(side, c, escaped);
-        if (DIM)
-            restore_slice<DIM, STRETCH, BF16, CENTRE>(args, side, t, s, c, shared, &low, &high);
-    }
-    faulty = __syncthreads_or(faulty);
-    for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
-        slice s = slice_of<DIM, STRETCH>(args, side, t, begin);
-        if (!DIM) {
-            coded c = load_coded<DIM, STRETCH>(args, side, t, s);
-            restore_slice<DIM, STRETCH, BF16, CENTRE>(args, side, t, s, c, shared, &low, &high);
-        }
-        if (s.active && !faulty && !escaped)
+        sound &= coded_sane(side, c, escaped);
+        restore_slice<DIM, STRETCH, BF16, CENTRE>(args, side, t, s, c, shared, &low, &high);
+        if (s.active && !escaped)
             write_slice(args, side, t, s, low, high);
     }
-    return !faulty;
+    return sound;
 }
 
 /* A side of 16 bits, as it is. */
@@ -253,16 +243,13 @@ TS_DEVICE bool decode_any(const codec_args &args, const codec_args_side &side, c
 
 TS_DEVICE void tell(const codec_args &args, uint32_t part, uint32_t faults)
 {
-    if (threadIdx.x == 0 && faults)
+    if (faults)
         atomicOr(&args.state[part].faults, faults);
 }
 
-/* Of the block's tiles those that have escaped and are sound so far: each needs to know how many stand before
- * it. */
-template <uint32_t DIM>
-TS_DEVICE void restore_escaped(const codec_args &args, uint32_t number, codec_small &shared)
+/* By a block, which needs to know how many escaped tiles stand before it. */
+TS_DEVICE void restore_escaped(const codec_args &args, const tile &t, codec_small &shared)
 {
-    tile t = tile_of(args, number);
     const codec_args_side &side = args.sides[t.kv];
     uint32_t rank = rank_of(args, t, shared);
     if ((rank + 1) * tile_bytes(args) > raw_tile_bytes(args, t.part)) {
@@ -270,8 +257,8 @@ TS_DEVICE void restore_escaped(const codec_args &args, uint32_t number, codec_sm
         return;
     }
     const uint8_t *raw = raw_tiles_at(args, t.part) + rank * tile_bytes(args);
-    for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
-        slice s = slice_of<DIM, 0>(args, side, t, begin);
+    for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<0>(args)) {
+        slice s = slice_of<0, 0>(args, side, t, begin);
         uint64_t row = (uint64_t)s.row * args.head_dim * 2;
         if (s.active)
             copy_runs(t.at + row, s.row < t.raw ? first_token_at(args, side, t, s.row) : raw + row, s);
@@ -281,8 +268,9 @@ TS_DEVICE void restore_escaped(const codec_args &args, uint32_t number, codec_sm
 template <uint32_t DIM, bool BF16, bool CENTRE, class SHARED>
 TS_DEVICE void decode(const codec_args &args, SHARED &shared)
 {
+    const uint32_t teams = teams_of<DIM>(args), tiles = args.tiles * args.parts;
     bool any_escaped = false;
-    for (uint32_t number = blockIdx.x; number < args.tiles * args.parts; number += gridDim.x) {
+    for (uint32_t number = first_tile<DIM>(args); number < tiles; number += tile_step<DIM>(args)) {
         tile t = tile_of(args, number);
         const codec_args_side &side = args.sides[t.kv];
         if (side.bits == 16) {
@@ -295,10 +283,13 @@ TS_DEVICE void decode(const codec_args &args, SHARED &shared)
              decode_any<DIM, BF16, CENTRE>(args, side, t, escaped, shared) ? 0 : CODEC_FAULT_CONTENT);
         any_escaped |= escaped;
     }
-    for (uint32_t number = blockIdx.x; any_escaped && number < args.tiles * args.parts; number += gridDim.x) {
-        tile t = tile_of(args, number);
-        if (args.sides[t.kv].bits < 16 && escaped_of(args, t))
-            restore_escaped<DIM>(args, number, shared);
+    any_escaped = __syncthreads_or(any_escaped);
+    for (uint32_t first = blockIdx.x * teams; any_escaped && first < tiles; first += tile_step<DIM>(args)) {
+        for (uint32_t number = first; number < min(first + teams, tiles); number++) {
+            tile t = tile_of(args, number);
+            if (args.sides[t.kv].bits < 16 && escaped_of(args, t))
+                restore_escaped(args, t, shared);
+        }
     }
     for (uint32_t part = gridDim.x - 1 - blockIdx.x; part < args.parts; part += gridDim.x)
         tell(args, part, frame_faults(args, part, shared));

@@ -17,7 +17,7 @@ TS_DEVICE void load_slice(const codec_args &args, const tile &t, const slice &s,
     }
 }
 
-/* code = round(clamp((x - zero) * inverse)), counted from zero by the bits of `magic` */
+/* code = round(clamp((x - zero) * inverse)), counted from zero by the bits of `magic`. */
 struct group {
     float zero, inverse, least, most, magic;
     uint32_t scale_bits, zero_bits;
@@ -32,9 +32,13 @@ TS_DEVICE uint32_t quotient_f16(float x, float divisor, float reciprocal)
     return kernel_narrow_f16(kernel_fma(rest, reciprocal, quotient));
 }
 
-TS_DEVICE float inverse_of(float step)
+/* Of a number of fp16 what IEEE's division gives: 1 - step r is exact and 2^-22 at most, so that the last
+ * sum, before it is rounded, is off by 2^-44 of it, and no inverse of 11 bits lies as near to the middle of
+ * two neighbours. */
+TS_DEVICE float inverse_of(float step, float reciprocal)
 {
-    return step == 0 ? 0 : 1.0f / step;
+    float rest = kernel_fma(-step, reciprocal, 1);
+    return step == 0 ? 0 : kernel_fma(rest, reciprocal, reciprocal);
 }
 
 /* 4 bits from a minimum on. The largest restored value must be finite too: of fp16 it is below what rounds to
@@ -46,7 +50,7 @@ template <bool BF16> TS_DEVICE group asymmetric(float least, float most)
     g.zero = kernel_widen_f16(g.zero_bits);
     g.scale_bits = quotient_f16(fmaxf(most - g.zero, 0), 15, 1.0f / 15);
     float step = kernel_widen_f16(g.scale_bits), top = g.zero + 15 * step;
-    g.inverse = inverse_of(step);
+    g.inverse = inverse_of(step, kernel_reciprocal(step));
     g.fits = fabsf(top) < (BF16 ? 1048576.0f : 65520.0f);
     return g;
 }
@@ -64,7 +68,8 @@ TS_DEVICE group symmetric(float least, float most, bool wide)
         uint32_t bits = kernel_narrow_f16((most >= -least ? most : least) * -0.125f);
         g.scale_bits = bits == 0x8000 ? 0 : bits;
     }
-    g.inverse = inverse_of(kernel_widen_f16(g.scale_bits));
+    float step = kernel_widen_f16(g.scale_bits);
+    g.inverse = inverse_of(step, kernel_reciprocal(step));
     g.fits = (g.scale_bits & 0x7fff) < F16_INF;
     return g;
 }
@@ -122,15 +127,27 @@ TS_DEVICE uint32_t code_of(const group &g, float x, float factor)
     return kernel_bits_of(fminf(fmaxf(scaled, g.least), g.most) + g.magic);
 }
 
+/* The same of 0 .. 15, in sixteenths, which are exact: then 0 is the lower end of a product by itself.
+ * `sixteenth`: of the inverse. */
+TS_DEVICE uint32_t code_from_zero(const group &g, float x, float factor, float sixteenth)
+{
+    float share = kernel_saturate(kernel_fma(x, factor, -g.zero) * sixteenth);
+    return kernel_bits_of(kernel_fma(fminf(share, 0.9375f), 16, MAGIC));
+}
+
 /* Element j of a group in the lower half of byte j, element j + group / 2 in the upper. What MAGIC adds to
  * a word is the same for all. */
+template <bool ASYM>
 TS_DEVICE uint2 nibbles_of(const group &g, const float *low, const float *high, float factor)
 {
+    const float sixteenth = g.inverse * 0.0625f;
     uint32_t words[2] = {0u - (MAGIC_U + (MAGIC_U << 4)), 0u - (MAGIC_U + (MAGIC_U << 4))};
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        words[i / 4] += code_of(g, low[i], factor) << (i % 4 * 8);
-        words[i / 4] += code_of(g, high[i], factor) << (i % 4 * 8 + 4);
+        uint32_t first = ASYM ? code_from_zero(g, low[i], factor, sixteenth) : code_of(g, low[i], factor);
+        uint32_t second = ASYM ? code_from_zero(g, high[i], factor, sixteenth) : code_of(g, high[i], factor);
+        words[i / 4] += first << (i % 4 * 8);
+        words[i / 4] += second << (i % 4 * 8 + 4);
     }
     return make_uint2(words[0], words[1]);
 }
@@ -207,7 +224,8 @@ TS_DEVICE bool encode_slice(const codec_args &args, const codec_args_side &side,
         codes = bytes_of(g, low, side.factor_in);
         more = bytes_of(g, high, side.factor_in);
     } else {
-        codes = nibbles_of(g, low, high, side.factor_in);
+        codes = side.asym ? nibbles_of<true>(g, low, high, side.factor_in)
+                          : nibbles_of<false>(g, low, high, side.factor_in);
     }
     if (s.active) {
         store_codes<DIM, STRETCH>(args, side, t, s, codes, more);
@@ -234,7 +252,7 @@ TS_DEVICE bool encode_tile(const codec_args &args, const codec_args_side &side, 
         if (s.there && s.row < t.raw)
             copy_runs(first_token_at(args, side, t, s.row), t.at + s.row * row_bytes, s);
     }
-    lost = __syncthreads_or(lost);
+    lost = any_of_team<DIM>(args, lost);
     for (uint32_t begin = 0; lost && begin < ROWS; begin += rows_at_once<DIM>(args)) {
         slice s = slice_of<DIM, STRETCH>(args, side, t, begin);
         if (s.active) {
@@ -272,7 +290,8 @@ TS_DEVICE bool encode_any(const codec_args &args, const codec_args_side &side, c
 template <uint32_t DIM, bool BF16, bool CENTRE, class SHARED>
 TS_DEVICE void encode_tiles(const codec_args &args, SHARED &shared)
 {
-    for (uint32_t number = blockIdx.x; number < args.tiles * args.parts; number += gridDim.x) {
+    for (uint32_t number = first_tile<DIM>(args); number < args.tiles * args.parts;
+         number += tile_step<DIM>(args)) {
         tile t = tile_of(args, number);
         const codec_args_side &side = args.sides[t.kv];
         bool lost = false;
@@ -280,7 +299,7 @@ TS_DEVICE void encode_tiles(const codec_args &args, SHARED &shared)
             copy_tile<DIM>(args, side, t);
         if (side.bits < 16)
             lost = encode_any<DIM, BF16, CENTRE>(args, side, t, side.centred && args.lost[number], shared);
-        if (threadIdx.x == 0) {
+        if (member_of<DIM>(args) == 0) {
             args.lost[number] = lost;
             if (lost)
                 atomicAdd(&args.state[t.part].pending, 1u);
@@ -325,12 +344,13 @@ TS_DEVICE bool is_last(codec_state *state, codec_small &shared)
     return shared.last != 0;
 }
 
-template <uint32_t DIM> TS_DEVICE void copy_lost_tile(const codec_args &args, uint32_t number, uint32_t rank)
+/* By a block. */
+TS_DEVICE void copy_lost_tile(const codec_args &args, uint32_t number, uint32_t rank)
 {
     tile t = tile_of(args, number);
     uint8_t *to = raw_tiles_at(args, t.part) + rank * tile_bytes(args);
-    for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<DIM>(args)) {
-        slice s = slice_of<DIM, 0>(args, args.sides[t.kv], t, begin);
+    for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<0>(args)) {
+        slice s = slice_of<0, 0>(args, args.sides[t.kv], t, begin);
         uint4 low, high;
         load_slice(args, t, s, &low, &high);
         if (s.there) {
@@ -341,7 +361,6 @@ template <uint32_t DIM> TS_DEVICE void copy_lost_tile(const codec_args &args, ui
 }
 
 /* Of a part, in the order of the pool. */
-template <uint32_t DIM>
 TS_DEVICE void copy_lost_tiles(const codec_args &args, uint32_t part, codec_small &shared)
 {
     uint32_t rank = 0;
@@ -354,8 +373,8 @@ TS_DEVICE void copy_lost_tiles(const codec_args &args, uint32_t part, codec_smal
         __syncthreads();
         for (uint32_t warp = 0; warp < blockDim.x / 32; warp++) {
             for (uint32_t left = shared.words[warp]; left; left &= left - 1)
-                copy_lost_tile<DIM>(args, number - threadIdx.x + warp * 32 + (uint32_t)__ffs((int)left) - 1,
-                                    rank++);
+                copy_lost_tile(args, number - threadIdx.x + warp * 32 + (uint32_t)__ffs((int)left) - 1,
+                               rank++);
         }
         __syncthreads();
     }
@@ -381,7 +400,7 @@ TS_DEVICE void write_bitmap(const codec_args &args, uint32_t part)
 
 /* By the last block: escaped tiles follow each other in the payload, so that where one goes is known only
  * when all have been looked at. That is rare. */
-template <uint32_t DIM> TS_DEVICE void finish(const codec_args &args, codec_small &shared)
+TS_DEVICE void finish(const codec_args &args, codec_small &shared)
 {
     bool any = false;
     for (uint32_t part = threadIdx.x; part < args.parts; part += blockDim.x)
@@ -390,7 +409,7 @@ template <uint32_t DIM> TS_DEVICE void finish(const codec_args &args, codec_smal
     for (uint32_t part = 0; any && part < args.parts; part++) {
         if (kernel_load_shared_word(&args.state[part].pending) == 0)
             continue;
-        copy_lost_tiles<DIM>(args, part, shared);
+        copy_lost_tiles(args, part, shared);
         write_bitmap(args, part);
     }
     __syncthreads();
@@ -409,7 +428,7 @@ TS_DEVICE void encode(const codec_args &args, SHARED &shared)
     encode_tiles<DIM, BF16, CENTRE>(args, shared);
     clear_frames(args);
     if (is_last(args.state, shared))
-        finish<DIM>(args, shared);
+        finish(args, shared);
 }
 
 #endif

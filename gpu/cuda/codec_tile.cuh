@@ -2,9 +2,10 @@
  * What the codec's kernels share: where tiles and slices lie, numbers, the transform and the rotation.
  *
  * Functions are made for head_dim DIM, stretches of STRETCH elements and one type, so that places are
- * constants and most of a tile's work is arithmetic; 0 = as the arguments say. A block of threads has one
- * tile at a time. With a constant head_dim it has as many threads as the tile has slices; else it goes
- * through the tile in passes of as many rows as its threads can have.
+ * constants and most of a tile's work is arithmetic; 0 = as the arguments say. A team of threads has one tile
+ * at a time, and goes through it in passes of as many rows as its threads can have. With a constant head_dim
+ * the team of a small launch has as many threads as the tile has slices, and is a block; that of a large one
+ * is a warp, which works out once for all of its passes where the tile lies. Else it is a block.
  */
 #ifndef TS_GPU_CUDA_CODEC_TILE_CUH
 #define TS_GPU_CUDA_CODEC_TILE_CUH
@@ -103,10 +104,48 @@ struct slice {
     bool active;        /* of a row that holds a token */
 };
 
-/* Rows that the threads of a block have at once. */
+template <uint32_t DIM> TS_DEVICE uint32_t team_of(const codec_args &args)
+{
+    return DIM ? args.team : blockDim.x;
+}
+
+/* The thread's place in its team. */
+template <uint32_t DIM> TS_DEVICE uint32_t member_of(const codec_args &args)
+{
+    return DIM ? threadIdx.x & (args.team - 1) : threadIdx.x;
+}
+
+/* Tiles that a block has at once, the team's one of them. */
+template <uint32_t DIM> TS_DEVICE uint32_t teams_of(const codec_args &args)
+{
+    return DIM ? blockDim.x >> log2_of(args.team) : 1;
+}
+
+/* The shuffle tells the compiler that the lanes of a warp have the same. */
+template <uint32_t DIM> TS_DEVICE uint32_t first_tile(const codec_args &args)
+{
+    if (DIM == 0)
+        return blockIdx.x;
+    uint32_t team = __shfl_sync(KERNEL_FULL_WARP, threadIdx.x >> log2_of(args.team), 0);
+    return blockIdx.x * teams_of<DIM>(args) + team;
+}
+
+/* From one tile of a team to its next. */
+template <uint32_t DIM> TS_DEVICE uint32_t tile_step(const codec_args &args)
+{
+    return gridDim.x * teams_of<DIM>(args);
+}
+
+/* Whether it is so for one of the team. */
+template <uint32_t DIM> TS_DEVICE bool any_of_team(const codec_args &args, bool value)
+{
+    return team_of<DIM>(args) == 32 && DIM ? __any_sync(KERNEL_FULL_WARP, value) : __syncthreads_or(value);
+}
+
+/* Rows that a team has at once. */
 template <uint32_t DIM> TS_DEVICE uint32_t rows_at_once(const codec_args &args)
 {
-    return DIM ? ROWS : blockDim.x / (args.head_dim / 16);
+    return DIM ? args.team / (DIM / 16) : blockDim.x / (args.head_dim / 16);
 }
 
 /* The thread's slice when the first row of the pass is `begin`. */
@@ -114,8 +153,8 @@ template <uint32_t DIM, uint32_t STRETCH>
 TS_DEVICE slice slice_of(const codec_args &args, const codec_args_side &side, const tile &t, uint32_t begin)
 {
     uint32_t stretch = stretch_of<STRETCH>(side), lane_bits = log2_of(stretch / 16);
-    uint32_t per_row = dim_of<DIM>(args) / 16, row = threadIdx.x / per_row,
-             place = threadIdx.x - row * per_row;
+    uint32_t per_row = dim_of<DIM>(args) / 16, member = member_of<DIM>(args), row = member / per_row,
+             place = member - row * per_row;
     slice s;
     s.row = begin + row;
     s.low = (place >> lane_bits) * stretch + (place & (stretch / 16 - 1)) * 8;

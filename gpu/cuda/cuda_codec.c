@@ -2,6 +2,7 @@
 #include "gpu/cuda/ts_cuda_codec.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "common/base/ts_assert.h"
 #include "gpu/codec/codec_impl.h"
@@ -11,9 +12,11 @@
 /* Of the workspace: behind the states of all parts numbers of exceptions, then marks of lost tiles. */
 #define COUNTS_OFFSET (CODEC_PARTS_MAX * sizeof(struct codec_state))
 
-/* Blocks of threads for each processor: as many as are there at once, so that each goes through several tiles
- * of a large launch. */
-#define BLOCKS_EACH 8u
+/* Threads of a processor: as many as are there at once, so that each goes through several tiles of a large
+ * launch. */
+#define THREADS_EACH 1024u
+#define WARP         32u
+#define WARP_BLOCK   128u /* threads of a block whose warps have tiles of their own */
 
 _Static_assert(TS_CUDA_CODEC_PARTS_MAX == CODEC_PARTS_MAX, "what a launch takes");
 _Static_assert(sizeof(struct codec_args) <= 4096, "what a launch takes");
@@ -146,16 +149,24 @@ static const char *form_of(const struct codec_args *args)
     return args->head_dim == 64 ? (centred ? "64c" : "64") : centred ? "128c" : "128";
 }
 
-/* A tile has head_dim slices. Each block of threads has equally many tiles, one also when there is none. */
+static uint32_t ceil_div(uint32_t n, uint32_t by)
+{
+    return (n + by - 1) / by;
+}
+
+/* A tile has head_dim slices. Where there is about one tile for each warp, a warp has it alone. Each block of
+ * threads has equally many tiles, one also when there is none. */
 static enum ts_status launch(struct ts_cuda *cuda, const char *what, const char *form, enum ts_dtype dtype,
-                             const struct codec_args *args, struct ts_error *err)
+                             struct codec_args *args, struct ts_error *err)
 {
     char name[64];
-    uint32_t threads = (args->head_dim + 31) / 32 * 32, tiles = args->tiles * args->parts;
-    uint32_t most = ts_cuda_properties(cuda)->multiprocessors * BLOCKS_EACH,
-             rounds = (tiles + most - 1) / most;
-    struct ts_cuda_dim grid = {tiles ? (tiles + rounds - 1) / rounds : 1, 1, 1},
-                       block = {threads < CODEC_THREADS_MAX ? threads : CODEC_THREADS_MAX, 1, 1};
+    uint32_t threads = (args->head_dim + WARP - 1) / WARP * WARP, tiles = args->tiles * args->parts;
+    uint32_t most = ts_cuda_properties(cuda)->multiprocessors * THREADS_EACH;
+    bool by_warps = strcmp(form, "any") != 0 && tiles >= most / WARP / 4 * 3;
+    threads = by_warps ? WARP_BLOCK : threads < CODEC_THREADS_MAX ? threads : CODEC_THREADS_MAX;
+    args->team = by_warps ? WARP : threads;
+    uint32_t blocks = ceil_div(tiles, threads / args->team), rounds = ceil_div(blocks, most / threads);
+    struct ts_cuda_dim grid = {blocks ? ceil_div(blocks, rounds) : 1, 1, 1}, block = {threads, 1, 1};
     snprintf(name, sizeof name, "cuda_codec_%s_%s_%s", what, form, dtype == TS_DTYPE_BF16 ? "bf16" : "f16");
     return ts_cuda_launch(cuda, name, grid, block, 0, args, sizeof *args, err);
 }

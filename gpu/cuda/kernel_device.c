@@ -43,7 +43,7 @@ static const struct ts_cuda_ops host_ops;
 static const struct ts_cuda_properties host_properties = {.name = "kernels on the CPU",
                                                           .uuid = "00000000-0000-0000-0000-000000000000",
                                                           .capability = 90,
-                                                          .multiprocessors = 6,
+                                                          .multiprocessors = 2,
                                                           .l2_bytes = 1 << 20,
                                                           .shared_bytes_max = 227 << 10,
                                                           .driver_version = 13000,

@@ -455,6 +455,16 @@ TS_DEVICE float kernel_log2(float x)
     return log2f(x);
 }
 
+TS_DEVICE float kernel_reciprocal(float x)
+{
+    return 1 / x;
+}
+
+TS_DEVICE float kernel_saturate(float x)
+{
+    return x > 0 ? fminf(x, 1) : 0;
+}
+
 TS_DEVICE float kernel_rsqrt(float x)
 {
     return 1.0f / sqrtf(x);

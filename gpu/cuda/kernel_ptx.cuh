@@ -276,6 +276,14 @@ TS_DEVICE float kernel_log2(float x)
     return y;
 }
 
+/* 1 / x within 1 ulp; subnormal results are zero. */
+TS_DEVICE float kernel_reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 TS_DEVICE float kernel_rsqrt(float x)
 {
     float y;
@@ -287,6 +295,12 @@ TS_DEVICE float kernel_rsqrt(float x)
 TS_DEVICE float kernel_product(float a, float b)
 {
     return __fmul_rn(a, b);
+}
+
+/* Within 0 .. 1; what is not a number is 0. Behind a product it costs nothing. */
+TS_DEVICE float kernel_saturate(float x)
+{
+    return __saturatef(x);
 }
 
 /* a b + c, rounded once. */
