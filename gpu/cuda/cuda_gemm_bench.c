@@ -39,7 +39,7 @@ static const struct shape shapes_tiny[] = {{"tiny", 64, 128, CUDA_GEMM_SWIGLU}, 
 static const uint32_t rows_8b[] = {1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 8192, 0};
 static const uint32_t rows_quick[] = {1, 8, 32, 2048, 0};
 static const uint32_t rows_int8[] = {1, 8, 16, 32, 64, 2048, 0};
-static const uint32_t rows_tiny[] = {1, 8, 0};
+static const uint32_t rows_tiny[] = {1, 8, 192, 0};
 
 struct bench {
     struct ts_cuda *cuda;

@@ -189,6 +189,22 @@ void gemm_test_tiles(void **state)
     }
 }
 
+void gemm_test_large_tiles(void **state)
+{
+    static const struct {
+        uint32_t outputs, inputs, m;
+    } cases[] = {{1040, 2064, 300}, {2304, 1024, 129}, {136, 14336, 200}, {4096, 512, 130}};
+    (void)state;
+    for (uint32_t i = 0; i < 8; i++) {
+        struct gemm_case c;
+        gemm_case_init(&c, cuda, i / 4 == i % 2, i % 2, cases[i % 4].outputs / 16 * 16, cases[i % 4].inputs,
+                       cases[i % 4].m, (enum cuda_gemm_y)((i + i / 4) % 4));
+        for (uint32_t v = 0; v < CUDA_TILE_VARIANTS; v++)
+            try_tile(&c, v);
+        gemm_case_fini(&c);
+    }
+}
+
 /* The first rows of a large batch, of smaller ones, and of one row by the kernels for few, are the same. */
 void gemm_test_tile_rows(void **state)
 {

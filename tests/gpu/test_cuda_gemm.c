@@ -173,9 +173,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gemm_test_variants),   cmocka_unit_test(gemm_test_rows),
         cmocka_unit_test(gemm_test_invariance), cmocka_unit_test(gemm_test_tiles),
-        cmocka_unit_test(gemm_test_tile_rows),  cmocka_unit_test(gemm_test_widen),
-        cmocka_unit_test(test_large),           cmocka_unit_test(test_library),
-        cmocka_unit_test(test_prepared),
+        cmocka_unit_test(gemm_test_tile_rows),  cmocka_unit_test(gemm_test_large_tiles),
+        cmocka_unit_test(gemm_test_widen),      cmocka_unit_test(test_large),
+        cmocka_unit_test(test_library),         cmocka_unit_test(test_prepared),
     };
     int status = cuda_open_or_skip(&cuda);
     if (status != 0)
