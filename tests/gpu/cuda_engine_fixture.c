@@ -436,15 +436,15 @@ void cuda_engine_int8(void **state)
 }
 
 /* A row's logits alone, and as one of many of several kinds. */
-void cuda_engine_invariant(void **state)
+static void check_invariant(const char *weights)
 {
     char dir[64];
     float alone[VOCAB], among[FIXTURE_ROWS * VOCAB];
     struct fixture_sequence s[FIXTURE_ROWS];
     struct ts_engine_row rows[FIXTURE_ROWS];
-    (void)state;
     fixture_model(&plain, dir);
     struct ts_engine_options options = options_of(dir);
+    options.weights = weights;
     options.batch_invariant = true;
     options.max_batch_tokens = FIXTURE_ROWS * LENGTH;
     struct ts_engine *engine = open_with(&options);
@@ -479,6 +479,13 @@ void cuda_engine_invariant(void **state)
         fixture_sequence_fini(&s[i]);
     ts_engine_close(&engine);
     ts_random_model_remove(dir);
+}
+
+void cuda_engine_invariant(void **state)
+{
+    (void)state;
+    check_invariant(NULL);
+    check_invariant("int8");
 }
 
 void cuda_engine_samples(void **state)
