@@ -80,32 +80,6 @@ TS_DEVICE void load_token(uint32_t *b, const uint8_t *row, uint32_t byte, uint32
     }
 }
 
-template <bool bf16> TS_DEVICE void multiply(float *d, const uint32_t *a, const uint32_t *b)
-{
-    if (bf16)
-        kernel_mma_bf16(d, a, b);
-    else
-        kernel_mma_f16(d, a, b);
-}
-
-/* Operand A number `k` of a row tile: 2 words of each row, or one with int8. */
-template <bool bf16, bool int8>
-TS_DEVICE void operand_of(uint32_t *a, const uint4 &low, const uint4 &high, int k)
-{
-    const uint32_t lows[4] = {low.x, low.y, low.z, low.w}, highs[4] = {high.x, high.y, high.z, high.w};
-    if (int8) {
-        a[0] = skinny_int8x2<bf16>(lows[k], false);
-        a[1] = skinny_int8x2<bf16>(highs[k], false);
-        a[2] = skinny_int8x2<bf16>(lows[k], true);
-        a[3] = skinny_int8x2<bf16>(highs[k], true);
-    } else {
-        a[0] = lows[2 * k & 3];
-        a[1] = highs[2 * k & 3];
-        a[2] = lows[(2 * k + 1) & 3];
-        a[3] = highs[(2 * k + 1) & 3];
-    }
-}
-
 /* One piece of all tiles. */
 template <bool bf16, bool int8, int row_tiles, int token_tiles>
 TS_DEVICE void multiply_piece(float (*d)[4], const uint4 *w, const uint32_t (*b)[int8 ? 8 : 4])
@@ -115,10 +89,10 @@ TS_DEVICE void multiply_piece(float (*d)[4], const uint4 *w, const uint32_t (*b)
 #pragma unroll
         for (int r = 0; r < row_tiles; r++) {
             uint32_t a[4];
-            operand_of<bf16, int8>(a, w[2 * r], w[2 * r + 1], k);
+            skinny_operand<bf16, int8>(a, w[2 * r], w[2 * r + 1], k);
 #pragma unroll
             for (int n = 0; n < token_tiles; n++)
-                multiply<bf16>(d[r * token_tiles + n], a, b[n] + 2 * k);
+                skinny_multiply<bf16>(d[r * token_tiles + n], a, b[n] + 2 * k);
         }
     }
 }
@@ -168,12 +142,6 @@ TS_DEVICE float sum_of(const skinny_shared<tiles, threads> &shared, uint32_t til
     return sum;
 }
 
-/* What a sum of int8 weights is multiplied by. */
-template <bool bf16> TS_DEVICE float scale_of(const skinny_args &args, uint32_t output)
-{
-    return args.scales[output] * (1 / SKINNY_INT8_UNIT(bf16));
-}
-
 /* Element `index` of a tile whose first row and token are given. */
 template <bool bf16, bool int8, int tiles, int threads>
 TS_DEVICE void finish(const skinny_args &args, const skinny_shared<tiles, threads> &shared, uint32_t tile,
@@ -184,13 +152,13 @@ TS_DEVICE void finish(const skinny_args &args, const skinny_shared<tiles, thread
         return;
     float sum = sum_of(shared, tile, sum_at(row, token));
     if (int8)
-        sum *= scale_of<bf16>(args, output);
+        sum = skinny_scaled<bf16>(args, output, sum);
     if (args.y_kind != SKINNY_SWIGLU) {
         skinny_store<bf16>(args, first_token + token, output, sum);
     } else if (row < 8) {
         float up = sum_of(shared, tile, sum_at(row + 8, token));
         skinny_store_swiglu<bf16>(args, first_token + token, output, sum,
-                                  int8 ? up * scale_of<bf16>(args, output + 8) : up);
+                                  int8 ? skinny_scaled<bf16>(args, output + 8, up) : up);
     }
 }
 

@@ -1,5 +1,5 @@
 /*
- * What skinny.cu and gemv.cu share: numbers of both types, int8 weights, and what becomes of a sum.
+ * What skinny.cu, gemv.cu and tile.cu share: numbers of both types, int8 weights, and what becomes of a sum.
  */
 #ifndef TS_GPU_CUDA_SKINNY_CUH
 #define TS_GPU_CUDA_SKINNY_CUH
@@ -42,6 +42,43 @@ template <bool bf16> TS_DEVICE uint32_t skinny_int8x2(uint32_t word, bool upper)
                 : kernel_fma_f16x2(bits, 0x78007800u, 0xb400b400u);
 }
 #define SKINNY_INT8_UNIT(bf16) ((bf16) ? 1.0f / 64 : 1.0f / 512)
+
+/* --- products, of skinny.cu and tile.cu ---------------------------------------------------------------- */
+
+template <bool bf16> TS_DEVICE void skinny_multiply(float *d, const uint32_t *a, const uint32_t *b)
+{
+    if (bf16)
+        kernel_mma_bf16(d, a, b);
+    else
+        kernel_mma_f16(d, a, b);
+}
+
+/* Operand A number `k` of a row tile: 2 words of each row, or one with int8. */
+template <bool bf16, bool int8>
+TS_DEVICE void skinny_operand(uint32_t *a, const uint4 &low, const uint4 &high, int k)
+{
+    const uint32_t lows[4] = {low.x, low.y, low.z, low.w}, highs[4] = {high.x, high.y, high.z, high.w};
+    if (int8) {
+        a[0] = skinny_int8x2<bf16>(lows[k], false);
+        a[1] = skinny_int8x2<bf16>(highs[k], false);
+        a[2] = skinny_int8x2<bf16>(lows[k], true);
+        a[3] = skinny_int8x2<bf16>(highs[k], true);
+    } else {
+        a[0] = lows[2 * k & 3];
+        a[1] = highs[2 * k & 3];
+        a[2] = lows[(2 * k + 1) & 3];
+        a[3] = highs[(2 * k + 1) & 3];
+    }
+}
+
+/* The sum of output `output`, of int8 weights, in what they stand for. Rounded by itself, so that all kernels
+ * add the same number to what y holds. */
+template <bool bf16> TS_DEVICE float skinny_scaled(const skinny_args &args, uint32_t output, float sum)
+{
+    return kernel_product(sum, args.scales[output] * (1 / SKINNY_INT8_UNIT(bf16)));
+}
+
+/* --- what becomes of a sum ------------------------------------------------------------------------------ */
 
 /* A gate and its value: g / (1 + exp(-g)) x up. */
 TS_DEVICE float skinny_silu(float gate, float up)

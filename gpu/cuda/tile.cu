@@ -150,32 +150,6 @@ TS_DEVICE void copy_next(const skinny_args &args, const tile_place &p, tile_shar
 
 /* --- what is multiplied --------------------------------------------------------------------------------- */
 
-template <bool bf16> TS_DEVICE void multiply(float *d, const uint32_t *a, const uint32_t *b)
-{
-    if (bf16)
-        kernel_mma_bf16(d, a, b);
-    else
-        kernel_mma_f16(d, a, b);
-}
-
-/* Operand A number `k` of a piece: as in skinny.cu. */
-template <bool bf16, bool int8>
-TS_DEVICE void operand_of(uint32_t *a, const uint4 &low, const uint4 &high, int k)
-{
-    const uint32_t lows[4] = {low.x, low.y, low.z, low.w}, highs[4] = {high.x, high.y, high.z, high.w};
-    if (int8) {
-        a[0] = skinny_narrow_2<bf16>(skinny_int8(lows[k], 0), skinny_int8(lows[k], 1));
-        a[1] = skinny_narrow_2<bf16>(skinny_int8(highs[k], 0), skinny_int8(highs[k], 1));
-        a[2] = skinny_narrow_2<bf16>(skinny_int8(lows[k], 2), skinny_int8(lows[k], 3));
-        a[3] = skinny_narrow_2<bf16>(skinny_int8(highs[k], 2), skinny_int8(highs[k], 3));
-    } else {
-        a[0] = lows[2 * k & 3];
-        a[1] = highs[2 * k & 3];
-        a[2] = lows[(2 * k + 1) & 3];
-        a[3] = highs[(2 * k + 1) & 3];
-    }
-}
-
 /* Which of the block's are a warp's: two warps to the outputs, four to the tokens. */
 template <int row_tiles> TS_DEVICE uint32_t warp_row()
 {
@@ -221,10 +195,10 @@ TS_DEVICE void multiply_stage(float (*d)[TOKEN_TILES][4], const tile_stage<int8,
 #pragma unroll
             for (int k = 0; k < (int8 ? 4 : 2); k++) {
                 uint32_t a[4];
-                operand_of<bf16, int8>(a, low, high, k);
+                skinny_operand<bf16, int8>(a, low, high, k);
 #pragma unroll
                 for (uint32_t n = 0; n < TOKEN_TILES; n++)
-                    multiply<bf16>(d[r][n], a, b[n] + 2 * k);
+                    skinny_multiply<bf16>(d[r][n], a, b[n] + 2 * k);
             }
         }
     }
@@ -290,11 +264,11 @@ template <bool bf16, bool int8>
 TS_DEVICE void finish(const skinny_args &args, const tile_place &p, float (*d)[4], uint32_t row)
 {
     if (int8) {
-        const float *scales = args.scales + p.first_row;
-        const float low = scales[min(row, p.last_row)], high = scales[min(row + 8, p.last_row)];
 #pragma unroll
-        for (uint32_t i = 0; i < 4 * TOKEN_TILES; i++)
-            d[i / 4][i % 4] = kernel_product(d[i / 4][i % 4], i % 4 < 2 ? low : high);
+        for (uint32_t i = 0; i < 4 * TOKEN_TILES; i++) {
+            uint32_t output = p.first_row + min(row + i % 4 / 2 * 8, p.last_row);
+            d[i / 4][i % 4] = skinny_scaled<bf16>(args, output, d[i / 4][i % 4]);
+        }
     }
     if (args.y_kind == SKINNY_Y_ADD_F32)
         add_before(args, p, d, row);
