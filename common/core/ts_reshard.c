@@ -38,21 +38,3 @@ bool ts_rects_tile(const struct ts_shard_rect *rects, size_t count, struct ts_sh
         area += ts_rect_area(rects[i]);
     return ts_rects_apart(rects, count, whole) && area == ts_rect_area(whole);
 }
-
-size_t ts_reshard_plan(const struct ts_shard_rect *senders, size_t sender_count,
-                       const struct ts_shard_rect *receivers, size_t receiver_count,
-                       struct ts_reshard_part *parts, size_t most)
-{
-    size_t count = 0;
-    for (size_t s = 0; s < sender_count; s++) {
-        for (size_t r = 0; r < receiver_count; r++) {
-            const struct ts_shard_rect rect = ts_rect_meet(senders[s], receivers[r]);
-            if (ts_rect_empty(rect))
-                continue;
-            if (count < most)
-                parts[count] = (struct ts_reshard_part){(uint32_t)s, (uint32_t)r, rect};
-            count++;
-        }
-    }
-    return count;
-}

@@ -34,16 +34,4 @@ bool ts_rects_apart(const struct ts_shard_rect *rects, size_t count, struct ts_s
 /* Whether they also leave nothing out: they cover it exactly once. */
 bool ts_rects_tile(const struct ts_shard_rect *rects, size_t count, struct ts_shard_rect whole);
 
-/* A part of a transfer. */
-struct ts_reshard_part {
-    uint32_t sender, receiver; /* indices */
-    struct ts_shard_rect rect;
-};
-
-/* What each sender has for each receiver, by sender, then by receiver. Writes the first `most`; returns how
- * many there are. */
-size_t ts_reshard_plan(const struct ts_shard_rect *senders, size_t sender_count,
-                       const struct ts_shard_rect *receivers, size_t receiver_count,
-                       struct ts_reshard_part *parts, size_t most);
-
 #endif
