@@ -41,12 +41,10 @@ void cloud_site_destroy(struct cloud_site **site);
 struct cloud *cloud_site_cloud(const struct cloud_site *site);
 
 /* Changes at a later instant (before the run, or from a hook). */
-void cloud_site_publish(struct cloud_site *site, ts_time at,
-                        const struct ts_plan *plan); /* same groups, other flows or phases */
 void cloud_site_lose(struct cloud_site *site, ts_time at, uint32_t gpu); /* its group dies for ever */
 /* Regroup: groups that `plan` keeps (same devices, stages, layers) go on, others drain at once and their
  * devices join as the plan's new groups once their weights are loaded; flows of the new plan hold as its
- * workers appear. */
+ * workers appear. With the same groups, only flows and phases change. */
 void cloud_site_regroup(struct cloud_site *site, ts_time at, const struct ts_plan *plan);
 void cloud_site_link(struct cloud_site *site, ts_time at, uint32_t from, uint32_t to,
                      double factor); /* of its bytes/s */

@@ -1,5 +1,5 @@
 /*
- * What changes while a site runs: plans, losses, regroupings.
+ * What changes while a site runs: losses, regroupings.
  */
 #include "common/base/ts_mem.h"
 #include "services/cloud/cloud_site_impl.h"
@@ -45,21 +45,6 @@ void site_publish(struct cloud_site *site)
         .plan = site->plan, .demand = site->settings.demand, .workers = site->workers};
     if (cloud_node_kind(site->planner) == CLOUD_PUBLISHER)
         cloud_publish(site->planner, &publication);
-}
-
-/* --- another plan over the same groups --------------------------------------------------------------- */
-
-static void publish_happens(void *context)
-{
-    const struct change *c = context;
-    struct cloud_site *site = c->site;
-    site->plan = c->plan;
-    site_publish(site);
-}
-
-void cloud_site_publish(struct cloud_site *site, ts_time when, const struct ts_plan *plan)
-{
-    at(site, when, publish_happens, plan, 0);
 }
 
 /* --- losses ------------------------------------------------------------------------------------------ */

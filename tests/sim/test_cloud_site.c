@@ -403,7 +403,7 @@ static void test_flip(void **state)
     struct ts_plan *turned = halves((const uint32_t[]){0, 1, 4, 5}, 4, true);
     struct stream stream = {.count = 200, .every = 80 * TS_MS};
     struct cloud_site *site = open_site(f, plan, &stream, true);
-    cloud_site_publish(site, 8 * TS_S, turned);
+    cloud_site_regroup(site, 8 * TS_S, turned);
     run(site, &stream);
     assert_int_equal(stream.failed, 0);
     for (size_t i = 0; i < 4; i++) {
