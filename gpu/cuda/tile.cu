@@ -20,10 +20,11 @@
  * banks.
  *
  * Counts for each piece, 128 outputs, 16 bits: a warp has 32 MMAs and 12 loads of 512 bytes; a block 256 MMAs
- * (256 cycles of an H100's tensor cores at their full rate, about 410 at what mma.sync is known to reach),
+ * (256 cycles of an H100's tensor cores at their full rate, 410 if mma.sync reaches five eighths of it),
  * 48 KiB read from shared memory and 16 KiB written (512 cycles), 16 KiB from the L2 cache (550 cycles if it
  * gives 5.5 to 7 TB/s to 132 processors). So no more than about 450 TFLOP/s; estimated are 300 to 350, and 90
- * ms for the products of 2048 tokens of an 8B model. No GPU has measured it.
+ * ms for the products of 2048 tokens of an 8B model. int8 has twice the MMAs to a piece and a half more from
+ * the L2 cache, a quarter less for each product. No GPU has measured any of it.
  */
 #include "gpu/cuda/skinny.cuh"
 #include "gpu/cuda/tile_args.h"
