@@ -26,9 +26,23 @@ enum ts_status engine_pool_size(struct ts_engine_info *info, uint64_t blocks, ui
     return TS_OK;
 }
 
+/* Memory is taken page by page as KV comes, so that too large a pool would be noticed by a signal, hours
+ * later. */
+static enum ts_status fits_here(uint64_t bytes, struct ts_error *err)
+{
+    uint64_t here = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    if (bytes <= here)
+        return TS_OK;
+    return ts_error_set(err, TS_EINVAL,
+                        "the KV pool needs %llu MiB, and this machine has %llu: lower kv_cache_mib",
+                        (unsigned long long)(bytes >> 20), (unsigned long long)(here >> 20));
+}
+
 enum ts_status engine_pool_map(struct ts_engine_info *info, uint64_t pool_bytes, struct ts_error *err)
 {
     info->file_bytes = pool_bytes + info->kv_blocks * sizeof *info->generations;
+    if (fits_here(info->file_bytes, err) != TS_OK)
+        return TS_EINVAL;
     info->pool_fd = memfd_create("thunderserve-kv", MFD_CLOEXEC);
     if (info->pool_fd < 0 || ftruncate(info->pool_fd, (off_t)info->file_bytes) != 0)
         return ts_error_set(err, TS_EIO, "cannot make a KV pool of %llu bytes: %s; lower kv_cache_mib",

@@ -183,6 +183,10 @@ def test_occupied_port():
              port, "in use", "another address")
 
 
+def test_a_pool_larger_than_the_machine():
+    says(service("decode", "--model", DEMO, "--device", "cpu", "--kv-cache-mib", 10000000), "the KV pool needs 10000", "MiB", "lower kv_cache_mib")
+
+
 def test_missing_relay():
     says(tsctl("up", CONF, "--relay", 0), "relay", "--relay must be at least 1")
     says(service("prefill", "--model", DEMO), "no relay", "--relay ID", "--pool ENDPOINT")
