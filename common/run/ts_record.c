@@ -25,6 +25,11 @@ static bool write_entry(struct ts_recorder *r, const struct ts_record_entry *ent
            fwrite(bytes.data, 1, bytes.count, r->file) == bytes.count;
 }
 
+static void ended(void)
+{
+    ts_log(TS_LOG_ERROR, "event=recording_ended reason=write_failed errno=%d", errno);
+}
+
 enum ts_status ts_recorder_open(const char *path, const char *kind, uint64_t incarnation,
                                 const void *settings, size_t settings_bytes, struct ts_recorder **out,
                                 struct ts_error *err)
@@ -51,8 +56,8 @@ void ts_recorder_close(struct ts_recorder **recorder)
     struct ts_recorder *r = *recorder;
     if (!r)
         return;
-    if (r->file)
-        fclose(r->file);
+    if (r->file && fclose(r->file) != 0)
+        ended();
     ts_arena_fini(&r->arena);
     ts_free(r);
     *recorder = NULL;
@@ -68,7 +73,7 @@ void ts_recorder_write(struct ts_recorder *recorder, ts_time now, const struct t
         .step = {.now = now, .event = *event, .actions = {actions->items, (uint32_t)actions->count}}};
     if (write_entry(recorder, &entry))
         return;
-    ts_log(TS_LOG_ERROR, "event=recording_ended reason=write_failed errno=%d", errno);
+    ended();
     fclose(recorder->file);
     recorder->file = NULL;
 }

@@ -188,8 +188,11 @@ static void write_trace(struct ts_service *s, const struct ts_trace *trace)
     if (!s->trace)
         return;
     ts_schema_print(&ts_trace_schema, trace, line, sizeof line);
-    fprintf(s->trace, "%s\n", line);
-    fflush(s->trace);
+    if (fprintf(s->trace, "%s\n", line) >= 0 && fflush(s->trace) == 0)
+        return;
+    ts_log(TS_LOG_ERROR, "event=trace_ended reason=write_failed errno=%d", errno);
+    fclose(s->trace);
+    s->trace = NULL;
 }
 
 static void perform(struct ts_service *s, struct ts_action *action)

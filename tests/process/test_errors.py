@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from harness import BUILD, CONF, DEMO, ROOT, TSCTL, Cluster
+from harness import BUILD, CONF, DEMO, ROOT, TSCTL, Cluster, free_ports, run
 
 TIMEOUT = 20
 SERVICES = ["router", "planner", "relay", "prefill", "decode"]
@@ -185,6 +185,18 @@ def test_occupied_port():
 
 def test_a_pool_larger_than_the_machine():
     says(service("decode", "--model", DEMO, "--device", "cpu", "--kv-cache-mib", 10000000), "the KV pool needs 10000", "MiB", "lower kv_cache_mib")
+
+
+def test_a_full_disk_is_said_once():
+    with Cluster(env={"TS_TRACE": "/dev/full"}) as cluster:
+        for _ in range(3):
+            cluster.generate("--prompt", "x", "--max-tokens", 1)
+        assert cluster.log().count("event=trace_ended reason=write_failed") == 1
+    router = f"tcp://127.0.0.1:{free_ports()}"
+    recorded = subprocess.Popen([BUILD / "bin" / "ts-router", "--listen", router, "--record", "/dev/full", "--log-level", "error"], stderr=subprocess.PIPE, text=True)
+    run("status", "--router", router)
+    recorded.terminate()
+    assert recorded.communicate(timeout=TIMEOUT)[1].count("event=recording_ended reason=write_failed") == 1
 
 
 def test_missing_relay():
