@@ -7,6 +7,7 @@
 #define NAME(name, ...) #name,
 static const char *const mma_names[] = {SKINNY_MMA(NAME)};
 static const char *const ring_names[] = {SKINNY_RING(NAME)};
+static const char *const wide_names[] = {SKINNY_WIDE(NAME)};
 static const char *const gemv_names[] = {SKINNY_GEMV(NAME)};
 
 #define MMA(name, bf16, int8, row_tiles, token_tiles, ahead, threads)                                        \
@@ -15,15 +16,18 @@ static const char *const gemv_names[] = {SKINNY_GEMV(NAME)};
     {false, (row_tiles)*SKINNY_ROWS, (token_tiles)*SKINNY_TOKENS, (threads) / 32,                            \
      SKINNY_RING_BYTES(false, token_tiles, ahead, threads)},
 #define GEMV(name, bf16, int8, pairs, tokens, ahead, threads) {true, 2 * (pairs), tokens, (threads) / 32, 0},
-const struct cuda_skinny_variant cuda_skinny_variants[] = {SKINNY_MMA_OF(MMA, , , ) SKINNY_RING_OF(RING, , , )
-                                                               SKINNY_GEMV_OF(GEMV, , , )};
+const struct cuda_skinny_variant cuda_skinny_variants[] = {SKINNY_MMA_OF(MMA, , , ) SKINNY_RING_OF(
+    RING, , , ) SKINNY_WIDE_OF(RING, , , ) SKINNY_GEMV_OF(GEMV, , , )};
 
 #define COUNT(names)  (sizeof names / sizeof *names / 4) /* of one type */
 #define MMA_VARIANTS  COUNT(mma_names)
 #define RING_VARIANTS COUNT(ring_names)
+#define WIDE_VARIANTS COUNT(wide_names)
 #define GEMV_VARIANTS COUNT(gemv_names)
 
-_Static_assert(MMA_VARIANTS + RING_VARIANTS + GEMV_VARIANTS == CUDA_SKINNY_VARIANTS &&
+#define TENSOR_VARIANTS (MMA_VARIANTS + RING_VARIANTS + WIDE_VARIANTS)
+
+_Static_assert(TENSOR_VARIANTS + GEMV_VARIANTS == CUDA_SKINNY_VARIANTS &&
                    sizeof cuda_skinny_variants == CUDA_SKINNY_VARIANTS * sizeof *cuda_skinny_variants,
                "each variant is there for four types");
 _Static_assert(CUDA_GEMM_Y_16 == SKINNY_Y_16 && CUDA_GEMM_Y_F32 == SKINNY_Y_F32 &&
@@ -35,9 +39,11 @@ static const char *name_of(uint32_t variant, bool bf16, bool int8)
     uint32_t type = (int8 ? 2 : 0) + (bf16 ? 1 : 0);
     if (variant < MMA_VARIANTS)
         return mma_names[type * MMA_VARIANTS + variant];
-    variant -= MMA_VARIANTS;
-    return variant < RING_VARIANTS ? ring_names[type * RING_VARIANTS + variant]
-                                   : gemv_names[type * GEMV_VARIANTS + variant - RING_VARIANTS];
+    if (variant < MMA_VARIANTS + RING_VARIANTS)
+        return ring_names[type * RING_VARIANTS + variant - MMA_VARIANTS];
+    if (variant < TENSOR_VARIANTS)
+        return wide_names[type * WIDE_VARIANTS + variant - MMA_VARIANTS - RING_VARIANTS];
+    return gemv_names[type * GEMV_VARIANTS + variant - TENSOR_VARIANTS];
 }
 
 /* Dynamic shared memory: tokens of an int8 product are twice as much for each weight byte. */
@@ -51,11 +57,11 @@ struct cuda_skinny_choice cuda_skinny_guess(uint32_t outputs, uint32_t m, uint32
 {
     struct cuda_skinny_choice choice = {0, CUDA_SKINNY_INVARIANT_WARPS};
     uint32_t tokens_max = 0;
-    for (uint32_t v = 0; v < MMA_VARIANTS + RING_VARIANTS; v++)
+    for (uint32_t v = 0; v < TENSOR_VARIANTS; v++)
         tokens_max =
             cuda_skinny_variants[v].tokens > tokens_max ? cuda_skinny_variants[v].tokens : tokens_max;
     uint32_t wanted = m < tokens_max ? m : tokens_max;
-    for (uint32_t v = 0; v < MMA_VARIANTS + RING_VARIANTS; v++) {
+    for (uint32_t v = 0; v < TENSOR_VARIANTS; v++) {
         const struct cuda_skinny_variant *now = &cuda_skinny_variants[choice.variant],
                                          *next = &cuda_skinny_variants[v];
         bool fits = next->tokens >= wanted, fitted = now->tokens >= wanted;

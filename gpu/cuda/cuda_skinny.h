@@ -8,7 +8,7 @@
 
 #include "gpu/cuda/cuda_gemm.h"
 
-#define CUDA_SKINNY_VARIANTS        12u
+#define CUDA_SKINNY_VARIANTS        13u
 #define CUDA_SKINNY_INVARIANT_WARPS 8u /* of variants without `gemv`: then all of them give the same bits */
 
 struct cuda_skinny_variant {

@@ -9,7 +9,8 @@
  *
  *     block     16 x row_tiles outputs, all tokens, all of the sum
  *     warp      every `warps`th piece, `ahead` pieces on their way: weights in registers, more than 8 tokens
- * in shared memory at last   sums of warps through shared memory, added in the order of warps
+ *               in shared memory
+ *     at last   sums of warps through shared memory, added in the order of warps
  *
  * So a sum's order depends on the number of warps alone: not on tiles, tokens, nor loads ahead. What lies
  * beyond inputs is zero on both sides; rows beyond outputs and tokens beyond m are read as the last one and
@@ -17,7 +18,16 @@
  *
  * On an H100 (de1e5bf), bf16, 8 tokens: 0.76 of the bandwidth of copies for 4096 x 4096, 0.80 for 6144 x
  * 4096, 0.90 for 4096 x 14336, 0.94 for 28672 x 4096. With more tokens each block reads as much of x from the
- * L2 cache as it reads weights: for 32 it is 0.63, 0.68, 0.82 and 0.80, where cuBLASLt has 0.82 to 0.91.
+ * L2 cache as it reads weights: for 32 it is 0.63, 0.68, 0.82 and 0.80, where cuBLASLt has 0.82 to 0.91; for
+ * 64 twice as much (r2_t8), 5 TB/s together: 0.52 to 0.62, where it has 0.84 to 0.93.
+ *
+ * int8 has twice as many tokens for a byte of weights. With conversions to fp32 and to T it took 45, 53 and
+ * 120 us for 28672 x 4096 with 1, 8 and 32 tokens. Instructions of the loop for each 512 bytes of a warp's
+ * weights, then and now (sm_90): r1_t1 62 and 41, r4_t1 56 and 36, r4_t4 68 and 47, r4_t8 64 now; conversions
+ * were 24 of them. While as many bytes come from memory at the rate of copies a processor issues about 160.
+ * Estimated, no GPU has measured it: 42 to 46 us with 8 tokens, 65 to 70 with 32 (twice the weights from the
+ * L2 cache, at 3.6 TB/s as with bf16), 70 to 85 with 64 and r4_t8 (three times, at 5 TB/s; r2_t8 has five
+ * times: 117); bf16 has 84, 87 and 89 by the faster way.
  */
 #include "gpu/cuda/skinny.cuh"
 
@@ -274,6 +284,57 @@ TS_DEVICE void run_ring(const skinny_args &args,
     finish_all<bf16, int8, row_tiles, token_tiles>(args, shared.at_last, d, k.first_row);
 }
 
+/* One piece of all tiles. Tokens are taken as they are needed, and as soon as all weights are operands the
+ * next ones are loaded: sums of so many tiles leave no registers for more. */
+template <bool bf16, bool int8, int row_tiles, int token_tiles, int threads>
+TS_DEVICE void multiply_wide(float (*d)[4], uint4 *w, const uint4 (*slot)[threads],
+                             const work<row_tiles, token_tiles> &k, uint32_t next)
+{
+    constexpr int runs = int8 ? 2 : 1;
+#pragma unroll
+    for (int run = 0; run < runs; run++) {
+        uint32_t a[2 * row_tiles][4];
+#pragma unroll
+        for (int i = 0; i < 2 * row_tiles; i++)
+            skinny_operand<bf16, int8>(a[i], w[2 * (i % row_tiles)], w[2 * (i % row_tiles) + 1],
+                                       2 * run + i / row_tiles);
+        if (run == runs - 1)
+            load_weights<row_tiles>(w, k.base, k.offsets, next, k.place.row_bytes);
+#pragma unroll
+        for (int n = 0; n < token_tiles; n++) {
+            const uint4 words = slot[n * runs + run][threadIdx.x];
+            const uint32_t b[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+            for (int i = 0; i < 2 * row_tiles; i++)
+                skinny_multiply<bf16>(d[i % row_tiles * token_tiles + n], a[i], b + i / row_tiles * 2);
+        }
+    }
+}
+
+template <bool bf16, bool int8, int row_tiles, int token_tiles, int slots, int tiles, int threads>
+TS_DEVICE void run_wide(const skinny_args &args,
+                        skinny_ring<tiles, threads, slots, token_tiles *(int8 ? 2 : 1)> &shared)
+{
+    static_assert(slots == 2, "the one in use and the next");
+    work<row_tiles, token_tiles> k;
+    float d[row_tiles * token_tiles][4];
+    uint4 w[2 * row_tiles];
+    begin_work<int8>(k, args, d);
+    const uint32_t row_bytes = k.place.row_bytes;
+    load_weights<row_tiles>(w, k.base, k.offsets, k.start, row_bytes);
+    copy_tokens<int8, token_tiles>(shared.tokens[0], k.tokens, k.start, row_bytes);
+    uint32_t slot = 0;
+#pragma unroll 1
+    for (uint32_t byte = k.start; byte - k.start < row_bytes; byte += k.step, slot ^= 1) {
+        copy_tokens<int8, token_tiles>(shared.tokens[slot ^ 1], k.tokens, byte + k.step, row_bytes);
+        kernel_copy_wait<1>();
+        multiply_wide<bf16, int8>(d, w, shared.tokens[slot], k, byte + k.step);
+    }
+    kernel_copy_wait<0>();
+    __syncthreads();
+    finish_all<bf16, int8, row_tiles, token_tiles>(args, shared.at_last, d, k.first_row);
+}
+
 /* Tiles whose sums are in shared memory at a time: 32 KiB at most. */
 constexpr int tiles_at_once(int tiles, int threads)
 {
@@ -289,7 +350,7 @@ constexpr int tiles_at_once(int tiles, int threads)
     }
 SKINNY_MMA(SKINNY_KERNEL)
 
-#define SKINNY_RING_KERNEL(name, bf16, int8, row_tiles, token_tiles, ahead, threads)                         \
+#define SKINNY_RING_BY(run, name, bf16, int8, row_tiles, token_tiles, ahead, threads)                        \
     typedef skinny_ring<tiles_at_once(row_tiles *token_tiles, threads), threads, ahead,                      \
                         token_tiles *(int8 ? 2 : 1)>                                                         \
         name##_shared;                                                                                       \
@@ -299,6 +360,9 @@ SKINNY_MMA(SKINNY_KERNEL)
     TS_KERNEL(name, threads, skinny_args)                                                                    \
     {                                                                                                        \
         TS_SHARED_LARGE(name##_shared, shared);                                                              \
-        run_ring<bf16, int8, row_tiles, token_tiles, ahead>(args, shared);                                   \
+        run<bf16, int8, row_tiles, token_tiles, ahead>(args, shared);                                        \
     }
+#define SKINNY_RING_KERNEL(name, ...) SKINNY_RING_BY(run_ring, name, __VA_ARGS__)
 SKINNY_RING(SKINNY_RING_KERNEL)
+#define SKINNY_WIDE_KERNEL(name, ...) SKINNY_RING_BY(run_wide, name, __VA_ARGS__)
+SKINNY_WIDE(SKINNY_WIDE_KERNEL)

@@ -66,6 +66,16 @@ struct skinny_widen_args {
     SKINNY_RING_OF(X, i8f16, false, true)                                                                    \
     SKINNY_RING_OF(X, i8bf16, true, true)
 
+/* For as many rows as columns: of weights one piece is on its way, in registers, of tokens one in shared
+ * memory beside the one in use. */
+#define SKINNY_WIDE_OF(X, type, bf16, int8) X(skinny_##type##_r4_t8, bf16, int8, 4, 8, 2, 256)
+
+#define SKINNY_WIDE(X)                                                                                       \
+    SKINNY_WIDE_OF(X, f16, false, false)                                                                     \
+    SKINNY_WIDE_OF(X, bf16, true, false)                                                                     \
+    SKINNY_WIDE_OF(X, i8f16, false, true)                                                                    \
+    SKINNY_WIDE_OF(X, i8bf16, true, true)
+
 /* Shared memory of such a block: 16 bytes of each lane for each token tile and load ahead, twice that with
  * int8; at last, in the same place, sums of 8 tiles. */
 #define SKINNY_RING_BYTES(int8, token_tiles, ahead, threads)                                                 \

@@ -4,4 +4,5 @@
 #include "gpu/cuda/kernel_host.h"
 
 #define ENTRY(name, ...) {#name, name},
-const kernel_host_entry skinny_host_kernels[] = {SKINNY_MMA(ENTRY) SKINNY_RING(ENTRY){nullptr, nullptr}};
+const kernel_host_entry skinny_host_kernels[] = {SKINNY_MMA(ENTRY) SKINNY_RING(ENTRY)
+                                                     SKINNY_WIDE(ENTRY){nullptr, nullptr}};
