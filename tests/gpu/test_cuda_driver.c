@@ -153,6 +153,18 @@ static void test_nothing_behind(void **state)
     assert_string_equal(note, "no CUDA device: " TS_FAULT_DRIVER " has no cuInit: the driver is too old");
 }
 
+/* Faults that wait for a file. */
+static void test_faults_since(void **state)
+{
+    static const char *const before[] = {BEFORE, "TS_FAULT=cuInit:1:999", "TS_FAULT_SINCE=/no/such/file",
+                                         NULL},
+                             *const after[] = {BEFORE, "TS_FAULT=cuInit:1:999", "TS_FAULT_SINCE=/proc", NULL};
+    char note[700];
+    (void)state;
+    assert_int_equal(cuda_child_open(before, note, sizeof note), TS_OK);
+    assert_int_equal(cuda_child_open(after, note, sizeof note), TS_EUNSUPPORTED);
+}
+
 /* What a real one refuses: memory that is not the device's, and the own process' handles. */
 static void test_refusals(void **state)
 {
@@ -180,10 +192,10 @@ static void test_refusals(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_launch_keys), cmocka_unit_test(test_device),
-        cmocka_unit_test(test_ordinals),    cmocka_unit_test(test_no_device),
-        cmocka_unit_test(test_no_driver),   cmocka_unit_test(test_nothing_behind),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_launch_keys),  cmocka_unit_test(test_device),
+        cmocka_unit_test(test_ordinals),     cmocka_unit_test(test_no_device),
+        cmocka_unit_test(test_no_driver),    cmocka_unit_test(test_nothing_behind),
+        cmocka_unit_test(test_faults_since), cmocka_unit_test(test_refusals),
     };
     int status;
     if (cuda_child_main(argc, argv, &status))

@@ -70,6 +70,21 @@ def test_figures(tmp_path):
     assert "commit: 1234" in table and "FAILED: one thing" in table and "1300.5" in table
 
 
+def test_what_is_built(tmp_path, monkeypatch):
+    """The driver that fails is a library; a part that needs it may come in a later call than the build."""
+    monkeypatch.setattr(gpu_parts, "BUILD", tmp_path)
+    for path in ("bin/tsctl", "tests-bin/test_cuda_rows"):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).touch()
+    assert gpu_parts.Context(tmp_path, False, False, None).built == {"tsctl", "test_cuda_rows"}
+    (tmp_path / "fault-driver").mkdir()
+    (tmp_path / "fault-driver" / "libts-fault-driver.so").touch()
+    assert gpu_parts.Context(tmp_path, False, False, None).built == {"tsctl", "test_cuda_rows", gpu_parts.FAULT_DRIVER}
+    r = new_run(tmp_path)
+    gpu_parts.faults(r, gpu_parts.Context(tmp_path, False, False, None))
+    assert r.failed == ["faults: not all services, or not the driver that fails, were built"]
+
+
 def test_goals(tmp_path):
     """Each goal against its floor; what is missing is not measured, and not reached."""
     r = new_run(tmp_path)

@@ -77,12 +77,18 @@ def first_other(got, want):
 # --- a device is lost ------------------------------------------------------------------------------------
 
 
+def invariant(folder, **decode):
+    """Bits that depend on nothing but the request: not on what shares a batch, nor on where a stream begins again. No KV is kept for the next one."""
+    same = {"batch_invariant": "true"}
+    return conf_of(folder, prefill=same, decode={**same, "prefix_percent": 0, **decode})
+
+
 def lose(folder, service, call, requests, *flags):
-    """Serves the requests while the service's device is lost at that call, "function:nth" from when all are ready. Every one must end as
-    undisturbed. Returns the answers, who is ready after, and what the services said."""
-    since = folder / "ready"
-    want = alone(requests)
-    with Cluster(*DEVICE, *flags, conf=conf_of(folder), env={**QUICK, **faults_in(service, f"{call}:{LOST}", since)}) as cluster:
+    """Serves the requests twice, and the second time that service's device is lost, at the call "function:nth" from then on. Every stream must end
+    as the first time. Returns the answers, who is ready after, and what the services said."""
+    since = folder / "since"
+    with Cluster(*DEVICE, *flags, conf=invariant(folder), env={**QUICK, **faults_in(service, f"{call}:{LOST}", since)}) as cluster:
+        want = one_by_one(cluster, requests)
         since.touch()
         got = one_by_one(cluster, requests)
         cluster.settle()
@@ -118,9 +124,8 @@ def relay_loses_its_device(folder):
 
 def prefill_is_killed(folder, output):
     """kill -9 of a prefill worker whose pool the relay has mapped, while requests run: they go on at the other one, the relay lives, and it
-    serves the worker that is started again, when that is the only one. Bits do not depend on what shares a batch here."""
-    same = {"batch_invariant": "true"}
-    conf = conf_of(folder, prefill=same, decode={**same, "max_num_seqs": 2})
+    serves the worker that is started again, when that is the only one."""
+    conf = invariant(folder, max_num_seqs=2)
     requests = load(45, ["none", "i4h"] * 4, output=(output, output))
     with Cluster(*DEVICE, "--prefill", 2, conf=conf, env=QUICK) as cluster:
         want = Streams(cluster.router, requests).results()
@@ -130,6 +135,7 @@ def prefill_is_killed(folder, output):
         cluster.kill("prefill0")
         assert streams.running() > 0, "all was over before the worker was killed"
         same_bits(streams.results(), want)
+        assert all(answer["kv_bytes_sent"] > 0 for answer in want)
         restarted = subprocess.Popen(words, cwd=ROOT, env={**os.environ, **QUICK}, stderr=cluster.errors)
         try:
             wait_for(lambda: ready_in(cluster) >= {"prefill0", "prefill1"})
