@@ -1,7 +1,8 @@
 /*
  * A driver that stands before another one: it exports what our loader looks for (the one list of
  * cuda_driver.h), fails the calls that TS_FAULT names (driver_faults.h) and hands all others on. A call that
- * fails has not happened. So what a lost device does is tried over any driver, a real one too:
+ * fails has not happened, unless it gives something back: who is told so does not ask again. So what a lost
+ * device does is tried over any driver, a real one too:
  *
  *     TS_CUDA_DRIVER=build/release/fault-driver/libts-fault-driver.so TS_FAULT=cuGraphLaunch:9:700:sticky
  *
@@ -14,7 +15,9 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include <initializer_list>
 #include <type_traits>
 
 #include "gpu/cuda/cuda_driver.h"
@@ -29,22 +32,37 @@ void *library;
 /* What a result is called may be asked in any case. */
 template <auto member, typename... Arguments> struct forward {
     static const char *name;
+    static bool gives_back;
     static CUresult call(Arguments... arguments)
     {
         if constexpr (!std::is_same_v<decltype(member), decltype(&cuda_driver::error_name)>) {
-            if (CUresult told = driver_faults_next(name))
+            if (CUresult told = driver_faults_next(name)) {
+                if (gives_back)
+                    (void)(real.*member)(arguments...);
                 return told;
+            }
         }
         return (real.*member)(arguments...);
     }
 };
 
 template <auto member, typename... Arguments> const char *forward<member, Arguments...>::name;
+template <auto member, typename... Arguments> bool forward<member, Arguments...>::gives_back;
+
+bool named_as_giving_back(const char *name)
+{
+    for (const char *word : {"Destroy", "Free", "Close", "Unload", "Release"}) {
+        if (strstr(name, word))
+            return true;
+    }
+    return false;
+}
 
 template <auto member, typename... Arguments>
 auto before(const char *name, CUresult (*function)(Arguments...))
 {
     forward<member, Arguments...>::name = name;
+    forward<member, Arguments...>::gives_back = named_as_giving_back(name);
     return function ? &forward<member, Arguments...>::call : nullptr;
 }
 
