@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "common/base/ts_assert.h"
@@ -153,6 +156,35 @@ static struct net_socket *find(const struct ts_net *net, enum ts_channel channel
     return NULL;
 }
 
+/* ZeroMQ unlinks an ipc path before it binds, and so takes it from whoever listens there, who notices
+ * nothing; a path that a killed process left refuses connections. */
+static bool listens(const char *endpoint)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    size_t bytes = strlen(endpoint);
+    if (strncmp(endpoint, "ipc://", 6) != 0 || bytes - 6 >= sizeof to.sun_path)
+        return false;
+    memcpy(to.sun_path, endpoint + 6, bytes - 6);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool there = fd >= 0 && (connect(fd, (const struct sockaddr *)&to, sizeof to) == 0 || errno == EAGAIN);
+    if (fd >= 0)
+        close(fd);
+    return there;
+}
+
+static enum ts_status cannot_bind(enum ts_channel channel, const char *endpoint, int why,
+                                  struct ts_error *err)
+{
+    if (why == ENODEV)
+        return ts_error_set(err, TS_EIO,
+                            "cannot bind %s for the %s channel: this machine has no such address or network "
+                            "interface; give one of these, a host's name is neither",
+                            endpoint, ts_channel_name(channel));
+    return ts_error_set(err, TS_EIO,
+                        "cannot bind %s for the %s channel: %s; choose another address or stop its user",
+                        endpoint, ts_channel_name(channel), zmq_strerror(why));
+}
+
 enum ts_status ts_net_bind(struct ts_net *net, enum ts_channel channel, const char *endpoint, char *actual,
                            struct ts_error *err)
 {
@@ -160,12 +192,10 @@ enum ts_status ts_net_bind(struct ts_net *net, enum ts_channel channel, const ch
     struct net_socket *s = open_socket(net, channel, true, err);
     if (!s)
         return TS_EIO;
-    if (zmq_bind(s->zmq, endpoint) != 0) {
-        ts_error_set(err, TS_EIO,
-                     "cannot bind %s for the %s channel: %s; choose another address or stop its user",
-                     endpoint, ts_channel_name(channel), zmq_strerror(errno));
+    int why = listens(endpoint) ? EADDRINUSE : zmq_bind(s->zmq, endpoint) != 0 ? errno : 0;
+    if (why != 0) {
         remove_socket(net, s);
-        return TS_EIO;
+        return cannot_bind(channel, endpoint, why, err);
     }
     if (actual) {
         size_t size = TS_ENDPOINT_BYTES;

@@ -22,7 +22,8 @@ struct ts_net;
 struct ts_net *ts_net_new(int io_threads);
 void ts_net_destroy(struct ts_net **net); /* waits at most 200 ms for what is queued */
 
-/* Binds the channel's ROUTER socket. `endpoint` may end in ":*" (tcp). `actual` (TS_ENDPOINT_BYTES, may be
+/* Binds the channel's ROUTER socket. `endpoint` may end in ":*" (tcp). A path (ipc) is taken over from a
+ * process that is gone, and from no other. `actual` (TS_ENDPOINT_BYTES, may be
  * NULL) receives the bound address. */
 enum ts_status ts_net_bind(struct ts_net *net, enum ts_channel channel, const char *endpoint, char *actual,
                            struct ts_error *err);

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from harness import BUILD, CONF, DEMO, ROOT, TSCTL, Cluster, free_ports, run
+from harness import BUILD, CONF, DEMO, ROOT, TSCTL, Cluster, free_ports, run, wait_for
 
 TIMEOUT = 20
 SERVICES = ["router", "planner", "relay", "prefill", "decode"]
@@ -181,6 +181,37 @@ def test_occupied_port():
         says(service("router", "--listen", f"tcp://127.0.0.1:{port}"), port, "in use", "another address")
         says(service("decode", "--model", DEMO, "--kv-listen", f"tcp://127.0.0.1:{port}", "--log-level", "error"),
              port, "in use", "another address")
+
+
+def test_an_occupied_path(tmp_path):
+    path = tmp_path / "relay"
+
+    def start():
+        return subprocess.Popen([BUILD / "bin" / "ts-relay", "--router", "tcp://127.0.0.1:9", "--listen", f"ipc://{path}"], stderr=subprocess.DEVNULL)
+
+    def listens():
+        with socket.socket(socket.AF_UNIX) as dialled:
+            return dialled.connect_ex(str(path)) == 0
+
+    first = start()
+    try:
+        wait_for(listens)
+        says(service("relay", "--listen", f"ipc://{path}"), path, "in use", "another address")
+        assert listens()
+    finally:
+        first.kill()
+        first.wait()
+    assert path.exists() and not listens()
+    second = start()  # the path is still there, and nobody listens
+    try:
+        wait_for(listens)
+    finally:
+        second.terminate()
+    assert second.wait(TIMEOUT) == 0
+
+
+def test_a_name_is_no_address_to_bind():
+    says(service("router", "--listen", "tcp://localhost:9"), "cannot bind tcp://localhost:9", "no such address or network interface")
 
 
 def test_a_pool_larger_than_the_machine():
