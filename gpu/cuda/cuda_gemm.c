@@ -63,12 +63,14 @@ enum ts_status gemm_do(struct cuda_gemm *gemm, struct ts_cuda *cuda, const struc
 
 /* --- which way ------------------------------------------------------------------------------------------ */
 
-struct gemm_choice gemm_guess(const struct cuda_gemm *gemm, uint32_t outputs, uint32_t m)
+struct gemm_choice gemm_guess(const struct cuda_gemm *gemm, const struct cuda_matrix *w, uint32_t m)
 {
     if (m > GEMM_SLICE_ROWS)
         return (struct gemm_choice){.way = GEMM_TILE,
-                                    .tile = cuda_tile_guess(outputs, m, gemm->multiprocessors)};
-    return (struct gemm_choice){.way = GEMM_OWN, .own = cuda_skinny_guess(outputs, m, gemm->multiprocessors)};
+                                    .tile = cuda_tile_guess(w->outputs, m, gemm->multiprocessors)};
+    return (struct gemm_choice){.way = GEMM_OWN,
+                                .own = cuda_skinny_guess(w->outputs, m, w->type == CUDA_MATRIX_I8,
+                                                         gemm->multiprocessors, gemm->shared_bytes_max)};
 }
 
 bool gemm_has_library(const struct cuda_gemm *gemm, const struct cuda_matrix *w)
@@ -105,7 +107,7 @@ static struct gemm_choice find_large(struct cuda_gemm *gemm, const struct gemm_s
     if (gemm_has_library(gemm, w) &&
         cuda_blaslt_query(gemm->blaslt, &product, &choice.algorithm, 1, &count, NULL) == TS_OK)
         return choice;
-    return gemm_guess(gemm, w->outputs, m);
+    return gemm_guess(gemm, w, m);
 }
 
 static struct gemm_choice choose(struct cuda_gemm *gemm, const struct cuda_matrix *w, uint32_t m,
@@ -113,7 +115,7 @@ static struct gemm_choice choose(struct cuda_gemm *gemm, const struct cuda_matri
 {
     struct gemm_shape *shape = gemm_table_find(&gemm->table, w, kind);
     if (!shape)
-        return gemm_guess(gemm, w->outputs, m);
+        return gemm_guess(gemm, w, m);
     if (m > GEMM_ROWS_DECODE) {
         if (shape->last_m != m)
             shape->last = find_large(gemm, shape, w, m);
@@ -123,7 +125,7 @@ static struct gemm_choice choose(struct cuda_gemm *gemm, const struct cuda_matri
     const struct gemm_choice *choice = &shape->choices[gemm_bucket_of(m)];
     if (is_own(choice) || (choice->way == GEMM_LIBRARY && shape->takes[m]))
         return *choice;
-    return gemm_guess(gemm, w->outputs, m);
+    return gemm_guess(gemm, w, m);
 }
 
 static enum ts_status run(struct cuda_gemm *gemm, struct ts_cuda *cuda, const struct gemm_product *product,
@@ -271,6 +273,7 @@ enum ts_status cuda_gemm_new(struct ts_cuda *cuda, const struct cuda_gemm_option
     g->options = *options;
     g->bf16 = options->activations == TS_DTYPE_BF16;
     g->multiprocessors = ts_cuda_properties(cuda)->multiprocessors;
+    g->shared_bytes_max = ts_cuda_properties(cuda)->shared_bytes_max;
     if (options->cache_folder)
         g->options.cache_folder = ts_xstrdup(options->cache_folder);
     if (options->batch_invariant)

@@ -12,6 +12,7 @@ struct cuda_gemm {
     uint32_t multiprocessors;
     struct cuda_blaslt *blaslt; /* NULL: own kernels alone */
     char library[640];
+    uint32_t shared_bytes_max; /* of a block of the device */
     struct gemm_table table;
     ts_cuda_address widened; /* an int8 matrix as T, for the library */
     size_t widened_bytes;
@@ -40,7 +41,7 @@ bool gemm_has_library(const struct cuda_gemm *gemm, const struct cuda_matrix *w)
  * are as slow as memory, a tile of 128 rows reads them once. An estimate: no GPU has measured it. */
 #define GEMM_SLICE_ROWS 64u
 
-struct gemm_choice gemm_guess(const struct cuda_gemm *gemm, uint32_t outputs, uint32_t m);
+struct gemm_choice gemm_guess(const struct cuda_gemm *gemm, const struct cuda_matrix *w, uint32_t m);
 
 /* Fills in what the table does not have for the shape of `matrices`, up to `m_max` rows: all are of one shape
  * and take turns. */

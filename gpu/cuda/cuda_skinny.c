@@ -53,20 +53,29 @@ static uint32_t shared_of(const struct cuda_skinny_variant *v, bool int8)
     return bytes == 0 || bytes > SKINNY_SUMS_BYTES ? bytes : SKINNY_SUMS_BYTES;
 }
 
-struct cuda_skinny_choice cuda_skinny_guess(uint32_t outputs, uint32_t m, uint32_t multiprocessors)
+bool cuda_skinny_fits(uint32_t variant, bool int8, uint32_t shared_bytes_max)
+{
+    return shared_of(&cuda_skinny_variants[variant], int8) <= shared_bytes_max;
+}
+
+struct cuda_skinny_choice cuda_skinny_guess(uint32_t outputs, uint32_t m, bool int8, uint32_t multiprocessors,
+                                            uint32_t shared_bytes_max)
 {
     struct cuda_skinny_choice choice = {0, CUDA_SKINNY_INVARIANT_WARPS};
     uint32_t tokens_max = 0;
-    for (uint32_t v = 0; v < TENSOR_VARIANTS; v++)
-        tokens_max =
-            cuda_skinny_variants[v].tokens > tokens_max ? cuda_skinny_variants[v].tokens : tokens_max;
+    for (uint32_t v = 0; v < TENSOR_VARIANTS; v++) {
+        uint32_t tokens = cuda_skinny_variants[v].tokens;
+        if (cuda_skinny_fits(v, int8, shared_bytes_max) && tokens > tokens_max)
+            tokens_max = tokens;
+    }
     uint32_t wanted = m < tokens_max ? m : tokens_max;
     for (uint32_t v = 0; v < TENSOR_VARIANTS; v++) {
         const struct cuda_skinny_variant *now = &cuda_skinny_variants[choice.variant],
                                          *next = &cuda_skinny_variants[v];
-        bool fits = next->tokens >= wanted, fitted = now->tokens >= wanted;
+        bool enough = next->tokens >= wanted, had = now->tokens >= wanted;
         bool busy = (outputs + next->rows - 1) / next->rows >= multiprocessors;
-        if (fits && (!fitted || (next->tokens == now->tokens && next->rows > now->rows && busy)))
+        if (cuda_skinny_fits(v, int8, shared_bytes_max) && enough &&
+            (!had || (next->tokens == now->tokens && next->rows > now->rows && busy)))
             choice.variant = v;
     }
     return choice;

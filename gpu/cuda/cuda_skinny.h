@@ -24,9 +24,14 @@ struct cuda_skinny_choice {
     uint32_t variant, warps;
 };
 
-/* A rule of thumb for what was not measured: as few rows of weights in a block as keep all multiprocessors
- * busy. Never a GEMV, always CUDA_SKINNY_INVARIANT_WARPS. */
-struct cuda_skinny_choice cuda_skinny_guess(uint32_t outputs, uint32_t m, uint32_t multiprocessors);
+/* Whether a block of a device may have as much shared memory as the variant needs: those for many rows of x
+ * need up to 128 KiB with int8, devices have 99 (sm_86, 89), 163 (sm_80) or 227 (sm_90). */
+bool cuda_skinny_fits(uint32_t variant, bool int8, uint32_t shared_bytes_max);
+
+/* A rule of thumb for what was not measured: of those that fit, as few rows of weights in a block as keep all
+ * multiprocessors busy. Never a GEMV, always CUDA_SKINNY_INVARIANT_WARPS. */
+struct cuda_skinny_choice cuda_skinny_guess(uint32_t outputs, uint32_t m, bool int8, uint32_t multiprocessors,
+                                            uint32_t shared_bytes_max);
 
 /* One launch for each slice of rows. `bf16`: T. */
 enum ts_status cuda_skinny_launch(struct ts_cuda *cuda, struct cuda_skinny_choice choice, bool bf16,

@@ -173,21 +173,25 @@ static enum ts_status try_choice(struct tune *t, struct gemm_choice choice, uint
 
 /* --- candidates ----------------------------------------------------------------------------------------- */
 
-/* Whether a variant is meant for so many rows: it takes them at once and no smaller one does. */
-static bool meant_for(const struct cuda_skinny_variant *v, uint32_t rows, bool invariant)
+/* Whether variant `v` is meant for so many rows: the device has room for it, it takes them at once and no
+ * smaller one does. */
+static bool meant_for(const struct tune *t, uint32_t v, uint32_t rows)
 {
+    const struct cuda_gemm *gemm = t->gemm;
+    const struct cuda_skinny_variant *all = cuda_skinny_variants;
+    bool int8 = t->matrices->type == CUDA_MATRIX_I8;
     uint32_t least = UINT32_MAX, most = 0;
-    if (v->gemv)
-        return !invariant && v->tokens == rows;
+    if (all[v].gemv)
+        return !gemm->options.batch_invariant && all[v].tokens == rows;
     for (uint32_t i = 0; i < CUDA_SKINNY_VARIANTS; i++) {
-        const struct cuda_skinny_variant *other = &cuda_skinny_variants[i];
-        if (other->gemv)
+        if (all[i].gemv || !cuda_skinny_fits(i, int8, gemm->shared_bytes_max))
             continue;
-        most = other->tokens > most ? other->tokens : most;
-        if (other->tokens >= rows && other->tokens < least)
-            least = other->tokens;
+        most = all[i].tokens > most ? all[i].tokens : most;
+        if (all[i].tokens >= rows && all[i].tokens < least)
+            least = all[i].tokens;
     }
-    return v->tokens == (least < most ? least : most);
+    return cuda_skinny_fits(v, int8, gemm->shared_bytes_max) &&
+           all[v].tokens == (least < most ? least : most);
 }
 
 static enum ts_status try_own(struct tune *t, uint32_t rows, struct gemm_choice *best, struct ts_error *err)
@@ -195,7 +199,7 @@ static enum ts_status try_own(struct tune *t, uint32_t rows, struct gemm_choice 
     bool invariant = t->gemm->options.batch_invariant;
     enum ts_status status = TS_OK;
     for (uint32_t v = 0; v < CUDA_SKINNY_VARIANTS; v++) {
-        if (!meant_for(&cuda_skinny_variants[v], rows, invariant))
+        if (!meant_for(t, v, rows))
             continue;
         for (uint32_t warps = 4; warps <= cuda_skinny_variants[v].warps_max && status == TS_OK; warps *= 2) {
             struct gemm_choice choice = {.way = GEMM_OWN, .own = {v, warps}};

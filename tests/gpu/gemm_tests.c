@@ -57,6 +57,8 @@ void gemm_test_variants(void **state)
     (void)state;
     for (uint32_t type = 0; type < 4; type++) {
         for (uint32_t v = 0; v < CUDA_SKINNY_VARIANTS; v++) {
+            if (!cuda_skinny_fits(v, type / 2, ts_cuda_properties(cuda)->shared_bytes_max))
+                continue;
             const uint32_t tokens = cuda_skinny_variants[v].tokens, some[] = {1, tokens, tokens / 2 + 1};
             for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
                 for (enum cuda_gemm_y kind = CUDA_GEMM_Y_16; kind <= CUDA_GEMM_SWIGLU; kind++, turn++) {
@@ -139,8 +141,10 @@ static uint8_t *by_skinny(struct gemm_case *c, size_t *bytes)
 {
     struct ts_error err = {0};
     gemm_case_reset(c);
-    ok(cuda_skinny_launch(cuda, cuda_skinny_guess(c->w.outputs, c->m, 132), c->bf16, &c->w, c->x, c->m, c->y,
-                          c->kind, &err),
+    ok(cuda_skinny_launch(cuda,
+                          cuda_skinny_guess(c->w.outputs, c->m, c->w.type == CUDA_MATRIX_I8, 132,
+                                            ts_cuda_properties(cuda)->shared_bytes_max),
+                          c->bf16, &c->w, c->x, c->m, c->y, c->kind, &err),
        &err);
     return gemm_case_rows(c, c->m, bytes);
 }

@@ -67,7 +67,7 @@ static void test_guess(void **state)
     (void)state;
     for (uint32_t outputs = 1; outputs <= 1u << 17; outputs = outputs * 3 + 1) {
         for (uint32_t m = 1; m <= 64; m++) {
-            struct cuda_skinny_choice choice = cuda_skinny_guess(outputs, m, 132);
+            struct cuda_skinny_choice choice = cuda_skinny_guess(outputs, m, false, 132, 227 << 10);
             const struct cuda_skinny_variant *v = &cuda_skinny_variants[choice.variant];
             assert_false(v->gemv);
             assert_true(v->tokens >= m && (v->tokens == 8 || v->tokens < 2 * m));
@@ -80,15 +80,35 @@ static void test_guess(void **state)
     }
 }
 
+/* Where blocks have less shared memory, slices are smaller; a launch that a device has no room for would be
+ * the end of it. */
+static void test_small_guess(void **state)
+{
+    const uint32_t small = 99 << 10;
+    (void)state;
+    for (uint32_t m = 1; m <= 64; m++) {
+        for (uint32_t outputs = 16; outputs <= 1u << 17; outputs *= 2) {
+            struct cuda_skinny_choice choice = cuda_skinny_guess(outputs, m, true, 128, small);
+            assert_true(cuda_skinny_fits(choice.variant, true, small));
+            assert_int_equal(cuda_skinny_variants[choice.variant].tokens, m <= 8 ? 8 : m <= 16 ? 16 : 32);
+            choice = cuda_skinny_guess(outputs, m, false, 128, small);
+            assert_true(cuda_skinny_fits(choice.variant, false, small));
+            assert_true(cuda_skinny_variants[choice.variant].tokens >= m);
+        }
+    }
+}
+
 /* For more rows than slices are good for: large tiles when they keep the device busy, else small ones. */
 static void test_tile_guess(void **state)
 {
-    const struct cuda_gemm gemm = {.multiprocessors = 132};
+    const struct cuda_gemm gemm = {.multiprocessors = 132, .shared_bytes_max = 227 << 10};
+    struct cuda_matrix w = {.type = CUDA_MATRIX_BF16, .outputs = 4096, .inputs = 4096};
     (void)state;
-    assert_int_equal(gemm_guess(&gemm, 4096, GEMM_SLICE_ROWS).way, GEMM_OWN);
+    assert_int_equal(gemm_guess(&gemm, &w, GEMM_SLICE_ROWS).way, GEMM_OWN);
     for (uint32_t outputs = 128; outputs <= 1u << 17; outputs *= 2) {
         for (uint32_t m = GEMM_SLICE_ROWS + 1; m <= 8192; m = m * 3 / 2) {
-            struct gemm_choice choice = gemm_guess(&gemm, outputs, m);
+            w.outputs = outputs;
+            struct gemm_choice choice = gemm_guess(&gemm, &w, m);
             assert_int_equal(choice.way, GEMM_TILE);
             uint32_t blocks = outputs / cuda_tile_outputs(1) * ((m + 127) / 128);
             assert_int_equal(cuda_tile_outputs(choice.tile), blocks >= 132 ? 128 : 64);
@@ -264,7 +284,8 @@ int main(void)
         cmocka_unit_test(gemm_test_tile_rows),  cmocka_unit_test(gemm_test_widen),
         cmocka_unit_test(test_choices),         cmocka_unit_test(test_damage),
         cmocka_unit_test(test_refusals),        cmocka_unit_test(test_guess),
-        cmocka_unit_test(test_tile_guess),      cmocka_unit_test(test_invariant_rows),
+        cmocka_unit_test(test_small_guess),     cmocka_unit_test(test_tile_guess),
+        cmocka_unit_test(test_invariant_rows),
     };
     cuda = kernel_host_open(NULL);
     gemm_use(cuda, next_order);
