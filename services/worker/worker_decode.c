@@ -92,7 +92,7 @@ static void begin(struct worker_core *core, struct task *t, struct kv_peer *peer
                   const struct ts_msg_kv_open *m)
 {
     if (ts_kv_blocks_for(m->token_count + 1) > core->kv.blocks) {
-        decode_fail(core, t, peer, TS_REASON_KV_NO_MEMORY,
+        decode_fail(core, t, peer, TS_REASON_PROMPT_TOO_LONG,
                     "the prompt is larger than the KV pool of the decode worker");
         return;
     }

@@ -51,7 +51,7 @@ void prefill_tokenised(struct worker_core *core, const struct ts_event_tokenised
         return;
     }
     if (ts_kv_blocks_for(m->ids.count + (t->role == TS_PHASE_BOTH)) > core->kv.blocks) {
-        task_fail(core, t, TS_REASON_KV_NO_MEMORY, false,
+        task_fail(core, t, TS_REASON_PROMPT_TOO_LONG, false,
                   "the prompt is larger than the KV pool of the prefill worker");
         return;
     }

@@ -138,7 +138,7 @@ static void test_bad_prompts(void **state)
         {"tokenised job=1 reason=bad_request text=x", FAILED("1.1", "bad_request") " final=1"},
         {"tokenised job=1 ids=", FAILED("1.1", "bad_request") " final=1"},
         {"tokenised job=1 ids=*100", FAILED("1.1", "prompt_too_long") " final=1"},
-        {"tokenised job=1 ids=*64", FAILED("1.1", "kv_no_memory") " final=0"},
+        {"tokenised job=1 ids=*64", FAILED("1.1", "prompt_too_long") " final=0"},
     };
     for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
         struct core_fixture *f = begin_with(4);

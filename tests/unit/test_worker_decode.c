@@ -112,16 +112,24 @@ static void test_open_refused(void **state)
     static const struct {
         const char *more, *reason;
     } cases[] = {
-        {"fingerprint=8", "kv_mismatch"},      {"decode_incarnation=801", "kv_mismatch"},
-        {"codec.key.bits=16", "kv_mismatch"},  {"layers=3", "kv_mismatch"},
-        {"kv_heads=1", "kv_mismatch"},         {"head_dim=32", "kv_mismatch"},
-        {"kv_dtype=2", "kv_mismatch"},         {"block_tokens=32", "kv_mismatch"},
-        {"layer_end=3", "kv_mismatch"},        {"layer_begin=2", "kv_mismatch"},
-        {"head_end=3", "kv_mismatch"},         {"head_begin=2", "kv_mismatch"},
+        {"fingerprint=8", "kv_mismatch"},
+        {"decode_incarnation=801", "kv_mismatch"},
+        {"codec.key.bits=16", "kv_mismatch"},
+        {"layers=3", "kv_mismatch"},
+        {"kv_heads=1", "kv_mismatch"},
+        {"head_dim=32", "kv_mismatch"},
+        {"kv_dtype=2", "kv_mismatch"},
+        {"block_tokens=32", "kv_mismatch"},
+        {"layer_end=3", "kv_mismatch"},
+        {"layer_begin=2", "kv_mismatch"},
+        {"head_end=3", "kv_mismatch"},
+        {"head_begin=2", "kv_mismatch"},
         {"layer_end=1", "kv_mismatch"}, /* nobody would bring the rest */
-        {"head_begin=1", "kv_mismatch"},       {"token_begin=16", "kv_mismatch"},
-        {"token_count=0", "kv_mismatch"},      {I4 "token_count=100", "kv_mismatch"},
-        {I4 "token_count=96", "kv_no_memory"}, /* 97 positions are 7 blocks, and the pool has 6 */
+        {"head_begin=1", "kv_mismatch"},
+        {"token_begin=16", "kv_mismatch"},
+        {"token_count=0", "kv_mismatch"},
+        {I4 "token_count=100", "kv_mismatch"},
+        {I4 "token_count=96", "prompt_too_long"}, /* 97 positions are 7 blocks, and the pool has 6 */
     };
     for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
         char open[400], expected[300];

@@ -99,7 +99,7 @@ static void test_bad_prompts(void **state)
         {"tokenised job=1 ids=", FAILED("1.1", "bad_request") " final=1"},
         {"tokenised job=1 ids=*100", FAILED("1.1", "prompt_too_long") " final=1"},
         {"tokenised job=1 ids=*99",
-         FAILED("1.1", "kv_no_memory") " final=0"}, /* 7 blocks, and the pool has 6 */
+         FAILED("1.1", "prompt_too_long") " final=0"}, /* 7 blocks, and the pool has 6 */
     };
     for (size_t i = 0; i < TS_ARRAY_SIZE(cases); i++) {
         struct worker_settings settings = worker_test_settings(TS_PHASE_PREFILL);
