@@ -23,6 +23,8 @@ static const char default_origin[] = "default";
 
 struct ts_conf {
     struct ts_arena arena;
+    const char *service;
+    bool check; /* --check-conf */
     const struct ts_option *options;
     size_t count;
     const char **origins; /* of each option's value, in words */
@@ -475,9 +477,15 @@ enum ts_conf_outcome ts_conf_load(const char *service, const struct ts_option *o
         ts_conf_print_help(argv[0], options, option_count);
     if (flags.print)
         ts_conf_print(service, options, option_count, into, l.origins);
-    if (flags.check)
-        printf("%s: configuration ok\n", service);
+    conf->service = service;
+    conf->check = flags.check;
     return flags.help || flags.print || flags.check ? TS_CONF_EXIT : TS_CONF_RUN;
+}
+
+void ts_conf_well(const struct ts_conf *conf)
+{
+    if (conf->check)
+        printf("%s: configuration ok\n", conf->service);
 }
 
 bool ts_conf_given(const struct ts_conf *conf, const char *name)

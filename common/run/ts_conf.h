@@ -57,6 +57,9 @@ enum ts_conf_outcome ts_conf_load(const char *service, const struct ts_option *o
                                   int argc, char **argv, void *into, struct ts_conf_strings *arguments,
                                   struct ts_conf **out, struct ts_error *err);
 void ts_conf_destroy(struct ts_conf **conf);
+/* After what the program itself has to check: says that all is well where --check-conf asked. `service` of
+ * the load must still be there. */
+void ts_conf_well(const struct ts_conf *conf);
 /* Whether file, environment or command line gave this setting. */
 bool ts_conf_given(const struct ts_conf *conf, const char *name);
 /* A peer must be able to beat twice before its silence counts as death. */

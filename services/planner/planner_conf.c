@@ -264,6 +264,8 @@ enum ts_conf_outcome planner_conf_load(int argc, char **argv, uint32_t pid, stru
         planner_conf_free(out);
         return TS_CONF_ERROR;
     }
+    if (outcome == TS_CONF_EXIT)
+        ts_conf_well(out->conf);
     return outcome;
 }
 

@@ -83,6 +83,8 @@ enum ts_conf_outcome relay_conf_load(int argc, char **argv, uint32_t pid, struct
         ts_conf_destroy(&out->conf);
         return TS_CONF_ERROR;
     }
+    if (outcome == TS_CONF_EXIT)
+        ts_conf_well(out->conf);
     return outcome;
 }
 

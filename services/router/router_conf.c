@@ -5,6 +5,7 @@
 #include "common/base/ts_assert.h"
 #include "common/core/ts_codec_spec.h"
 #include "common/inputs/ts_inputs.h"
+#include "common/run/ts_net.h"
 #include "services/router/router_workload.h"
 
 #define O(field, kind, fallback, lo, hi, text)                                                               \
@@ -82,13 +83,17 @@ enum ts_conf_outcome router_conf_load(int argc, char **argv, struct router_conf 
     *out = (struct router_conf){.conf = NULL};
     enum ts_conf_outcome outcome =
         ts_conf_load("router", options, TS_ARRAY_SIZE(options), argc, argv, out, NULL, &out->conf, err);
+    char last[TS_ENDPOINT_BYTES];
     if (outcome == TS_CONF_ERROR)
         return outcome;
-    if (ts_conf_check_clocks(out->heartbeat_ms, out->timeout_ms, err) != TS_OK ||
+    if (ts_endpoint_of(out->listen, TS_CHANNEL_PLANNER, last, err) != TS_OK ||
+        ts_conf_check_clocks(out->heartbeat_ms, out->timeout_ms, err) != TS_OK ||
         ts_codec_check_option(out->codec, err) != TS_OK || read_cluster(out, err) != TS_OK) {
         router_conf_free(out);
         return TS_CONF_ERROR;
     }
+    if (outcome == TS_CONF_EXIT)
+        ts_conf_well(out->conf);
     return outcome;
 }
 

@@ -521,6 +521,8 @@ int tsctl_up(int argc, char **argv)
         outcome = TS_CONF_ERROR;
     if (outcome != TS_CONF_ERROR && positional && check_services(up.conf_path, &err) != TS_OK)
         outcome = TS_CONF_ERROR;
+    if (outcome == TS_CONF_EXIT)
+        ts_conf_well(up.flags.conf);
     if (outcome == TS_CONF_ERROR)
         code = tsctl_fail("up", 2, err.text);
     else if (outcome == TS_CONF_RUN)

@@ -122,6 +122,8 @@ enum ts_conf_outcome worker_conf_load(const char *service, int argc, char **argv
         ts_conf_destroy(&out->conf);
         return TS_CONF_ERROR;
     }
+    if (outcome == TS_CONF_EXIT)
+        ts_conf_well(out->conf);
     return outcome;
 }
 

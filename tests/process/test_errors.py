@@ -266,6 +266,15 @@ def test_printed_settings_load_again(tmp_path):
         assert values(run("--config", path, "--print-conf")) == values(first)
 
 
+@pytest.mark.parametrize("name, flags", [
+    ("router", ("--codec", "i9")), ("router", ("--cluster", "nope")), ("router", ("--listen", "foo")), ("planner", ("--algorithm", "magic")),
+    ("relay", ("--router", "a")), ("decode", ("--max-num-batched-tokens", 20)), ("prefill", ("--heartbeat-ms", 1000, "--timeout-ms", 1999)),
+])
+def test_what_is_not_well_is_not_called_so(name, flags):
+    done = subprocess.run([BUILD / "bin" / f"ts-{name}", "--check-conf", *map(str, flags)], capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
 def test_the_manual_lists_every_setting():
     text = (ROOT / "conf" / "README.md").read_text()
     sections = {title: body for title, body in (part.split("\n", 1) for part in text.split("\n## ")[1:])}
