@@ -56,7 +56,7 @@ TS_DEVICE uint32_t look_at_bitmap(const codec_args &args, const uint8_t *payload
 
 TS_DEVICE bool halves_finite(uint4 of)
 {
-    return magnitude_of<false>(of, of) < F16_INF;
+    return magnitude_of(of, of) < F16_INF;
 }
 
 /* Of a part that is restored: bytes that its raw tiles have. */
@@ -187,10 +187,11 @@ TS_DEVICE void restore_slice(const codec_args &args, const codec_args_side &side
 /* --- one tile ------------------------------------------------------------------------------------------- */
 
 /* First tokens come from their own section whatever the tile says. */
+template <uint32_t DIM>
 TS_DEVICE void write_slice(const codec_args &args, const codec_args_side &side, const tile &t, const slice &s,
                            uint4 low, uint4 high)
 {
-    uint8_t *row = t.at + (uint64_t)s.row * args.head_dim * 2;
+    uint8_t *row = t.at + s.row * row_bytes_of<DIM>(args);
     if (s.row < t.raw) {
         copy_runs(row, first_token_at(args, side, t, s.row), s);
     } else {
@@ -212,7 +213,7 @@ TS_DEVICE bool decode_tile(const codec_args &args, const codec_args_side &side, 
         sound &= coded_sane(side, c, escaped);
         restore_slice<DIM, STRETCH, BF16, CENTRE>(args, side, t, s, c, shared, &low, &high);
         if (s.active && !escaped)
-            write_slice(args, side, t, s, low, high);
+            write_slice<DIM>(args, side, t, s, low, high);
     }
     return sound;
 }

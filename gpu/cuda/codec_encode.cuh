@@ -7,11 +7,12 @@
 /* --- one tile ------------------------------------------------------------------------------------------- */
 
 /* Elements as they lie; zeros where there is no token, or one that travels in 16 bits. */
+template <uint32_t DIM>
 TS_DEVICE void load_slice(const codec_args &args, const tile &t, const slice &s, uint4 *low, uint4 *high)
 {
     *low = *high = make_uint4(0, 0, 0, 0);
     if (s.active && s.row >= t.raw) {
-        const uint8_t *row = t.at + (uint64_t)s.row * args.head_dim * 2;
+        const uint8_t *row = t.at + s.row * row_bytes_of<DIM>(args);
         *low = kernel_load_once(row + s.low * 2);
         *high = kernel_load_once(row + s.high * 2);
     }
@@ -190,15 +191,16 @@ template <uint32_t DIM, uint32_t STRETCH, class SHARED>
 TS_DEVICE void centre(const codec_args &args, const codec_args_side &side, const tile &t, const slice &s,
                       SHARED &shared, float *low, float *high)
 {
-    float low_mean[8], high_mean[8];
+    float low_mean[8] = {0, 0, 0, 0, 0, 0, 0, 0}, high_mean[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     turn<DIM, STRETCH>(args, side, t, s, shared, low, high, -1);
-    mean_run(args, t, s.low, low_mean);
-    mean_run(args, t, s.high, high_mean);
-    bool coded = s.active && s.row >= t.raw;
+    if (s.active && s.row >= t.raw) {
+        mean_run(args, t, s.low, low_mean);
+        mean_run(args, t, s.high, high_mean);
+    }
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        low[i] = coded ? low[i] - low_mean[i] : 0;
-        high[i] = coded ? high[i] - high_mean[i] : 0;
+        low[i] -= low_mean[i];
+        high[i] -= high_mean[i];
     }
 }
 
@@ -209,8 +211,8 @@ TS_DEVICE bool encode_slice(const codec_args &args, const codec_args_side &side,
 {
     float low[8], high[8], least, most;
     uint4 low_bits, high_bits;
-    load_slice(args, t, s, &low_bits, &high_bits);
-    bool beyond = magnitude_of<BF16>(low_bits, high_bits) >= side.limit;
+    load_slice<DIM>(args, t, s, &low_bits, &high_bits);
+    bool beyond = magnitude_of(low_bits, high_bits) >= side.limit;
     widen_run<BF16>(low_bits, low);
     widen_run<BF16>(high_bits, high);
     if (CENTRE && side.centred)
@@ -352,7 +354,7 @@ TS_DEVICE void copy_lost_tile(const codec_args &args, uint32_t number, uint32_t 
     for (uint32_t begin = 0; begin < ROWS; begin += rows_at_once<0>(args)) {
         slice s = slice_of<0, 0>(args, args.sides[t.kv], t, begin);
         uint4 low, high;
-        load_slice(args, t, s, &low, &high);
+        load_slice<0>(args, t, s, &low, &high);
         if (s.there) {
             kernel_store_once(to + ((uint64_t)s.row * args.head_dim + s.low) * 2, low);
             kernel_store_once(to + ((uint64_t)s.row * args.head_dim + s.high) * 2, high);

@@ -96,6 +96,11 @@ TS_DEVICE uint64_t tile_bytes(const codec_args &args)
     return (uint64_t)ROWS * args.head_dim * 2;
 }
 
+template <uint32_t DIM> TS_DEVICE uint64_t row_bytes_of(const codec_args &args)
+{
+    return (uint64_t)dim_of<DIM>(args) * 2;
+}
+
 /* A thread's part of a tile. */
 struct slice {
     uint32_t row;
@@ -159,7 +164,7 @@ TS_DEVICE slice slice_of(const codec_args &args, const codec_args_side &side, co
     s.row = begin + row;
     s.low = (place >> lane_bits) * stretch + (place & (stretch / 16 - 1)) * 8;
     s.high = s.low + stretch / 2;
-    s.there = s.row < ROWS && row < rows_at_once<DIM>(args);
+    s.there = DIM || (s.row < ROWS && row < rows_at_once<DIM>(args));
     s.active = s.there && s.row < t.rows;
     return s;
 }
@@ -227,19 +232,16 @@ template <bool BF16> TS_DEVICE uint4 narrow_run(const float *x)
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-template <bool BF16> TS_DEVICE uint32_t larger_magnitudes(uint32_t a, uint32_t b)
-{
-    return BF16 ? kernel_magnitudes_bf16x2(a, b) : kernel_magnitudes_f16x2(a, b);
-}
-
-/* The largest magnitude of 16 elements, as bits; what is not a number is the largest. */
-template <bool BF16> TS_DEVICE uint32_t magnitude_of(uint4 a, uint4 b)
+/* The largest magnitude of 16 elements, as bits; what is not a number is the largest. Those of bf16 are
+ * compared as if they were of fp16, whose signs cost nothing: below 2^121 in the same order, and beyond no
+ * parameter is finite, so that the tile escapes whatever the bound. */
+TS_DEVICE uint32_t magnitude_of(uint4 a, uint4 b)
 {
     uint32_t most =
-        larger_magnitudes<BF16>(larger_magnitudes<BF16>(a.x, a.y), larger_magnitudes<BF16>(a.z, a.w));
+        kernel_magnitudes_f16x2(kernel_magnitudes_f16x2(a.x, a.y), kernel_magnitudes_f16x2(a.z, a.w));
     uint32_t more =
-        larger_magnitudes<BF16>(larger_magnitudes<BF16>(b.x, b.y), larger_magnitudes<BF16>(b.z, b.w));
-    most = larger_magnitudes<BF16>(most, more);
+        kernel_magnitudes_f16x2(kernel_magnitudes_f16x2(b.x, b.y), kernel_magnitudes_f16x2(b.z, b.w));
+    most = kernel_magnitudes_f16x2(most, more);
     return max(most & 0xffff, most >> 16);
 }
 
@@ -317,14 +319,15 @@ TS_DEVICE uint32_t cell_of(const codec_args &args, const codec_args_side &side, 
     return (first + element / stretch * (stretch / 16) + lane) * 16 + high * 8;
 }
 
-/* Four elements: a cos - b sin, or with the other sign; each product and sum is rounded. */
+/* Four elements: a cos - b sin, or with the other sign; each product and sum is rounded, a change of sign is
+ * exact. */
 TS_DEVICE void turn_four(float *x, const float *partner, uint4 cosines, uint4 sines, float sign)
 {
     const uint32_t c[4] = {cosines.x, cosines.y, cosines.z, cosines.w};
     const uint32_t s[4] = {sines.x, sines.y, sines.z, sines.w};
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        x[i] = x[i] * kernel_float_of(c[i]) + partner[i] * (kernel_float_of(s[i]) * sign);
+        x[i] = kernel_fma(partner[i] * kernel_float_of(s[i]), sign, x[i] * kernel_float_of(c[i]));
 }
 
 /* Eight elements from `element` on: a cos - b sin in the lower half of a row, b cos + a sin in the upper. */

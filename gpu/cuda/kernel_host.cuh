@@ -232,20 +232,15 @@ TS_DEVICE void kernel_widen_f16x2(uint32_t bits, float *low, float *high)
 }
 
 /* Positive numbers have the order of their bits; all that are not numbers become one. */
-TS_DEVICE uint32_t kernel_host_magnitude(uint32_t a, uint32_t b, uint32_t infinity)
+TS_DEVICE uint32_t kernel_host_magnitude(uint32_t a, uint32_t b)
 {
     uint32_t most = (a & 0x7fff) > (b & 0x7fff) ? a & 0x7fff : b & 0x7fff;
-    return most > infinity ? 0x7fff : most;
+    return most > 0x7c00 ? 0x7fff : most;
 }
 
 TS_DEVICE uint32_t kernel_magnitudes_f16x2(uint32_t a, uint32_t b)
 {
-    return kernel_host_magnitude(a, b, 0x7c00) | kernel_host_magnitude(a >> 16, b >> 16, 0x7c00) << 16;
-}
-
-TS_DEVICE uint32_t kernel_magnitudes_bf16x2(uint32_t a, uint32_t b)
-{
-    return kernel_host_magnitude(a, b, 0x7f80) | kernel_host_magnitude(a >> 16, b >> 16, 0x7f80) << 16;
+    return kernel_host_magnitude(a, b) | kernel_host_magnitude(a >> 16, b >> 16) << 16;
 }
 
 TS_DEVICE uint32_t kernel_narrow_f16(float value)

@@ -72,15 +72,6 @@ TS_DEVICE uint32_t kernel_magnitudes_f16x2(uint32_t a, uint32_t b)
     return most;
 }
 
-TS_DEVICE uint32_t kernel_magnitudes_bf16x2(uint32_t a, uint32_t b)
-{
-    uint32_t most;
-    asm("{ .reg .b32 x, y; abs.bf16x2 x, %1; abs.bf16x2 y, %2; max.NaN.bf16x2 %0, x, y; }"
-        : "=r"(most)
-        : "r"(a), "r"(b));
-    return most;
-}
-
 /* Rounds to nearest even; overflow gives infinity. */
 TS_DEVICE uint32_t kernel_narrow_f16(float value)
 {
