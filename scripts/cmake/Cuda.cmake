@@ -57,10 +57,13 @@ function(ts_cuda_image name)
 endfunction()
 
 # ts_emulated(TEST [VARIABLE=value...]): a test that was registered finds the driver of the tests, whose device is the CPU
-# (tests/gpu/emulated). Only where kernels are compiled for GPUs, too.
+# (tests/gpu/emulated). Only where kernels are compiled for GPUs, too. A test that is left out (TS_KERNELS_ONLY) stays so.
 set(TS_EMULATED ${PROJECT_BINARY_DIR}/emulated-driver CACHE INTERNAL "where the driver of the tests lies")
 set(TS_FAULT_DRIVER ${PROJECT_BINARY_DIR}/fault-driver CACHE INTERNAL "where the driver lies that fails what TS_FAULT names")
 function(ts_emulated name)
+  if(NOT TEST ${name})
+    return()
+  endif()
   set(changes LD_LIBRARY_PATH=set:${TS_EMULATED})
   foreach(variable ${ARGN})
     string(REPLACE "=" "=set:" variable ${variable})

@@ -212,7 +212,7 @@ def pipeline(run, context):
 def faults(run, context):
     if not {*PRODUCT, FAULT_DRIVER} <= context.built:
         return run.fail("faults: not all services, or not the driver that fails, were built")
-    done = run.command(sys.executable, "-B", ROOT / "scripts/python/gpu_faults.py", "--build", BUILD, "--each", f"{max(5, run.left() / 4):.0f}")
+    done = run.command(sys.executable, "-B", ROOT / "scripts/python/gpu_faults.py", "--build", BUILD, "--each", f"{max(5, run.left() / 3):.0f}")
     run.csv_table("faults", done.stdout)
     explain(run, done, "faults:")
     if not done.ok:

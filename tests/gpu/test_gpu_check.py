@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -15,6 +16,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "python"))
 import gpu_deps
 import gpu_goals
 import gpu_parts
+import gpu_pipeline
 import gpu_run
 
 CHECK = str(ROOT / "scripts" / "gpu-check")
@@ -169,6 +171,25 @@ def test_what_the_sanitizer_says(text, status, result):
     assert gpu_parts.sanitizer_result(done) == (result, result.startswith("FAILED"))
 
 
+# Of two workers' logs on an H100, before they took turns.
+MEASURED = """
+2026-11-26T12:01:09.752Z info decode event=measured cached=0 product_tflops=289 weight_gb_per_s=898.4 context_gb_per_s=1059 upload_gb_per_s=54.8 error=0.71 ms=278
+2026-11-26T12:01:09.790Z info prefill event=measured cached=0 product_tflops=352 weight_gb_per_s=1063 context_gb_per_s=2.14e+05 upload_gb_per_s=54.1 error=0.63 ms=299
+"""
+
+
+def test_workers_measure_once(tmp_path, capsys):
+    p = gpu_pipeline.Pipeline(types.SimpleNamespace(build=tmp_path, small=True, seconds=1), tmp_path)
+    p.tell_measured("first", gpu_pipeline.MEASURED.findall(MEASURED))
+    p.tell_measured("second", gpu_pipeline.MEASURED.findall(MEASURED.replace("cached=0", "cached=1")))
+    assert p.wrong == []
+    p.tell_measured("third", gpu_pipeline.MEASURED.findall(MEASURED.replace("decode event=measured cached=0", "decode event=measured cached=1")))
+    p.tell_measured("fourth", [])
+    assert p.wrong == [f"{name}: of the two workers know what was measured before: {who}" for name, who in (("third", "decode"), ("fourth", "none"))]
+    lines = capsys.readouterr().out.splitlines()
+    assert "first,decode measures itself: error,0.71," in lines and "second,prefill knows what was measured: error,0.63," in lines
+
+
 def test_the_folder_may_be_moved(tmp_path):
     (tmp_path / "x.pc").write_text("prefix=/usr\nlibdir=${prefix}/lib/x86_64-linux-gnu\nincludedir=/usr/include\n\nName: x\nRequires.private: y\n"
                                    "Libs: -L${libdir} -lx -L/usr/lib/x86_64-linux-gnu\nLibs.private: -lz\nCflags: -I/usr/include/x\n")
@@ -189,9 +210,10 @@ def test_kernels_need_no_cmocka():
     assert done.returncode == 0, done.stderr
 
 
-def test_kernels_need_no_library(tmp_path):
-    """Without pkg-config, xxHash and cmocka: configured, and nothing of what is built names them."""
-    flags = ["-DTS_KERNELS_ONLY=ON", "-DTS_CUDA=off", "-DXXHASH_INCLUDE_DIR=XXHASH_INCLUDE_DIR-NOTFOUND", "-DCMAKE_DISABLE_FIND_PACKAGE_PkgConfig=ON",
+@pytest.mark.parametrize("cuda", ["auto", "off"])
+def test_kernels_need_no_library(tmp_path, cuda):
+    """Without pkg-config, xxHash and cmocka, with the toolkit where it is and without: configured, and nothing of what is built names them."""
+    flags = ["-DTS_KERNELS_ONLY=ON", f"-DTS_CUDA={cuda}", "-DXXHASH_INCLUDE_DIR=XXHASH_INCLUDE_DIR-NOTFOUND", "-DCMAKE_DISABLE_FIND_PACKAGE_PkgConfig=ON",
              "-DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF"]
     done = run("cmake", "-S", str(ROOT), "-B", str(tmp_path), "-G", "Ninja", *flags)
     assert done.returncode == 0, done.stderr
