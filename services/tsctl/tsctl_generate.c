@@ -3,7 +3,9 @@
 #include <string.h>
 
 #include "common/base/ts_clock.h"
+#include "common/base/ts_map.h"
 #include "common/base/ts_mem.h"
+#include "common/core/ts_msg_common.h"
 #include "services/tsctl/tsctl.h"
 #include "services/tsctl/tsctl_record.h"
 
@@ -174,12 +176,34 @@ static int run_many(const struct tsctl_request *r, const struct tsctl_batch *bat
     return code ? code : m.failed ? 1 : 0;
 }
 
+/* What would end the run in its middle, with all results lost, is said before anything is sent. */
+static enum ts_status check_ids(const struct tsctl_request *r, const struct tsctl_batch *batch,
+                                struct ts_error *err)
+{
+    struct ts_map *seen = ts_map_new();
+    enum ts_status status = TS_OK;
+    for (size_t i = 0; status == TS_OK && i < batch->count; i++) {
+        const char *id = batch->items[i].request.request_id;
+        size_t bytes = id ? strlen(id) : 0;
+        if (bytes > TS_ID_BYTES_MAX)
+            status = ts_error_set(err, TS_EINVAL, "%s line %zu: request_id has %zu bytes, at most %d go",
+                                  r->requests, i + 1, bytes, TS_ID_BYTES_MAX);
+        else if (id && ts_map_get(seen, id, bytes))
+            status = ts_error_set(err, TS_EINVAL, "%s line %zu: another line has the request_id \"%s\", too",
+                                  r->requests, i + 1, id);
+        else if (id)
+            ts_map_put(seen, id, bytes, seen);
+    }
+    ts_map_destroy(&seen);
+    return status;
+}
+
 static int run_requests(const struct tsctl_request *r, struct ts_client *client)
 {
     struct tsctl_batch batch;
     struct ts_error err = {0};
     int code = 0;
-    if (tsctl_batch_load(r, &batch, &err) != TS_OK)
+    if (tsctl_batch_load(r, &batch, &err) != TS_OK || check_ids(r, &batch, &err) != TS_OK)
         code = tsctl_fail("generate", 2, err.text);
     else
         code = run_many(r, &batch, client);

@@ -91,6 +91,16 @@ def test_what_a_file_of_requests_must_not_say(request_, words):
     assert done.returncode != 0 and f"{path} line 2: {words}" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("ids, words", [(["a", "b", "a"], 'line 3: another line has the request_id "a"'), (["a", "i" * 129], "line 2: request_id has 129 bytes")])
+def test_ids_of_a_file_are_looked_at_before_anything_is_sent(ids, words):
+    path = requests_file([{"tokens": [1], "max_tokens": 1, "request_id": i} for i in ids])
+    try:
+        done = run("generate", "--router", "tcp://127.0.0.1:9", "--requests", path, check=False)
+    finally:
+        os.unlink(path)
+    assert done.returncode != 0 and f"{path} {words}" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_a_file_of_requests_that_is_none(tmp_path):
     (tmp_path / "cut.jsonl").write_text('{"prompt": "x"}\n{"prompt":\n')
     for path, words in ((tmp_path, f"cannot read {tmp_path}: Is a directory"), (tmp_path / "cut.jsonl", "cut.jsonl line 2: JSON line 2 column 0: not valid JSON")):
