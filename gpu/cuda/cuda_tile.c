@@ -14,6 +14,8 @@ static const char *const names[][CUDA_TILE_VARIANTS] = {{TILE_KERNELS_OF(NAME, f
 static const uint32_t row_tiles[CUDA_TILE_VARIANTS] = {TILE_KERNELS_OF(ROW_TILES, , , )};
 
 _Static_assert(TILE_SPLIT == CUDA_SKINNY_INVARIANT_WARPS, "the same bits");
+_Static_assert(TILE_BYTES(false, 4) <= 99u << 10 && TILE_BYTES(true, 4) <= 99u << 10,
+               "a block of any device from sm_80 on may have as much shared memory (sm_86 and 89: 99 KiB)");
 
 static uint32_t blocks_of(uint32_t count, uint32_t block)
 {
