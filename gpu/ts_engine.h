@@ -26,7 +26,7 @@
 #include "common/core/ts_sampling.h"
 
 struct ts_engine;
-struct ts_cuda; /* gpu/cuda/ts_cuda.h */
+struct ts_cuda; /* gpu/cuda/device/ts_cuda.h */
 
 struct ts_engine_options {
     const char *model_dir;     /* Hugging Face folder */

@@ -2,7 +2,7 @@
 #ifndef TS_GPU_CUDA_CUDA_BENCH_H
 #define TS_GPU_CUDA_CUDA_BENCH_H
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 
 #define BENCH_ROUNDS_MAX 64u
 

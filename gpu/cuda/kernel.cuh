@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #if defined(TS_KERNEL_HOST)
-#include "gpu/cuda/kernel_host.cuh"
+#include "gpu/cuda/host/kernel_host.cuh"
 #else
 #include "gpu/cuda/kernel_ptx.cuh"
 #endif

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "common/base/ts_mem.h"
-#include "gpu/cuda/cuda_rows.h"
+#include "gpu/cuda/rows/cuda_rows.h"
 
 static enum ts_status cuda_submit(struct ts_engine *engine, const struct ts_engine_batch *batch,
                                   struct ts_error *err)

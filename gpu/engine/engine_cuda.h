@@ -14,9 +14,9 @@
 #ifndef TS_GPU_ENGINE_CUDA_H
 #define TS_GPU_ENGINE_CUDA_H
 
-#include "gpu/cuda/cuda_attention.h"
-#include "gpu/cuda/cuda_gemm.h"
-#include "gpu/cuda/cuda_sample.h"
+#include "gpu/cuda/attention/cuda_attention.h"
+#include "gpu/cuda/products/cuda_gemm.h"
+#include "gpu/cuda/sample/cuda_sample.h"
 #include "gpu/engine/engine_runner.h"
 #include "gpu/engine/engine_tensors.h"
 #include "gpu/engine/ts_sampler.h"

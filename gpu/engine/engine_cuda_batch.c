@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "gpu/cuda/cuda_rows.h"
+#include "gpu/cuda/rows/cuda_rows.h"
 #include "gpu/engine/engine_cuda.h"
 
 struct step {

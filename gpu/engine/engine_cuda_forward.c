@@ -2,8 +2,8 @@
  * The forward pass as launches (kernels.md, 3.2): eight for a layer, and attention's second where a batch has
  * both kinds of rows. The residual is fp32, and matrices add their results to it.
  */
-#include "gpu/cuda/cuda_rows.h"
-#include "gpu/cuda/cuda_weights.h"
+#include "gpu/cuda/rows/cuda_rows.h"
+#include "gpu/cuda/weights/cuda_weights.h"
 #include "gpu/engine/engine_cuda.h"
 
 /* Commands one after the other; the first failure ends them. */

@@ -7,7 +7,7 @@
 
 #include "common/base/ts_mem.h"
 #include "gpu/cpu/cpu_level.h"
-#include "gpu/cuda/cuda_weights.h"
+#include "gpu/cuda/weights/cuda_weights.h"
 
 #define SLOT_BYTES   ((size_t)8 << 20)
 #define SLOTS        8u

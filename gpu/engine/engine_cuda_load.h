@@ -8,7 +8,7 @@
 #ifndef TS_GPU_ENGINE_CUDA_LOAD_H
 #define TS_GPU_ENGINE_CUDA_LOAD_H
 
-#include "gpu/cuda/cuda_gemm.h"
+#include "gpu/cuda/products/cuda_gemm.h"
 #include "gpu/engine/engine_tensors.h"
 
 #define CUDA_LOAD_PARTS 3u

@@ -1,8 +1,8 @@
 /*
- * The arithmetic that decides which token is drawn, for ts_sampler.c and for gpu/cuda/sample.cu: operations
- * of fp32 and fp64 that IEEE 754 defines, in a fixed order (no contraction), and sums of whole numbers, which
- * are the same in any order. So CPU and devices choose alike, and a row's token does not depend on how its
- * vocabulary is divided among threads.
+ * The arithmetic that decides which token is drawn, for ts_sampler.c and for gpu/cuda/sample/sample.cu:
+ * operations of fp32 and fp64 that IEEE 754 defines, in a fixed order (no contraction), and sums of whole
+ * numbers, which are the same in any order. So CPU and devices choose alike, and a row's token does not
+ * depend on how its vocabulary is divided among threads.
  *
  * A token's weight is exp((logit - best) / temperature) in units of 2^-44, cut to a whole number: the best
  * has 2^44, what is below 2^-44 of it has none and is never drawn, and 2^19 of them have a sum below 2^63.

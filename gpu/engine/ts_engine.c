@@ -3,7 +3,7 @@
 #include <poll.h>
 #include <string.h>
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 #include "gpu/engine/ts_engine_impl.h"
 
 /* The first CUDA device, or the CPU where there is none or where it does not compute this model. */

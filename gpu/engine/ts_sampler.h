@@ -3,7 +3,7 @@
  * index). Order, as vLLM: penalties, mask of eos before min_tokens, log-probabilities (of the distribution at
  * this point, before temperature), temperature, min-p, top-k, top-p, then an inverse-CDF draw in descending
  * order of probability (ties by id) with u = ts_philox_unit(seed, index). Weights and their sums are those of
- * sampling_math.h, so that a device (gpu/cuda/cuda_sample.h) draws the same token.
+ * sampling_math.h, so that a device (gpu/cuda/sample/cuda_sample.h) draws the same token.
  */
 #ifndef TS_GPU_SAMPLER_H
 #define TS_GPU_SAMPLER_H

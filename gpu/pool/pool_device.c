@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "common/base/ts_mem.h"
-#include "gpu/cuda/ts_cuda_codec.h"
+#include "gpu/cuda/codec/ts_cuda_codec.h"
 #include "gpu/pool/pool_impl.h"
 
 struct ts_pool_devices {

@@ -7,7 +7,7 @@
 
 #include <pthread.h>
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 #include "gpu/pool/ts_pool.h"
 
 /* A stream of high priority, so that it gets its turn beside an engine, and memory for one piece on its way.

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "common/base/ts_crc32c.h"
-#include "gpu/cuda/ts_cuda_codec.h"
+#include "gpu/cuda/codec/ts_cuda_codec.h"
 #include "gpu/pool/pool_impl.h"
 
 #define ROOM_STEP  ((size_t)256 << 10)

@@ -7,7 +7,7 @@
 #include "common/base/ts_assert.h"
 #include "common/base/ts_mem.h"
 #include "common/core/ts_kv.h"
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 
 #define PROMPT_LEAST 16u
 #define CONTEXT_MOST 1024u

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "common/base/ts_hash.h"
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 #include "gpu/quality/ts_measure.h"
 
 #define FORMAT     1 /* and of how it is measured: another one, and all is measured anew */

@@ -11,7 +11,7 @@
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
 #include "common/run/ts_main.h"
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 #include "gpu/quality/ts_measure.h"
 #include "services/worker/worker_conf.h"
 #include "services/worker/worker_run.h"

@@ -6,7 +6,7 @@
 #ifndef TS_TESTS_GPU_ATTENTION_FIXTURE_H
 #define TS_TESTS_GPU_ATTENTION_FIXTURE_H
 
-#include "gpu/cuda/cuda_attention.h"
+#include "gpu/cuda/attention/cuda_attention.h"
 
 #define ATTENTION_ROWS_MAX 160
 

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 
 #define CUDA_CHILD_BYTES (((size_t)3 << 20) + 5) /* of the memory that is shared */
 

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <unistd.h>
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 #include "gpu/engine/ts_sampler.h"
 #include "tests/gpu/engine_fixture.h"
 #include "tests/gpu/families_fixture.h"

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 
 /* 0, or what the test's program ends with: 77, skipped, where there is no device. */
 static inline int cuda_open_or_skip(struct ts_cuda **out)

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "common/base/ts_mem.h"
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 
 #define DEVICE_GUARD      256u
 #define DEVICE_GUARD_BYTE 0x5a

@@ -2,7 +2,7 @@
 #ifndef TS_TESTS_GPU_GEMM_FIXTURE_H
 #define TS_TESTS_GPU_GEMM_FIXTURE_H
 
-#include "gpu/cuda/cuda_gemm.h"
+#include "gpu/cuda/products/cuda_gemm.h"
 
 /* Random matrices in the device's memory, and on the host what is expected. */
 struct gemm_case {

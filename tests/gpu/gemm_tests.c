@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 #include "common/base/ts_mem.h"
-#include "gpu/cuda/cuda_skinny.h"
-#include "gpu/cuda/cuda_tile.h"
+#include "gpu/cuda/products/cuda_skinny.h"
+#include "gpu/cuda/products/cuda_tile.h"
 #include "tests/gpu/gemm_fixture.h"
 
 static struct ts_cuda *cuda;

@@ -2,7 +2,7 @@
 #ifndef TS_TESTS_GPU_GEMM_TESTS_H
 #define TS_TESTS_GPU_GEMM_TESTS_H
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 
 /* The device of the tests that follow, kept; and what they call before each product, or NULL. */
 void gemm_use(struct ts_cuda *cuda, void (*before)(void));

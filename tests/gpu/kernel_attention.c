@@ -1,6 +1,6 @@
 /*
  * The attention kernels, compiled for the CPU, against a softmax in double precision, with the threads of a
- * block in ascending, descending and drawn orders (gpu/cuda/kernel_host.h); and the plans that the host
+ * block in ascending, descending and drawn orders (gpu/cuda/host/kernel_host.h); and the plans that the host
  * makes.
  */
 #include <setjmp.h>
@@ -12,8 +12,8 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
-#include "gpu/cuda/attention_args.h"
-#include "gpu/cuda/kernel_host.h"
+#include "gpu/cuda/attention/attention_args.h"
+#include "gpu/cuda/host/kernel_host.h"
 #include "tests/gpu/attention_fixture.h"
 
 static uint32_t turn;

@@ -1,7 +1,7 @@
 /* The CUDA engine on a device that is made of the CPU. */
 #include "tests/gpu/cuda_engine_fixture.h"
 
-#include "gpu/cuda/kernel_host.h"
+#include "gpu/cuda/host/kernel_host.h"
 #include "tests/gpu/engine_fixture.h"
 
 static enum ts_status open_emulated(const struct ts_engine_options *options, struct ts_engine **out,

@@ -2,7 +2,7 @@
 #ifndef TS_TESTS_GPU_KERNEL_FIXTURE_H
 #define TS_TESTS_GPU_KERNEL_FIXTURE_H
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 
 /* The device of the tests that follow, kept; and what they call before each codec and type, or NULL. */
 void kernel_use(struct ts_cuda *cuda, void (*before)(void));

@@ -2,7 +2,7 @@
 #ifndef TS_TESTS_GPU_KERNEL_FIXTURE_IMPL_H
 #define TS_TESTS_GPU_KERNEL_FIXTURE_IMPL_H
 
-#include "gpu/cuda/ts_cuda_codec.h"
+#include "gpu/cuda/codec/ts_cuda_codec.h"
 #include "tests/gpu/codec_fixture.h"
 #include "tests/gpu/kernel_fixture.h"
 

@@ -1,7 +1,7 @@
 /*
  * The own kernels for few rows, compiled for the CPU, against sums in double: every variant and type over
  * shapes with tails, all kinds of results, the threads of a block in ascending, descending and drawn orders
- * (gpu/cuda/kernel_host.h); and that a row's result does not depend on how many rows there are.
+ * (gpu/cuda/host/kernel_host.h); and that a row's result does not depend on how many rows there are.
  */
 #include <glob.h>
 #include <setjmp.h>
@@ -15,8 +15,8 @@
 
 #include "common/base/ts_hash.h"
 #include "common/base/ts_mem.h"
-#include "gpu/cuda/cuda_gemm_impl.h"
-#include "gpu/cuda/kernel_host.h"
+#include "gpu/cuda/host/kernel_host.h"
+#include "gpu/cuda/products/cuda_gemm_impl.h"
 #include "tests/gpu/gemm_fixture.h"
 #include "tests/gpu/gemm_tests.h"
 

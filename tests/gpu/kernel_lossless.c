@@ -1,6 +1,6 @@
 /*
  * The kernels for sides without loss, compiled for the CPU, against the codec of the CPU, with the threads of
- * a block in ascending, descending and drawn orders (gpu/cuda/kernel_host.h).
+ * a block in ascending, descending and drawn orders (gpu/cuda/host/kernel_host.h).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "gpu/cuda/kernel_host.h"
+#include "gpu/cuda/host/kernel_host.h"
 #include "tests/gpu/kernel_fixture.h"
 #include "tests/gpu/lossless_fixture.h"
 

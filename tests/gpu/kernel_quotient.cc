@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "gpu/cuda/codec_encode.cuh"
+#include "gpu/cuda/codec/codec_encode.cuh"
 
 static bool same(float x, float divisor, float reciprocal)
 {

@@ -5,7 +5,7 @@
 
 #include <cmocka.h>
 
-#include "gpu/cuda/kernel_host.h"
+#include "gpu/cuda/host/kernel_host.h"
 #include "tests/gpu/sample_fixture.h"
 
 static uint32_t turn;

@@ -11,8 +11,8 @@
 #include "common/base/ts_rng.h"
 #include "gpu/codec/codec_impl.h"
 #include "gpu/cpu/cpu_level.h"
-#include "gpu/cuda/cuda_weights.h"
-#include "gpu/cuda/kernel_host.h"
+#include "gpu/cuda/host/kernel_host.h"
+#include "gpu/cuda/weights/cuda_weights.h"
 
 static float widen(uint16_t bits, enum ts_dtype dtype)
 {

@@ -10,7 +10,7 @@
 
 #include "common/base/ts_rng.h"
 #include "gpu/codec/codec_impl.h"
-#include "gpu/cuda/kernel_host.h"
+#include "gpu/cuda/host/kernel_host.h"
 #include "tests/gpu/kernel_words_args.h"
 
 extern const struct kernel_host_entry words_host_kernels[];

@@ -10,7 +10,7 @@
 
 #include "common/base/ts_rng.h"
 #include "gpu/codec/codec_impl.h"
-#include "gpu/cuda/cuda_rows.h"
+#include "gpu/cuda/rows/cuda_rows.h"
 #include "tests/gpu/device_memory.h"
 
 static struct ts_cuda *cuda;

@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 
 /* The device of the tests that follow, kept; what they call before each case, or NULL; and whether shapes of
  * real models are tried too. */

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "common/base/ts_rng.h"
-#include "gpu/cuda/cuda_sample.h"
+#include "gpu/cuda/sample/cuda_sample.h"
 #include "gpu/engine/ts_sampler.h"
 #include "tests/gpu/chi_square.h"
 #include "tests/gpu/device_memory.h"

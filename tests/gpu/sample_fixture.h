@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 
 /* The device of the tests that follow, kept; what they call before each batch, or NULL; and whether
  * vocabularies of real models are tried too, and more draws. */

@@ -12,8 +12,8 @@
 #include <cmocka.h>
 
 #include "common/base/ts_mem.h"
-#include "gpu/cuda/ts_cuda_codec.h"
-#include "gpu/cuda/weights_args.h"
+#include "gpu/cuda/codec/ts_cuda_codec.h"
+#include "gpu/cuda/weights/weights_args.h"
 #include "tests/gpu/codec_fixture.h"
 #include "tests/gpu/cuda_child.h"
 

@@ -15,8 +15,8 @@
 #if defined(TS_CUDA_HEADER)
 #include <cuda.h>
 #endif
-#include "gpu/cuda/cuda_driver.h"
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/cuda_driver.h"
+#include "gpu/cuda/device/ts_cuda.h"
 #include "tests/gpu/cuda_child.h"
 #include "tests/gpu/emulated_fixture.h"
 #include "tests/gpu/kernel_fixture.h"

@@ -1,7 +1,7 @@
 /* The CUDA engine on a real device; skips without one. */
 #include <math.h>
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 #include "tests/gpu/cuda_engine_fixture.h"
 #include "tests/gpu/engine_fixture.h"
 #include "tests/gpu/model_fixture.h"

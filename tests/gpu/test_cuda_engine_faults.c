@@ -4,7 +4,7 @@
  */
 #include "tests/gpu/engine_fixture.h"
 
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 #include "tests/gpu/emulated_fixture.h"
 
 #define TOKENS 20u

@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
-#include "gpu/cuda/cuda_driver.h"
-#include "gpu/cuda/weights_args.h"
+#include "gpu/cuda/device/cuda_driver.h"
+#include "gpu/cuda/weights/weights_args.h"
 #include "tests/gpu/cuda_child.h"
 #include "tests/gpu/emulated_fixture.h"
 

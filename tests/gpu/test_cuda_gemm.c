@@ -15,8 +15,8 @@
 #if defined(TS_CUBLASLT_HEADER)
 #include <cublasLt.h>
 #endif
-#include "gpu/cuda/cuda_blaslt_api.h"
-#include "gpu/cuda/cuda_gemm_impl.h"
+#include "gpu/cuda/products/cuda_blaslt_api.h"
+#include "gpu/cuda/products/cuda_gemm_impl.h"
 #include "tests/gpu/cuda_open.h"
 #include "tests/gpu/gemm_fixture.h"
 #include "tests/gpu/gemm_tests.h"

@@ -17,7 +17,7 @@
 
 #include "common/base/ts_mem.h"
 #include "common/base/ts_rng.h"
-#include "gpu/cuda/ts_cuda.h"
+#include "gpu/cuda/device/ts_cuda.h"
 #include "gpu/pool/ts_pool.h"
 #include "tests/gpu/emulated/emulated_driver.h"
 

@@ -6,8 +6,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "gpu/cuda/cuda_driver.h"
-#include "gpu/cuda/kernel_record.h"
+#include "gpu/cuda/device/cuda_driver.h"
+#include "gpu/cuda/host/kernel_record.h"
 #include "tests/gpu/emulated/emulated_driver.h"
 
 #define EMULATED_SHARED_BYTES (227 << 10)

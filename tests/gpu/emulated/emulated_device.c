@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gpu/cuda/kernel_host.h"
+#include "gpu/cuda/host/kernel_host.h"
 #include "tests/gpu/emulated/emulated.h"
 
 #define FAT_BINARY   0xba55ed50u /* the magic number of an image */

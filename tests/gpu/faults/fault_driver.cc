@@ -20,7 +20,7 @@
 #include <initializer_list>
 #include <type_traits>
 
-#include "gpu/cuda/cuda_driver.h"
+#include "gpu/cuda/device/cuda_driver.h"
 #include "tests/gpu/faults/driver_faults.h"
 
 namespace

@@ -1,9 +1,0 @@
-/* weights.cu for the CPU, and its kernels by name. */
-#include "gpu/cuda/weights.cu"
-
-#include "gpu/cuda/kernel_host.h"
-
-const kernel_host_entry weights_host_kernels[] = {{"weights_fill", weights_fill},
-                                                  {"weights_quantise", weights_quantise},
-                                                  {"weights_bias", weights_bias},
-                                                  {nullptr, nullptr}};
