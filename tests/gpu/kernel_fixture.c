@@ -466,6 +466,56 @@ void kernel_test_layers(void **state)
         kernel_check_launch(&kinds[i], i);
 }
 
+/* One layer as often as a launch has parts: more tiles than a device has warps at once. */
+static void check_crowd(const struct variant *v, enum ts_dtype dtype)
+{
+    struct ts_error err = {0};
+    struct fixture f;
+    struct device d;
+    struct ts_cuda_codec_part parts[TS_CUDA_CODEC_PARTS_MAX];
+    struct ts_cuda_codec_result results[TS_CUDA_CODEC_PARTS_MAX];
+    const uint32_t count = TS_CUDA_CODEC_PARTS_MAX;
+    kernel_variant_init(&f, &d, v, dtype);
+    kernel_fill_kinds(&f, v->head_dim);
+    f.chunk.token_count = 16 * FIXTURE_BLOCKS - 3;
+    size_t room = ts_cuda_codec_workspace_bytes(count * 2 * FIXTURE_HEADS * FIXTURE_BLOCKS);
+    ts_cuda_address workspace = take(room), out = take(count * d.capacity);
+    ok(ts_cuda_clear(cuda, workspace, room, &err), &err);
+    put_pool(&d, &f);
+    fixture_encode(&f);
+    for (uint32_t i = 0; i < count; i++)
+        parts[i] = (struct ts_cuda_codec_part){0, out + i * d.capacity, f.bytes};
+    ok(ts_cuda_codec_encode_layers(cuda, &f.codec, &d.view, &f.chunk, parts, count, workspace, &err), &err);
+    ok(ts_cuda_codec_answers(cuda, workspace, count, results, &err), &err);
+    for (uint32_t i = 0; i < count; i++) {
+        assert_int_equal(results[i].escapes, f.escapes);
+        get(d.bytes, parts[i].payload, f.bytes);
+        if (memcmp(d.bytes, f.payload, f.bytes) != 0)
+            describe(&f, "a layer of very many is encoded to other bytes");
+    }
+    memset(f.view.pool, 0x33, f.pool_bytes);
+    put_pool(&d, &f);
+    ok(ts_cuda_codec_decode_layers(cuda, &f.codec, parts, count, &f.chunk, &d.view, workspace, &err), &err);
+    ok(ts_cuda_codec_answers(cuda, workspace, count, results, &err), &err);
+    assert_int_equal(ts_codec_decode(&f.codec, f.payload, f.bytes, &f.chunk, &f.view), TS_OK);
+    get(d.pool, d.view.pool - GUARD, f.pool_bytes + 2 * (size_t)GUARD);
+    if (memcmp(d.pool + GUARD, f.view.pool, f.pool_bytes) != 0)
+        describe(&f, "very many layers are restored to another pool");
+    ts_cuda_free(cuda, &workspace);
+    ts_cuda_free(cuda, &out);
+    kernel_device_fini(&d);
+    fixture_fini(&f);
+}
+
+void kernel_test_crowd(void **state)
+{
+    static const struct variant kinds[] = {
+        {"i4", 64, 0, 0}, {"i4h", 128, 0, 1}, {"i4hc", 128, 0, 1}, {"i4hc", 64, 0, 1}, {"k8v4h", 64, 0, 1}};
+    (void)state;
+    for (uint32_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        check_crowd(&kinds[i], i % 2 ? TS_DTYPE_BF16 : TS_DTYPE_F16);
+}
+
 /* Every fp16 value as the minimum of a group of equal elements, and every magnitude as its range. */
 void kernel_test_numbers(void **state)
 {

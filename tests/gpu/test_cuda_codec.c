@@ -20,6 +20,7 @@ int main(void)
         cmocka_unit_test(lossless_test_exceptions), cmocka_unit_test(lossless_test_many_tiles),
         cmocka_unit_test(lossless_test_escapes),    cmocka_unit_test(lossless_test_layers),
         cmocka_unit_test(lossless_test_next_codec), cmocka_unit_test(lossless_test_refusals),
+        cmocka_unit_test(kernel_test_crowd),
     };
     struct ts_cuda *cuda;
     int status = cuda_open_or_skip(&cuda);
