@@ -26,6 +26,8 @@ static enum ts_status open_auto(const struct ts_engine_options *options, struct 
     }
     if (err)
         *err = why;
+    if (status != TS_OK)
+        ts_error_prefix(err, "device \"auto\" is cuda:0 here, take cpu to do without it");
     return status;
 }
 

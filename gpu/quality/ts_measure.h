@@ -44,10 +44,15 @@ enum ts_status ts_measure(struct ts_engine *engine, struct ts_measure_room room,
 
 /* The same, or as the last time: from a file in `folder` (NULL: $XDG_CACHE_HOME/thunderserve or
  * ~/.cache/thunderserve; "": nothing is kept), if that was the same device, driver, model, `settings` and
- * version. A file that is not whole is measured anew; one that cannot be written is no error. Processes of a
- * host that share the folder measure a device one after the other. */
+ * version. A file that is not whole is measured anew; one that cannot be written is no error, but told.
+ * Processes of a host that share the folder measure a device one after the other. */
+enum ts_measure_from {
+    TS_MEASURE_NOW,  /* and kept, or not to be kept */
+    TS_MEASURE_LOST, /* now, and no file could be written */
+    TS_MEASURE_CACHE,
+};
 enum ts_status ts_measure_cached(struct ts_engine *engine, struct ts_measure_room room, const char *folder,
-                                 const char *settings, struct ts_measured *out, bool *from_cache,
+                                 const char *settings, struct ts_measured *out, enum ts_measure_from *from,
                                  struct ts_error *err);
 
 #endif

@@ -143,7 +143,7 @@ static void make_folder(const char *path)
     mkdir(folder, 0777);
 }
 
-static void save(const char *path, const char *key, const struct ts_measured *m)
+static bool save(const char *path, const char *key, const struct ts_measured *m)
 {
     char text[FILE_BYTES], beside[PATH_BYTES + 32];
     size_t bytes = write_text(key, *m, text, sizeof text);
@@ -151,11 +151,13 @@ static void save(const char *path, const char *key, const struct ts_measured *m)
     snprintf(beside, sizeof beside, "%s.%ld", path, (long)getpid());
     FILE *file = fopen(beside, "wbe");
     if (!file)
-        return;
+        return false;
     bool whole = fwrite(text, 1, bytes, file) == bytes;
     whole &= fclose(file) == 0;
-    if (!whole || rename(beside, path) != 0)
-        remove(beside);
+    if (whole && rename(beside, path) == 0)
+        return true;
+    remove(beside);
+    return false;
 }
 
 /* Workers that start together on a device would measure each other: they take turns, by a lock on a file of
@@ -180,20 +182,22 @@ static int take_turn(const struct ts_engine_info *info, const char *path)
 }
 
 enum ts_status ts_measure_cached(struct ts_engine *engine, struct ts_measure_room room, const char *folder,
-                                 const char *settings, struct ts_measured *out, bool *from_cache,
+                                 const char *settings, struct ts_measured *out, enum ts_measure_from *from,
                                  struct ts_error *err)
 {
     char key[1024], path[PATH_BYTES];
     write_key(ts_engine_info(engine), settings, key, sizeof key);
-    bool kept = path_of(folder, key, path, sizeof path);
-    *from_cache = kept && load(path, key, out);
-    if (*from_cache)
+    bool wanted = !folder || *folder, kept = wanted && path_of(folder, key, path, sizeof path);
+    *from = TS_MEASURE_CACHE;
+    if (kept && load(path, key, out))
         return TS_OK;
     int turn = kept ? take_turn(ts_engine_info(engine), path) : -1;
-    *from_cache = turn >= 0 && load(path, key, out);
-    enum ts_status status = *from_cache ? TS_OK : ts_measure(engine, room, out, err);
-    if (status == TS_OK && kept && !*from_cache)
-        save(path, key, out);
+    enum ts_status status = TS_OK;
+    if (turn < 0 || !load(path, key, out)) {
+        status = ts_measure(engine, room, out, err);
+        bool lost = status == TS_OK && wanted && !(kept && save(path, key, out));
+        *from = lost ? TS_MEASURE_LOST : TS_MEASURE_NOW;
+    }
     if (turn >= 0)
         close(turn);
     return status;

@@ -36,7 +36,7 @@ static const struct ts_option options[] = {
     O(max_num_batched_tokens, TS_OPTION_U32, "512", 16, 1e6, "tokens in one step"),
     O(prefill_patience_us, TS_OPTION_U32, "1000", 0, 1e6,
       "a prompt may wait that long for shorter ones for each of its tokens; 0 = first come, first served"),
-    O(max_model_len, TS_OPTION_U32, "0", 0, 1e7, "context in tokens; 0 = the model's"),
+    O(max_model_len, TS_OPTION_U32, "0", 0, 1e7, "context in tokens, not beyond the model's; 0 = that"),
     O(requests_max, TS_OPTION_U32, "4096", 1, 1e6, "requests at this worker; more are refused as busy"),
     O(threads, TS_OPTION_U32, "0", 0, 1024, "of the engine; 0 = all cores"),
     O(heartbeat_ms, TS_OPTION_U32, "500", 10, 60000, "to peers that hear nothing else"),

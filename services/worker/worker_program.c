@@ -127,7 +127,12 @@ static enum ts_status open_engine(struct program *p, struct ts_error *err)
                                         .weights = c->weights,
                                         .batch_invariant = c->batch_invariant,
                                         .reserve_bytes = (uint64_t)c->device_reserve_mib << 20};
-    return worker_run_open(&options, &p->run, err);
+    enum ts_status status = worker_run_open(&options, &p->run, err);
+    uint32_t context = status == TS_OK ? worker_run_info(p->run)->model.context_tokens : 0;
+    if (status == TS_OK && c->max_model_len > context)
+        return ts_error_set(err, TS_EINVAL, "max_model_len = %u: the model's context is %u tokens",
+                            c->max_model_len, context);
+    return status;
 }
 
 /* Which codec the model's keys bear: as told, or as measured by who may compute prompts. */
@@ -172,7 +177,7 @@ static void measure(struct program *p)
     struct ts_error err = {.status = TS_OK};
     char settings[128];
     const char *folder = c->profile_cache && *c->profile_cache ? c->profile_cache : NULL;
-    bool from_cache = false;
+    enum ts_measure_from from;
     ts_time begin = ts_clock_now();
     if (!wants_profile(p))
         return;
@@ -181,7 +186,7 @@ static void measure(struct program *p)
     if (folder && strcmp(folder, "none") == 0)
         folder = "";
     enum ts_status status =
-        ts_measure_cached(worker_run_engine(p->run), room, folder, settings, m, &from_cache, &err);
+        ts_measure_cached(worker_run_engine(p->run), room, folder, settings, m, &from, &err);
     p->is_measured = status == TS_OK;
     if (status != TS_OK)
         ts_log(TS_LOG_WARN, "event=not_measured text=\"%s\"", err.text);
@@ -189,9 +194,14 @@ static void measure(struct program *p)
         ts_log(TS_LOG_INFO,
                "event=measured cached=%d product_tflops=%.3g weight_gb_per_s=%.4g context_gb_per_s=%.4g "
                "upload_gb_per_s=%.3g download_gb_per_s=%.3g error=%.2f ms=%lld",
-               from_cache, m->product_flops / 1e12, m->weight_bytes_per_s / 1e9, m->context_bytes_per_s / 1e9,
-               m->upload_bytes_per_s / 1e9, m->download_bytes_per_s / 1e9, m->error,
-               (long long)((ts_clock_now() - begin) / TS_MS));
+               from == TS_MEASURE_CACHE, m->product_flops / 1e12, m->weight_bytes_per_s / 1e9,
+               m->context_bytes_per_s / 1e9, m->upload_bytes_per_s / 1e9, m->download_bytes_per_s / 1e9,
+               m->error, (long long)((ts_clock_now() - begin) / TS_MS));
+    if (status == TS_OK && from == TS_MEASURE_LOST)
+        ts_log(TS_LOG_WARN,
+               "event=measured_not_kept folder=\"%s\" text=\"no file can be written: each start measures "
+               "again; give --profile-cache another folder, or none\"",
+               folder ? folder : "~/.cache/thunderserve");
 }
 
 /* A pool that nobody else can map is encoded here. */
@@ -207,8 +217,7 @@ static void describe(struct program *p)
     struct worker_conf *c = &p->conf;
     const struct ts_engine_info *info = worker_run_info(p->run);
     const struct ts_model *m = &info->model;
-    uint32_t context =
-        c->max_model_len && c->max_model_len < m->context_tokens ? c->max_model_len : m->context_tokens;
+    uint32_t context = c->max_model_len ? c->max_model_len : m->context_tokens;
     snprintf(p->pool_path, sizeof p->pool_path, "/proc/%d/fd/%d", getpid(), info->pool_fd);
     c->settings.profile = (struct ts_profile){
         .phases = willing(p),

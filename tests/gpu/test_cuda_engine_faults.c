@@ -174,6 +174,11 @@ static void wrong_devices(void **state)
     options.device = "cuda:7";
     assert_int_equal(ts_engine_open(&options, &engine, &err), TS_ENOTFOUND);
     assert_non_null(strstr(err.text, "device \"cuda:7\" is not to be had, take auto or cpu"));
+    options.device = "auto"; /* a device that is there and too small is no reason to be slow unasked */
+    options.kv_blocks = 0;
+    options.reserve_bytes = 5000 * MIB;
+    assert_int_equal(ts_engine_open(&options, &engine, &err), TS_ENOMEM);
+    assert_non_null(strstr(err.text, "device \"auto\" is cuda:0 here, take cpu to do without it"));
     emulated_nothing_left();
 }
 

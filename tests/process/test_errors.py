@@ -218,6 +218,10 @@ def test_a_pool_larger_than_the_machine():
     says(service("decode", "--model", DEMO, "--device", "cpu", "--kv-cache-mib", 10000000), "the KV pool needs 10000", "MiB", "lower kv_cache_mib")
 
 
+def test_a_context_longer_than_the_model_has():
+    says(service("decode", "--model", DEMO, "--device", "cpu", "--max-model-len", 99999), "max_model_len = 99999", "the model's context is")
+
+
 def test_a_full_disk_is_said_once():
     with Cluster(env={"TS_TRACE": "/dev/full"}) as cluster:
         for _ in range(3):
