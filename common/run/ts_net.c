@@ -16,11 +16,13 @@
 /* Deep enough for a burst of every peer, finite so that a stuck peer shows as an error instead of as memory.
  */
 #define NET_HWM_MESSAGES 100000
-#define NET_PEERS_MAX                                                                                        \
-    65536 /* numbers remembered per bound socket; beyond, the longest silent one is forgotten */
+#ifndef NET_PEERS_MAX       /* a test has fewer */
+#define NET_PEERS_MAX 65536 /* numbers remembered per bound socket; beyond, a silent one is forgotten */
+#endif
 
 struct net_peer {
     uint64_t number;
+    bool heard; /* since it was last the oldest */
     uint8_t id_bytes;
     uint8_t id[255];
 };
@@ -31,7 +33,7 @@ struct net_socket {
     bool bound;
     uint64_t peer;            /* dialled */
     struct ts_map *by_id;     /* bound: routing id -> struct net_peer */
-    struct ts_map *by_number; /* bound: number -> struct net_peer, oldest first */
+    struct ts_map *by_number; /* bound: number -> struct net_peer, oldest first, or the last to be spared */
 };
 
 struct ts_net {
@@ -291,15 +293,32 @@ enum ts_status ts_net_send(struct ts_net *net, enum ts_channel channel, uint64_t
     return send_frames(s->zmq, to, data, bytes, frame);
 }
 
+/* The oldest one that has said nothing since it was last looked at: workers stay, however many clients have
+ * come and gone since they appeared. */
+static void forget_silent(struct net_socket *s)
+{
+    struct net_peer *peer;
+    for (;;) {
+        size_t cursor = 0;
+        peer = ts_map_next(s->by_number, &cursor, NULL, NULL);
+        if (!peer->heard)
+            break;
+        peer->heard = false;
+        ts_map_remove_u64(s->by_number, peer->number);
+        ts_map_put_u64(s->by_number, peer->number, peer);
+    }
+    forget_peer(s, peer);
+}
+
 static struct net_peer *intern(struct ts_net *net, struct net_socket *s, const void *id, size_t bytes)
 {
     struct net_peer *peer = ts_map_get(s->by_id, id, bytes);
-    if (peer)
+    if (peer) {
+        peer->heard = true;
         return peer;
-    if (ts_map_count(s->by_number) >= NET_PEERS_MAX) {
-        size_t cursor = 0;
-        forget_peer(s, ts_map_next(s->by_number, &cursor, NULL, NULL));
     }
+    if (ts_map_count(s->by_number) >= NET_PEERS_MAX)
+        forget_silent(s);
     peer = ts_xcalloc(1, sizeof *peer);
     peer->number = net->next_peer++;
     peer->id_bytes = (uint8_t)bytes;
