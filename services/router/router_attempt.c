@@ -190,11 +190,6 @@ static struct route_request request_of(const struct record *r)
                                   .avoid_count = r->avoid_count};
 }
 
-static struct route_limits limits_of(const struct router_core *core)
-{
-    return (struct route_limits){core->settings.prefill_inflight_max, core->settings.decode_inflight_max};
-}
-
 static const struct route_class *class_of(const struct router_core *core, struct record *r)
 {
     const struct plan *plan = &core->plan;
@@ -207,18 +202,14 @@ static bool try_assign(struct router_core *core, struct record *r)
 {
     const struct plan *plan = &core->plan;
     const struct route_request request = request_of(r);
-    const struct route_limits limits = limits_of(core);
-    const struct route_share *share = NULL;
+    const struct route_limits limits = plan_limits(core);
     struct route_pair pair;
     unsigned avoided = 0;
-    if (plan->class_count) {
-        const struct route_class *of = class_of(core, r);
-        size_t picked = route_pick_share(of, plan->replicas, &request, limits, &avoided);
-        share = picked != ROUTE_NONE ? &of->shares[picked] : NULL;
-    }
-    if ((!share || avoided > 0) &&
-        route_pick_any(core->workers, core->worker_count, &request, limits, &pair) &&
-        (!share || pair.avoided < avoided)) {
+    const struct route_share *share = plan_pick(core, &request, r->output_tokens, &r->length_class, &avoided);
+    if ((share && load_elsewhere(core, &r->generate, &request, share, &pair)) ||
+        ((!share || avoided > 0) &&
+         route_pick_any(core->workers, core->worker_count, &request, limits, &pair) &&
+         (!share || pair.avoided < avoided))) {
         assign(core, r, member_of(core->workers[pair.prefill]), member_of(core->workers[pair.decode]), "");
         return true;
     }
@@ -234,7 +225,7 @@ struct member *attempt_pick_decode(struct router_core *core, struct record *r)
 {
     const struct plan *plan = &core->plan;
     const struct route_request request = request_of(r);
-    const struct route_limits limits = limits_of(core);
+    const struct route_limits limits = plan_limits(core);
     struct route_worker feeder = {.key = router_key(ts_str_of(r->prefill_id)),
                                   .model = r->model,
                                   .fingerprint = r->copy.fingerprint,

@@ -296,6 +296,10 @@ void link_test_lost(struct router_core *core, const struct member *gone);
 /* router_load.c */
 bool load_full(const struct member *member);                     /* its KV blocks, nearly */
 void load_pass(struct router_core *core, struct member *member); /* before its numbers change */
+/* True: the plan's pair would be too late, and *out, the best of all, has no prompt that waits. */
+bool load_elsewhere(const struct router_core *core, const struct ts_msg_generate *g,
+                    const struct route_request *request, const struct route_share *share,
+                    struct route_pair *out);
 /* 0: it may come; else after how many ms it may ask again. */
 uint32_t load_too_late(const struct router_core *core, const struct ts_msg_generate *g,
                        uint32_t prompt_tokens, uint32_t output_tokens);
@@ -337,6 +341,11 @@ void plan_received(struct router_core *core, struct member *from, const struct t
 void plan_member_joined(struct router_core *core, struct member *member);
 void plan_member_lost(struct router_core *core, const struct member *member);
 void plan_member_gone(struct router_core *core, struct member *member);
+/* The pair that the plan has for a request, or NULL. `length_class`, `avoided` (how many of its workers
+ * failed the request before) may be NULL. */
+const struct route_share *plan_pick(const struct router_core *core, const struct route_request *request,
+                                    uint32_t output_tokens, uint32_t *length_class, unsigned *avoided);
+struct route_limits plan_limits(const struct router_core *core);
 void plan_sent(struct router_core *core, size_t share, size_t length_class); /* a request goes that way */
 
 void plan_phase(struct router_core *core, const struct member *member,

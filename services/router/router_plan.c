@@ -243,6 +243,28 @@ static void take_workload(struct router_core *core)
         plan->recount *= 2;
 }
 
+struct route_limits plan_limits(const struct router_core *core)
+{
+    return (struct route_limits){core->settings.prefill_inflight_max, core->settings.decode_inflight_max};
+}
+
+const struct route_share *plan_pick(const struct router_core *core, const struct route_request *request,
+                                    uint32_t output_tokens, uint32_t *length_class, unsigned *avoided)
+{
+    const struct plan *plan = &core->plan;
+    unsigned failed = 0;
+    if (plan->class_count == 0)
+        return NULL;
+    size_t found = route_class_of(plan->classes, plan->class_count, request->prompt_tokens, output_tokens);
+    const struct route_class *of = &plan->classes[found];
+    size_t picked = route_pick_share(of, plan->replicas, request, plan_limits(core), &failed);
+    if (length_class)
+        *length_class = (uint32_t)found;
+    if (avoided)
+        *avoided = failed;
+    return picked != ROUTE_NONE ? &of->shares[picked] : NULL;
+}
+
 void plan_sent(struct router_core *core, size_t share, size_t length_class)
 {
     struct plan *plan = &core->plan;

@@ -114,6 +114,49 @@ static void test_blocks(void **state)
     router_end(&f);
 }
 
+/* What waits at one pair of the plan keeps nobody from another; whom the plan has there alone is refused for
+ * it, unless one that is idle would be in time. */
+static void test_by_plan(void **state)
+{
+    (void)state;
+    static const struct core_step steps[] = {
+        {0, HELLO_P1, "worker:4 welcome"},
+        {0, "worker:4 resync", "worker:4 resync_reply"},
+        {0, "planner:1 hello role=planner id=pa", "planner:1 welcome\nplanner:1 snapshot version=9"},
+        {0,
+         "planner:1 plan term=1 number=1 snapshot_version=9 "
+         "replicas=10:p0:prefill,11:p1:prefill,20:d0:decode classes=100:4,2000:4 "
+         "shares=10:20:0:1.0,11:20:1:1.0",
+         "planner:1 plan_reply verdict=accepted\nplanner:1 plan_reply verdict=applied\nplanner:1 update"},
+        /* p0: 100 short ones in a second; p1: 2000 tokens of a long one in a second. */
+        {0, "client:9 " GENERATE("a") "#1/400", TAKEN("#1")},
+        {0, "client:9 " GENERATE("b") "#2/8000", "client:9 accepted\nworker:2 assign\nworker:4 assign #2"},
+        {1000, "worker:1 report rid=1.1 role=prefill prompt_tokens=100", ""},
+        {1000, "worker:4 report rid=2.1 role=prefill prompt_tokens=2000", ""},
+        /* 2000 wait at p1, a second's work there. */
+        {1000, "client:9 " GENERATE("c") "#3/8000", "client:9 accepted\nworker:2 assign\nworker:4 assign #3"},
+        {1000, "client:9 " GENERATE("d") "remaining_ms=1500 #4/8000", REFUSED("d", "#4", "500")},
+        /* p0 is idle: a second for this one, where both workers as one would take two: (2000 + 100) / 1050.
+         */
+        {1000, "client:9 " GENERATE("e") "remaining_ms=1500 #5/400", TAKEN("#5")},
+        {1000, "client:9 " GENERATE("f") "remaining_ms=1500 #6/400", REFUSED("f", "#6", "500")},
+        /* p1 has nothing to do: what would wait too long at p0 goes there. */
+        {1500, "worker:4 report rid=3.1 role=prefill prompt_tokens=2000", ""},
+        {1500, "client:9 " GENERATE("f") "remaining_ms=1400 #7/400",
+         "client:9 accepted\nworker:2 assign\nworker:4 assign #7"},
+        {1500, "client:9 " GENERATE("g") "remaining_ms=1400 #8/400", REFUSED("g", "#8", "600")},
+        {1600, "client:9 cancel client=c request_id=a", "*"},
+        {1600, "client:9 cancel client=c request_id=b", "*"},
+        {1600, "client:9 cancel client=c request_id=c", "*"},
+        {1600, "client:9 cancel client=c request_id=e", "*"},
+        {1600, "client:9 cancel client=c request_id=f", "*"},
+    };
+    struct core_fixture *f = begin(30000);
+    CORE_RUN(f, "by plan", steps);
+    assert_int_equal(router_core_counts(router_of(f)).refused, 3);
+    router_end(&f);
+}
+
 /* Workers that are there and busy: no reason to give up; gone, they are. */
 static void test_busy_is_not_absent(void **state)
 {
@@ -153,8 +196,11 @@ static void test_gauge(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_prefill), cmocka_unit_test(test_off), cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_busy_is_not_absent), cmocka_unit_test(test_gauge)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_prefill),
+                                       cmocka_unit_test(test_off),
+                                       cmocka_unit_test(test_blocks),
+                                       cmocka_unit_test(test_by_plan),
+                                       cmocka_unit_test(test_busy_is_not_absent),
+                                       cmocka_unit_test(test_gauge)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
