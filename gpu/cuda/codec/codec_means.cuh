@@ -60,9 +60,13 @@ TS_DEVICE void load_turns(const codec_args &args, uint32_t position, uint32_t pa
                           uint4 *sines)
 {
     const uint32_t half = args.head_dim / 2, one = kernel_bits_of(1);
-    const float *from = args.turns + (uint64_t)position * 2 * half + pair;
-    *cosines = args.turns ? *(const uint4 *)from : make_uint4(one, one, one, one);
-    *sines = args.turns ? *(const uint4 *)(from + half) : make_uint4(0, 0, 0, 0);
+    *cosines = make_uint4(one, one, one, one);
+    *sines = make_uint4(0, 0, 0, 0);
+    if (args.turns) {
+        const float *from = args.turns + (uint64_t)position * 2 * half + pair;
+        *cosines = *(const uint4 *)from;
+        *sines = *(const uint4 *)(from + half);
+    }
 }
 
 /* Four pairs turned back, added to what is there; each product and sum is rounded. */
