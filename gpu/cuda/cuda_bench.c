@@ -14,6 +14,20 @@ void bench_must(enum ts_status status, const struct ts_error *err)
     exit(1);
 }
 
+uint32_t bench_number(int *argc, char ***argv, uint32_t least, uint32_t most)
+{
+    char *end = NULL;
+    unsigned long value = *argc > 1 ? strtoul((*argv)[1], &end, 10) : 0;
+    if (!end || *end || value < least || value > most) {
+        fprintf(stderr, "%s: %s takes a number of %u to %u\n", program_invocation_short_name, **argv, least,
+                most);
+        exit(2);
+    }
+    *argc -= 2;
+    *argv += 2;
+    return (uint32_t)value;
+}
+
 static int by_time(const void *a, const void *b)
 {
     const uint64_t *x = a, *y = b;

@@ -9,6 +9,9 @@
 /* Or the program ends, with its name and what the error says. */
 void bench_must(enum ts_status status, const struct ts_error *err);
 
+/* The number behind the option that *argv is at; moves on behind it. Ends the program where there is none. */
+uint32_t bench_number(int *argc, char ***argv, uint32_t least, uint32_t most);
+
 /* Events of the device, and how often a median is measured, 1 .. BENCH_ROUNDS_MAX times. */
 struct bench_clock {
     struct ts_cuda *cuda;

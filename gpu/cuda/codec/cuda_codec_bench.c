@@ -308,20 +308,6 @@ static void bench_run(struct bench *b, enum ts_dtype dtype, int argc, char **arg
     }
 }
 
-/* A number behind an option; moves on. */
-static uint32_t number(int *argc, char ***argv, uint32_t least, uint32_t most)
-{
-    char *end = NULL;
-    unsigned long value = *argc > 1 ? strtoul((*argv)[1], &end, 10) : 0;
-    if (!end || *end || value < least || value > most) {
-        fprintf(stderr, "ts-cuda-codec-bench: %s takes a number of %u to %u\n", **argv, least, most);
-        exit(2);
-    }
-    *argc -= 2;
-    *argv += 2;
-    return (uint32_t)value;
-}
-
 int main(int argc, char **argv)
 {
     static struct bench b = {.rounds = 5};
@@ -332,11 +318,11 @@ int main(int argc, char **argv)
         if (strcmp(*argv, "--full") == 0)
             full = true, argc--, argv++;
         else if (strcmp(*argv, "--device") == 0)
-            ordinal = number(&argc, &argv, 0, 1023);
+            ordinal = bench_number(&argc, &argv, 0, 1023);
         else if (strcmp(*argv, "--mib") == 0)
-            mib = number(&argc, &argv, 64, 16384);
+            mib = bench_number(&argc, &argv, 64, 16384);
         else if (strcmp(*argv, "--rounds") == 0)
-            b.rounds = number(&argc, &argv, 1, BENCH_ROUNDS_MAX);
+            b.rounds = bench_number(&argc, &argv, 1, BENCH_ROUNDS_MAX);
         else
             return fprintf(stderr, "usage: ts-cuda-codec-bench [--full] [--device N] [--mib N] [--rounds N] "
                                    "[CODEC ...]\n"),

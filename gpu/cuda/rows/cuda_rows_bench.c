@@ -12,7 +12,6 @@
  * An emulated device goes through once with a few tokens: its figures mean nothing.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/ts_mem.h"
@@ -250,20 +249,6 @@ static void bench_fini(struct bench *b)
     ts_cuda_close(&b->cuda);
 }
 
-/* A number behind an option; moves on. */
-static uint32_t number(int *argc, char ***argv, uint32_t least, uint32_t most)
-{
-    char *end = NULL;
-    unsigned long value = *argc > 1 ? strtoul((*argv)[1], &end, 10) : 0;
-    if (!end || *end || value < least || value > most) {
-        fprintf(stderr, "ts-cuda-rows-bench: %s takes a number of %u to %u\n", **argv, least, most);
-        exit(2);
-    }
-    *argc -= 2;
-    *argv += 2;
-    return (uint32_t)value;
-}
-
 int main(int argc, char **argv)
 {
     static const uint32_t tokens[] = {1, 32, 2048}, rows[] = {1, 32, SAMPLE_MAX}, few[] = {1, 2, 3};
@@ -272,9 +257,9 @@ int main(int argc, char **argv)
     argc--, argv++;
     while (argc > 0) {
         if (strcmp(*argv, "--device") == 0)
-            ordinal = number(&argc, &argv, 0, 1023);
+            ordinal = bench_number(&argc, &argv, 0, 1023);
         else if (strcmp(*argv, "--rounds") == 0)
-            b.rounds = number(&argc, &argv, 1, BENCH_ROUNDS_MAX);
+            b.rounds = bench_number(&argc, &argv, 1, BENCH_ROUNDS_MAX);
         else
             return fprintf(stderr, "usage: ts-cuda-rows-bench [--device N] [--rounds N]\n"), 2;
     }
